@@ -1,0 +1,84 @@
+"""The namespaces that every test body runs on, and what CI demands to be installed."""
+
+import os
+from importlib import import_module
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from xpmlp.backends.namespace import Place
+
+# XPMLP_REQUIRE names the packages whose absence is a failure instead of a skip (in CI: all)
+REQUIRED = os.environ.get("XPMLP_REQUIRE", "").split()
+
+settings.register_profile(
+    "xpmlp",
+    deadline=None,  # timings here are noisy
+    derandomize=True,  # a red test stays red
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("xpmlp")
+
+
+def installed(module: str):
+    """The module, or a skip that says what to install; a failure where it is required."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        if package in REQUIRED:
+            pytest.fail(f"{package} is required here: {error}")
+        pytest.skip(f"{package} is not installed: {error}")
+
+
+class Names(NamedTuple):
+    """How a namespace is found, and which of its devices the tests use."""
+
+    module: str
+    device: str | None = None
+
+
+NAMESPACES = {
+    "numpy": Names("numpy"),
+    "strict": Names("array_api_strict"),
+    "strict-device1": Names("array_api_strict", "device1"),
+    "torch": Names("array_api_compat.torch"),
+    "cupy": Names("array_api_compat.cupy"),
+}
+
+
+def place_named(name: str) -> Place:
+    """The place of that name, or a skip with the reason."""
+    names = NAMESPACES[name]
+    if name == "cupy":
+        installed("cupy")
+        from xpmlp.backends.devices import GPUUnavailableError, place_for
+
+        try:
+            return place_for("gpu")
+        except GPUUnavailableError as error:
+            pytest.skip(f"no GPU here: {error}")
+    if name == "torch":
+        installed("torch")
+    xp = installed(names.module)
+    device = xp.Device(names.device) if names.device else None
+    return Place(xp, device, names.device or name)
+
+
+@pytest.fixture(params=list(NAMESPACES))
+def place(request) -> Place:
+    """Every namespace and device in turn: NumPy, array-api-strict on two, PyTorch, CuPy."""
+    return place_named(request.param)
+
+
+@pytest.fixture
+def xp(place):
+    return place.xp
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261123)

@@ -1,0 +1,43 @@
+"""Multi-layer perceptrons whose math is written once, on NumPy for CPU or CuPy for CUDA GPUs."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+HOMES = {
+    "Activation": "core.activations",
+    "Batch": "core.training",
+    "DivergedError": "fit.loop",
+    "GPUUnavailableError": "backends.devices",
+    "Loss": "core.losses",
+    "Model": "fit.model",
+    "ShapeError": "core.ledger",
+    "Spec": "core.spec",
+    "State": "core.training",
+    "backward": "core.network",
+    "epochs": "fit.run",
+    "forward": "core.network",
+    "gradcheck": "core.gradcheck",
+    "gradient": "core.training",
+    "ledger": "core.ledger",
+    "load": "storage.model_file",
+    "new_state": "core.training",
+    "plot_history": "cli.plots",
+    "save": "storage.model_file",
+    "train": "fit.run",
+    "update": "core.training",
+}
+
+__all__ = sorted(HOMES)  # noqa: PLE0605 - each name is found by __getattr__ below
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import xpmlp` costs nothing."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'xpmlp' has no attribute {name!r}")
+    return getattr(import_module(f"xpmlp.{HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,7 @@
+"""`python -m xpmlp`."""
+
+import sys
+
+from xpmlp.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Where the math runs: namespaces, devices, and what makes each fast."""

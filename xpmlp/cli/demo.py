@@ -1,0 +1,59 @@
+"""`xpmlp demo`: handwritten digits from scikit-learn, trained, scored, drawn and saved."""
+
+import argparse
+import time
+from pathlib import Path
+
+from xpmlp.backends.devices import place_for
+from xpmlp.backends.extras import needed
+from xpmlp.cli.plots import plot_history
+from xpmlp.fit.callbacks import ProgressBar
+from xpmlp.fit.run import train
+from xpmlp.storage.model_file import save
+
+EXAMPLE = "xpmlp demo --device auto"
+NETWORK = "64-128-10"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:N (auto)")
+    parser.add_argument("--seed", default=0, type=int, help="of split, weights and orders (0)")
+    parser.add_argument("--out", default=".", type=Path, help="folder for picture and model (.)")
+
+
+def run(options: argparse.Namespace) -> int:
+    datasets = needed("sklearn.datasets", "sklearn")
+    selection = needed("sklearn.model_selection", "sklearn")
+    if not options.out.is_dir():
+        raise ValueError(f"--out must be a folder that exists; got {options.out}")
+    place = place_for(options.device)
+    X, y = datasets.load_digits(return_X_y=True)
+    X = (X / 16).astype("float32")  # grey levels 0 to 16
+    X, X_held, y, y_held = selection.train_test_split(
+        X, y, test_size=0.2, stratify=y, random_state=options.seed
+    )
+    print(f"device {place.name}: {len(X)} handwritten digits of 8 x 8 pixels to learn from")
+    print(f"network {NETWORK}; every shape of a training step: xpmlp shapes {NETWORK}")
+    bar = ProgressBar()
+    started = time.perf_counter()
+    model = train(
+        NETWORK,
+        X,
+        y,
+        loss="cross_entropy",
+        optimizer="adam",
+        rate=2e-3,
+        schedule="cosine",
+        epochs=30,
+        seed=options.seed,
+        device=options.device,
+        callbacks=[bar],
+    )
+    seconds = time.perf_counter() - started
+    right = (model.predict(X_held) == y_held).mean()
+    picture, file = options.out / "demo-loss.png", options.out / "demo-model.safetensors"
+    plot_history(model, picture, title=f"{NETWORK} on handwritten digits")
+    save(model, file)
+    print(f"held-out accuracy {right:.1%} on {len(X_held)} digits, trained in {seconds:.1f} s")
+    print(f"wrote {picture} and {file}")
+    return 0

@@ -1,0 +1,46 @@
+"""`xpmlp COMMAND`: reads the command line, runs the command, and turns errors into one line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from xpmlp import __version__
+
+COMMANDS = {
+    "demo": "train on handwritten digits, draw the loss, save the model",
+    "shapes": "every formula of a training step with its shapes",
+    "gradcheck": "backprop against central differences",
+}
+
+
+def parser_for(name: str | None) -> argparse.ArgumentParser:
+    """The parser with every command's help; only the command that is asked for is imported."""
+    parser = argparse.ArgumentParser(
+        prog="xpmlp", description="Multi-layer perceptrons on NumPy and CuPy."
+    )
+    parser.add_argument("--version", action="version", version=f"xpmlp {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, line in COMMANDS.items():
+        child = commands.add_parser(command, help=line, description=line)
+        if command == name:
+            module = import_module(f"xpmlp.cli.{command}")
+            child.epilog = f"example: {module.EXAMPLE}"
+            module.add(child)
+            child.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 when it did what was asked, 2 for bad input, 130 for Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name = next((word for word in given if word in COMMANDS), None)
+    options = parser_for(name).parse_args(given)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("xpmlp: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
+        print(f"xpmlp {options.command}: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,1 @@
+"""The math, on any array namespace. Nothing here knows a device."""

@@ -1,0 +1,104 @@
+"""Initial weights, drawn on the host from Philox so that they are the same bits everywhere.
+
+An initializer is a function (generator, n_in, n_out) -> (n_in, n_out) float64.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from xpmlp.core.layout import padded_size, windows
+from xpmlp.core.names import named, title
+from xpmlp.core.random import Stream, generator
+from xpmlp.core.spec import Spec
+
+Initializer = Callable[[np.random.Generator, int, int], np.ndarray]
+
+
+def normal(scale: float = 1.0) -> Initializer:
+    """N(0, scale**2), whatever the sizes."""
+    return lambda rng, n_in, n_out: scale * rng.standard_normal((n_in, n_out))
+
+
+def deviation(gain: float, n_in: float, n_out: float) -> float:
+    return float(np.sqrt(gain / (n_in + n_out)))
+
+
+def gaussian(gain: float, per_in: float, per_out: float) -> Initializer:
+    """Normal with variance gain / (per_in * n_in + per_out * n_out)."""
+
+    def draw(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+        return deviation(gain, per_in * n_in, per_out * n_out) * rng.standard_normal((n_in, n_out))
+
+    return draw
+
+
+def uniform(gain: float, per_in: float, per_out: float) -> Initializer:
+    """Uniform with variance gain / (per_in * n_in + per_out * n_out)."""
+
+    def draw(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+        bound = np.sqrt(3.0) * deviation(gain, per_in * n_in, per_out * n_out)
+        return rng.uniform(-bound, bound, (n_in, n_out))
+
+    return draw
+
+
+def orthogonal(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+    """Orthonormal rows or columns, uniform among all such (Saxe et al. 2014; Mezzadri 2007)."""
+    tall = rng.standard_normal((max(n_in, n_out), min(n_in, n_out)))
+    q, r = np.linalg.qr(tall)
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
+    return q if n_in >= n_out else q.T
+
+
+def zeros(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+    return np.zeros((n_in, n_out))
+
+
+INITIALIZERS = {
+    "normal": normal,
+    "glorot_uniform": lambda: uniform(2, 1, 1),  # Glorot & Bengio 2010
+    "glorot_normal": lambda: gaussian(2, 1, 1),
+    "he_uniform": lambda: uniform(2, 1, 0),  # He et al. 2015
+    "he_normal": lambda: gaussian(2, 1, 0),
+    "lecun_uniform": lambda: uniform(1, 1, 0),  # LeCun et al. 1998
+    "lecun_normal": lambda: gaussian(1, 1, 0),
+    "orthogonal": lambda: orthogonal,
+    "zeros": lambda: zeros,
+}
+
+SUITED = {"relu": "he_uniform", "leaky_relu": "he_uniform", "elu": "he_uniform"} | {
+    "gelu": "he_uniform", "silu": "he_uniform", "mish": "he_uniform", "selu": "lecun_normal"
+}  # fmt: skip
+
+
+def suited(activation: object) -> str:
+    """The initializer for a layer with this activation: He's for relu and its kin, LeCun's for
+    selu, else Glorot's."""
+    return SUITED.get(title(activation).partition(":")[0], "glorot_uniform")
+
+
+def initializer(asked: str | Initializer, activation: object) -> Initializer:
+    """The initializer that was asked for; "auto" takes the one that suits the activation."""
+    if callable(asked):
+        return asked
+    drawn: Initializer = named(
+        "initializer", INITIALIZERS, suited(activation) if asked == "auto" else asked
+    )
+    return drawn
+
+
+def initial(spec: Spec, seed: int, asked: str | Initializer = "auto") -> np.ndarray:
+    """The initial flat buffer (P,) in float64: drawn weights, zero biases, zero padding."""
+    flat = np.zeros(padded_size(spec))
+    for i, (layer, window) in enumerate(zip(spec.layers, windows(np, spec, flat), strict=True)):
+        draw = initializer(asked, layer.activation)
+        window.weights[...] = draw(generator(seed, Stream.WEIGHTS, i), layer.n_in, layer.n_out)
+    return flat
+
+
+def initial_population(
+    spec: Spec, seeds: Sequence[int], asked: str | Initializer = "auto"
+) -> np.ndarray:
+    """One row of initial weights per seed, (K, P): member k is what seeds[k] draws alone."""
+    return np.stack([initial(spec, seed, asked) for seed in seeds])

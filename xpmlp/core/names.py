@@ -1,0 +1,56 @@
+"""Names with arguments, such as "relu", "huber:1.35" or "step:every=30,factor=0.1"."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The end of a sentence: "; did you mean 'relu'?" when a known word is close, else "."."""
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def number(text: str) -> float | int:
+    """The int or float that `text` writes; ValueError otherwise."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def named(kind: str, table: Mapping[str, Any], text: str) -> Any:
+    """The entry of `table` that `text` names, called with the arguments after the colon.
+
+    `kind` is the word for error messages, such as "activation". An entry is a finished value
+    or a factory; a factory is called with the arguments, or with none.
+    """
+    name, _, written = text.strip().partition(":")
+    known = sorted(table)
+    if name not in table:
+        hint = nearest(name, known)
+        raise ValueError(f"{kind} {name!r} is unknown{hint} Known: {', '.join(known)}")
+    entry = table[name]
+    if not callable(entry):
+        if written:
+            raise ValueError(f"{kind} {name!r} takes no argument; got {text!r}")
+        return entry
+    positional, keyword = [], {}
+    try:
+        for part in filter(None, (part.strip() for part in written.split(","))):
+            key, equals, value = part.partition("=")
+            if equals:
+                keyword[key.strip()] = number(value)
+            else:
+                positional.append(number(part))
+        return entry(*positional, **keyword)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{kind} {text!r}: {error}") from None
+
+
+def title(asked: object) -> str:
+    """How a ledger or a message calls an activation, a loss, a rule or a schedule."""
+    if isinstance(asked, str):
+        return asked
+    name = str(getattr(asked, "name", None) or getattr(asked, "__name__", ""))
+    return "yours" if name in ("", "<lambda>") else name

@@ -1,0 +1,96 @@
+"""Forward and backward through a multi-layer perceptron: the screen everything is about.
+
+Shapes, where (...) is () for one network and (K,) for a population of K:
+
+    x (..., B, n_in)    W (..., n_in, n_out)    b (..., 1, n_out)
+    z, a and delta = dL/dz (..., B, n_out)
+
+    forward, layer by layer:      z = x W + b        a = f(z)        x <- a
+    backward, last layer first:   dW = x^T delta     db = sum over rows of delta
+                                  delta <- (delta W^T) * f'(z of the layer below)
+
+One neuron reaches the next layer through many paths, so its share of the error is a sum over
+them: the matrix product with W^T. Only the activation, which acts on each neuron alone, is
+an elementwise product.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from xpmlp.core.activations import activation
+from xpmlp.core.layout import Dense
+from xpmlp.core.ledger import misfit
+from xpmlp.core.spec import Spec
+from xpmlp.core.types import Array, Namespace
+
+
+class Trace(NamedTuple):
+    """What one layer remembers of the forward pass for the backward pass."""
+
+    x: Array  # (..., B, n_in)   the rows this layer was given
+    z: Array  # (..., B, n_out)  pre-activation
+    a: Array  # (..., B, n_out)  activation, before dropout
+    mask: Array | None  # (..., B, n_out)  dropout factors applied to a
+
+
+def plain(function: Callable[..., Any], *arguments: Any) -> Any:
+    """How an elementwise function is run unless a backend has a faster way."""
+    return function(*arguments)
+
+
+def masked(values: Array, mask: Array | None) -> Array:
+    return values if mask is None else values * mask
+
+
+def forward(
+    xp: Namespace,
+    spec: Spec,
+    params: Sequence[Dense],
+    x: Array,
+    masks: Sequence[Array | None] = (),
+    *,
+    apply: Callable[..., Any] = plain,
+) -> list[Trace]:
+    """Carry the rows x (..., B, n_in) through every layer; the last trace's `a` is the score.
+
+    params: one (weights, bias) per layer. masks: dropout factors per layer, none at inference.
+    Raises ShapeError naming the layer, the formula and both shapes where they do not align.
+
+    >>> import numpy as np
+    >>> spec = Spec.parse("2-3-1")
+    >>> params = [Dense(np.ones((2, 3)), np.zeros((1, 3))), Dense(np.ones((3, 1)), np.ones((1, 1)))]
+    >>> [trace.a.shape for trace in forward(np, spec, params, np.ones((5, 2)))]
+    [(5, 3), (5, 1)]
+    """
+    traces = []
+    for i, layer in enumerate(spec.layers):
+        weights, bias = params[i]
+        if x.shape[-1] != weights.shape[-2]:
+            raise misfit(spec, i, x.shape, weights.shape)
+        z = xp.matmul(x, weights) + bias
+        a = apply(activation(layer.activation).f, xp, z)
+        mask = masks[i] if masks else None
+        traces.append(Trace(x, z, a, mask))
+        x = masked(a, mask)
+    return traces
+
+
+def backward(
+    xp: Namespace,
+    spec: Spec,
+    params: Sequence[Dense],
+    traces: Sequence[Trace],
+    delta: Array,
+    grads: Sequence[Dense],
+    *,
+    apply: Callable[..., Any] = plain,
+) -> None:
+    """Carry delta = dL/dz (..., B, n_out) from the last layer to the first, filling grads."""
+    for i in reversed(range(len(traces))):
+        grads[i].weights[...] = xp.matmul(traces[i].x.mT, delta)
+        grads[i].bias[...] = xp.sum(delta, axis=-2, keepdims=True)
+        if i > 0:
+            below, f = traces[i - 1], activation(spec.layers[i - 1].activation)
+            delta = xp.matmul(delta, params[i].weights.mT)
+            delta = delta * apply(f.slope, xp, below.z, below.a)
+            delta = masked(delta, below.mask)

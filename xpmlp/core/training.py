@@ -1,0 +1,132 @@
+"""One training step: `gradient` fills a state's gradient, `update` spends it.
+
+Only these functions write, and only into the buffers of State, which never move. That is what
+lets the same step be recorded once as a CUDA graph and replayed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from xpmlp.core.activations import activation
+from xpmlp.core.layout import Dense, padded_size, windows
+from xpmlp.core.ledger import bad_target
+from xpmlp.core.losses import loss
+from xpmlp.core.network import backward, forward, plain
+from xpmlp.core.optimizers import Optimizer
+from xpmlp.core.spec import Spec
+from xpmlp.core.types import Array, Namespace
+
+
+class Batch(NamedTuple):
+    """Rows to learn from, with what each weighs.
+
+    The weight of row i is s_i / (mean of s over the training rows x real rows of the batch),
+    s_i its sample weight; 0 marks padding. So a batch's gradient is unbiased.
+    """
+
+    x: Array  # (..., B, n_in)
+    target: Array  # (..., B, n_out)
+    weight: Array  # (..., B)
+
+
+class State(NamedTuple):
+    """All that training changes: flat buffers, and the layers' windows onto them."""
+
+    step: Array  # () int64, updates done so far
+    params: Array  # (..., P)
+    grad: Array  # (..., P)
+    memory: tuple[Array, ...]  # the optimizer's, each (..., P)
+    layers: tuple[Dense, ...]  # windows onto params
+    grads: tuple[Dense, ...]  # windows onto grad
+
+
+def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer, params: Array) -> State:
+    """A state at step 0 that starts from a copy of the flat buffer `params` (..., P)."""
+    if params.shape[-1] != padded_size(spec):
+        raise ValueError(
+            f"a flat buffer of network {spec} has {padded_size(spec)} elements (padding "
+            f"included); got {params.shape[-1]}"
+        )
+    params = xp.asarray(params, copy=True)
+    grad = xp.zeros_like(params)
+    return State(
+        step=xp.zeros((), dtype=xp.int64, device=params.device),
+        params=params,
+        grad=grad,
+        memory=tuple(xp.zeros_like(params) for _ in range(optimizer.memories)),
+        layers=windows(xp, spec, params),
+        grads=windows(xp, spec, grad),
+    )
+
+
+def gradient(
+    xp: Namespace,
+    spec: Spec,
+    state: State,
+    batch: Batch,
+    masks: Sequence[Array | None] = (),
+    *,
+    apply: Callable[..., Any] = plain,
+) -> Array:
+    """Fill state.grad with the gradient of the batch's weighted mean loss; return that loss (...).
+
+    masks: dropout factors per layer. Raises ShapeError where rows, targets and layers do not fit.
+    """
+    measure = loss(spec.loss)
+    traces = forward(xp, spec, state.layers, batch.x, masks, apply=apply)
+    end = traces[-1]
+    if batch.target.shape[-2:] != (end.a.shape[-2], 1 if measure.levels else end.a.shape[-1]):
+        raise bad_target(spec, batch.target.shape, end.a.shape)
+    delta = apply(measure.delta, xp, end.a, batch.target) * batch.weight[..., None]
+    f = activation(spec.layers[-1].activation)
+    delta = delta * apply(f.slope, xp, end.z, end.a)
+    backward(xp, spec, state.layers, traces, delta, state.grads, apply=apply)
+    return xp.sum(apply(measure.value, xp, end.a, batch.target) * batch.weight, axis=-1)
+
+
+def penalize(xp: Namespace, state: State, l1: Any, l2: Any) -> Array:
+    """Add the gradient of l1 * |theta| + l2 / 2 * theta**2 to state.grad; return the sum (...).
+
+    l1, l2: arrays that broadcast against (..., P), 0 where nothing is penalized (biases). Once
+    per step, never per row, batch part or rank.
+    """
+    theta = state.params
+    above, below = (xp.astype(side, theta.dtype) for side in (theta > 0, theta < 0))
+    state.grad[...] = state.grad + l2 * theta + l1 * (above - below)
+    return xp.sum(l1 * xp.abs(theta) + 0.5 * l2 * theta * theta, axis=-1)
+
+
+def gradient_norm(xp: Namespace, grad: Array) -> Array:
+    """The Euclidean norm of each member's gradient, (..., 1)."""
+    return xp.sqrt(xp.sum(grad * grad, axis=-1, keepdims=True))
+
+
+def clip(xp: Namespace, state: State, limit: float) -> Array:
+    """Shorten each member's gradient to at most `limit` (Pascanu et al. 2013).
+
+    Returns the norm it had, (..., 1).
+    """
+    norm = gradient_norm(xp, state.grad)
+    state.grad[...] = state.grad * (limit / xp.maximum(norm, xp.full_like(norm, limit)))
+    return norm
+
+
+def update(
+    xp: Namespace,
+    optimizer: Optimizer,
+    state: State,
+    h: Any,
+    *,
+    apply: Callable[..., Any] = plain,
+) -> None:
+    """Move state.params by the optimizer's rule, spending state.grad.
+
+    h: the hyper-parameters by name, `h.rate` among them (see `optimizers`).
+    """
+    state.step[...] = state.step + 1
+    t = xp.astype(state.step, state.params.dtype)
+    rule = optimizer.rule
+    theta, *memory = apply(rule, xp, h, t, state.params, state.grad, *state.memory)
+    state.params[...] = theta
+    for old, new in zip(state.memory, memory, strict=True):
+        old[...] = new

@@ -1,0 +1,1 @@
+"""Training assembled: settings, data, the loop, the model."""

@@ -1,0 +1,62 @@
+"""Callbacks: functions of a report that return True to stop training, or one truth per member.
+
+They keep nothing: what they decide follows from the report and its history, so that a resumed
+run decides as the uninterrupted one would. Write your own in one line:
+`lambda report: report.val_score > 0.97`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from xpmlp.backends.extras import needed
+
+
+def early_stopping(patience: int) -> Callable[[Any], Any]:
+    """Stop (each member) when `patience` epochs have passed without a better held-out result."""
+    return lambda report: report.epoch - report.best_epoch >= patience
+
+
+def stop_at(name: str, value: float) -> Callable[[Any], Any]:
+    """Stop when the loss named `name` has come down to `value`, or the score up to it."""
+    if name.endswith("loss"):
+        return lambda report: getattr(report, name) <= value
+    return lambda report: getattr(report, name) >= value
+
+
+def plateau(factor: float = 0.1, patience: int = 10) -> Callable[[Any], None]:
+    """Multiply the rate by `factor` after every `patience` epochs without a better result.
+
+    The best is that of the whole run; the wait starts again at every reduction.
+    """
+    if not 0 < factor < 1:
+        raise ValueError(f"factor must be in (0, 1); got {factor}")
+
+    def reduce_rate(report: Any) -> None:
+        waited = report.epoch - report.best_epoch
+        due = (waited > 0) & (waited % patience == 0)
+        report.scale_rate(1 - (1 - factor) * due)
+
+    return reduce_rate
+
+
+class ProgressBar:
+    """A tqdm bar over the epochs, with loss and held-out score (extra: table)."""
+
+    def __init__(self, **options: Any) -> None:
+        self.bar = needed("tqdm", "table").tqdm(unit="epoch", **options)
+
+    def __call__(self, report: Any) -> None:
+        self.bar.total = report.epochs
+        shown = {"loss": report.loss, "val_loss": report.val_loss, "score": report.val_score}
+        text = {name: f"{mean(value):.4g}" for name, value in shown.items() if value is not None}
+        self.bar.set_postfix(text, refresh=False)
+        self.bar.update(report.epoch - self.bar.n)
+
+    def close(self) -> None:
+        """Called by `train` when training ends, however it ends."""
+        self.bar.close()
+
+
+def mean(value: Any) -> float:
+    """The mean over members, or the value of the only one."""
+    return float(value.mean()) if hasattr(value, "mean") else float(value)

@@ -1,0 +1,127 @@
+"""Rows, targets and weights where training runs, and the minibatches drawn from them."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpmlp.backends.namespace import Place, dtype_name, is_array, to_host, to_place
+from xpmlp.core.ledger import misfit
+from xpmlp.core.random import order
+from xpmlp.core.spec import Spec
+from xpmlp.core.training import Batch
+from xpmlp.core.types import Array, Namespace
+from xpmlp.fit.checks import FLOATS, check_fits, numbers
+from xpmlp.fit.labels import Labels, sample_weights, targets
+
+
+class Data(NamedTuple):
+    """A training or held-out set, at one place and in one dtype."""
+
+    x: Array  # (N, n_in)
+    target: Array  # (N, n_out)
+    weight: Array  # (N,) sample weights divided by their mean
+
+    @property
+    def rows(self) -> int:
+        return int(self.x.shape[0])
+
+
+def move(place: Place, value: Array, dtype: str, name: str) -> Array:
+    """`value` at `place` in the float dtype of that name; one that overflows is refused."""
+    if isinstance(value, np.ndarray):
+        check_fits(value, dtype, name)
+        return to_place(place, value, dtype)
+    from array_api_compat import array_namespace
+
+    if array_namespace(value) is place.xp:
+        return place.xp.astype(value, getattr(place.xp, dtype), copy=False)
+    return move(place, to_host(value), dtype, name)
+
+
+def rows(value: Any, spec: Spec, place: Place, dtype: str, name: str = "X") -> Array:
+    """X (N, n_in) at `place`; ShapeError with the ledger's line where it does not fit."""
+    x = numbers(value, name, (2,))
+    if x.shape[-1] != spec.n_in:
+        raise misfit(spec, 0, x.shape, (spec.n_in, spec.layers[0].n_out), name)
+    return move(place, x, dtype, name)
+
+
+def own_dtype(value: Any) -> str:
+    """The dtype that data trains in by default: its own float32 or float64, else float64
+    for host numbers and float32 for narrower floats."""
+    if is_array(value) or hasattr(value, "dtype"):
+        name = dtype_name(value)
+        if name in FLOATS:
+            return name
+        if name in ("float16", "bfloat16"):
+            return "float32"
+    return "float64"
+
+
+def prepare(
+    X: Any,
+    y: Any,
+    spec: Spec,
+    place: Place,
+    dtype: str,
+    *,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    known: Labels | None = None,
+    suffix: str = "",
+) -> tuple[Data, Labels]:
+    """A checked set at `place`; errors name X, y and sample_weight with the suffix."""
+    x = rows(X, spec, place, dtype, "X" + suffix)
+    y_name, weight_name = "y" + suffix, "sample_weight" + suffix
+    target, labels = targets(y, spec, y_name, known)
+    if target.shape[0] != x.shape[0]:
+        raise ValueError(f"X{suffix} has {x.shape[0]} rows but {y_name} has {target.shape[0]}")
+    weight = sample_weights(
+        sample_weight, int(x.shape[0]), target, labels, class_weight, weight_name
+    )
+    return (
+        Data(x, move(place, target, dtype, y_name), to_place(place, weight, dtype)),
+        labels,
+    )
+
+
+def epoch_order(
+    seeds: tuple[int, ...], lead: tuple[int, ...], epoch: int, count: int
+) -> np.ndarray:
+    """The order of the rows in an epoch, (*lead, count) int64: each member its own."""
+    orders = np.stack([order(seed, epoch, count) for seed in seeds])
+    return orders.reshape((*lead, count))
+
+
+def unshuffled(seeds: tuple[int, ...], lead: tuple[int, ...], epoch: int, count: int) -> np.ndarray:
+    """Rows as they come, in every epoch and for every member."""
+    return np.broadcast_to(np.arange(count), (*lead, count))
+
+
+def take(xp: Namespace, values: Array, index: Array) -> Array:
+    """values[index] along the first axis, for an index (B,) or (K, B)."""
+    if index.ndim == 1:
+        return xp.take(values, index, axis=0)
+    picked = xp.take(values, xp.reshape(index, (-1,)), axis=0)
+    return xp.reshape(picked, (*index.shape, *values.shape[1:]))
+
+
+def batches(
+    place: Place, data: Data, orders: np.ndarray, size: int
+) -> Iterator[tuple[Batch, float]]:
+    """The minibatches of an epoch, every one of `size` rows, with each one's share of the rows.
+
+    orders: (..., N). The last batch is filled up with its own first row at weight 0.
+    """
+    xp, count = place.xp, orders.shape[-1]
+    index = to_place(place, orders)
+    for start in range(0, count, size):
+        real = min(size, count - start)
+        part = index[..., start : start + real]
+        weight = take(xp, data.weight, part) / real
+        if real < size:
+            filling = xp.broadcast_to(part[..., :1], (*part.shape[:-1], size - real))
+            part = xp.concat([part, filling], axis=-1)
+            weight = xp.concat([weight, xp.zeros_like(filling, dtype=weight.dtype)], axis=-1)
+        yield Batch(take(xp, data.x, part), take(xp, data.target, part), weight), real / count

@@ -1,0 +1,165 @@
+"""y and sample weights as a user gives them, made into targets and row weights."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpmlp.backends.namespace import is_array, place_of, to_host, to_place
+from xpmlp.core.ledger import bad_target
+from xpmlp.core.losses import Loss, loss
+from xpmlp.core.spec import Spec
+from xpmlp.core.types import Array
+from xpmlp.fit.checks import check_finite, numbers
+
+
+class Labels(NamedTuple):
+    """How y was given, so that predictions look like it."""
+
+    classes: np.ndarray | None  # (C,) sorted labels, None for numbers
+    flat: bool  # y was 1-D
+
+
+def targets(value: Any, spec: Spec, name: str = "y", known: Labels | None = None) -> Any:
+    """y as (target (N, n_out) on the host or where it lies, Labels)."""
+    measure = loss(spec.loss)
+    width = 1 if measure.levels else spec.n_out
+    if measure.labels != "none":
+        encoded = from_labels(value, measure, width, name, known)
+        if encoded is not None:
+            return encoded
+    y = numbers(value, name, (1, 2))
+    flat = y.ndim == 1
+    y = y.reshape((-1, 1)) if flat else y
+    if y.shape[1] != width:
+        raise bad_target(spec, tuple(y.shape), ("B", spec.n_out), name)
+    check_range(y, measure, name)
+    return y, Labels(None, flat)
+
+
+def from_labels(
+    value: Any, measure: Loss, width: int, name: str, known: Labels | None
+) -> tuple[Array, Labels] | None:
+    """One label per row as one-hot or 0/1 columns; None where y holds target values instead."""
+    if value is None:
+        raise ValueError(f"{name} must hold one label per row; got None")
+    y = to_host(value) if is_array(value) else np.asarray(value)
+    if y.ndim == 2 and y.shape[1] == 1 and (width > 1 or y.dtype.kind not in "f"):
+        y = y[:, 0]
+    if y.ndim != 1 or (measure.labels == "binary" and width > 1):
+        return None
+    if y.dtype.kind == "f":
+        check_finite(y, name)
+        if measure.labels == "binary" and not np.isin(y, (0, 1)).all() and in_unit(y):
+            return None  # probabilities
+    if y.dtype.kind == "O":
+        y = plain_labels(y, name)
+    classes = known.classes if known and known.classes is not None else find_classes(y, measure)
+    wanted = 2 if measure.labels == "binary" else width
+    if len(classes) != wanted:
+        raise ValueError(
+            f"{name} has {len(classes)} classes ({listed(classes)}), but the network tells "
+            f"{wanted} apart"
+        )
+    index = np.searchsorted(classes, y).clip(0, len(classes) - 1)
+    strange = classes[index] != y
+    if strange.any():
+        raise ValueError(
+            f"{name} has the label {y[strange][0]!r}, which is not a class: {listed(classes)}"
+        )
+    if measure.labels == "binary":
+        return index[:, None].astype(np.float64), Labels(classes, True)
+    return np.eye(wanted)[index], Labels(classes, True)
+
+
+def plain_labels(y: np.ndarray, name: str) -> np.ndarray:
+    """Object labels as strings, numbers or booleans; a missing one is an error."""
+    missing = [i for i, item in enumerate(y) if item is None or item != item]  # noqa: PLR0124 - NaN
+    if missing:
+        raise ValueError(
+            f"{name} has {len(missing)} missing labels, the first {y[missing[0]]!r} "
+            f"at row {missing[0]}"
+        )
+    if len({isinstance(item, str) for item in y}) > 1:
+        raise ValueError(f"{name} mixes strings and other labels")
+    return np.asarray(y.tolist())
+
+
+def find_classes(y: np.ndarray, measure: Loss) -> np.ndarray:
+    """The sorted labels of y; for two classes a set of 0s alone still means 0 and 1."""
+    classes = np.unique(y)
+    if measure.labels == "binary" and len(classes) == 1 and y.dtype.kind in "biuf":
+        return np.unique(np.concatenate([classes, np.array([0, 1], dtype=y.dtype)]))
+    return classes
+
+
+def listed(classes: np.ndarray) -> str:
+    shown = ", ".join(map(str, classes[:6].tolist()))
+    return shown + (", ..." if len(classes) > 6 else "")
+
+
+def in_unit(y: np.ndarray) -> bool:
+    return bool(((y >= 0) & (y <= 1)).all())
+
+
+def check_range(y: Array, measure: Loss, name: str) -> None:
+    """ValueError where a target lies outside what the loss is defined for."""
+    host = to_host(y)
+    if measure.labels != "none" and not in_unit(host):
+        raise ValueError(f"{name} must be labels or probabilities in [0, 1]; got {host.max():g}")
+    if measure.labels == "classes" and not np.allclose(host.sum(axis=1), 1, atol=1e-4):
+        row = int(np.argmax(np.abs(host.sum(axis=1) - 1)))
+        raise ValueError(f"{name}'s rows must sum to 1; row {row} sums to {host[row].sum():g}")
+    if measure.name == "poisson" and host.min() < 0:
+        raise ValueError(f"{name} must be counts of at least 0 for poisson; got {host.min():g}")
+
+
+def sample_weights(
+    value: Any, count: int, y: Array, labels: Labels, class_weight: Any, name: str
+) -> np.ndarray:
+    """Sample weights times class weights, (N,) float64, divided by their mean."""
+    weight = np.ones(count)
+    if value is not None:
+        weight = to_host(numbers(value, name, (1,))).astype(np.float64)
+        if len(weight) != count:
+            raise ValueError(f"{name} has {len(weight)} entries for {count} rows")
+        if weight.min() < 0:
+            raise ValueError(f"{name} must be at least 0; row {weight.argmin()} has {weight.min()}")
+    if class_weight is not None:
+        weight = weight * by_class(class_weight, to_host(y), labels)
+    if not weight.sum() > 0:
+        raise ValueError(f"{name} must not be all zero")
+    normalised: np.ndarray = weight / weight.mean()
+    return normalised
+
+
+def by_class(asked: Any, target: np.ndarray, labels: Labels) -> np.ndarray:
+    """Each row's class weight: of a dict {label: weight}, or "balanced": n / (classes * count)."""
+    if labels.classes is None:
+        raise ValueError("class_weight needs class labels in y")
+    index = target.argmax(axis=1) if target.shape[1] > 1 else target[:, 0].astype(int)
+    counts = np.bincount(index, minlength=len(labels.classes))
+    if isinstance(asked, str) and asked == "balanced":
+        factors = len(index) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    elif isinstance(asked, dict):
+        known = labels.classes.tolist()
+        unknown = [label for label in asked if label not in known]
+        if unknown:
+            raise ValueError(f"class_weight names {unknown[0]!r}, which is not a class of y")
+        factors = np.array([float(asked.get(label, 1.0)) for label in known])
+        if not (np.isfinite(factors).all() and factors.min() >= 0):
+            raise ValueError(f"class_weight must be at least 0 and finite; got {asked!r}")
+    else:
+        raise ValueError(f"class_weight must be 'balanced' or a dict; got {asked!r}")
+    weights: np.ndarray = factors[index]
+    return weights
+
+
+def decode(caller: Any, linked: Array, classes: np.ndarray) -> Array:
+    """The label (..., N) of each row of probabilities (..., N, C), or (..., N, 1) for two.
+
+    Numeric labels come in the caller's namespace, others (which only NumPy holds) in NumPy's.
+    """
+    p = to_host(linked)
+    index = (p[..., 0] > 0.5).astype(np.int64) if p.shape[-1] == 1 else p.argmax(axis=-1)
+    found: np.ndarray = classes[index]
+    return to_place(place_of(caller), found) if classes.dtype.kind in "biuf" else found

@@ -1,0 +1,258 @@
+"""The training loop: a generator of reports, one per epoch.
+
+The path of one minibatch: order -> take -> Batch -> gradient -> penalty -> clip -> update ->
+loss. It never turns back, and nothing on it reads a value from the device: losses add up where
+they are and are read once an epoch.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from xpmlp.backends.cpu import quiet
+from xpmlp.backends.namespace import Place, to_host
+from xpmlp.core.losses import loss
+from xpmlp.core.optimizers import Optimizer
+from xpmlp.core.random import mask
+from xpmlp.core.schedules import Progress, constant, schedule
+from xpmlp.core.spec import Spec
+from xpmlp.core.training import (
+    Batch,
+    State,
+    clip,
+    gradient,
+    gradient_norm,
+    penalize,
+    update,
+)
+from xpmlp.core.types import Array
+from xpmlp.fit.data import Data, batches, epoch_order, unshuffled
+from xpmlp.fit.inference import scores
+from xpmlp.fit.labels import Labels
+from xpmlp.fit.metrics import mean_loss, score_for
+from xpmlp.fit.model import Model, snapshot
+from xpmlp.fit.settings import Settings
+
+
+class DivergedError(ValueError):
+    """Training left the finite numbers. `model` holds the last good weights."""
+
+    def __init__(self, message: str, model: Model | None = None) -> None:
+        super().__init__(message)
+        self.model = model
+
+
+@dataclass
+class Run:
+    """One training under way: everything the loop reads and writes. Made by `run.assemble`."""
+
+    spec: Spec
+    settings: Settings
+    place: Place
+    optimizer: Optimizer
+    state: State
+    data: Data
+    held: Data | None  # the held-out set, if any
+    labels: Labels
+    hyper: dict[str, Any]  # hyper-parameters: floats, or arrays against (..., P)
+    penalties: tuple[Any, Any] | None  # l1 and l2, arrays against (..., P)
+    keys: tuple[Array | None, ...]  # per layer, what its dropout masks are drawn from
+    throttle: Array  # (..., 1) factor on the rate: 1, less after a plateau, 0 = stopped
+    kept: Array  # (..., P) the parameters that training will return
+    best: Array  # (...) the lowest watched value so far
+    best_epoch: Array  # (...) int64, the epoch it was reached in
+    history: dict[str, list[Any]] = field(default_factory=dict)
+    epoch: int = 0  # epochs done
+    seconds: float = 0.0
+
+    @property
+    def batch(self) -> int:
+        return min(self.settings.batch, self.data.rows)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.data.rows // self.batch)
+
+    def model(self) -> Model:
+        """A model with a copy of the parameters kept so far."""
+        return snapshot(self.spec, self.place, self.kept, self.labels, self.history)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one epoch came to. Numbers are floats, or arrays (K,) for a population."""
+
+    epoch: int  # epochs done
+    epochs: int  # epochs planned
+    step: int  # updates done
+    loss: Any  # weighted mean over the epoch's rows, penalty included, as met while training
+    rate: Any  # learning rate of the epoch's last update
+    grad_norm: Any  # norm of the gradient of the epoch's last update, before clipping
+    val_loss: Any  # on the held-out set; None without one
+    val_score: Any  # accuracy, R2 or minus the loss (see metrics.score_for); None without one
+    best_epoch: Any  # epoch of the best watched value so far
+    seconds: float  # spent training so far
+    history: dict[str, list[Any]]  # the same numbers of every epoch so far
+    run: Run = field(repr=False)
+
+    def model(self) -> Model:
+        """A model with a copy of the weights kept so far; later training leaves it alone."""
+        return self.run.model()
+
+    def scale_rate(self, factor: Any) -> None:
+        """Multiply the learning rate from here on, one factor for all or one per member."""
+        throttle(self.run, factor)
+
+    def stop(self, which: Any = True) -> None:
+        """End training after this epoch, of all or of the members that are true in `which`."""
+        throttle(self.run, 1.0 - 1.0 * which)
+
+
+def throttle(run: Run, factor: Any) -> None:
+    xp, now = run.place.xp, run.throttle
+    factors = xp.asarray(factor, dtype=now.dtype, device=run.place.device)
+    now[...] = now * (factors[..., None] if factors.ndim else factors)
+
+
+def stopped(run: Run) -> bool:
+    return not bool(run.place.xp.any(run.throttle > 0))
+
+
+def masks(run: Run, batch: Batch) -> tuple[Array | None, ...]:
+    """Dropout factors of this step for every layer; () where no layer has dropout."""
+    if not any(layer.dropout for layer in run.spec.layers):
+        return ()
+    rows, dtype = batch.weight.shape[-1], run.state.params.dtype
+    return tuple(
+        None
+        if key is None
+        else mask(run.place.xp, key, run.state.step, layer.dropout, (rows, layer.n_out), dtype)
+        for key, layer in zip(run.keys, run.spec.layers, strict=True)
+    )
+
+
+def progress(run: Run) -> Progress:
+    step = run.place.xp.astype(run.state.step, run.state.params.dtype)
+    epoch = step / run.steps_per_epoch
+    return Progress(step, epoch, epoch / run.settings.epochs)
+
+
+def rates(run: Run) -> Callable[[], Array]:
+    """A function that gives the rate of the coming update, (..., 1)."""
+    xp, moving = run.place.xp, schedule(run.settings.schedule)
+    base = run.hyper["rate"] * run.throttle
+    if moving is constant:
+        return lambda: base
+    dtype = run.state.params.dtype
+    return lambda: base * xp.astype(moving(xp, progress(run)), dtype)
+
+
+def train_epoch(run: Run) -> tuple[Array, Array, Array]:
+    """Every row once, in minibatches; returns mean loss (...), last rate and norm (..., 1)."""
+    xp, s, state = run.place.xp, run.settings, run.state
+    rate_now = rates(run)
+    ordered = epoch_order if s.shuffle else unshuffled
+    orders = ordered(s.seeds, s.lead, run.epoch, run.data.rows)
+    total, norm = xp.zeros_like(run.best), None
+    for batch, share in batches(run.place, run.data, orders, run.batch):
+        h = SimpleNamespace(**run.hyper | {"rate": rate_now()})
+        value = gradient(xp, run.spec, state, batch, masks(run, batch))
+        if run.penalties is not None:
+            value = value + penalize(xp, state, *run.penalties)
+        if s.clip is not None:
+            norm = clip(xp, state, s.clip)
+        update(xp, run.optimizer, state, h)
+        total = total + value * share
+    return total, h.rate, gradient_norm(xp, state.grad) if norm is None else norm
+
+
+def measured(run: Run, data: Data) -> tuple[Array, Array]:
+    """Loss and score (...) of the present weights on `data`, without dropout."""
+    xp, measure = run.place.xp, loss(run.spec.loss)
+    score = scores(xp, run.spec, run.state.layers, data.x)
+    found = (xp, measure, score, data.target, data.weight)
+    return mean_loss(*found), score_for(measure)(*found)
+
+
+def watched(run: Run, met: Array, val_loss: Array | None, val_score: Array | None) -> Array:
+    """What the best weights and patience go by, lower is better, (...).
+
+    The held-out loss or score; without a held-out set the training loss, measured again at the
+    epoch's end where the best weights are asked for.
+    """
+    if val_loss is None or val_score is None:
+        return measured(run, run.data)[0] if run.settings.keep == "best" else met
+    return val_loss if run.settings.monitor == "val_loss" else -val_score
+
+
+def keep(run: Run, value: Array, alive: Array) -> None:
+    """Take the present weights of the members that are to be kept, by value."""
+    xp, s = run.place.xp, run.settings
+    better = alive & (value < run.best - s.min_delta)
+    run.best = xp.where(better, value, run.best)
+    run.best_epoch = xp.where(better, xp.full_like(run.best_epoch, run.epoch), run.best_epoch)
+    wanted = better if (s.keep or ("best" if run.held else "last")) == "best" else alive
+    run.kept = xp.where(wanted[..., None], run.state.params, run.kept)
+
+
+def one_epoch(run: Run) -> dict[str, Any]:
+    """Train an epoch, measure it, keep what is to be kept; the numbers on the host."""
+    xp, before = run.place.xp, run.throttle
+    started = time.perf_counter()
+    with quiet():
+        met, rate, norm = train_epoch(run)
+        run.epoch += 1
+        val_loss, val_score = measured(run, run.held) if run.held else (None, None)
+        finite = xp.isfinite(met) & xp.isfinite(xp.sum(run.state.params, axis=-1))
+        active = before[..., 0] > 0
+        keep(run, watched(run, met, val_loss, val_score), finite & active)
+        if not bool(xp.all(finite | ~active)):
+            diverged(run, finite, rate)
+    run.seconds += time.perf_counter() - started
+    return {
+        "loss": on_host(met),
+        "rate": on_host(rate[..., 0]),
+        "grad_norm": on_host(norm[..., 0]),
+        "val_loss": None if val_loss is None else on_host(val_loss),
+        "val_score": None if val_score is None else on_host(val_score),
+        "best_epoch": on_host(run.best_epoch),
+        "seconds": run.seconds,
+    }
+
+
+def on_host(value: Array) -> Any:
+    """A Python number, or a NumPy array (K,)."""
+    host = to_host(value)
+    return host.item() if host.ndim == 0 else host.copy()
+
+
+def diverged(run: Run, finite: Array, rate: Array) -> None:
+    """Stop the members that left the finite numbers; DivergedError when none is left."""
+    xp = run.place.xp
+    run.throttle[...] = run.throttle * xp.astype(finite, run.throttle.dtype)[..., None]
+    if stopped(run):
+        largest = float(xp.max(rate))
+        raise DivergedError(
+            f"training diverged in epoch {run.epoch} (by step {int(run.state.step)}) at learning "
+            f"rate {largest:g}: the loss or a weight is no finite number. Try a lower rate, "
+            "clip=1.0, or scaled inputs. The error's .model holds the last good weights",
+            run.model(),
+        )
+
+
+def reports(run: Run) -> Iterator[Report]:
+    """Train epoch by epoch until all are done or every member has stopped."""
+    while run.epoch < run.settings.epochs and not stopped(run):
+        numbers = one_epoch(run)
+        for name, value in numbers.items():
+            run.history.setdefault(name, []).append(value)
+        yield Report(
+            epoch=run.epoch,
+            epochs=run.settings.epochs,
+            step=int(run.state.step),
+            history=run.history,
+            run=run,
+            **numbers,
+        )

@@ -1,0 +1,260 @@
+"""`train` and `epochs`: the one place where a training is assembled."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from xpmlp.backends.namespace import Place, place_of, to_place
+from xpmlp.core.initializers import initial, initial_population
+from xpmlp.core.layout import on_weights
+from xpmlp.core.random import dropout_keys, lanes
+from xpmlp.core.spec import Spec
+from xpmlp.core.training import new_state
+from xpmlp.core.types import Array
+from xpmlp.fit.callbacks import early_stopping
+from xpmlp.fit.data import own_dtype, prepare
+from xpmlp.fit.loop import Report, Run, reports
+from xpmlp.fit.model import Model
+from xpmlp.fit.settings import Settings, settings
+
+
+def assemble(
+    spec: Any,
+    X: Any,
+    y: Any,
+    *,
+    loss: Any = None,
+    device: str | None = None,
+    X_val: Any = None,
+    y_val: Any = None,
+    sample_weight: Any = None,
+    sample_weight_val: Any = None,
+    **given: Any,
+) -> Run:
+    """A run at epoch 0 from the arguments of `train`, everything checked."""
+    spec = Spec.parse(spec, loss=loss)
+    chosen = settings(given)
+    place = choose(device, X)
+    dtype = chosen.dtype or own_dtype(X)
+    data, labels = prepare(
+        X,
+        y,
+        spec,
+        place,
+        dtype,
+        sample_weight=sample_weight,
+        class_weight=chosen.class_weight,
+    )
+    held = None
+    if (X_val is None) != (y_val is None):
+        raise ValueError(f"{'X_val' if X_val is None else 'y_val'} is missing: give both or none")
+    if X_val is not None:
+        held, _ = prepare(
+            X_val,
+            y_val,
+            spec,
+            place,
+            dtype,
+            sample_weight=sample_weight_val,
+            known=labels,
+            suffix="_val",
+        )
+    drawn = (
+        initial(spec, chosen.seeds[0], chosen.initializer)
+        if chosen.members is None
+        else initial_population(spec, chosen.seeds, chosen.initializer)
+    )
+    state = new_state(place.xp, spec, chosen.rule(), to_place(place, drawn, dtype))
+    nothing = place.xp.zeros(chosen.lead, dtype=state.params.dtype, device=place.device)
+    return Run(
+        spec=spec,
+        settings=chosen,
+        place=place,
+        optimizer=chosen.rule(),
+        state=state,
+        data=data,
+        held=held,
+        labels=labels,
+        hyper=hyper(place, spec, chosen, state.params),
+        penalties=penalties(place, spec, chosen, state.params),
+        keys=keys(place, spec, chosen),
+        throttle=place.xp.ones((*chosen.lead, 1), dtype=nothing.dtype, device=place.device),
+        kept=place.xp.asarray(state.params, copy=True),
+        best=nothing + float("inf"),
+        best_epoch=place.xp.zeros(chosen.lead, dtype=place.xp.int64, device=place.device),
+    )
+
+
+def choose(device: str | None, X: Any) -> Place:
+    """Where to train: the device word's place, or where X lies."""
+    if device is None:
+        return place_of(X)
+    from xpmlp.backends.devices import place_for
+
+    return place_for(device)
+
+
+def per_member(place: Place, chosen: Settings, name: str, value: Any, like: Array) -> Any:
+    """A float as it is; one number per member as an array (K, 1)."""
+    listed = chosen.each(name, value)
+    if not hasattr(value, "__len__"):
+        return listed[0]
+    return place.xp.asarray(listed, dtype=like.dtype, device=place.device)[:, None]
+
+
+def hyper(place: Place, spec: Spec, chosen: Settings, like: Array) -> dict[str, Any]:
+    """The rule's hyper-parameters by name; `decay` is weight decay on weights alone."""
+    defaults = dict(chosen.rule().defaults)
+    default_decay = defaults.pop("weight_decay", 0.0)
+    named = defaults | dict(chosen.hyper) | {"rate": chosen.rate}
+    found = {name: per_member(place, chosen, name, v, like) for name, v in named.items()}
+    decay = default_decay if chosen.weight_decay is None else chosen.weight_decay
+    weights = on_weights(place.xp, spec, like)
+    found["decay"] = per_member(place, chosen, "weight_decay", decay, like) * weights
+    return found
+
+
+def penalties(place: Place, spec: Spec, chosen: Settings, like: Array) -> tuple[Any, Any] | None:
+    """l1 and l2 as arrays that are 0 off the weights; None where both are 0."""
+    asked = {"l1": chosen.l1, "l2": chosen.l2}
+    if not any(any(chosen.each(name, value)) for name, value in asked.items()):
+        return None
+    weights = on_weights(place.xp, spec, like)
+    l1, l2 = (per_member(place, chosen, name, v, like) * weights for name, v in asked.items())
+    return l1, l2
+
+
+def keys(place: Place, spec: Spec, chosen: Settings) -> tuple[Array | None, ...]:
+    """Per layer the words (..., 2) its dropout masks are drawn from; None without dropout."""
+    lane = lanes(place.xp)
+    return tuple(
+        to_place(place, dropout_keys(chosen.seeds, chosen.lead, i), lane) if layer.dropout else None
+        for i, layer in enumerate(spec.layers)
+    )
+
+
+def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:
+    """Train epoch by epoch: a generator of reports. Takes what `train` takes but callbacks.
+
+    >>> for report in epochs("1-1", [[0.0], [1.0]], [1.0, 3.0], rate=0.1, epochs=200):
+    ...     if report.loss < 1e-4:
+    ...         break
+    >>> bool(report.loss < 1e-4)
+    True
+    """
+    return reports(assemble(spec, X, y, **arguments))
+
+
+def train(
+    spec: Any,
+    X: Any,
+    y: Any,
+    *,
+    loss: Any = None,
+    optimizer: Any = "adam",
+    rate: Any = 1e-3,
+    schedule: Any = None,
+    epochs: int = 100,
+    batch: int = 32,
+    seed: Any = 0,
+    device: str | None = None,
+    dtype: str | None = None,
+    members: int | None = None,
+    X_val: Any = None,
+    y_val: Any = None,
+    sample_weight: Any = None,
+    sample_weight_val: Any = None,
+    class_weight: Any = None,
+    callbacks: Iterable[Callable[[Report], Any]] = (),
+    patience: int | None = None,
+    keep: str | None = None,
+    initializer: Any = "auto",
+    weight_decay: Any = None,
+    l1: Any = 0.0,
+    l2: Any = 0.0,
+    clip: float | None = None,
+    **more: Any,
+) -> Model:
+    """Train a network on arrays and return it.
+
+    spec: a Spec or anything `Spec.parse` reads, such as "64-100-10".
+    X: (N, n_in) finite numbers: NumPy, CuPy, PyTorch, lists.
+    y: (N,) or (N, n_out) numbers; with a cross-entropy loss (N,) labels of any kind, or
+        probabilities (N, n_out).
+    loss: a name such as "squared_error", "huber:1.35", "quantile:0.1,0.5,0.9", "poisson",
+        "binary_cross_entropy", "cross_entropy"; a Loss; a function (xp, score, target) ->
+        (value, delta). None is the spec's own.
+    optimizer: a name (see `core.optimizers`) or a rule; rate: its learning rate.
+    schedule: what the rate is multiplied by: a name such as "cosine", "step:30,0.1",
+        "warmup:5 * cosine", or a function (xp, now) of now.step, now.epoch, now.fraction.
+    epochs: passes over the rows; batch: rows per update, at most N.
+    seed: initial weights, orders and dropout follow from it; member k has seed + k. A list
+        gives each member its own.
+    device: "auto", "cpu", "gpu", "gpu:N"; None is where X lies.
+    dtype: "float32" or "float64"; None is X's own, float64 for other host numbers.
+    members: K networks trained at once; rate, l1, l2, weight_decay and `hyper` may then hold one
+        number per member.
+    X_val, y_val: a held-out set, measured after every epoch.
+    sample_weight: (N,) at least 0. class_weight: {label: weight} or "balanced".
+    callbacks: functions of a Report; one that returns True (or a truth per member) stops.
+    patience: epochs without a better held-out result (`monitor` "val_loss" or "val_score",
+        better by more than `min_delta`) after which training stops.
+    keep: "best" or "last" weights; None is the best where there is a held-out set.
+    initializer: a name such as "he_normal", a function (generator, n_in, n_out), or "auto".
+    weight_decay: decoupled, on weights alone; l1, l2: penalties on weights alone.
+    clip: the largest norm that a gradient keeps.
+    more: `monitor`, `min_delta`, `shuffle`, and `hyper`, the rule's other hyper-parameters by
+        name, such as {"beta2": 0.95}.
+
+    Returns the Model. Raises ValueError (ShapeError, DivergedError) naming what is wrong.
+
+    >>> import numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> model = train("1-16-1", X, X[:, 0] ** 2, rate=0.01, epochs=200)
+    >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.02)
+    True
+    """
+    run = assemble(
+        spec,
+        X,
+        y,
+        loss=loss,
+        optimizer=optimizer,
+        rate=rate,
+        schedule=schedule,
+        epochs=epochs,
+        batch=batch,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        members=members,
+        X_val=X_val,
+        y_val=y_val,
+        sample_weight=sample_weight,
+        sample_weight_val=sample_weight_val,
+        class_weight=class_weight,
+        patience=patience,
+        keep=keep,
+        initializer=initializer,
+        weight_decay=weight_decay,
+        l1=l1,
+        l2=l2,
+        clip=clip,
+        **more,
+    )
+    return finish(run, list(callbacks))
+
+
+def finish(run: Run, callbacks: list[Callable[[Report], Any]]) -> Model:
+    """Train to the end, asking the callbacks after every epoch."""
+    patience = run.settings.patience
+    asked = callbacks if patience is None else [*callbacks, early_stopping(patience)]
+    try:
+        for report in reports(run):
+            for callback in asked:
+                answer = callback(report)
+                if answer is not None:
+                    report.stop(answer)
+    finally:
+        for callback in callbacks:
+            getattr(callback, "close", lambda: None)()
+    return run.model()
