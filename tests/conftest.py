@@ -55,7 +55,8 @@ def place_named(name: str) -> Place:
     names = NAMESPACES[name]
     if name == "cupy":
         installed("cupy")
-        from xpmlp.backends.devices import GPUUnavailableError, place_for
+        from xpmlp.backends.cuda import GPUUnavailableError
+        from xpmlp.backends.devices import place_for
 
         try:
             return place_for("gpu")
@@ -82,3 +83,9 @@ def xp(place):
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261123)
+
+
+@pytest.fixture
+def optional():
+    """`installed`, for a test or fixture that needs a package not everyone has."""
+    return installed

@@ -2,10 +2,13 @@
 
 from typing import Any
 
-from xpmlp.backends.devices import GPUUnavailableError
 from xpmlp.backends.namespace import Place
 
 INSTALL = "pip install 'xpmlp[gpu13]' (CUDA 13) or 'xpmlp[gpu12]' (CUDA 12)"
+
+
+class GPUUnavailableError(RuntimeError):
+    """A GPU was asked for and cannot be used: says at which stage it failed and what mends it."""
 
 
 def place(index: int) -> Place:

@@ -1,13 +1,10 @@
 """Device words: auto, cpu, gpu, gpu:N (cuda is an alias), the same everywhere."""
 
+from xpmlp.backends import cuda
 from xpmlp.backends.namespace import CPU, Place
 from xpmlp.core.names import nearest
 
 WORDS = ("auto", "cpu", "gpu", "gpu:N", "cuda", "cuda:N")
-
-
-class GPUUnavailableError(RuntimeError):
-    """A GPU was asked for and cannot be used: says at which stage it failed and what mends it."""
 
 
 def place_for(word: str) -> Place:
@@ -19,11 +16,9 @@ def place_for(word: str) -> Place:
     if word != "auto" and not known:
         hint = nearest(str(word), list(WORDS))
         raise ValueError(f"device {word!r} is unknown{hint} Known: {', '.join(WORDS)}")
-    from xpmlp.backends import cuda
-
     if word == "auto":
         try:
             return cuda.place(0)
-        except GPUUnavailableError:
+        except cuda.GPUUnavailableError:
             return CPU
     return cuda.place(int(index or 0))

@@ -7,12 +7,13 @@ from pathlib import Path
 from xpmlp.backends.devices import place_for
 from xpmlp.backends.extras import needed
 from xpmlp.cli.plots import plot_history
+from xpmlp.core.spec import Spec
 from xpmlp.fit.callbacks import ProgressBar
 from xpmlp.fit.run import train
 from xpmlp.storage.model_file import save
 
 EXAMPLE = "xpmlp demo --device auto"
-NETWORK = "64-128-10"
+NETWORK, DROPOUT = "64-256-128-10", 0.2
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,14 +38,13 @@ def run(options: argparse.Namespace) -> int:
     bar = ProgressBar()
     started = time.perf_counter()
     model = train(
-        NETWORK,
+        Spec.parse(NETWORK, dropout=DROPOUT, loss="cross_entropy"),
         X,
         y,
-        loss="cross_entropy",
         optimizer="adam",
         rate=2e-3,
         schedule="cosine",
-        epochs=30,
+        epochs=40,
         seed=options.seed,
         device=options.device,
         callbacks=[bar],

@@ -88,12 +88,26 @@ def initializer(asked: str | Initializer, activation: object) -> Initializer:
     return drawn
 
 
+def spread_bias(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+    """Uniform within 1 / sqrt(n_in): the kinks of a hidden layer lie apart.
+
+    At zero bias every kink of a network with one input lies at 0, and x**2 becomes |x|.
+    """
+    return rng.uniform(-1, 1, (1, n_out)) / np.sqrt(n_in)
+
+
 def initial(spec: Spec, seed: int, asked: str | Initializer = "auto") -> np.ndarray:
-    """The initial flat buffer (P,) in float64: drawn weights, zero biases, zero padding."""
+    """The initial flat buffer (P,) in float64: drawn weights, zero padding.
+
+    Biases are zero, as the papers of the named initializers have them; "auto" spreads those of
+    the hidden layers.
+    """
     flat = np.zeros(padded_size(spec))
     for i, (layer, window) in enumerate(zip(spec.layers, windows(np, spec, flat), strict=True)):
-        draw = initializer(asked, layer.activation)
-        window.weights[...] = draw(generator(seed, Stream.WEIGHTS, i), layer.n_in, layer.n_out)
+        draw, rng = initializer(asked, layer.activation), generator(seed, Stream.WEIGHTS, i)
+        window.weights[...] = draw(rng, layer.n_in, layer.n_out)
+        if asked == "auto" and i + 1 < len(spec.layers):
+            window.bias[...] = spread_bias(rng, layer.n_in, layer.n_out)
     return flat
 
 

@@ -42,21 +42,21 @@ def softmax(xp: Namespace, score: Array) -> Array:
     return e / xp.sum(e, axis=-1, keepdims=True)
 
 
-def squared_error_value(xp: Namespace, score: Array, target: Array) -> Array:
+def squared_value(xp: Namespace, score: Array, target: Array) -> Array:
     """Half the squared distance: its derivative is score - target."""
     e = score - target
     return over_outputs(xp, 0.5 * e * e)
 
 
-def squared_error_delta(xp: Namespace, score: Array, target: Array) -> Array:
+def squared_delta(xp: Namespace, score: Array, target: Array) -> Array:
     return score - target
 
 
-def absolute_error_value(xp: Namespace, score: Array, target: Array) -> Array:
+def absolute_value(xp: Namespace, score: Array, target: Array) -> Array:
     return over_outputs(xp, xp.abs(score - target))
 
 
-def absolute_error_delta(xp: Namespace, score: Array, target: Array) -> Array:
+def absolute_delta(xp: Namespace, score: Array, target: Array) -> Array:
     return xp.astype(score > target, score.dtype) - xp.astype(score < target, score.dtype)
 
 
@@ -124,7 +124,7 @@ def poisson_delta(xp: Namespace, score: Array, target: Array) -> Array:
     return xp.exp(score) - target
 
 
-def binary_cross_entropy_value(xp: Namespace, score: Array, target: Array) -> Array:
+def binary_value(xp: Namespace, score: Array, target: Array) -> Array:
     """-target log p - (1 - target) log(1 - p) for p = sigmoid(score), target in [0, 1]."""
     # softplus(score) - target * score, with the large parts cancelled before they are added
     high = xp.maximum(score, level(xp, score, 0.0))
@@ -132,7 +132,7 @@ def binary_cross_entropy_value(xp: Namespace, score: Array, target: Array) -> Ar
     return over_outputs(xp, target * (high - score) + (1 - target) * high + near)
 
 
-def binary_cross_entropy_delta(xp: Namespace, score: Array, target: Array) -> Array:
+def binary_delta(xp: Namespace, score: Array, target: Array) -> Array:
     return sigmoid(xp, score) - target
 
 
@@ -163,19 +163,13 @@ def cross_entropy(smoothing: float = 0.0) -> Loss:
 
 
 LOSSES = {
-    "squared_error": Loss(squared_error_value, squared_error_delta, identity, name="squared_error"),
-    "absolute_error": Loss(
-        absolute_error_value, absolute_error_delta, identity, name="absolute_error"
-    ),
+    "squared_error": Loss(squared_value, squared_delta, identity, name="squared_error"),
+    "absolute_error": Loss(absolute_value, absolute_delta, identity, name="absolute_error"),
     "huber": huber,
     "quantile": quantile,
     "poisson": Loss(poisson_value, poisson_delta, exp, name="poisson"),
     "binary_cross_entropy": Loss(
-        binary_cross_entropy_value,
-        binary_cross_entropy_delta,
-        sigmoid,
-        labels="binary",
-        name="binary_cross_entropy",
+        binary_value, binary_delta, sigmoid, labels="binary", name="binary_cross_entropy"
     ),
     "cross_entropy": cross_entropy,
 }

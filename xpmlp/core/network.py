@@ -87,10 +87,12 @@ def backward(
 ) -> None:
     """Carry delta = dL/dz (..., B, n_out) from the last layer to the first, filling grads."""
     for i in reversed(range(len(traces))):
-        grads[i].weights[...] = xp.matmul(traces[i].x.mT, delta)
-        grads[i].bias[...] = xp.sum(delta, axis=-2, keepdims=True)
+        weights, _ = params[i]
+        d_weights, d_bias = grads[i]
+        d_weights[...] = xp.matmul(traces[i].x.mT, delta)
+        d_bias[...] = xp.sum(delta, axis=-2, keepdims=True)
         if i > 0:
             below, f = traces[i - 1], activation(spec.layers[i - 1].activation)
-            delta = xp.matmul(delta, params[i].weights.mT)
+            delta = xp.matmul(delta, weights.mT)
             delta = delta * apply(f.slope, xp, below.z, below.a)
             delta = masked(delta, below.mask)

@@ -209,7 +209,7 @@ def train(
 
     >>> import numpy as np
     >>> X = np.linspace(-1, 1, 50)[:, None]
-    >>> model = train("1-16-1", X, X[:, 0] ** 2, rate=0.01, epochs=200)
+    >>> model = train("1-16-1", X, X[:, 0] ** 2, rate=0.01, epochs=500)
     >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.02)
     True
     """

@@ -1,0 +1,108 @@
+#!/usr/bin/env python
+"""The Stack Overflow question, answered: its data, its networks, its statistics, working.
+
+A network was written by hand as a list [[size, input_size, activation], ...] and trained by
+stochastic gradient descent on single random points. With a hidden layer it failed: "matrix
+shapes of derivatives of weights not aligned". Run it:
+
+    python scripts/answer.py --plot answer-loss.png
+"""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+
+import xpmlp
+from xpmlp.backends.devices import place_for
+from xpmlp.fit.callbacks import stop_at
+from xpmlp.table.preprocessing import MinMax
+
+X = np.array([[1.0], [2.0], [3.0], [4.0], [5.0]])
+Y = np.array([[2.0], [4.0], [6.0], [8.0], [10.0]])
+
+NETWORKS = {
+    "its first network": [[1, 1, None], [1, None, None]],
+    "the one that failed": [[3, 1, None], [2, None, None], [1, None, None]],
+    "a sigmoid one": [[3, 1, "sigmoid"], [2, None, "sigmoid"], [1, None, None]],
+}
+STEPS, EVERY, RATE = 20_000, 100, 0.2
+TARGET = 1e-13  # half the squared error in units of the range: stop there
+
+MISTAKES = """\
+What was wrong in the question's code:
+1. Derivatives of layers were multiplied elementwise (*=): a neuron reaches the next layer by
+   many paths, and delta @ W.T is the sum over them. Those are the shapes that did not align.
+2. The sigmoid's slope was applied where a layer had no activation: the slope there is 1.
+3. A layer had one bias, a single number: each neuron needs its own, a row (1, n_out).
+4. The best weights were kept as a reference, so they went on changing: the best was always
+   the last. Keep a copy.
+5. network.index(layer) finds the first equal layer: two layers alike became one. Count with
+   enumerate."""
+
+
+def solve(layers: list, seed: int, device: str) -> tuple[xpmlp.Model, np.ndarray]:
+    """Train one of the question's networks; the model and its predictions for X."""
+    scale_x, scale_y = MinMax.fit(X), MinMax.fit(Y)
+    model = xpmlp.train(
+        layers,
+        scale_x.transform(X),
+        scale_y.transform(Y),
+        optimizer="sgd",
+        rate=RATE,
+        schedule="inverse_scaling:0.1",
+        epochs=STEPS // len(X),
+        batch=1,
+        seed=seed,
+        initializer="normal:0.5",
+        keep="best",
+        device=device,
+        callbacks=[stop_at("loss", TARGET)],
+    )
+    return model, scale_y.inverse(model.predict(scale_x.transform(X)))
+
+
+def statistics(model: xpmlp.Model) -> str:
+    """Loss and rate at every 100th step, thinned to about ten lines, and at the last."""
+    loss, rate = model.history["loss"], model.history["rate"]
+    records = range(EVERY // len(X) - 1, len(loss), EVERY // len(X))
+    shown = [*list(records)[:: max(1, len(records) // 10)], len(loss) - 1]
+    lines = [f"  {'step':>7} {'loss':>10} {'rate':>8}"]
+    lines += [f"  {(i + 1) * len(X):>7,} {loss[i]:>10.2e} {rate[i]:>8.4f}" for i in shown]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="auto, cpu, gpu, gpu:N (cpu)")
+    parser.add_argument("--seed", default=0, type=int, help="of weights and points (0)")
+    parser.add_argument("--plot", default="answer-loss.png", help="where to draw the loss")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    options = parser.parse_args()
+    out = sys.stderr if options.json else sys.stdout
+    place = place_for(options.device)
+    print(f"device {place.name}", file=out)
+    results = {}
+    for name, layers in NETWORKS.items():
+        print(f"\n== {name}: {layers}\n", file=out)
+        print(xpmlp.ledger(layers, batch=1), file=out)
+        model, predicted = solve(layers, options.seed, options.device)
+        error = float(((predicted - Y) ** 2).mean())
+        results[name] = {"steps": len(model.history["loss"]) * len(X), "mse": error}
+        print(f"\ntrained {results[name]['steps']:,} steps on single points", file=out)
+        print(statistics(model), file=out)
+        pairs = ", ".join(
+            f"{x:g} -> {y:.4f}" for x, y in zip(X[:, 0], predicted[:, 0], strict=True)
+        )
+        print(f"predictions: {pairs}\nmean squared error {error:.1e}", file=out)
+        if name == "the one that failed":
+            xpmlp.plot_history(model, options.plot, title=f"the question's network {layers}")
+    print(f"\nwrote {options.plot}\n\n{MISTAKES}", file=out)
+    if options.json:
+        print(json.dumps({"device": place.name, "seed": options.seed, "networks": results}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

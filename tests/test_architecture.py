@@ -1,0 +1,124 @@
+"""The house rules of the design, kept by walking the source of the package."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import xpmlp
+
+PACKAGE = Path(xpmlp.__file__).parent
+RANKS = ["core", "backends", "fit", "storage", "table", "estimators", "cli", ""]
+BACKENDS = {"numpy", "cupy", "cupyx", "mpi4py", "sklearn", "nvmath", "numba"}
+MAY_IMPORT_BACKENDS = {
+    "core/random.py", "core/initializers.py",
+    "backends/namespace.py", "backends/cpu.py", "backends/cuda.py", "backends/gemm.py",
+    "fit/data.py", "fit/checks.py", "fit/labels.py", "fit/parallel.py",
+    "storage/model_file.py", "storage/checkpoint.py", "storage/onnx.py",
+    "table/preprocessing.py",
+}  # fmt: skip
+PRODUCTS_IN = {"core/network.py", "core/layers.py"}
+
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+
+def folder(name: str) -> str:
+    return name.partition("/")[0] if "/" in name else ""
+
+
+def module_file(module: str) -> str | None:
+    """The file of xpmlp.a.b, or of the package itself."""
+    parts = module.split(".")[1:]
+    for candidate in ("/".join(parts) + ".py", "/".join([*parts, "__init__.py"])):
+        if candidate in FILES:
+            return candidate
+    return None
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Every module that is imported, at the top or inside a function."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def imported_files(name: str) -> set[str]:
+    own = {module for module in imports(TREES[name]) if module.split(".")[0] == "xpmlp"}
+    return {file for file in map(module_file, own) if file is not None}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_go_up_the_table_only(name):
+    for other in imported_files(name) - {"__init__.py"}:
+        assert RANKS.index(folder(other)) <= RANKS.index(folder(name)), f"{name} imports {other}"
+
+
+def test_imports_run_in_no_circle():
+    graph = {name: imported_files(name) - {"__init__.py", name} for name in FILES}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path, name])
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_backends_are_imported_where_they_may_be(name):
+    found = {module.split(".")[0] for module in imports(TREES[name])} & BACKENDS
+    if folder(name) not in ("estimators",) and name not in MAY_IMPORT_BACKENDS:
+        assert not found, f"{name} imports {found}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_products_stand_in_the_network_only(name):
+    if name in PRODUCTS_IN or folder(name) == "backends":
+        return
+    for node in ast.walk(TREES[name]):
+        assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)), name
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("matmul", "mT", "dot", "tensordot", "einsum"), name
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if folder(name) == "core"])
+def test_core_has_no_boolean_parameter(name):
+    for node in ast.walk(TREES[name]):
+        if not isinstance(node, ast.FunctionDef | ast.Lambda):
+            continue
+        arguments = node.args
+        for default in [*arguments.defaults, *arguments.kw_defaults]:
+            assert not (isinstance(default, ast.Constant) and isinstance(default.value, bool)), (
+                f"{name}:{node.lineno} has a flag"
+            )
+        for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
+            written = ast.unparse(argument.annotation) if argument.annotation else ""
+            assert not re.search(r"\bbool\b", written), f"{name}:{node.lineno} has a flag"
+
+
+def test_core_fits_its_room():
+    lines = {name: len(path.read_text().splitlines()) for name, path in FILES.items()}
+    assert sum(n for name, n in lines.items() if folder(name) == "core") <= 1800
+    assert lines["core/network.py"] <= 120
+
+
+def test_math_uses_no_global_state():
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            assert not isinstance(node, ast.Global), name
+
+
+def test_source_names_no_machine():
+    for name, path in FILES.items():
+        assert not re.search(r"/(work|home|root|tmp)/", path.read_text()), name

@@ -1,0 +1,85 @@
+"""Every example that the documents and docstrings show is run, and prints what they say."""
+
+import doctest
+import os
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import xpmlp
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+MODULES = sorted(m.name for m in pkgutil.walk_packages(xpmlp.__path__, "xpmlp."))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+def commands() -> list[tuple[str, str, str]]:
+    """(page, command, what it prints) of every console block."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "console"):
+            for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+                command, _, printed = part.partition("\n")
+                found.append((page.name, command, printed.rstrip()))
+    return found
+
+
+def pattern(printed: str) -> str:
+    """A regular expression in which # stands for a number."""
+    return re.escape(printed).replace(r"\#", r"[-+.\de]+")
+
+
+@pytest.mark.parametrize(("page", "command", "printed"), commands())
+def test_console_block_prints_what_the_page_says(page, command, printed, tmp_path):
+    words = shlex.split(command)
+    if words[0] == "xpmlp":
+        words = [sys.executable, "-m", *words]
+    if words[0] == "python":
+        words = [sys.executable, str(ROOT / words[1]), *words[2:]]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.fullmatch(pattern(printed), done.stdout.rstrip()), done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks(page, "python"):
+        if ">>>" in block:
+            test = doctest.DocTestParser().get_doctest(block, names, page.name, str(page), 0)
+            runner = doctest.DocTestRunner()
+            assert runner.run(test, clear_globs=False).failed == 0
+            names = test.globs
+        else:
+            exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name, monkeypatch, tmp_path):
+    if name == "xpmlp.__main__":
+        pytest.skip("running it is the command line itself")
+    monkeypatch.chdir(tmp_path)
+    module = import_module(name)
+    assert doctest.testmod(module, extraglobs={"np": import_module("numpy")}).failed == 0
+
+
+def test_every_linked_file_exists():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_xpmlp_is_the_installed_wheel():
+    if "XPMLP_REQUIRE" not in os.environ:
+        pytest.skip("outside CI the package may be imported from its source")
+    assert "site-packages" in xpmlp.__file__

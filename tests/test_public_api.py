@@ -1,0 +1,61 @@
+"""The public surface, pinned: a name that comes or goes is a decision, not an accident."""
+
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pytest
+
+import xpmlp
+
+PUBLIC = {
+    "Activation", "Batch", "DivergedError", "GPUUnavailableError", "Layer", "Loss",
+    "Model", "Report", "ShapeError", "Spec", "State", "backward", "epochs", "forward",
+    "gradcheck", "gradient", "ledger", "load", "new_state", "plot_history", "save", "train",
+    "update",
+}  # fmt: skip
+
+
+def run(code: str) -> Any:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_public_names_are_these():
+    assert set(xpmlp.__all__) == PUBLIC
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_name_is_documented(name):
+    assert getattr(xpmlp, name).__doc__
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = xpmlp.trian
+
+
+def test_import_loads_no_other_package():
+    loaded = run(
+        "import sys; import xpmlp; print([m for m in ('numpy', 'torch') if m in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
+def test_training_loads_neither_scikit_learn_nor_compat():
+    """NumPy is its own namespace: what else costs start-up is imported only where it is needed."""
+    code = (
+        "import sys, numpy, xpmlp; xpmlp.train('1-2-1', numpy.ones((4, 1)), numpy.ones(4), epochs=1);"
+        "print([m for m in ('sklearn', 'scipy', 'torch', 'cupy', 'array_api_compat', 'matplotlib',"
+        " 'tqdm') if m in sys.modules])"
+    )
+    assert run(code) == "[]"
+
+
+def test_version_is_the_packages():
+    try:
+        installed = version("xpmlp")
+    except PackageNotFoundError:
+        pytest.skip("the package is imported from its source, not installed")
+    assert installed == xpmlp.__version__
