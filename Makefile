@@ -1,6 +1,8 @@
 # `make demo` and `make test` need Python >= 3.11 with venv, and nothing else installed.
 PYTHON ?= python3
 BIN := .venv/bin
+# One thread per product and two processes: a two-thread product waits long for a busy core.
+PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
 PACKAGE := $(shell find xpmlp -name '*.py') pyproject.toml README.md LICENSE
 
 .PHONY: demo test check clean
@@ -10,10 +12,10 @@ demo: .venv/table
 	$(BIN)/xpmlp demo
 
 test: .venv/test
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 check: .venv/check
-	$(BIN)/pytest -q -m slow
+	$(PYTEST) -m slow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

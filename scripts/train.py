@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 import xpmlp
-from xpmlp.backends.devices import place_for
+from xpmlp.backends.devices import default_word, place_for
 from xpmlp.backends.extras import needed
 from xpmlp.fit.callbacks import ProgressBar
 
@@ -37,7 +37,7 @@ def read(data: str) -> tuple[np.ndarray, np.ndarray]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", help=f"{', '.join(SETS)} or FILE.npz (digits)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:N (auto)")
+    parser.add_argument("--device", default=default_word(), help="auto, cpu, gpu, gpu:N (auto)")
     parser.add_argument("--hidden", default="128", help="sizes of the hidden layers (128)")
     parser.add_argument("--epochs", default=50, type=int, help="(50)")
     parser.add_argument("--rate", default=2e-3, type=float, help="learning rate of Adam (0.002)")

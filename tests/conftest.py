@@ -50,7 +50,7 @@ NAMESPACES = {
 }
 
 
-def place_named(name: str) -> Place:
+def find_place(name: str) -> Place:
     """The place of that name, or a skip with the reason."""
     names = NAMESPACES[name]
     if name == "cupy":
@@ -72,7 +72,13 @@ def place_named(name: str) -> Place:
 @pytest.fixture(params=list(NAMESPACES))
 def place(request) -> Place:
     """Every namespace and device in turn: NumPy, array-api-strict on two, PyTorch, CuPy."""
-    return place_named(request.param)
+    return find_place(request.param)
+
+
+@pytest.fixture
+def place_named():
+    """A function from a name in NAMESPACES to its place."""
+    return find_place
 
 
 @pytest.fixture
@@ -89,3 +95,15 @@ def rng() -> np.random.Generator:
 def optional():
     """`installed`, for a test or fixture that needs a package not everyone has."""
     return installed
+
+
+def pytest_sessionfinish(session):
+    """Where XPMLP_REQUIRE is set, a skip for anything but a missing GPU is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not REQUIRED or reporter is None:
+        return
+    reasons = {str(report.longrepr[-1]) for report in reporter.stats.get("skipped", ())}
+    unwanted = sorted(reason for reason in reasons if "no GPU here" not in reason)
+    if unwanted:
+        reporter.write_line("skipped, and XPMLP_REQUIRE is set: " + "; ".join(unwanted), red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

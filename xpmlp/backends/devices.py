@@ -1,24 +1,59 @@
 """Device words: auto, cpu, gpu, gpu:N (cuda is an alias), the same everywhere."""
 
+import os
+from typing import Any
+
 from xpmlp.backends import cuda
-from xpmlp.backends.namespace import CPU, Place
+from xpmlp.backends.namespace import CPU, Place, place_of
 from xpmlp.core.names import nearest
 
 WORDS = ("auto", "cpu", "gpu", "gpu:N", "cuda", "cuda:N")
+PRECISIONS = ("full", "tf32")
+VARIABLE = "XPMLP_DEVICE"
 
 
-def place_for(word: str) -> Place:
-    """The place that a device word names. `gpu` never falls back; `auto` may."""
+def place_for(word: str, precision: str = "full", name: str = "device") -> Place:
+    """The place that a device word names. `gpu` never falls back; `auto` may.
+
+    name: what the word was given as, for error messages.
+    """
     kind, colon, index = word.partition(":") if isinstance(word, str) else ("", "", "")
-    known = kind in ("gpu", "cuda") and (index.isdecimal() or not colon)
-    if word == "cpu":
-        return CPU
-    if word != "auto" and not known:
+    numbered = kind in ("gpu", "cuda") and (index.isdecimal() or not colon)
+    if word not in ("auto", "cpu") and not numbered:
         hint = nearest(str(word), list(WORDS))
-        raise ValueError(f"device {word!r} is unknown{hint} Known: {', '.join(WORDS)}")
+        raise ValueError(f"{name} {word!r} is unknown{hint} Known: {', '.join(WORDS)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    asked: Any = precision
     if word == "auto":
         try:
-            return cuda.place(0)
+            return cuda.place(0, asked)
         except cuda.GPUUnavailableError:
-            return CPU
-    return cuda.place(int(index or 0))
+            word = "cpu"
+    if word == "cpu":
+        return exact(CPU, precision)
+    return cuda.place(int(index or 0), asked)
+
+
+def exact(place: Place, precision: str) -> Place:
+    """`place`, which multiplies in full precision; ValueError where another is asked for."""
+    if precision != "full":
+        raise ValueError(f"precision {precision!r} needs a GPU; the device is {place.name}")
+    return place
+
+
+def choose(word: str | None, X: object, precision: str = "full") -> Place:
+    """Where to train: the device word, else the environment variable, else where X lies."""
+    if word is not None:
+        return place_for(word, precision)
+    if VARIABLE in os.environ:
+        return place_for(os.environ[VARIABLE], precision, VARIABLE)
+    home = place_of(X)
+    if home.name.startswith("gpu:"):
+        return place_for(home.name, precision)
+    return exact(home, precision)
+
+
+def default_word() -> str:
+    """The device word of a command that was given none: the environment variable's, or auto."""
+    return os.environ.get(VARIABLE, "auto")

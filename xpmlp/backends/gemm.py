@@ -97,8 +97,8 @@ def stored(matrix: Layout) -> tuple[bool, int] | None:
         return True, max(1, columns)
     if (across == 1 or columns == 1) and (rows == 1 or down >= columns):
         return True, columns if rows == 1 else down
-    if (down == 1 or rows == 1) and (columns == 1 or across >= rows):
-        return False, rows if columns == 1 else across
+    if (down == 1 or rows == 1) and across >= rows:
+        return False, across
     return None
 
 

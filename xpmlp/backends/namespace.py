@@ -1,5 +1,7 @@
 """An array's own namespace and device, and the way to and from the host."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +14,19 @@ class Place(NamedTuple):
 
     xp: Namespace
     device: Any  # what the namespace's asarray takes; None is its default
-    name: str  # the device word: "cpu", "gpu:0", or what another namespace calls it
+    name: str  # the device word "cpu" or "gpu:0"; for other namespaces "torch cpu" and the like
 
 
 CPU = Place(np, None, "cpu")
+
+
+@contextmanager
+def running(place: Place) -> Iterator[None]:
+    """The place's device is the current one, and floats may overflow on the way to a result
+    that is checked by itself."""
+    device = place.device if hasattr(place.device, "__enter__") else nullcontext()
+    with np.errstate(all="ignore"), device:
+        yield
 
 
 def is_array(value: object) -> bool:
@@ -38,7 +49,8 @@ def place_of(value: object) -> Place:
 
     if is_cupy_array(value):
         return Place(array_namespace(value), device(value), f"gpu:{device(value).id}")
-    return Place(array_namespace(value), device(value), str(device(value)))
+    xp = array_namespace(value)
+    return Place(xp, device(value), f"{xp.__name__.rpartition('.')[2]} {device(value)}")
 
 
 def to_host(value: Array) -> np.ndarray:
@@ -72,6 +84,6 @@ def dtype_name(value: Array) -> str:
 def like_caller(caller: object, value: Array, place: Place) -> Array:
     """`value`, which lies at `place`, in the namespace and on the device of `caller`."""
     home = place_of(caller)
-    if home.name == place.name and home.xp is place.xp:
+    if home.name == place.name:
         return value
     return to_place(home, to_host(value))

@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from xpmlp.backends.devices import place_for
+from xpmlp.backends.devices import default_word, place_for
 from xpmlp.backends.extras import needed
 from xpmlp.cli.plots import plot_history
 from xpmlp.core.spec import Spec
@@ -17,7 +17,7 @@ NETWORK, DROPOUT = "64-256-128-10", 0.2
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:N (auto)")
+    parser.add_argument("--device", default=default_word(), help="auto, cpu, gpu, gpu:N (auto)")
     parser.add_argument("--seed", default=0, type=int, help="of split, weights and orders (0)")
     parser.add_argument("--out", default=".", type=Path, help="folder for picture and model (.)")
 

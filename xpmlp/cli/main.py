@@ -10,6 +10,7 @@ from xpmlp import __version__
 COMMANDS = {
     "demo": "train on handwritten digits, draw the loss, save the model",
     "shapes": "every formula of a training step with its shapes",
+    "doctor": "what this machine offers, and what mends it",
     "gradcheck": "backprop against central differences",
 }
 

@@ -93,7 +93,8 @@ def spread_bias(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
 
     At zero bias every kink of a network with one input lies at 0, and x**2 becomes |x|.
     """
-    return rng.uniform(-1, 1, (1, n_out)) / np.sqrt(n_in)
+    bound = 1 / np.sqrt(n_in)
+    return rng.uniform(-bound, bound, (1, n_out))
 
 
 def initial(spec: Spec, seed: int, asked: str | Initializer = "auto") -> np.ndarray:

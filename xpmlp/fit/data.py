@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.backends.namespace import Place, dtype_name, is_array, to_host, to_place
+from xpmlp.backends.namespace import Place, dtype_name, is_array, place_of, to_host, to_place
 from xpmlp.core.ledger import misfit
 from xpmlp.core.random import order
 from xpmlp.core.spec import Spec
@@ -32,9 +32,7 @@ def move(place: Place, value: Array, dtype: str, name: str) -> Array:
     if isinstance(value, np.ndarray):
         check_fits(value, dtype, name)
         return to_place(place, value, dtype)
-    from array_api_compat import array_namespace
-
-    if array_namespace(value) is place.xp:
+    if place_of(value).name == place.name:
         return place.xp.astype(value, getattr(place.xp, dtype), copy=False)
     return move(place, to_host(value), dtype, name)
 

@@ -17,7 +17,7 @@ def scores(xp: Namespace, spec: Spec, params: Sequence[Dense], x: Array) -> Arra
     chunk = max(256, AT_ONCE // (2 * members * sum(spec.sizes)))
     count = x.shape[-2]
     parts = [
-        forward(xp, spec, params, x[start : start + chunk, :])[-1].a
+        forward(xp, spec, params, x[start : min(start + chunk, count), :])[-1].a
         for start in range(0, count, chunk)
     ]
     return parts[0] if len(parts) == 1 else xp.concat(parts, axis=-2)

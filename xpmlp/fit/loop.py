@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from xpmlp.backends.cpu import quiet
-from xpmlp.backends.namespace import Place, to_host
+from xpmlp.backends.namespace import Place, running, to_host
 from xpmlp.core.losses import loss
 from xpmlp.core.optimizers import Optimizer
 from xpmlp.core.random import mask
@@ -201,7 +200,7 @@ def one_epoch(run: Run) -> dict[str, Any]:
     """Train an epoch, measure it, keep what is to be kept; the numbers on the host."""
     xp, before = run.place.xp, run.throttle
     started = time.perf_counter()
-    with quiet():
+    with running(run.place):
         met, rate, norm = train_epoch(run)
         run.epoch += 1
         val_loss, val_score = measured(run, run.held) if run.held else (None, None)

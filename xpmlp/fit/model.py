@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from xpmlp.backends.cpu import quiet
-from xpmlp.backends.namespace import Place, dtype_name, like_caller
+from xpmlp.backends.namespace import Place, dtype_name, like_caller, place_of, running
 from xpmlp.core.layout import Dense, windows
 from xpmlp.core.losses import loss
 from xpmlp.core.spec import Spec
@@ -62,8 +61,6 @@ class Model:
         linked = self.linked(X, loss(self.spec.loss).link)
         if self.classes_ is None or linked.shape[-1] == len(self.classes_):
             return linked
-        from xpmlp.backends.namespace import place_of
-
         return place_of(linked).xp.concat([1 - linked, linked], axis=-1)
 
     def predict(self, X: Any) -> Array:
@@ -76,7 +73,7 @@ class Model:
     def linked(self, X: Any, link: Callable[..., Array]) -> Array:
         """Linked scores of X in the caller's namespace."""
         x = rows(X, self.spec, self.place, dtype_name(self.flat))
-        with quiet():
+        with running(self.place):
             score = scores(self.place.xp, self.spec, self.params, x)
             return like_caller(X, link(self.place.xp, score), self.place)
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from xpmlp.backends.namespace import Place, place_of, to_place
+from xpmlp.backends.devices import choose
+from xpmlp.backends.namespace import Place, running, to_place
 from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import on_weights
 from xpmlp.core.random import dropout_keys, lanes
@@ -11,7 +12,8 @@ from xpmlp.core.spec import Spec
 from xpmlp.core.training import new_state
 from xpmlp.core.types import Array
 from xpmlp.fit.callbacks import early_stopping
-from xpmlp.fit.data import own_dtype, prepare
+from xpmlp.fit.data import Data, own_dtype, prepare
+from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import Report, Run, reports
 from xpmlp.fit.model import Model
 from xpmlp.fit.settings import Settings, settings
@@ -24,6 +26,7 @@ def assemble(
     *,
     loss: Any = None,
     device: str | None = None,
+    precision: str = "full",
     X_val: Any = None,
     y_val: Any = None,
     sample_weight: Any = None,
@@ -33,43 +36,58 @@ def assemble(
     """A run at epoch 0 from the arguments of `train`, everything checked."""
     spec = Spec.parse(spec, loss=loss)
     chosen = settings(given)
-    place = choose(device, X)
+    place = choose(device, X, precision)
     dtype = chosen.dtype or own_dtype(X)
-    data, labels = prepare(
-        X,
-        y,
-        spec,
-        place,
-        dtype,
-        sample_weight=sample_weight,
-        class_weight=chosen.class_weight,
-    )
-    held = None
     if (X_val is None) != (y_val is None):
         raise ValueError(f"{'X_val' if X_val is None else 'y_val'} is missing: give both or none")
-    if X_val is not None:
-        held, _ = prepare(
-            X_val,
-            y_val,
+    with running(place):
+        data, labels = prepare(
+            X,
+            y,
             spec,
             place,
             dtype,
-            sample_weight=sample_weight_val,
-            known=labels,
-            suffix="_val",
+            sample_weight=sample_weight,
+            class_weight=chosen.class_weight,
         )
+        held = None
+        if X_val is not None:
+            held, _ = prepare(
+                X_val,
+                y_val,
+                spec,
+                place,
+                dtype,
+                sample_weight=sample_weight_val,
+                known=labels,
+                suffix="_val",
+            )
+        return begin(spec, chosen, place, dtype, data, held, labels)
+
+
+def begin(
+    spec: Spec,
+    chosen: Settings,
+    place: Place,
+    dtype: str,
+    data: Data,
+    held: Data | None,
+    labels: Labels,
+) -> Run:
+    """A run at epoch 0: initial weights, empty memory, hyper-parameters where they are needed."""
+    xp, device, rule = place.xp, place.device, chosen.rule()
     drawn = (
         initial(spec, chosen.seeds[0], chosen.initializer)
         if chosen.members is None
         else initial_population(spec, chosen.seeds, chosen.initializer)
     )
-    state = new_state(place.xp, spec, chosen.rule(), to_place(place, drawn, dtype))
-    nothing = place.xp.zeros(chosen.lead, dtype=state.params.dtype, device=place.device)
+    state = new_state(xp, spec, rule, to_place(place, drawn, dtype))
+    real = state.params.dtype
     return Run(
         spec=spec,
         settings=chosen,
         place=place,
-        optimizer=chosen.rule(),
+        optimizer=rule,
         state=state,
         data=data,
         held=held,
@@ -77,20 +95,11 @@ def assemble(
         hyper=hyper(place, spec, chosen, state.params),
         penalties=penalties(place, spec, chosen, state.params),
         keys=keys(place, spec, chosen),
-        throttle=place.xp.ones((*chosen.lead, 1), dtype=nothing.dtype, device=place.device),
-        kept=place.xp.asarray(state.params, copy=True),
-        best=nothing + float("inf"),
-        best_epoch=place.xp.zeros(chosen.lead, dtype=place.xp.int64, device=place.device),
+        throttle=xp.ones((*chosen.lead, 1), dtype=real, device=device),
+        kept=xp.asarray(state.params, copy=True),
+        best=xp.full(chosen.lead, float("inf"), dtype=real, device=device),
+        best_epoch=xp.zeros(chosen.lead, dtype=xp.int64, device=device),
     )
-
-
-def choose(device: str | None, X: Any) -> Place:
-    """Where to train: the device word's place, or where X lies."""
-    if device is None:
-        return place_of(X)
-    from xpmlp.backends.devices import place_for
-
-    return place_for(device)
 
 
 def per_member(place: Place, chosen: Settings, name: str, value: Any, like: Array) -> Any:
@@ -158,6 +167,7 @@ def train(
     seed: Any = 0,
     device: str | None = None,
     dtype: str | None = None,
+    precision: str = "full",
     members: int | None = None,
     X_val: Any = None,
     y_val: Any = None,
@@ -189,7 +199,9 @@ def train(
     epochs: passes over the rows; batch: rows per update, at most N.
     seed: initial weights, orders and dropout follow from it; member k has seed + k. A list
         gives each member its own.
-    device: "auto", "cpu", "gpu", "gpu:N"; None is where X lies.
+    device: "auto", "cpu", "gpu", "gpu:N"; None is the environment variable XPMLP_DEVICE, else
+        where X lies.
+    precision: "full", or "tf32" for faster float32 products on a GPU.
     dtype: "float32" or "float64"; None is X's own, float64 for other host numbers.
     members: K networks trained at once; rate, l1, l2, weight_decay and `hyper` may then hold one
         number per member.
@@ -226,6 +238,7 @@ def train(
         seed=seed,
         device=device,
         dtype=dtype,
+        precision=precision,
         members=members,
         X_val=X_val,
         y_val=y_val,

@@ -1,0 +1,64 @@
+#!/usr/bin/env python
+"""CPU against another device, side by side: the same trainings, their losses and differences.
+
+python scripts/parity.py --device gpu
+python scripts/parity.py --device torch     # PyTorch's tensors on the CPU
+"""
+
+import argparse
+import json
+import sys
+from importlib import import_module
+
+from xpmlp.backends.devices import default_word, place_for
+from xpmlp.backends.extras import needed
+from xpmlp.backends.namespace import Place
+from xpmlp.fit.parity import CASES, compare
+
+OTHERS = {"torch": "array_api_compat.torch", "strict": "array_api_strict"}
+
+
+def find(word: str) -> Place:
+    """The place of a device word, or of a namespace that is no device: torch, strict."""
+    if word in OTHERS:
+        needed({"torch": "torch", "strict": "array_api_strict"}[word], "test")
+        return Place(import_module(OTHERS[word]), None, word)
+    return place_for(word)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default=default_word(), help="gpu, gpu:N, torch, strict (auto)")
+    parser.add_argument("--seed", default=0, type=int, help="of weights, orders, dropout (0)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    options = parser.parse_args()
+    place = find(options.device)
+    out = sys.stderr if options.json else sys.stdout
+    print(f"device {place.name}, against cpu", file=out)
+    head = f"{'training':<36} {'dtype':<8} {'compared':<11} {'loss cpu':>11} {'loss there':>11}"
+    print(f"{head} {'difference':>10} {'allowed':>8}", file=out)
+    found = []
+    for dtype in ("float64", "float32"):
+        for case in CASES:
+            seeded = case._replace(arguments={**case.arguments, "seed": options.seed})
+            row = compare(place, seeded, dtype)
+            found.append(row)
+            print(
+                f"{row.case:<36} {dtype:<8} {row.what:<11} {row.here:>11.6f} {row.there:>11.6f} "
+                f"{row.largest:>10.1e} {row.allowed:>8.0e}{'' if row.passed else '  <- differs'}",
+                file=out,
+            )
+    failed = sum(not row.passed for row in found)
+    print(f"{len(found) - failed} of {len(found)} agree", file=out)
+    if options.json:
+        rows = [row._asdict() | {"passed": row.passed} for row in found]
+        print(json.dumps({"device": place.name, "seed": options.seed, "rows": rows}))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, ImportError, RuntimeError) as error:
+        print(f"parity.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,78 @@
+"""What this machine offers, for `xpmlp doctor`: versions, BLAS, GPU, and what mends it."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from xpmlp import __version__
+from xpmlp.backends import cuda
+
+PACKAGES = (
+    "numpy", "array-api-compat", "safetensors", "scikit-learn", "narwhals", "polars",
+    "matplotlib", "tqdm", "numba", "onnx", "mpi4py", "nvmath-python",
+    "cupy-cuda12x", "cupy-cuda13x", "torch",
+)  # fmt: skip
+
+
+def installed() -> dict[str, str]:
+    """Versions of the packages that xpmlp can use, of those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def blas() -> dict[str, Any]:
+    """The BLAS library that NumPy was built with, its threads, and the processors."""
+    built: Any = np.show_config(mode="dicts")
+    library = built.get("Build Dependencies", {}).get("blas", {})
+    return {
+        "library": library.get("name", "unknown"),
+        "version": library.get("version", "unknown"),
+        "threads": blas_threads(),
+        "processors": os.cpu_count(),
+    }
+
+
+def blas_threads() -> int | str:
+    """Threads of a product: measured by threadpoolctl where it is installed."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return os.environ.get("OPENBLAS_NUM_THREADS", "one per processor")
+    counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return max(counts, default=1)
+
+
+def gpu(index: int) -> dict[str, Any]:
+    """Each stage of the check of GPU number `index`, and what the card says of itself."""
+    checks = list(cuda.examine(index))
+    found: dict[str, Any] = {
+        "index": index,
+        "usable": checks[-1].problem is None,
+        "checks": [
+            {"stage": c.stage, "doing": c.doing, "problem": c.problem, "mend": c.mend}
+            for c in checks
+        ],
+    }
+    if found["usable"]:
+        found |= cuda.card(index)
+    return found
+
+
+def report(index: int) -> dict[str, Any]:
+    """Everything, as one JSON object."""
+    return {
+        "xpmlp": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": installed(),
+        "blas": blas(),
+        "gpu": gpu(index),
+    }
