@@ -10,7 +10,6 @@ from xpmlp.core.spec import Spec
 from xpmlp.fit.data import epoch_order
 from xpmlp.fit.parity import CASES, compare
 
-
 # NumPy is what the others are compared with. array-api-strict computes with NumPy underneath, so
 # its float32 adds minutes and no news.
 PLACES = [

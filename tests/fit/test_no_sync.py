@@ -34,7 +34,7 @@ def test_an_epoch_of_steps_reads_nothing(case, place_named, monkeypatch):
     run = epoch_run(place, case)
     with monkeypatch.context() as patch:
         forbid(patch, type(run.state.params))
-        total, rate, norm = train_epoch(run)
+        total, _, norm = train_epoch(run)
     assert float(place.xp.max(total)) > 0
     assert float(place.xp.max(norm)) > 0
 

@@ -62,7 +62,9 @@ def to_host(value: Array) -> np.ndarray:
     if is_cupy_array(value):
         return value.get()  # type: ignore[no-any-return]
     if is_torch_array(value):
-        return value.detach().cpu().numpy()  # type: ignore[no-any-return]
+        host = value.detach().cpu()
+        # NumPy has no bfloat16; float32 holds every number of it
+        return (host.float() if dtype_name(host) == "bfloat16" else host).numpy()  # type: ignore[no-any-return]
     xp = value.__array_namespace__()
     return np.from_dlpack(value.to_device(xp.Device("CPU_DEVICE")))  # array-api-strict
 
@@ -73,7 +75,7 @@ def to_place(place: Place, value: np.ndarray, dtype: str | None = None) -> Array
         value = value.astype(dtype, copy=False)
     if place.xp is np:
         return value
-    return place.xp.asarray(np.ascontiguousarray(value), device=place.device, copy=True)
+    return place.xp.asarray(np.asarray(value, order="C"), device=place.device, copy=True)
 
 
 def dtype_name(value: Array) -> str:

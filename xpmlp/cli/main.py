@@ -15,6 +15,9 @@ COMMANDS = {
 }
 
 
+ERRORS = (ValueError, TypeError, ImportError, OSError, RuntimeError, ArithmeticError, MemoryError)
+
+
 def parser_for(name: str | None) -> argparse.ArgumentParser:
     """The parser with every command's help; only the command that is asked for is imported."""
     parser = argparse.ArgumentParser(
@@ -42,6 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("xpmlp: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
+    except ERRORS as error:
         print(f"xpmlp {options.command}: {error}", file=sys.stderr)
         return 2

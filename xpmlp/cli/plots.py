@@ -1,8 +1,11 @@
 """Pictures of a training, drawn by matplotlib without a window (extra: table)."""
 
+from math import nan
 from typing import Any
 
 from xpmlp.backends.extras import needed
+
+LARGEST = 1e30  # a loss beyond has diverged, and an axis that reached it would show nothing else
 
 
 def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
@@ -15,15 +18,18 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
     from matplotlib.figure import Figure
 
     history = getattr(model, "history", model)
+    if not history:
+        raise ValueError("there is no history to draw: a model keeps it until it is saved")
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
-    count = len(history["loss"])
-    epochs = range(1, count + 1)
-    if min(smallest(entry) for entry in history["loss"]) > 0:
+    epochs = range(1, len(history["loss"]) + 1)
+    losses = [plain(entry) for entry in history["loss"]]
+    if min((value for entry in losses for value in entry), default=0) > 0:
         axis.set_yscale("log")
-    axis.plot(epochs, history["loss"], color="tab:blue", label="training loss")
+    axis.plot(epochs, losses, color="tab:blue", label="training loss")
     if history["val_loss"][0] is not None:
-        axis.plot(epochs, history["val_loss"], color="tab:orange", label="held-out loss")
+        held = [plain(entry) for entry in history["val_loss"]]
+        axis.plot(epochs, held, color="tab:orange", label="held-out loss")
     axis.set_xlabel("epoch")
     axis.set_ylabel("loss")
     axis.set_title(title)
@@ -41,5 +47,7 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
     return figure
 
 
-def smallest(entry: Any) -> float:
-    return float(entry.min()) if hasattr(entry, "min") else float(entry)
+def plain(entry: Any) -> list[float]:
+    """A loss of one or of each member, with gaps where it left what can be drawn."""
+    values = entry.tolist() if hasattr(entry, "tolist") else [entry]
+    return [value if abs(value) < LARGEST else nan for value in values]

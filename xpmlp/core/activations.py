@@ -7,10 +7,10 @@ Every function is finite for finite input, and emits no overflow on the way.
 
 import math
 from collections.abc import Callable
-from functools import cache
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from xpmlp.core.names import named, title
+from xpmlp.core.names import halves, named
 from xpmlp.core.types import Array, Namespace
 
 
@@ -63,10 +63,6 @@ def tanh_slope(xp: Namespace, z: Array, a: Array) -> Array:
 
 def relu(xp: Namespace, z: Array) -> Array:
     return xp.maximum(z, level(xp, z, 0.0))
-
-
-def relu_slope(xp: Namespace, z: Array, a: Array) -> Array:
-    return above_zero(xp, z)
 
 
 def leaky_relu(leak: float = 0.01) -> Activation:
@@ -157,10 +153,6 @@ def softplus(xp: Namespace, z: Array) -> Array:
     return xp.maximum(z, level(xp, z, 0.0)) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
-def softplus_slope(xp: Namespace, z: Array, a: Array) -> Array:
-    return sigmoid(xp, z)
-
-
 def mish(xp: Namespace, z: Array) -> Array:
     """z * tanh(softplus(z)) (Misra 2020)."""
     return z * xp.tanh(softplus(xp, z))
@@ -175,19 +167,27 @@ ACTIVATIONS = {
     "identity": Activation(identity, identity_slope, "identity"),
     "sigmoid": Activation(sigmoid, sigmoid_slope, "sigmoid"),
     "tanh": Activation(tanh, tanh_slope, "tanh"),
-    "relu": Activation(relu, relu_slope, "relu"),
+    "relu": Activation(relu, lambda xp, z, a: above_zero(xp, z), "relu"),
     "leaky_relu": leaky_relu,
     "elu": elu,
     "selu": Activation(selu, selu_slope, "selu"),
     "gelu": Activation(gelu, gelu_slope, "gelu"),
     "silu": Activation(silu, silu_slope, "silu"),
     "mish": Activation(mish, mish_slope, "mish"),
-    "softplus": Activation(softplus, softplus_slope, "softplus"),
+    "softplus": Activation(softplus, lambda xp, z, a: sigmoid(xp, z), "softplus"),
 }
 
 
-@cache
-def activation(asked: str | Activation | Callable[..., tuple[Array, Array]]) -> Activation:
+@lru_cache(1024)
+def made(asked: str | Callable[..., Any]) -> Activation:
+    if isinstance(asked, str):
+        found: Activation = named("activation", ACTIVATIONS, asked)
+        return found
+    f, slope = halves("activation", "(a, slope)", "return xp.sin(z), xp.cos(z)", asked)
+    return Activation(f, lambda xp, z, a: slope(xp, z))
+
+
+def activation(asked: Any) -> Activation:
     """The Activation that was asked for, by name, as a value or as a user's own function.
 
     A user's own function is f(xp, z) -> (a, slope): the value and, beside it, its derivative.
@@ -197,21 +197,8 @@ def activation(asked: str | Activation | Callable[..., tuple[Array, Array]]) -> 
     >>> float(sine.slope(np, np.zeros((1, 1)), None)[0, 0])
     1.0
     """
-    if isinstance(asked, str):
-        found: Activation = named("activation", ACTIVATIONS, asked)
-        return found
     if isinstance(asked, Activation):
         return asked
-    if not callable(asked):
+    if not (isinstance(asked, str) or callable(asked)):
         raise ValueError(f"activation must be a name or a function (xp, z); got {asked!r}")
-
-    def pair(xp: Namespace, z: Array) -> tuple[Array, Array]:
-        answer = asked(xp, z)
-        if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise TypeError(
-                f"activation {title(asked)} must return the pair (a, slope), such as "
-                f"`return xp.sin(z), xp.cos(z)`; got {type(answer).__name__}"
-            )
-        return answer
-
-    return Activation(lambda xp, z: pair(xp, z)[0], lambda xp, z, a: pair(xp, z)[1])
+    return made(asked)

@@ -7,7 +7,7 @@ a hundred times closer than the usual two points, which in float64 know 1e-7 of 
 
 from collections.abc import Iterator
 from math import isnan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from xpmlp.core.activations import activation
 from xpmlp.core.initializers import initial
@@ -16,7 +16,7 @@ from xpmlp.core.losses import Loss, loss
 from xpmlp.core.network import forward
 from xpmlp.core.optimizers import optimizer
 from xpmlp.core.random import Stream, generator
-from xpmlp.core.spec import Spec
+from xpmlp.core.spec import Spec, whole
 from xpmlp.core.training import Batch, gradient, new_state
 from xpmlp.core.types import Array, Namespace
 
@@ -76,24 +76,24 @@ def clear_rows(xp: Namespace, spec: Spec, params: tuple[Dense, ...], x: Array, r
     return xp.take(x, best[:rows], axis=0)
 
 
-def sample_target(measure: Loss, seed: int, rows: int, n_out: int) -> list[list[float]]:
-    """Targets a loss accepts: counts, 0/1, distributions or numbers, (rows, n_out)."""
+def sample_target(measure: Loss, seed: int, rows: int, n_out: int) -> Any:
+    """Targets a loss accepts: counts, 0/1, distributions or numbers, (rows, n_out) float64."""
     rng = generator(seed, Stream.SPLIT, 1)
     if measure.labels == "classes":
-        return rng.dirichlet([1.0] * n_out, rows).tolist()  # type: ignore[no-any-return]
+        return rng.dirichlet([1.0] * n_out, rows)
     if measure.labels == "binary":
-        return rng.uniform(0, 1, (rows, n_out)).tolist()  # type: ignore[no-any-return]
-    return rng.uniform(0.5, 3, (rows, 1 if measure.levels else n_out)).tolist()  # type: ignore[no-any-return]
+        return rng.uniform(0, 1, (rows, n_out))
+    return rng.uniform(0.5, 3, (rows, 1 if measure.levels else n_out))
 
 
 def loss_differences(xp: Namespace, spec: Spec, flat: Array, batch: Batch) -> Iterator[Array]:
     """Central differences of the loss with respect to each of `flat` (P,), in chunks."""
     measure, count = loss(spec.loss), flat.shape[-1]
     chunk = max(1, AT_ONCE // (count * batch.x.shape[-2]))
-    moves = MOVE * xp.eye(count, dtype=flat.dtype)
+    moves = MOVE * xp.eye(count, dtype=flat.dtype, device=flat.device)
     for start in range(0, count, chunk):
-        part = moves[start : start + chunk, :]
-        slopes = xp.zeros(part.shape[0], dtype=flat.dtype)
+        part = moves[start : min(start + chunk, count), :]
+        slopes = xp.zeros(part.shape[0], dtype=flat.dtype, device=flat.device)
         for times, share in STENCIL:
             moved = windows(xp, spec, flat + times * part)
             score = forward(xp, spec, moved, batch.x)[-1].a
@@ -131,23 +131,28 @@ def gradcheck(
     >>> gradcheck(Spec.parse("3-4-2", activation="tanh")).passed
     True
     """
-    spec = Spec.parse(spec)
+    spec, rows = Spec.parse(spec), whole(rows, "rows")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be in [0, 2**64); got {seed}")
     drawn = initial(spec, seed)
     xp = xp or drawn.__array_namespace__()
-    # standard normal numbers beside the drawn weights: biases off zero are checked too
+    device = None if x is None else x.device
+
+    def numbers(values: Any) -> Array:
+        return xp.asarray(values.tolist(), dtype=xp.float64, device=device)
+
+    # normal numbers beside the drawn weights: biases off zero are checked too
     noise = generator(seed, Stream.SPLIT)
-    start = xp.asarray(drawn.tolist(), dtype=xp.float64)
+    start = numbers(drawn)
     for window in windows(xp, spec, start):
-        shape = tuple(window.bias.shape)
-        window.bias[...] = xp.asarray(noise.normal(0, 0.1, shape).tolist(), dtype=xp.float64)
+        window.bias[...] = numbers(noise.normal(0, 0.1, tuple(window.bias.shape)))
     params = windows(xp, spec, start)
     if x is None:
-        pool = xp.asarray(noise.normal(size=(50 * rows, spec.n_in)).tolist(), dtype=xp.float64)
+        pool = numbers(noise.normal(size=(50 * rows, spec.n_in)))
         x = clear_rows(xp, spec, params, pool, rows)
     if target is None:
-        sample = sample_target(loss(spec.loss), seed, x.shape[-2], spec.n_out)
-        target = xp.asarray(sample, dtype=xp.float64)
-    weight = xp.full((x.shape[-2],), 1 / x.shape[-2], dtype=xp.float64)
+        target = numbers(sample_target(loss(spec.loss), seed, x.shape[-2], spec.n_out))
+    weight = xp.full((x.shape[-2],), 1 / x.shape[-2], dtype=xp.float64, device=device)
     batch = Batch(x, target, weight)
     state = new_state(xp, spec, optimizer("sgd"), start)
     gradient(xp, spec, state, batch)

@@ -67,9 +67,8 @@ INITIALIZERS = {
     "zeros": lambda: zeros,
 }
 
-SUITED = {"relu": "he_uniform", "leaky_relu": "he_uniform", "elu": "he_uniform"} | {
-    "gelu": "he_uniform", "silu": "he_uniform", "mish": "he_uniform", "selu": "lecun_normal"
-}  # fmt: skip
+SUITED = dict.fromkeys(("relu", "leaky_relu", "elu", "gelu", "silu", "mish"), "he_uniform")
+SUITED["selu"] = "lecun_normal"
 
 
 def suited(activation: object) -> str:
@@ -82,6 +81,8 @@ def initializer(asked: str | Initializer, activation: object) -> Initializer:
     """The initializer that was asked for; "auto" takes the one that suits the activation."""
     if callable(asked):
         return asked
+    if not isinstance(asked, str):
+        raise ValueError(f"initializer must be a name or a function; got {asked!r}")
     drawn: Initializer = named(
         "initializer", INITIALIZERS, suited(activation) if asked == "auto" else asked
     )

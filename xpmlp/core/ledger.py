@@ -69,8 +69,8 @@ def written(shape: Shape) -> str:
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
 
-def many(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
+def many(count: int, word: str, ending: str = "s") -> str:
+    return f"{count} {word}{'' if count == 1 else ending}"
 
 
 def at(name: str, layer: int) -> str:

@@ -1,22 +1,19 @@
 """Names with arguments, such as "relu", "huber:1.35" or "step:every=30,factor=0.1"."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 
 def nearest(word: str, known: list[str]) -> str:
     """The end of a sentence: "; did you mean 'relu'?" when a known word is close, else "."."""
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    lowered = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
+    return f"; did you mean {lowered[close[0]]!r}?" if close else "."
 
 
-def number(text: str) -> float | int:
-    """The int or float that `text` writes; ValueError otherwise."""
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
+def number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(text)
 
 
 def named(kind: str, table: Mapping[str, Any], text: str) -> Any:
@@ -54,3 +51,23 @@ def title(asked: object) -> str:
         return asked
     name = str(getattr(asked, "name", None) or getattr(asked, "__name__", ""))
     return "yours" if name in ("", "<lambda>") else name
+
+
+def halves(
+    kind: str, pair: str, example: str, asked: Callable[..., Any]
+) -> tuple[Callable[..., Any], ...]:
+    """The functions that give the first and the second of the pair that a user's one returns."""
+
+    def half(i: int) -> Callable[..., Any]:
+        def of_pair(*arguments: Any) -> Any:
+            answer = asked(*arguments)
+            if not (isinstance(answer, tuple) and len(answer) == 2):
+                raise TypeError(
+                    f"{kind} {title(asked)} must return the pair {pair}, such as `{example}`; "
+                    f"got {type(answer).__name__}"
+                )
+            return answer[i]
+
+        return of_pair
+
+    return half(0), half(1)

@@ -9,7 +9,7 @@ rule after g, so a user's own rule is a plain function of this form.
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cache, wraps
+from functools import wraps
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -64,14 +64,10 @@ def moments(h: Any, g: Array, m: Array, v: Array) -> tuple[Array, Array]:
 
 def seen(xp: Namespace, t: Array, beta: Any) -> Array:
     """1 - beta ** t, the share of a running mean that t updates have filled."""
+    number = isinstance(beta, float | int)
+    log = (math.log(beta) if beta > 0 else -math.inf) if number else xp.log(beta)
     # expm1: 1 - 0.999 ** t loses five digits in float32
-    return -xp.expm1(t * log(xp, beta))
-
-
-def log(xp: Namespace, beta: Any) -> Any:
-    if isinstance(beta, float | int):
-        return math.log(beta) if beta > 0 else -math.inf
-    return xp.log(beta)
+    return -xp.expm1(t * log)
 
 
 def adam(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, m: Array, v: Array) -> Any:
@@ -117,7 +113,6 @@ OPTIMIZERS = {
 }
 
 
-@cache
 def optimizer(asked: str | Optimizer | Rule) -> Optimizer:
     """The Optimizer that was asked for, by name, as a value or as a user's own rule."""
     if isinstance(asked, str):

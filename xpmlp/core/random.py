@@ -74,7 +74,8 @@ def bits(xp: Namespace, key: Array, step: Array, shape: tuple[int, ...]) -> Arra
     low = 0xFFFFFFFF
     index = xp.arange(prod(shape), dtype=key.dtype, device=key.device)
     # 1-d, not 0-d: NumPy warns where the product of two scalars wraps
-    moment = mix(xp.astype(xp.reshape(step, (1,)), key.dtype) ^ key[..., 1:], low)
+    now = xp.astype(xp.reshape(step, (1,)), key.dtype) & low
+    moment = mix(now ^ key[..., 1:], low)
     words = mix(mix(index ^ key[..., :1], low) ^ moment, low)
     return xp.reshape(words, (*key.shape[:-1], *shape))
 

@@ -7,7 +7,7 @@ such function: `lambda xp, now: 1 / (1 + now.epoch)`.
 
 import math
 from collections.abc import Callable
-from functools import cache, reduce
+from functools import reduce
 from typing import NamedTuple
 
 from xpmlp.core.names import named
@@ -103,7 +103,6 @@ SCHEDULES = {
 }
 
 
-@cache
 def schedule(asked: str | Schedule | None) -> Schedule:
     """The schedule that was asked for; names multiply: "warmup:5 * cosine". None is constant."""
     if asked is None:

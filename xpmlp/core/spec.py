@@ -219,11 +219,11 @@ def dressed(
     """`layers` with activations and dropouts, one for all hidden layers or one for each."""
     hidden = len(layers) - 1
     chosen: list[Any] = list(asked) if is_listed(asked) else [asked] * hidden
-    rates = list(dropout) if isinstance(dropout, Sequence) else [dropout] * hidden
+    rates: list[Any] = list(dropout) if is_listed(dropout) else [dropout] * hidden
     if len(chosen) not in (hidden, hidden + 1):
-        raise ValueError(f"{hidden} hidden layers need as many activations; got {len(chosen)}")
+        raise ValueError(f"give one activation per hidden layer, {hidden}; got {len(chosen)}")
     if len(rates) not in (hidden, hidden + 1):
-        raise ValueError(f"{hidden} hidden layers need as many dropouts; got {len(rates)}")
+        raise ValueError(f"give one dropout per hidden layer, {hidden}; got {len(rates)}")
     chosen += ["identity"] * (len(layers) - len(chosen))
     rates += [0.0] * (len(layers) - len(rates))
     return [

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.namespace import is_array
+from xpmlp.backends.namespace import dtype_name, is_array, place_of, to_host
 from xpmlp.core.types import Array
 
 FLOATS = ("float32", "float64")
+TOP = float(np.finfo(np.float32).max)
 
 
 def counted(count: int, noun: str) -> str:
@@ -49,6 +50,9 @@ def host_numbers(value: Any, name: str) -> np.ndarray:
             f"{name} must hold real numbers; got dtype {array.dtype}"
             + (f", such as {array.flat[0]!r}" if array.size else "")
         )
+    if array.dtype == np.longdouble and array.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):  # what exceeds float64 is found as an infinity
+            array = array.astype(np.float64)
     if array.dtype.byteorder not in "=|" or not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return array
@@ -67,7 +71,7 @@ def from_objects(array: np.ndarray, name: str) -> np.ndarray:
 def is_real(item: Any) -> bool:
     try:
         float(item)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
@@ -77,7 +81,10 @@ def numbers(value: Any, name: str, ndims: tuple[int, ...]) -> Array:
 
     Host values become NumPy arrays of their own dtype; an array on a device stays there.
     """
-    array = value if is_array(value) and not host_like(value) else host_numbers(value, name)
+    if is_array(value) and not host_like(value):
+        array = value.detach() if hasattr(value, "detach") else value
+    else:
+        array = host_numbers(value, name)
     if len(array.shape) not in ndims:
         asked = " or ".join(f"{n}-D" for n in ndims)
         hint = f"; one column is {name}.reshape(-1, 1)" if array.ndim == 1 else ""
@@ -99,11 +106,7 @@ def check_finite(array: Array, name: str) -> None:
             return
         bad = ~np.isfinite(array)
     else:
-        from array_api_compat import array_namespace
-
-        from xpmlp.backends.namespace import to_host
-
-        xp = array_namespace(array)
+        xp = place_of(array).xp
         if xp.isdtype(array.dtype, "complex floating"):
             raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}")
         if not xp.isdtype(array.dtype, "real floating") or bool(xp.all(xp.isfinite(array))):
@@ -118,14 +121,16 @@ def check_finite(array: Array, name: str) -> None:
     )
 
 
-def check_fits(array: np.ndarray, dtype: str, name: str) -> None:
+def check_fits(array: Array, dtype: str, name: str) -> None:
     """ValueError where a finite number of `array` exceeds what `dtype` holds."""
-    if dtype == "float32" and array.dtype.kind in "iuf" and array.dtype.itemsize > 4:
-        top = float(np.finfo(np.float32).max)
-        big = np.abs(array.astype(np.float64, copy=False)) > top
-        if big.any():
-            first = int(np.argmax(big))
-            raise ValueError(
-                f"{name} exceeds float32 at {place_in(array.shape, first)} "
-                f"({array.flat[first]:g}): scale it, or pass dtype='float64'"
-            )
+    if dtype != "float32" or dtype_name(array) not in ("float64", "int64", "uint64"):
+        return
+    xp = place_of(array).xp
+    if not bool(xp.any(xp.abs(array) > TOP)):
+        return
+    host = to_host(array)
+    first = int(np.argmax(np.abs(host) > TOP))
+    raise ValueError(
+        f"{name} exceeds float32 at {place_in(host.shape, first)} "
+        f"({host.flat[first]:g}): scale it, or pass dtype='float64'"
+    )

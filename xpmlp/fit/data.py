@@ -29,8 +29,8 @@ class Data(NamedTuple):
 
 def move(place: Place, value: Array, dtype: str, name: str) -> Array:
     """`value` at `place` in the float dtype of that name; one that overflows is refused."""
+    check_fits(value, dtype, name)
     if isinstance(value, np.ndarray):
-        check_fits(value, dtype, name)
         return to_place(place, value, dtype)
     if place_of(value).name == place.name:
         return place.xp.astype(value, getattr(place.xp, dtype), copy=False)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpmlp.backends.namespace import is_array, place_of, to_host, to_place
-from xpmlp.core.ledger import bad_target
+from xpmlp.core.ledger import bad_target, many
 from xpmlp.core.losses import Loss, loss
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
@@ -29,7 +29,7 @@ def targets(value: Any, spec: Spec, name: str = "y", known: Labels | None = None
             return encoded
     y = numbers(value, name, (1, 2))
     flat = y.ndim == 1
-    y = y.reshape((-1, 1)) if flat else y
+    y = y[:, None] if flat else y
     if y.shape[1] != width:
         raise bad_target(spec, tuple(y.shape), ("B", spec.n_out), name)
     check_range(y, measure, name)
@@ -42,7 +42,7 @@ def from_labels(
     """One label per row as one-hot or 0/1 columns; None where y holds target values instead."""
     if value is None:
         raise ValueError(f"{name} must hold one label per row; got None")
-    y = to_host(value) if is_array(value) else np.asarray(value)
+    y = to_host(value) if is_array(value) else np.asarray(value, dtype=loosely(value))
     if y.ndim == 2 and y.shape[1] == 1 and (width > 1 or y.dtype.kind not in "f"):
         y = y[:, 0]
     if y.ndim != 1 or (measure.labels == "binary" and width > 1):
@@ -51,14 +51,13 @@ def from_labels(
         check_finite(y, name)
         if measure.labels == "binary" and not np.isin(y, (0, 1)).all() and in_unit(y):
             return None  # probabilities
-    if y.dtype.kind == "O":
-        y = plain_labels(y, name)
+    y = plain_labels(y, name)
     classes = known.classes if known and known.classes is not None else find_classes(y, measure)
     wanted = 2 if measure.labels == "binary" else width
     if len(classes) != wanted:
         raise ValueError(
-            f"{name} has {len(classes)} classes ({listed(classes)}), but the network tells "
-            f"{wanted} apart"
+            f"{name} has {many(len(np.unique(y)), 'class', 'es')} ({listed(np.unique(y))}), but "
+            f"the network tells {wanted} apart"
         )
     index = np.searchsorted(classes, y).clip(0, len(classes) - 1)
     strange = classes[index] != y
@@ -71,14 +70,31 @@ def from_labels(
     return np.eye(wanted)[index], Labels(classes, True)
 
 
+def loosely(value: Any) -> Any:
+    """Lists are read as objects, so that ["a", None, 1] is seen as it was written."""
+    return object if isinstance(value, list | tuple) else None
+
+
+def is_missing(item: Any) -> bool:
+    """None, NaN, NaT and pandas's NA: what is not equal to itself."""
+    if item is None:
+        return True
+    same = item == item  # noqa: PLR0124
+    return same is not True and not (isinstance(same, np.bool_) and bool(same))
+
+
 def plain_labels(y: np.ndarray, name: str) -> np.ndarray:
-    """Object labels as strings, numbers or booleans; a missing one is an error."""
-    missing = [i for i, item in enumerate(y) if item is None or item != item]  # noqa: PLR0124 - NaN
+    """Labels as strings, numbers, booleans or dates; a missing one is an error."""
+    if y.dtype.kind not in "OMm":
+        return y
+    missing = [i for i, item in enumerate(y) if is_missing(item)]
     if missing:
         raise ValueError(
             f"{name} has {len(missing)} missing labels, the first {y[missing[0]]!r} "
             f"at row {missing[0]}"
         )
+    if y.dtype.kind != "O":
+        return y
     if len({isinstance(item, str) for item in y}) > 1:
         raise ValueError(f"{name} mixes strings and other labels")
     return np.asarray(y.tolist())
@@ -126,8 +142,9 @@ def sample_weights(
             raise ValueError(f"{name} must be at least 0; row {weight.argmin()} has {weight.min()}")
     if class_weight is not None:
         weight = weight * by_class(class_weight, to_host(y), labels)
-    if not weight.sum() > 0:
+    if not weight.max() > 0:
         raise ValueError(f"{name} must not be all zero")
+    weight = weight / weight.max()  # the sum of large weights may overflow
     normalised: np.ndarray = weight / weight.mean()
     return normalised
 
@@ -145,7 +162,10 @@ def by_class(asked: Any, target: np.ndarray, labels: Labels) -> np.ndarray:
         unknown = [label for label in asked if label not in known]
         if unknown:
             raise ValueError(f"class_weight names {unknown[0]!r}, which is not a class of y")
-        factors = np.array([float(asked.get(label, 1.0)) for label in known])
+        try:
+            factors = np.array([float(asked.get(label, 1.0)) for label in known])
+        except (TypeError, ValueError):
+            raise ValueError(f"class_weight must hold numbers; got {asked!r}") from None
         if not (np.isfinite(factors).all() and factors.min() >= 0):
             raise ValueError(f"class_weight must be at least 0 and finite; got {asked!r}")
     else:

@@ -106,7 +106,9 @@ class Report:
 
     def stop(self, which: Any = True) -> None:
         """End training after this epoch, of all or of the members that are true in `which`."""
-        throttle(self.run, 1.0 - 1.0 * which)
+        xp, device = self.run.place.xp, self.run.place.device
+        ended = xp.astype(xp.asarray(which, device=device), xp.bool)
+        throttle(self.run, 1.0 - xp.astype(ended, self.run.throttle.dtype))
 
 
 def throttle(run: Run, factor: Any) -> None:

@@ -117,6 +117,4 @@ def compare(place: Place, asked: Case, dtype: str) -> Difference:
         pair, what = (here.flat, to_host(there.flat)), "parameters"
     else:
         pair, what = (losses[0], losses[1]), "losses"
-    return Difference(
-        asked.name, dtype, what, first, second, relative(*pair), ALLOWED[dtype]
-    )
+    return Difference(asked.name, dtype, what, first, second, relative(*pair), ALLOWED[dtype])

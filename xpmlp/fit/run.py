@@ -18,6 +18,11 @@ from xpmlp.fit.loop import Report, Run, reports
 from xpmlp.fit.model import Model
 from xpmlp.fit.settings import Settings, settings
 
+NOT_SETTINGS = (
+    "loss", "device", "precision", "X_val", "y_val", "sample_weight", "sample_weight_val",
+    "callbacks",
+)  # fmt: skip
+
 
 def assemble(
     spec: Any,
@@ -35,7 +40,7 @@ def assemble(
 ) -> Run:
     """A run at epoch 0 from the arguments of `train`, everything checked."""
     spec = Spec.parse(spec, loss=loss)
-    chosen = settings(given)
+    chosen = settings(given, NOT_SETTINGS)
     place = choose(device, X, precision)
     dtype = chosen.dtype or own_dtype(X)
     if (X_val is None) != (y_val is None):
@@ -225,6 +230,7 @@ def train(
     >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.02)
     True
     """
+    callbacks = checked(callbacks)
     run = assemble(
         spec,
         X,
@@ -254,7 +260,18 @@ def train(
         clip=clip,
         **more,
     )
-    return finish(run, list(callbacks))
+    return finish(run, callbacks)
+
+
+def checked(callbacks: Any) -> list[Callable[[Report], Any]]:
+    """The callbacks as a list; ValueError where one is no function."""
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, str):
+        raise ValueError(f"callbacks must be a list of functions of a report; got {callbacks!r}")
+    listed = list(callbacks)
+    for callback in listed:
+        if not callable(callback):
+            raise ValueError(f"callbacks must be functions of a report; got {callback!r}")
+    return listed
 
 
 def finish(run: Run, callbacks: list[Callable[[Report], Any]]) -> Model:

@@ -2,12 +2,12 @@
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from xpmlp.core.names import nearest
-from xpmlp.core.optimizers import Optimizer, optimizer
+from xpmlp.core.optimizers import Optimizer, decoupled, optimizer
 from xpmlp.core.schedules import schedule
 from xpmlp.core.spec import whole
 
@@ -41,47 +41,66 @@ class Settings:
 
     def __post_init__(self) -> None:
         schedule(self.schedule)
-        for name in ("epochs", "batch"):
-            object.__setattr__(self, name, whole(getattr(self, name), name))
-        if self.members is not None:
-            object.__setattr__(self, "members", whole(self.members, "members"))
-        self.check_numbers()
-        self.check_words()
-        self.seeds  # noqa: B018 - raises for a bad seed
-
-    def check_numbers(self) -> None:
-        for name in ("rate", "weight_decay", "l1", "l2", "min_delta", "clip"):
+        self.take("dtype", getattr(self.dtype, "name", self.dtype))
+        for name in ("epochs", "batch", "members", "patience"):
             value = getattr(self, name)
-            if value is None:
+            if value is not None or name in ("epochs", "batch"):
+                self.take(name, whole(value, name))
+        for name in ("rate", "weight_decay", "l1", "l2"):
+            if getattr(self, name) is not None:
+                self.check_amount(name, self.each(name, getattr(self, name)))
+        self.check_scalars()
+        self.check_hyper()
+        self.check_words()
+        self.take("seed", self.seeds if self.members else self.seeds[0])
+
+    def take(self, name: str, value: Any) -> None:
+        """Hold the checked form of a field."""
+        object.__setattr__(self, name, value)
+
+    def check_amount(self, name: str, values: Sequence[float]) -> None:
+        for one in values:
+            if not (one >= 0 and math.isfinite(one)):
+                raise ValueError(f"{name} must be at least 0 and finite; got {one}")
+
+    def check_scalars(self) -> None:
+        for name in ("clip", "min_delta"):
+            value = getattr(self, name)
+            if value is None and name == "clip":
                 continue
-            for one in self.each(name, value):
-                if not (one >= 0 and math.isfinite(one)):
-                    raise ValueError(f"{name} must be at least 0 and finite; got {one}")
+            if hasattr(value, "__len__"):
+                raise ValueError(f"{name} must be one number for all members; got {value!r}")
+            self.check_amount(name, self.each(name, value))
         if self.clip == 0:
             raise ValueError("clip must be above 0, the largest norm a gradient keeps; got 0")
-        if self.patience is not None:
-            object.__setattr__(self, "patience", whole(self.patience, "patience"))
-        known = {"rate", "weight_decay", *optimizer(self.optimizer).defaults}
+
+    def check_hyper(self) -> None:
+        known = sorted({*optimizer(self.optimizer).defaults} - {"weight_decay"})
+        if not isinstance(self.hyper, Mapping):
+            raise ValueError(f"hyper must be a dict such as {{'beta2': 0.95}}; got {self.hyper!r}")
         for name, value in self.hyper.items():
-            if isinstance(self.optimizer, str) and name not in known - {"rate"}:
+            if name in OWN:
+                raise ValueError(f"hyper must not hold {name!r}: pass {name}= beside it")
+            if isinstance(self.optimizer, str) and name not in known:
                 raise ValueError(
                     f"hyper-parameter {name!r} is unknown to {self.optimizer!r}"
-                    f"{nearest(name, sorted(known))} Known: {', '.join(sorted(known))}"
+                    f"{nearest(name, known)} Known: {', '.join(known) or 'none'}"
                 )
+            top = 1 if isinstance(self.optimizer, str) and name != "eps" else math.inf
             for one in self.each(name, value):
-                top = math.inf if name == "eps" else 1
                 if not 0 <= one < top:
                     raise ValueError(f"{name} must be in [0, {top:g}); got {one}")
 
     def check_words(self) -> None:
         for name, allowed in (
-            ("dtype", ("float32", "float64")),
-            ("keep", ("best", "last")),
+            ("dtype", (None, "float32", "float64")),
+            ("keep", (None, "best", "last")),
             ("monitor", ("val_loss", "val_score")),
         ):
             value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+            if not isinstance(value, str | None) or value not in allowed:
+                words = ", ".join(word for word in allowed if word)
+                raise ValueError(f"{name} must be one of {words}; got {value!r}")
         if not isinstance(self.shuffle, bool):
             raise ValueError(f"shuffle must be True or False; got {self.shuffle!r}")
 
@@ -102,7 +121,7 @@ class Settings:
     @property
     def seeds(self) -> tuple[int, ...]:
         """One seed per member: seed, seed + 1, ... where one is given."""
-        given = self.seed
+        given: Any = self.seed
         try:
             if isinstance(given, bool):
                 raise TypeError
@@ -110,7 +129,7 @@ class Settings:
                 first = operator.index(given)
                 listed = tuple(first + k for k in range(self.members or 1))
             else:
-                listed = tuple(operator.index(seed) for seed in given)  # type: ignore[union-attr]
+                listed = tuple(operator.index(seed) for seed in given)
         except TypeError:
             raise ValueError(f"seed must be a whole number; got {given!r}") from None
         if len(listed) != (self.members or 1):
@@ -126,23 +145,38 @@ class Settings:
 
     def rule(self) -> Optimizer:
         """The optimizer asked for, with decoupled weight decay where any is asked for."""
-        from xpmlp.core.optimizers import decoupled
-
         asked = optimizer(self.optimizer)
-        if self.weight_decay and "weight_decay" not in asked.defaults:
-            return asked._replace(rule=decoupled(asked.rule))
-        return asked
+        if self.weight_decay is None or "weight_decay" in asked.defaults:
+            return asked
+        return asked._replace(rule=decoupled(asked.rule))
 
 
 NAMES = tuple(entry.name for entry in fields(Settings))
+OWN = ("rate", "weight_decay")  # hyper-parameters that are arguments of their own
+ELSEWHERE = {  # what other libraries call our arguments
+    "learning_rate": "rate",
+    "learning_rate_init": "rate",
+    "lr": "rate",
+    "max_iter": "epochs",
+    "n_epochs": "epochs",
+    "batch_size": "batch",
+    "random_state": "seed",
+    "alpha": "l2",
+    "solver": "optimizer",
+    "early_stopping": "patience",
+    "n_iter_no_change": "patience",
+    "tol": "min_delta",
+}
 
 
-def settings(given: Mapping[str, Any]) -> Settings:
-    """Settings from keyword arguments; TypeError names an unknown one and the nearest known."""
+def settings(given: Mapping[str, Any], known: Sequence[str] = ()) -> Settings:
+    """Settings from keyword arguments; TypeError names an unknown one and the nearest known.
+
+    known: the arguments of `train` that are no settings.
+    """
     for name in given:
+        if name in ELSEWHERE:
+            raise TypeError(f"train() has no argument {name!r}; here it is {ELSEWHERE[name]!r}")
         if name not in NAMES:
-            raise TypeError(f"train() has no argument {name!r}{nearest(name, list(NAMES))}")
+            raise TypeError(f"train() has no argument {name!r}{nearest(name, [*NAMES, *known])}")
     return Settings(**given)
-
-
-Callback = Callable[[Any], Any]

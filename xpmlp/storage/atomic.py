@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside the target, then moved over it."""
 
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,16 +12,19 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     Raises OSError with the path; the old file is then intact and nothing is left beside it.
     """
     target = Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    # a name of its own: threads and processes may write the same target at once
+    beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.part")
     try:
         with open(beside, "wb") as file:  # open() applies the umask
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink()
+        if isinstance(error, OSError):  # the user knows the target's name, not this one
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from error
         raise
     sync_directory(target.parent)
 

@@ -8,13 +8,15 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpmlp import __version__
+from xpmlp.backends.devices import place_for
 from xpmlp.backends.namespace import CPU, to_host, to_place
 from xpmlp.core.layout import padded_size, windows
+from xpmlp.core.losses import loss
 from xpmlp.core.spec import Spec
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.model import Model
@@ -25,6 +27,8 @@ VERSION = 1
 BLANK = "0" * 64
 HEADER_LIMIT = 16 * 2**20  # bytes; a header is a few kilobytes
 DTYPES = ("float32", "float64")
+KEYS = {"spec", "members", "dtype", "classes", "classes_dtype", "one_dimensional"}
+LABEL_KINDS = "biufUTSmMO"  # NumPy's letters for booleans, numbers, texts, bytes, dates, big ints
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:
@@ -56,7 +60,7 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model:
 
 
 def configuration(model: Model) -> str:
-    """Everything but the arrays, as JSON."""
+    """Everything but the arrays, as JSON; ValueError for labels that JSON cannot hold."""
     classes = model.classes_
     last = {name: entries[-1] for name, entries in model.history.items() if entries}
     return json.dumps(
@@ -64,13 +68,44 @@ def configuration(model: Model) -> str:
             "spec": json.loads(model.spec.to_json()),
             "members": model.members,
             "dtype": str(to_host(model.flat).dtype),
-            "classes": None if classes is None else classes.tolist(),
+            "classes": None if classes is None else listed(classes),
             "classes_dtype": None if classes is None else classes.dtype.str,
             "one_dimensional": model.labels.flat,
             "trained": {"epochs": len(model.history.get("loss", ()))}
-            | {name: np.asarray(value).tolist() for name, value in last.items()},
-        }
+            | {name: finite(np.asarray(value).tolist()) for name, value in last.items()},
+        },
+        allow_nan=False,
     )
+
+
+def listed(classes: np.ndarray) -> list[Any]:
+    """Class labels as JSON has them: bytes as Latin-1 text, dates as their whole numbers."""
+    kind = classes.dtype.kind
+    if kind not in LABEL_KINDS or (kind == "O" and not all(type(c) is int for c in classes)):
+        raise ValueError(f"class labels of dtype {classes.dtype} cannot be saved")
+    if kind == "S":
+        return [label.decode("latin-1") for label in classes.tolist()]
+    found: list[Any] = (classes.astype(np.int64) if kind in "mM" else classes).tolist()
+    return found
+
+
+def unlisted(labels: list[Any], dtype: str) -> np.ndarray:
+    """What `listed` was given."""
+    kind = np.dtypes.StringDType() if "T" in dtype else np.dtype(dtype)
+    if kind.kind not in LABEL_KINDS or not all(isinstance(c, str | int | float) for c in labels):
+        raise ValueError(f"it has class labels of dtype {dtype!r}")
+    if kind.kind == "S":
+        return np.array([label.encode("latin-1") for label in labels], dtype=kind)
+    if kind.kind in "mM":
+        return np.array(labels, dtype=np.int64).view(kind)
+    return np.array(labels, dtype=kind)
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for NaN and infinity, which JSON lacks (a member that diverged)."""
+    if isinstance(value, list):
+        return [finite(one) for one in value]
+    return value if not isinstance(value, float) or np.isfinite(value) else None
 
 
 def encode(model: Model) -> bytes:
@@ -92,8 +127,12 @@ def encode(model: Model) -> bytes:
             "sha256": BLANK,
         },
     )
-    digest = hashlib.sha256(data).hexdigest()
-    return data.replace(BLANK.encode(), digest.encode(), 1)
+    return data.replace(stamp(BLANK), stamp(hashlib.sha256(data).hexdigest()), 1)
+
+
+def stamp(digest: str) -> bytes:
+    """How the header writes a digest. Inside a string its quotes would be escaped."""
+    return f'"sha256":"{digest}"'.encode()
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -123,10 +162,52 @@ def read_metadata(data: bytes) -> dict[str, str]:
     digest = metadata.get("sha256")
     if not isinstance(digest, str) or len(digest) != len(BLANK):
         raise ValueError("it has no SHA-256")
-    blanked = data[: 8 + size].replace(digest.encode(), BLANK.encode(), 1)
+    blanked = data[: 8 + size].replace(stamp(digest), stamp(BLANK), 1)
     if hashlib.sha256(blanked + data[8 + size :]).hexdigest() != digest:
         raise ValueError("its SHA-256 does not match: the file was changed or damaged")
     return metadata
+
+
+class Config(NamedTuple):
+    """The checked configuration of a model file."""
+
+    spec: Spec
+    lead: tuple[int, ...]
+    dtype: str
+    labels: Labels
+
+
+def read_config(text: Any) -> Config:
+    """The configuration in the metadata; ValueError for anything that `save` does not write."""
+    if not isinstance(text, str):
+        raise ValueError("it has no configuration")
+    config = json.loads(text, object_pairs_hook=unique)
+    if not isinstance(config, dict) or not set(config) >= KEYS:
+        raise ValueError(f"its configuration must hold {', '.join(sorted(KEYS))}")
+    spec = Spec.from_json(json.dumps(config["spec"]))
+    members, flat = config["members"], config["one_dimensional"]
+    if not (members is None or (type(members) is int and members >= 1)):
+        raise ValueError(f"members must be a whole number or null; it has {members!r}")
+    if config["dtype"] not in DTYPES:
+        raise ValueError(f"it holds {config['dtype']!r}, not {' or '.join(DTYPES)}")
+    if not isinstance(flat, bool):
+        raise ValueError(f"one_dimensional must be true or false; it has {flat!r}")
+    classes = read_classes(config["classes"], config["classes_dtype"], spec)
+    lead = () if members is None else (members,)
+    return Config(spec, lead, config["dtype"], Labels(classes, flat))
+
+
+def read_classes(labels: Any, dtype: Any, spec: Spec) -> np.ndarray | None:
+    """The class labels; ValueError where they do not fit the network."""
+    if labels is None and dtype is None:
+        return None
+    if not isinstance(labels, list) or not isinstance(dtype, str):
+        raise ValueError("its classes are no list with a dtype")
+    classes = unlisted(labels, dtype)
+    wanted = 2 if spec.n_out == 1 else spec.n_out
+    if classes.shape != (wanted,) or loss(spec.loss).labels == "none":
+        raise ValueError(f"it has {len(labels)} classes for a network of {spec.n_out} outputs")
+    return classes
 
 
 def decode(data: bytes, device: str | None) -> Model:
@@ -135,36 +216,21 @@ def decode(data: bytes, device: str | None) -> Model:
     from safetensors.numpy import load as unpack
 
     metadata = read_metadata(data)
-    config = json.loads(metadata["config"], object_pairs_hook=unique)
-    spec = Spec.from_json(json.dumps(config["spec"]))
-    lead = () if config["members"] is None else (config["members"],)
-    if config["dtype"] not in DTYPES:
-        raise ValueError(f"it holds {config['dtype']}, not {' or '.join(DTYPES)}")
     try:
+        config = read_config(metadata.get("config"))
         tensors = unpack(data)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from None
-    flat = np.zeros((*lead, padded_size(spec)), dtype=config["dtype"])
+    except (SafetensorError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
     wanted = {}
-    for i, window in enumerate(windows(np, spec, flat)):
-        wanted[f"layers.{i}.weights"] = window.weights
-        wanted[f"layers.{i}.bias"] = window.bias[..., 0, :]
-    if set(tensors) != set(wanted):
-        raise ValueError(f"its tensors are {sorted(tensors)}, not {sorted(wanted)}")
-    for name, view in wanted.items():
-        found = tensors[name]
-        if found.shape != view.shape or found.dtype != view.dtype:
-            raise ValueError(
-                f"tensor {name} is {found.dtype} {found.shape}, not {view.dtype} {view.shape}"
-            )
-        view[...] = found
-    classes = config["classes"]
-    if classes is not None:
-        classes = np.array(classes, dtype=np.dtype(config["classes_dtype"]))
-    if device is None:
-        place = CPU
-    else:
-        from xpmlp.backends.devices import place_for
-
-        place = place_for(device)
-    return Model(spec, to_place(place, flat), place, Labels(classes, config["one_dimensional"]))
+    for i, layer in enumerate(config.spec.layers):
+        wanted[f"layers.{i}.weights"] = (*config.lead, layer.n_in, layer.n_out)
+        wanted[f"layers.{i}.bias"] = (*config.lead, layer.n_out)
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    if found != {name: (shape, np.dtype(config.dtype)) for name, shape in wanted.items()}:
+        raise ValueError(f"its tensors are {found}, not {wanted} in {config.dtype}")
+    flat = np.zeros((*config.lead, padded_size(config.spec)), dtype=config.dtype)
+    for i, window in enumerate(windows(np, config.spec, flat)):
+        window.weights[...] = tensors[f"layers.{i}.weights"]
+        window.bias[..., 0, :] = tensors[f"layers.{i}.bias"]
+    place = CPU if device is None else place_for(device)
+    return Model(config.spec, to_place(place, flat), place, config.labels)

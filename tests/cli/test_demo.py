@@ -1,0 +1,72 @@
+"""`xpmlp demo`: digits learned, drawn and saved in one command."""
+
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from xpmlp import load
+from xpmlp.cli.main import main
+
+SKLEARN = pytest.importorskip("sklearn.datasets")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+
+
+class Demo(NamedTuple):
+    """One run of the demo: where it wrote, and what it said."""
+
+    folder: Path
+    out: str
+
+
+def ran(folder):
+    with redirect_stdout(StringIO()) as out:
+        assert main(["demo", "--device", "cpu", "--out", str(folder)]) == 0
+    return Demo(folder, out.getvalue())
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return ran(tmp_path_factory.mktemp("demo"))
+
+
+def test_the_demo_reaches_97_percent_and_says_so(demo):
+    accuracy = float(re.search(r"held-out accuracy ([\d.]+)%", demo.out).group(1))
+    assert accuracy >= 97
+    assert "device cpu" in demo.out
+    assert str(demo.folder / "demo-loss.png") in demo.out
+    assert str(demo.folder / "demo-model.safetensors") in demo.out
+
+
+def test_the_demo_writes_two_files_and_nothing_else(demo):
+    written = sorted(file.name for file in demo.folder.iterdir())
+    assert written == ["demo-loss.png", "demo-model.safetensors"]
+
+
+def test_the_picture_is_a_whole_png(demo):
+    image = pytest.importorskip("PIL.Image")
+    with image.open(demo.folder / "demo-loss.png") as picture:
+        assert picture.format == "PNG"
+        picture.verify()
+    with image.open(demo.folder / "demo-loss.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert min(pixels.shape) > 400
+    assert len(np.unique(pixels)) > 10
+
+
+def test_the_model_knows_the_digits(demo):
+    X, y = SKLEARN.load_digits(return_X_y=True)
+    model = load(demo.folder / "demo-model.safetensors")
+    assert model.classes_.tolist() == list(range(10))
+    assert (model.predict((X / 16).astype("float32")) == y).mean() > 0.98
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_model(demo, tmp_path):
+    again, first = (load(run.folder / "demo-model.safetensors") for run in (ran(tmp_path), demo))
+    assert again.flat.tobytes() == first.flat.tobytes()

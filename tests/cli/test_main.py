@@ -1,0 +1,199 @@
+"""The command line: exit codes, one line for an error, help that fits a terminal."""
+
+import subprocess
+import sys
+
+import pytest
+
+from xpmlp import __version__, ledger
+from xpmlp.cli.main import COMMANDS, main
+
+
+def run(capsys, *words):
+    """Exit code, output and error output of a command line."""
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as stop:  # argparse's own way out
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_shapes_prints_the_ledger(capsys):
+    code, out, err = run(capsys, "shapes", "2,16,16,1", "--batch", "8")
+    assert (code, err) == (0, "")
+    assert out.strip() == str(ledger("2-16-16-1", batch=8))
+    assert "(8, 2) @ (2, 16) -> (8, 16)" in out
+
+
+def test_shapes_heeds_every_option(capsys):
+    code, out, _ = run(
+        capsys, "shapes", "4-5-3", "--members", 7, "--activation", "tanh", "--dropout", 0.2,
+        "--loss", "cross_entropy",
+    )  # fmt: skip
+    assert code == 0
+    for word in ("(7, ", "tanh", "cross_entropy", "32"):
+        assert word in out
+
+
+def test_gradcheck_agrees(capsys):
+    code, out, err = run(capsys, "gradcheck", "3-4-2", "--activation", "tanh")
+    assert (code, err) == (0, "")
+    assert "they agree" in out
+
+
+def test_gradcheck_that_disagrees_exits_with_one(capsys):
+    code, out, err = run(capsys, "gradcheck", "3-4-2", "--tolerance", "1e-30")
+    assert (code, err) == (1, "")
+    assert "DO NOT AGREE" in out
+
+
+def test_gradcheck_heeds_seed_and_rows(capsys):
+    outs = {
+        run(capsys, "gradcheck", "3-4-2", *words)[1] for words in ((), ("--seed", 5), ("--rows", 3))
+    }
+    assert len(outs) == 3
+
+
+BAD = {
+    "a size that is no number": ("shapes", "2-x-1"),
+    "one size": ("shapes", "2"),
+    "no size": ("shapes", ""),
+    "an activation misspelt": ("shapes", "2-3-1", "--activation", "rellu"),
+    "a loss misspelt": ("shapes", "2-3-1", "--loss", "sqared_error"),
+    "a batch of nothing": ("shapes", "2-3-1", "--batch", "0"),
+    "no members": ("shapes", "2-3-1", "--members", "0"),
+    "a dropout of all": ("shapes", "2-3-1", "--dropout", "1"),
+    "a loss that does not fit": ("shapes", "2-3-1", "--loss", "cross_entropy"),
+    "rows of nothing": ("gradcheck", "3-4-2", "--rows", "0"),
+    "rows below nothing": ("gradcheck", "3-4-2", "--rows", "-3"),
+    "a seed below zero": ("gradcheck", "3-4-2", "--seed", "-1"),
+    "a seed beyond 64 bits": ("gradcheck", "3-4-2", "--seed", str(2**64)),
+    "a network beyond all memory": ("gradcheck", "3-100000000000-2"),
+    "a device misspelt": ("demo", "--device", "gqu"),
+    "a folder that is not there": ("demo", "--out", "/nowhere/at/all"),
+    "a demo's seed below zero": ("demo", "--seed", "-1"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_one_line_and_exit_two(kind, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *BAD[kind])
+    assert (code, out) == (2, "")
+    assert err.startswith(f"xpmlp {BAD[kind][0]}: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("shape",),
+        ("shapes",),
+        ("shapes", "2-1", "--bach", "3"),
+        ("shapes", "2-1", "--batch", "x"),
+        ("shapes", "2-1", "3"),
+        ("--nothing",),
+    ],
+    ids=str,
+)
+def test_bad_usage_exits_with_two_and_says_how(words, capsys):
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: xpmlp")
+    assert "Traceback" not in err
+
+
+def test_a_gpu_that_is_not_there_is_one_line(capsys, tmp_path):
+    from xpmlp import GPUUnavailableError
+    from xpmlp.backends.devices import place_for
+
+    try:
+        place_for("gpu")
+    except GPUUnavailableError:
+        code, _, err = run(capsys, "demo", "--device", "gpu", "--out", tmp_path)
+        assert code == 2
+        assert err.startswith("xpmlp demo: no usable GPU: stage ")
+        assert err.count("\n") == 1
+    else:
+        pytest.skip("there is a GPU here")
+
+
+def test_an_interruption_is_one_line(capsys, monkeypatch):
+    from xpmlp.cli import shapes
+
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shapes, "run", interrupted)
+    code, _, err = run(capsys, "shapes", "2-1")
+    assert (code, err) == (130, "xpmlp: interrupted\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_terminal_and_shows_one_example(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = run(capsys, command, "--help")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert out.count("example: xpmlp " + command) == 1
+
+
+@pytest.mark.parametrize("command", ["shapes", "gradcheck"])
+def test_the_example_of_the_help_runs(command, capsys):
+    _, out, _ = run(capsys, command, "--help")
+    example = out.partition("example: xpmlp ")[2].split()
+    assert run(capsys, *example)[0] == 0
+
+
+def test_the_help_names_every_command(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert len(out.splitlines()) <= 24
+    for command, line in COMMANDS.items():
+        assert command in out
+        assert line in out
+
+
+def test_the_version_is_the_packages(capsys):
+    assert run(capsys, "--version") == (0, f"xpmlp {__version__}\n", "")
+
+
+def module(*words):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "xpmlp", *words],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_the_package_runs_as_a_module():
+    good = module("shapes", "2-3-1")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "(32, 2) @ (2, 3) -> (32, 3)" in good.stdout
+    bad = module("shapes", "2-x")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert "Traceback" not in bad.stderr
+    assert module("gradcheck", "2-3-1", "--tolerance", "1e-30").returncode == 1
+
+
+def test_a_reader_that_leaves_is_no_traceback():
+    program = f"{sys.executable} -m xpmlp shapes 2-3-1 | true"
+    done = subprocess.run(
+        ["/bin/sh", "-c", program], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_shapes_imports_no_heavy_package():
+    program = (
+        "import sys; from xpmlp.cli.main import main; main(['shapes', '2-3-1']);"
+        "sys.exit(any(n in sys.modules for n in ('sklearn', 'matplotlib', 'torch', 'cupy')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, timeout=60
+    )
+    assert done.returncode == 0

@@ -1,0 +1,114 @@
+"""The picture of a training: its lines, its labels, and histories of every kind."""
+
+import numpy as np
+import pytest
+
+import xpmlp
+from xpmlp import plot_history, train
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def rows(rng):
+    X = rng.normal(size=(20, 2))
+    return X, np.sin(X).sum(axis=1)
+
+
+def lines(figure):
+    """Label -> y values, of every line in the figure."""
+    return {
+        line.get_label(): np.asarray(line.get_ydata(), dtype=float)
+        for axis in figure.axes
+        for line in axis.get_lines()
+    }
+
+
+def legend(figure):
+    return {
+        text.get_text()
+        for axis in figure.axes
+        if axis.get_legend()
+        for text in axis.get_legend().texts
+    }
+
+
+def test_the_lines_are_the_history(rows):
+    X, y = rows
+    model = train("2-4-1", X, y, epochs=5, X_val=X, y_val=y, schedule="cosine")
+    figure = plot_history(model, title="sines")
+    drawn = lines(figure)
+    assert drawn["training loss"].tolist() == model.history["loss"]
+    assert drawn["held-out loss"].tolist() == model.history["val_loss"]
+    assert drawn["learning rate"].tolist() == model.history["rate"]
+    assert legend(figure) == {"training loss", "held-out loss", "learning rate"}
+    left, right = figure.axes
+    assert left.get_title() == "sines"
+    assert (left.get_xlabel(), left.get_ylabel()) == ("epoch", "loss")
+    assert right.get_ylabel() == "learning rate"
+    assert left.get_lines()[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
+
+
+def test_without_a_held_out_set_there_is_no_line_for_it(rows):
+    figure = plot_history(train("2-4-1", *rows, epochs=3))
+    assert legend(figure) == {"training loss", "learning rate"}
+
+
+def test_a_history_alone_is_enough(rows):
+    model = train("2-4-1", *rows, epochs=3)
+    assert lines(plot_history(model.history)).keys() == lines(plot_history(model)).keys()
+
+
+def test_a_population_has_a_line_per_member_under_one_label(rows):
+    X, y = rows
+    model = train("2-4-1", X, y, epochs=4, members=3, rate=[0.1, 0.01, 0.001], X_val=X, y_val=y)
+    figure = plot_history(model)
+    left, right = figure.axes
+    assert len(left.get_lines()) == 6
+    assert len(right.get_lines()) == 3
+    drawn = np.array([line.get_ydata() for line in left.get_lines()[:3]])
+    assert (drawn == np.array(model.history["loss"]).T).all()
+    assert legend(figure) == {"training loss", "held-out loss", "learning rate"}
+    assert len(left.get_legend().texts) == 3
+
+
+def test_a_loss_of_zero_or_less_is_drawn_on_a_plain_scale(rows):
+    history = {"loss": [1.0, 0.0], "val_loss": [None, None], "rate": [0.1, 0.1]}
+    assert plot_history(history).axes[0].get_yscale() == "linear"
+    history["loss"] = [1.0, 0.5]
+    assert plot_history(history).axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize("members", [None, 2])
+def test_a_single_epoch_is_drawn(rows, members, tmp_path):
+    plot_history(train("2-1", *rows, epochs=1, members=members), tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_population_with_a_diverged_member_is_drawn(rows, tmp_path):
+    X, y = rows
+    model = train("2-4-4-1", X, y, members=2, rate=[1e-3, 1e30], optimizer="sgd", epochs=8)
+    plot_history(model, tmp_path / "diverged.png")
+    assert (tmp_path / "diverged.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("ending", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
+)
+def test_the_picture_is_written_in_the_paths_format(rows, tmp_path, ending, start):
+    path = tmp_path / f"history.{ending}"
+    plot_history(train("2-1", *rows, epochs=2), path)
+    assert path.read_bytes().startswith(start)
+
+
+def test_drawing_opens_no_window_and_leaves_no_figure_behind(rows):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    before = pyplot.get_fignums()
+    plot_history(train("2-1", *rows, epochs=2))
+    assert pyplot.get_fignums() == before
+
+
+def test_a_model_without_a_history_is_an_error_that_says_so(rows, tmp_path):
+    train("2-1", *rows, epochs=2).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="history"):
+        plot_history(xpmlp.load(tmp_path / "model"))

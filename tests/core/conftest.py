@@ -1,0 +1,81 @@
+"""PyTorch's own activations and losses: an independent reference, in float64."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def torch(optional) -> Any:
+    return optional("torch")
+
+
+@pytest.fixture
+def torch_activation(torch) -> Callable[[str], Callable[[Any], Any]]:
+    """The activation of that name as PyTorch has it."""
+    F = torch.nn.functional
+    known = {
+        "identity": lambda z: z,
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+        "relu": F.relu,
+        "leaky_relu": lambda z, leak=0.01: F.leaky_relu(z, leak),
+        "elu": lambda z, alpha=1.0: F.elu(z, alpha),
+        "selu": F.selu,
+        "gelu": lambda z: F.gelu(z, approximate="tanh"),
+        "silu": F.silu,
+        "mish": F.mish,
+        # PyTorch turns to the straight line at `threshold`; beyond 700 it is one in float64
+        "softplus": lambda z: F.softplus(z, threshold=700),
+    }
+
+    def find(name: str) -> Callable[[Any], Any]:
+        word, _, number = name.partition(":")
+        f = known[word]
+        return (lambda z: f(z, float(number))) if number else f
+
+    return find
+
+
+@pytest.fixture
+def torch_loss(torch) -> Callable[[str], Callable[[Any, Any], Any]]:
+    """The loss of that name as PyTorch has it: (score, target) -> one value per row."""
+    F = torch.nn.functional
+
+    def by_output(values: Any) -> Any:
+        return values.sum(-1)
+
+    def poisson(score: Any, target: Any) -> Any:
+        # PyTorch leaves out the part without the score; with it a perfect fit costs 0
+        rest = torch.xlogy(target, target) - target
+        return F.poisson_nll_loss(score, target, reduction="none") + rest
+
+    def pinball(score: Any, target: Any, *levels: float) -> Any:
+        q = torch.tensor(levels or (0.5,), dtype=score.dtype)
+        return torch.where(target > score, q * (target - score), (q - 1) * (target - score))
+
+    def cross_entropy(score: Any, target: Any, smoothing: float = 0.0) -> Any:
+        rows = score.reshape(-1, score.shape[-1]), target.reshape(-1, score.shape[-1])
+        value = F.cross_entropy(*rows, reduction="none", label_smoothing=smoothing)
+        return value.reshape(score.shape[:-1])
+
+    none = {"reduction": "none"}
+    known = {
+        "squared_error": lambda s, t: by_output(F.mse_loss(s, t, **none)) / 2,
+        "absolute_error": lambda s, t: by_output(F.l1_loss(s, t, **none)),
+        "huber": lambda s, t, delta=1.0: by_output(F.huber_loss(s, t, delta=delta, **none)),
+        "quantile": lambda s, t, *levels: by_output(pinball(s, t, *levels)),
+        "poisson": lambda s, t: by_output(poisson(s, t)),
+        "binary_cross_entropy": lambda s, t: by_output(
+            F.binary_cross_entropy_with_logits(s, t, **none)
+        ),
+        "cross_entropy": cross_entropy,
+    }
+
+    def find(name: str) -> Callable[[Any, Any], Any]:
+        word, _, written = name.partition(":")
+        numbers = [float(piece) for piece in written.split(",") if piece]
+        return lambda score, target: known[word](score, target, *numbers)
+
+    return find

@@ -1,0 +1,134 @@
+"""Files that are whole or not there, whatever fails on the way."""
+
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from xpmlp.storage import atomic
+from xpmlp.storage.atomic import sync_directory, write_atomic
+
+OLD, NEW = b"the old file", b"the new one" * 1000
+
+
+@pytest.fixture
+def target(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(OLD)
+    return path
+
+
+def test_the_bytes_are_written(tmp_path):
+    for path in (tmp_path / "a", str(tmp_path / "b"), os.fsencode(tmp_path / "c").decode()):
+        write_atomic(path, NEW)
+        with open(path, "rb") as file:
+            assert file.read() == NEW
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+
+
+def test_an_old_file_is_replaced(target):
+    write_atomic(target, NEW)
+    assert target.read_bytes() == NEW
+    assert os.listdir(target.parent) == [target.name]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(monkeypatch, target, failing, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(atomic.os, failing, fail)
+    with pytest.raises(type(error)):
+        write_atomic(target, NEW)
+    monkeypatch.undo()
+    assert target.read_bytes() == OLD
+    assert os.listdir(target.parent) == [target.name]
+
+
+def test_data_that_cannot_be_written_leaves_the_old_file(target):
+    with pytest.raises(TypeError):
+        write_atomic(target, "text, not bytes")
+    assert target.read_bytes() == OLD
+    assert os.listdir(target.parent) == [target.name]
+
+
+def test_the_file_is_on_disk_before_it_gets_its_name(monkeypatch, target):
+    """fsync of the data, then the rename, then fsync of the folder."""
+    seen = []
+
+    def record(name):
+        original = getattr(os, name)
+
+        def recorded(*arguments, **keywords):
+            seen.append((name, target.read_bytes() == NEW))
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(atomic.os, name, recorded)
+
+    record("fsync")
+    record("replace")
+    write_atomic(target, NEW)
+    assert seen == [("fsync", False), ("replace", False), ("fsync", True)]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path):
+    sync_directory(tmp_path / "not there")
+
+
+@pytest.mark.parametrize("where", ["no/such/folder/model", "a file/model", "."])
+def test_a_path_that_cannot_be_written_is_named(tmp_path, where):
+    (tmp_path / "a file").write_bytes(OLD)
+    path = tmp_path / where
+    with pytest.raises(OSError, match=r".") as caught:
+        write_atomic(path, NEW)
+    assert str(path) in str(caught.value)
+    assert os.listdir(tmp_path) == ["a file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o007])
+def test_the_umask_is_respected(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_atomic(tmp_path / "model", NEW)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o666 & ~mask
+
+
+def test_threads_that_save_to_one_path_leave_one_whole_file(tmp_path):
+    contents = [bytes([65 + i]) * 200_000 for i in range(8)]
+
+    def write(content):
+        write_atomic(tmp_path / "model", content)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            list(pool.map(write, contents))
+    assert (tmp_path / "model").read_bytes() in contents
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+def test_a_full_disk_leaves_the_old_file(target):
+    program = """
+        import resource, signal, sys
+        from xpmlp.storage.atomic import write_atomic
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            write_atomic(sys.argv[1], b"x" * 100_000)
+        except OSError as error:
+            sys.exit(7)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(target)], check=False, timeout=60
+    )
+    assert done.returncode == 7
+    assert target.read_bytes() == OLD
+    assert os.listdir(target.parent) == [target.name]
