@@ -11,7 +11,7 @@ import xpmlp
 
 PUBLIC = {
     "Activation", "Batch", "DivergedError", "GPUUnavailableError", "Layer", "Loss",
-    "Model", "Report", "ShapeError", "Spec", "State", "backward", "epochs", "forward",
+    "Model", "Report", "ShapeError", "Spec", "State", "TableModel", "backward", "epochs", "forward",
     "gradcheck", "gradient", "ledger", "load", "new_state", "plot_history", "save", "train",
     "update",
 }  # fmt: skip

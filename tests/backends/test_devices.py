@@ -35,10 +35,8 @@ def no_gpu():
 
 
 @pytest.fixture
-def gpu():
-    problem = gpu_problem()
-    if problem is not None:
-        pytest.skip(problem)
+def gpu(place_named):
+    place_named("cupy")
 
 
 def test_cpu_is_numpy():

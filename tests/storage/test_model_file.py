@@ -271,13 +271,13 @@ def put_together(header, body, *, signed=True):
 
 def test_the_helpers_rebuild_a_file_that_loads(rows, path):
     model = small(rows)
-    same(refused(path, put_together(*taken_apart(encode(model)))), model)
+    same(refused(path, put_together(*taken_apart(encode(*model.parts())))), model)
 
 
 def test_random_damage_is_refused_or_harmless(rows, path, rng):
     model = small(rows, members=2)
-    data = encode(model)
-    other = encode(small(rows, seed=5))
+    data = encode(*model.parts())
+    other = encode(*small(rows, seed=5).parts())
 
     def mutated():
         kind = rng.integers(7)
@@ -306,7 +306,7 @@ def test_random_damage_is_refused_or_harmless(rows, path, rng):
 
 
 def test_every_flipped_byte_of_the_header_is_refused(rows, path):
-    data = encode(train("1-1", rows[:, :1], rows[:, 0], epochs=1))
+    data = encode(*train("1-1", rows[:, :1], rows[:, 0], epochs=1).parts())
     size = 8 + int.from_bytes(data[:8], "little")
     for at in range(0, size):
         for flip in (0x01, 0x20):
@@ -314,14 +314,14 @@ def test_every_flipped_byte_of_the_header_is_refused(rows, path):
 
 
 def test_every_truncation_is_refused(rows, path):
-    data = encode(train("1-1", rows[:, :1], rows[:, 0], epochs=1))
+    data = encode(*train("1-1", rows[:, :1], rows[:, 0], epochs=1).parts())
     for size in range(len(data)):
         assert refused(path, data[:size]) is None
 
 
 def test_random_edits_with_a_valid_digest_are_refused_or_a_model(rows, path, rng):
     """A file that anyone may have written: never any other exception."""
-    data = encode(train("3-4-2", rows, LABELS["strings"], loss="cross_entropy", epochs=1))
+    data = encode(*train("3-4-2", rows, LABELS["strings"], loss="cross_entropy", epochs=1).parts())
     odd = [None, -1, 0, 3, 2.5, "", "x", [], [1], {}, True, 10**30, "float32", [[3, 3, "relu", 0]]]
 
     def edit(value, depth):
@@ -362,7 +362,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_strange_configuration_with_a_valid_digest_is_refused(kind, rows, path):
-    header, body = taken_apart(encode(small(rows)))
+    header, body = taken_apart(encode(*small(rows).parts()))
     header["__metadata__"]["config"] = CONFIGS[kind]
     assert refused(path, put_together(header, body)) is None
 
@@ -399,7 +399,7 @@ def test_a_strange_configuration_with_a_valid_digest_is_refused(kind, rows, path
     ids=str,
 )
 def test_a_wrong_entry_with_a_valid_digest_is_refused(key, value, rows, path):
-    data = encode(train("3-4-2", rows, SIDE, loss="cross_entropy", epochs=1))
+    data = encode(*train("3-4-2", rows, SIDE, loss="cross_entropy", epochs=1).parts())
     header, body = taken_apart(data)
     config = json.loads(header["__metadata__"]["config"])
     assert key in config
@@ -412,7 +412,9 @@ def test_a_wrong_entry_with_a_valid_digest_is_refused(key, value, rows, path):
     "key", ["spec", "members", "dtype", "classes", "classes_dtype", "one_dimensional"]
 )
 def test_a_missing_entry_with_a_valid_digest_is_refused(key, rows, path):
-    header, body = taken_apart(encode(train("3-2", rows, SIDE, loss="cross_entropy", epochs=1)))
+    header, body = taken_apart(
+        encode(*train("3-2", rows, SIDE, loss="cross_entropy", epochs=1).parts())
+    )
     config = json.loads(header["__metadata__"]["config"])
     del config[key]
     header["__metadata__"]["config"] = json.dumps(config)
@@ -422,7 +424,7 @@ def test_a_missing_entry_with_a_valid_digest_is_refused(key, rows, path):
 @pytest.mark.parametrize("key", ["format", "format_version", "config", "sha256"])
 @pytest.mark.parametrize("value", [None, "", "2", 1, "missing"])
 def test_wrong_metadata_is_refused(key, value, rows, path):
-    header, body = taken_apart(encode(small(rows)))
+    header, body = taken_apart(encode(*small(rows).parts()))
     metadata = header["__metadata__"]
     if value == "missing":
         del metadata[key]
@@ -434,7 +436,7 @@ def test_wrong_metadata_is_refused(key, value, rows, path):
 
 
 def test_a_later_format_version_is_named(rows, path):
-    header, body = taken_apart(encode(small(rows)))
+    header, body = taken_apart(encode(*small(rows).parts()))
     header["__metadata__"]["format_version"] = "2"
     path.write_bytes(put_together(header, body))
     with pytest.raises(ValueError, match=r"format version '2'.*reads 1"):
@@ -442,7 +444,7 @@ def test_a_later_format_version_is_named(rows, path):
 
 
 def test_renamed_and_swapped_tensors_are_refused_where_shapes_differ(rows, path):
-    data = encode(small(rows))
+    data = encode(*small(rows).parts())
 
     def with_names(renamed):
         header, body = taken_apart(data)
@@ -458,7 +460,7 @@ def test_renamed_and_swapped_tensors_are_refused_where_shapes_differ(rows, path)
 
 
 def test_a_tensor_too_many_or_too_few_is_refused(rows, path):
-    header, body = taken_apart(encode(small(rows)))
+    header, body = taken_apart(encode(*small(rows).parts()))
     more = header | {
         "extra": {"dtype": "F64", "shape": [1], "data_offsets": [len(body), len(body) + 8]}
     }
@@ -472,7 +474,7 @@ def test_a_tensor_too_many_or_too_few_is_refused(rows, path):
 
 
 def test_tensors_of_another_dtype_are_refused(rows, path):
-    header, body = taken_apart(encode(small(rows)))
+    header, body = taken_apart(encode(*small(rows).parts()))
     for name in header:
         if name != "__metadata__":
             header[name]["dtype"] = "I64"
@@ -481,7 +483,7 @@ def test_tensors_of_another_dtype_are_refused(rows, path):
 
 def test_tensors_of_a_kind_numpy_lacks_are_refused(rows, path):
     model = small(rows, dtype="float32")
-    header, body = taken_apart(encode(model))
+    header, body = taken_apart(encode(*model.parts()))
     for name in header:
         if name != "__metadata__":
             header[name]["dtype"] = "BF16"
@@ -490,7 +492,7 @@ def test_tensors_of_a_kind_numpy_lacks_are_refused(rows, path):
 
 
 def test_a_key_that_stands_twice_is_refused(rows, path):
-    header, body = taken_apart(encode(small(rows)))
+    header, body = taken_apart(encode(*small(rows).parts()))
     text = json.dumps(header, separators=(",", ":"))
     for key in ("__metadata__", "layers.0.bias"):
         double = text[:-1] + f',"{key}":{json.dumps(header[key])}}}'
@@ -502,7 +504,7 @@ def test_a_key_that_stands_twice_is_refused(rows, path):
 
 @pytest.mark.parametrize("size", [0, 1, HEADER_LIMIT + 1, 2**40, 2**63, 2**64 - 1])
 def test_a_header_size_beyond_reason_is_refused_at_once(size, rows, path):
-    data = encode(small(rows))
+    data = encode(*small(rows).parts())
     assert refused(path, struct.pack("<Q", size) + data[8:]) is None
 
 

@@ -8,6 +8,10 @@ from importlib import import_module
 from xpmlp import __version__
 
 COMMANDS = {
+    "train": "learn a column of a table from the others",
+    "predict": "predictions of a model for every row of a table",
+    "score": "how good a model is on rows with a known target",
+    "inspect": "what a model file holds",
     "demo": "train on handwritten digits, draw the loss, save the model",
     "shapes": "every formula of a training step with its shapes",
     "doctor": "what this machine offers, and what mends it",

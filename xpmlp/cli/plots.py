@@ -22,6 +22,15 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
         raise ValueError("there is no history to draw: a model keeps it until it is saved")
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
+    draw_history(axis, history)
+    axis.set_title(title)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def draw_history(axis: Any, history: dict[str, list[Any]]) -> None:
+    """Training and held-out loss, and the learning rate on an axis of its own."""
     epochs = range(1, len(history["loss"]) + 1)
     losses = [plain(entry) for entry in history["loss"]]
     if min((value for entry in losses for value in entry), default=0) > 0:
@@ -32,7 +41,6 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
         axis.plot(epochs, held, color="tab:orange", label="held-out loss")
     axis.set_xlabel("epoch")
     axis.set_ylabel("loss")
-    axis.set_title(title)
     right = axis.twinx()
     right.plot(epochs, history["rate"], color="tab:gray", linestyle=":", label="learning rate")
     right.set_ylabel("learning rate")
@@ -42,12 +50,56 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
         lines, labels = part.get_legend_handles_labels()
         named |= dict(zip(labels, lines, strict=True))
     axis.legend(named.values(), named.keys(), loc="upper right")
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
 
 
 def plain(entry: Any) -> list[float]:
     """A loss of one or of each member, with gaps where it left what can be drawn."""
     values = entry.tolist() if hasattr(entry, "tolist") else [entry]
     return [value if abs(value) < LARGEST else nan for value in values]
+
+
+def plot_fit(fitted: Any, path: Any) -> Any:
+    """Losses and rate, and beside them predicted against true values or the confusion matrix.
+
+    fitted: a `table.fitting.Fitted`. path: where to write the picture.
+    """
+    needed("matplotlib", "table")
+    from matplotlib.figure import Figure
+
+    model = fitted.model
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_history(left, model.model.history)
+    if model.task == "regression":
+        draw_values(right, fitted.truth, fitted.predicted, model.target)
+    else:
+        draw_confusion(right, fitted.truth, fitted.predicted, model.classes_.tolist())
+    figure.savefig(path, dpi=150)
+    return figure
+
+
+def draw_values(axis: Any, truth: Any, predicted: Any, name: str) -> None:
+    """A point per held-out row, and the line on which a perfect prediction lies."""
+    axis.scatter(truth, predicted, s=4, alpha=0.3, color="tab:blue", linewidths=0)
+    low = min(truth.min(), predicted.min())
+    high = max(truth.max(), predicted.max())
+    axis.plot([low, high], [low, high], color="black", linewidth=1, linestyle="--")
+    axis.set_xlabel(f"true {name}")
+    axis.set_ylabel(f"predicted {name}")
+    axis.set_title("held-out rows")
+
+
+def draw_confusion(axis: Any, truth: Any, predicted: Any, classes: list[Any]) -> None:
+    """How many held-out rows of each class were taken for which."""
+    counts = needed("sklearn.metrics", "table").confusion_matrix(truth, predicted, labels=classes)
+    axis.imshow(counts, cmap="Blues")
+    words = [str(label) for label in classes]
+    axis.set_xticks(range(len(words)), words, rotation=45 if len(words) > 4 else 0)
+    axis.set_yticks(range(len(words)), words)
+    for i, row in enumerate(counts.tolist()):
+        for j, count in enumerate(row):
+            dark = count > counts.max() / 2
+            axis.text(j, i, f"{count:,}", ha="center", va="center", color="w" if dark else "k")
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    axis.set_title("held-out rows")

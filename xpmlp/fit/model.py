@@ -77,6 +77,10 @@ class Model:
             score = scores(self.place.xp, self.spec, self.params, x)
             return like_caller(X, link(self.place.xp, score), self.place)
 
+    def parts(self) -> tuple["Model", None, dict[str, Any]]:
+        """What a model file holds: the network, and no preprocessing."""
+        return self, None, {}
+
     def save(self, path: Any) -> None:
         """Write the model to one safetensors file (see `xpmlp.save`)."""
         import xpmlp

@@ -7,8 +7,9 @@ input; JSON configuration, format version and a SHA-256 in the metadata. See doc
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,12 +27,19 @@ FORMAT = "xpmlp-model"
 VERSION = 1
 BLANK = "0" * 64
 HEADER_LIMIT = 16 * 2**20  # bytes; a header is a few kilobytes
+TABLE = "table."  # how the names of the preprocessing's arrays begin
 DTYPES = ("float32", "float64")
 KEYS = {"spec", "members", "dtype", "classes", "classes_dtype", "one_dimensional"}
 LABEL_KINDS = "biufUTSmMO"  # NumPy's letters for booleans, numbers, texts, bytes, dates, big ints
 
 
-def save(model: Model, path: str | os.PathLike[str]) -> None:
+class Savable(Protocol):
+    """A model that says what its file holds: network, table's JSON, table's arrays."""
+
+    def parts(self) -> tuple[Model, Any, dict[str, np.ndarray]]: ...
+
+
+def save(model: Savable, path: str | os.PathLike[str]) -> None:
     """Write `model` to one file that loads wherever NumPy is.
 
     The file is written whole or not at all. Raises ValueError where the network holds a
@@ -44,14 +52,28 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     >>> bool((xpmlp.load(path).predict([[0.5]]) == model.predict([[0.5]])).all())
     True
     """
-    write_atomic(path, encode(model))
+    write_atomic(path, encode(*model.parts()))
 
 
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model:
-    """The model that `save` wrote, on the CPU or on the device named.
+    """The network that `save` wrote, on the CPU or on the device named.
 
     Raises ValueError with the path for anything but a whole, unchanged model file.
     """
+    return read(path, device).model
+
+
+class Contents(NamedTuple):
+    """All that a model file holds."""
+
+    model: Model
+    table: Any  # JSON of the preprocessing around the network; None where there is none
+    arrays: dict[str, np.ndarray]  # its arrays
+    trained: dict[str, Any]  # what training came to: epochs, last losses and scores
+
+
+def read(path: str | os.PathLike[str], device: str | None = None) -> Contents:
+    """All that a model file holds; ValueError with the path as for `load`."""
     data = Path(path).read_bytes()
     try:
         return decode(data, device)
@@ -59,7 +81,7 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model:
         raise ValueError(f"{os.fspath(path)} is not a whole model file: {error}") from None
 
 
-def configuration(model: Model) -> str:
+def configuration(model: Model, table: Any) -> str:
     """Everything but the arrays, as JSON; ValueError for labels that JSON cannot hold."""
     classes = model.classes_
     last = {name: entries[-1] for name, entries in model.history.items() if entries}
@@ -71,6 +93,7 @@ def configuration(model: Model) -> str:
             "classes": None if classes is None else listed(classes),
             "classes_dtype": None if classes is None else classes.dtype.str,
             "one_dimensional": model.labels.flat,
+            "table": table,
             "trained": {"epochs": len(model.history.get("loss", ()))}
             | {name: finite(np.asarray(value).tolist()) for name, value in last.items()},
         },
@@ -108,11 +131,11 @@ def finite(value: Any) -> Any:
     return value if not isinstance(value, float) or np.isfinite(value) else None
 
 
-def encode(model: Model) -> bytes:
-    """The bytes of a model file."""
+def encode(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of a model file; `table` and `arrays` are the preprocessing's, if any."""
     from safetensors.numpy import save as pack
 
-    tensors = {}
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     for i, (weights, bias) in enumerate(model.params):
         # safetensors writes a strided array wrongly (its issue 825): only C-contiguous ones
         tensors[f"layers.{i}.weights"] = np.ascontiguousarray(to_host(weights))
@@ -123,7 +146,7 @@ def encode(model: Model) -> bytes:
             "format": FORMAT,
             "format_version": str(VERSION),
             "library_version": __version__,
-            "config": configuration(model),
+            "config": configuration(model, table),
             "sha256": BLANK,
         },
     )
@@ -175,6 +198,8 @@ class Config(NamedTuple):
     lead: tuple[int, ...]
     dtype: str
     labels: Labels
+    table: Any
+    trained: dict[str, Any]
 
 
 def read_config(text: Any) -> Config:
@@ -194,7 +219,10 @@ def read_config(text: Any) -> Config:
         raise ValueError(f"one_dimensional must be true or false; it has {flat!r}")
     classes = read_classes(config["classes"], config["classes_dtype"], spec)
     lead = () if members is None else (members,)
-    return Config(spec, lead, config["dtype"], Labels(classes, flat))
+    trained = config.get("trained")
+    if not isinstance(trained, dict):
+        raise ValueError("it does not say what training came to")
+    return Config(spec, lead, config["dtype"], Labels(classes, flat), config.get("table"), trained)
 
 
 def read_classes(labels: Any, dtype: Any, spec: Spec) -> np.ndarray | None:
@@ -210,8 +238,8 @@ def read_classes(labels: Any, dtype: Any, spec: Spec) -> np.ndarray | None:
     return classes
 
 
-def decode(data: bytes, device: str | None) -> Model:
-    """The model in the bytes of a file; ValueError for anything else."""
+def decode(data: bytes, device: str | None) -> Contents:
+    """What the bytes of a file hold; ValueError for anything but what `encode` writes."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as unpack
 
@@ -225,6 +253,9 @@ def decode(data: bytes, device: str | None) -> Model:
     for i, layer in enumerate(config.spec.layers):
         wanted[f"layers.{i}.weights"] = (*config.lead, layer.n_in, layer.n_out)
         wanted[f"layers.{i}.bias"] = (*config.lead, layer.n_out)
+    arrays = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(TABLE)}
+    if arrays and config.table is None:
+        raise ValueError(f"it has {sorted(arrays)} but describes no table")
     found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     if found != {name: (shape, np.dtype(config.dtype)) for name, shape in wanted.items()}:
         raise ValueError(f"its tensors are {found}, not {wanted} in {config.dtype}")
@@ -233,4 +264,5 @@ def decode(data: bytes, device: str | None) -> Model:
         window.weights[...] = tensors[f"layers.{i}.weights"]
         window.bias[..., 0, :] = tensors[f"layers.{i}.bias"]
     place = CPU if device is None else place_for(device)
-    return Model(config.spec, to_place(place, flat), place, config.labels)
+    model = Model(config.spec, to_place(place, flat), place, config.labels)
+    return Contents(model, config.table, arrays, config.trained)

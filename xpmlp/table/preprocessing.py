@@ -1,6 +1,8 @@
 """Columns to numbers that train well. What is learnt from the data is arrays, and JSON."""
 
-from typing import NamedTuple, Self
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -34,3 +36,112 @@ class MinMax(NamedTuple):
     def inverse(self, scaled: np.ndarray) -> np.ndarray:
         """What `transform` was given."""
         return np.asarray(scaled * self.span + self.low)
+
+
+CATEGORIES = 64  # more values of a column than this are rare ones, encoded together
+NUMERIC = ("number", "date")
+
+
+class Encoded(NamedTuple):
+    """What a column was learnt to be: how its cells become numbers."""
+
+    name: str
+    kind: str  # "number", "date" or "category"
+    center: float  # median
+    scale: float  # 1 / (interquartile range), 0 for a constant column
+    gaps: bool  # whether training had missing cells: one more input says so
+    categories: tuple[str, ...]  # most frequent first; one input each
+    rest: bool  # whether rarer categories were left out: one more input stands for them
+
+    @property
+    def width(self) -> int:
+        """How many inputs the column becomes."""
+        inputs = 1 if self.kind in NUMERIC else len(self.categories) + self.rest
+        return inputs + self.gaps
+
+
+def learn(name: str, kind: str, values: Any) -> Encoded:
+    """What training's cells say of a column: numbers' place and spread, or categories."""
+    if kind in NUMERIC:
+        known = values[~np.isnan(values)]
+        gaps = len(known) < len(values)
+        center = float(np.median(known)) if len(known) else 0.0
+        return Encoded(name, kind, center, robust_scale(known), gaps, (), False)
+    present = [value for value in values if value is not None]
+    counts = Counter(present)
+    ordered = sorted(counts, key=lambda value: (-counts[value], value))
+    kept, gaps = tuple(ordered[:CATEGORIES]), len(present) < len(values)
+    return Encoded(name, kind, 0.0, 0.0, gaps, kept, len(ordered) > CATEGORIES)
+
+
+def robust_scale(values: np.ndarray) -> float:
+    """1 / interquartile range; where that is 0, 2 / range; 0 for a constant (RealMLP's)."""
+    if not len(values):
+        return 0.0
+    low, high = np.quantile(values, [0.25, 0.75])
+    spread = high - low if high > low else (values.max() - values.min()) / 2
+    return float(1 / spread) if spread > 0 and np.isfinite(1 / spread) else 0.0
+
+
+def smooth_clip(z: np.ndarray) -> np.ndarray:
+    """z / sqrt(1 + (z / 3)^2): near z in the middle, never beyond 3 (RealMLP's)."""
+    return np.asarray(z / np.sqrt(1 + (z / 3) ** 2))
+
+
+def encode(column: Encoded, values: Any) -> tuple[np.ndarray, int]:
+    """A column's inputs (N, width) in float32, and how many cells had an unknown category."""
+    if column.kind in NUMERIC:
+        gap = np.isnan(values)
+        z = smooth_clip(np.where(gap, 0.0, (values - column.center) * column.scale))
+        parts = [z[:, None]] + ([gap[:, None]] if column.gaps else [])
+        return np.concatenate(parts, axis=1).astype(np.float32), 0
+    place = {value: i for i, value in enumerate(column.categories)}
+    kept, nowhere = len(place), column.width  # one column beyond takes what has no input
+    rest = kept if column.rest else nowhere
+    gap = kept + column.rest if column.gaps else nowhere
+    index = [gap if value is None else place.get(value, rest) for value in values]
+    unknown = sum(value is not None and value not in place for value in values)
+    hot = np.zeros((len(index), column.width + 1), dtype=np.float32)
+    hot[np.arange(len(index)), index] = 1
+    return hot[:, : column.width], 0 if column.rest else unknown
+
+
+def to_arrays(columns: Sequence[Encoded]) -> dict[str, np.ndarray]:
+    """The numbers that were learnt, as arrays for a model file."""
+    return {
+        "table.center": np.array([column.center for column in columns]),
+        "table.scale": np.array([column.scale for column in columns]),
+    }
+
+
+def to_config(columns: Sequence[Encoded]) -> list[dict[str, Any]]:
+    """All else that was learnt, as JSON for a model file."""
+    return [
+        {
+            "name": column.name,
+            "kind": column.kind,
+            "gaps": column.gaps,
+            "categories": list(column.categories),
+            "rest": column.rest,
+        }
+        for column in columns
+    ]
+
+
+def from_saved(config: Any, arrays: Mapping[str, np.ndarray]) -> tuple[Encoded, ...]:
+    """What `to_config` and `to_arrays` gave; ValueError for anything else."""
+    center, scale = (arrays.get(name, np.zeros(0)) for name in ("table.center", "table.scale"))
+    if not isinstance(config, list) or not (center.shape == scale.shape == (len(config),)):
+        raise ValueError("its columns and their numbers do not go together")
+    if not (np.isfinite(center).all() and np.isfinite(scale).all()):
+        raise ValueError("a column's center or scale is no finite number")
+    found = []
+    for entry, c, s in zip(config, center.tolist(), scale.tolist(), strict=True):
+        column = Encoded(center=c, scale=s, **{**entry, "categories": tuple(entry["categories"])})
+        texts = [column.name, column.kind, *column.categories]
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(flag, bool) for flag in (column.gaps, column.rest)
+        ):
+            raise ValueError("a column is described by values of the wrong type")
+        found.append(column)
+    return tuple(found)

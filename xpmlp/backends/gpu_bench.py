@@ -1,0 +1,218 @@
+"""What a check of a GPU is, how checks are run, and what they need: capture, clocks, distances."""
+
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from statistics import median
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpmlp.backends.cuda import first_line
+from xpmlp.backends.extras import needed
+from xpmlp.backends.namespace import Place, running
+
+OK, NOTE, FIGURE, FAULT = "ok", "note", "figure", "fault"  # a figure has nothing to be held to
+
+
+class Setting(NamedTuple):
+    """Where the checks run and how much they do."""
+
+    place: Place
+    seed: int
+    quick: bool
+
+
+class Result(NamedTuple):
+    """What a check came to."""
+
+    figure: str
+    allowed: str = ""
+    verdict: str = OK
+    detail: str = ""  # what is at fault or worth a note
+    figures: Mapping[str, Any] = MappingProxyType({})
+
+
+class Check(NamedTuple):
+    """An entry of the checklist."""
+
+    number: int  # in the checklist that a person reads; several may share one
+    name: str
+    run: Callable[[Setting], Result]
+
+
+class Row(NamedTuple):
+    """A check that was run."""
+
+    number: int
+    name: str
+    figure: str
+    allowed: str
+    verdict: str
+    detail: str
+    seconds: float
+    figures: Mapping[str, Any]
+
+
+def perform(checks: Iterable[Check], setting: Setting) -> Iterator[Row]:
+    """Every check in turn; one that raises is a fault, and the rest go on."""
+    for check in checks:
+        started = time.perf_counter()
+        try:
+            found = check.run(setting)
+        except Exception as error:  # whatever it is, the table has a row for it
+            found = Result("", verdict=FAULT, detail=f"{type(error).__name__}: {first_line(error)}")
+        settle(setting.place)
+        yield Row(check.number, check.name, *found[:4], time.perf_counter() - started, found[4])
+
+
+def settle(place: Place) -> None:
+    """Let go of what a check left, a failed capture's traceback included."""
+    gc.collect()
+    with suppress(Exception):  # a device that is broken says so in the next check
+        place.device.synchronize()
+
+
+def held_to(largest: float, allowed: float, detail: str = "", **figures: Any) -> Result:
+    """A difference against its bound; NaN never passes."""
+    passed = largest <= allowed
+    figures["largest"] = largest
+    return Result(
+        f"{largest:.1e}", f"{allowed:.0e}", OK if passed else FAULT, "" if passed else detail,
+        figures,
+    )  # fmt: skip
+
+
+def distance(found: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """How far `found` is from a @ b in float64, relative to the size of such a product.
+
+    That is |a| @ |b| over the root of the terms: a @ b itself may cancel to nothing.
+    """
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    reference, size = np.matmul(a, b), np.matmul(abs(a), abs(b)) / max(1, a.shape[-1]) ** 0.5
+    if found.shape != reference.shape:
+        return float("inf")
+    return float(np.linalg.norm(found - reference) / np.linalg.norm(size))
+
+
+def worst(found: dict[str, float], allowed: float) -> str:
+    """The entries that are over the bound, for a person."""
+    over = [f"{name} {value:.1e}" for name, value in found.items() if not value <= allowed]
+    return ", ".join(over)
+
+
+class Captured(NamedTuple):
+    """A graph with all that it needs to stay alive."""
+
+    graph: Any
+    value: Any  # what the step returned: the same arrays at every replay
+    pool: Any  # the memory it works in: nothing else may be made there while the graph lives
+
+    def launch(self) -> None:
+        self.graph.launch()
+
+
+class Lane:
+    """A stream of its own, on which steps are captured as CUDA graphs."""
+
+    def __init__(self, place: Place) -> None:
+        import cupy
+
+        self.place = place
+        with running(place):
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Inside it work goes to the stream."""
+        with running(self.place):
+            self.place.device.synchronize()  # the stream waits for no other by itself
+            with self.stream:
+                yield
+                self.stream.synchronize()
+
+    def capture(self, step: Callable[[], Any], warm: Callable[[], Any] | None = None) -> Captured:
+        """A graph of `step`, inside `open`; an error in it ends the capture and goes on.
+
+        warm: what is run before, so that all is compiled and chosen; None is the step itself.
+        """
+        import cupy
+
+        pool = cupy.cuda.MemoryPool()
+        gc.collect()
+        gc.disable()  # a finalizer may call what no capture allows
+        try:
+            with cupy.cuda.using_allocator(pool.malloc):
+                (warm or step)()
+                self.stream.begin_capture()
+                try:
+                    value = step()
+                except BaseException:
+                    with suppress(Exception):  # it may be invalid already
+                        self.stream.end_capture()
+                    raise
+                return Captured(self.stream.end_capture(), value, pool)
+        finally:
+            gc.enable()
+
+
+def nodes(graph: Any) -> Counter[str]:
+    """How many nodes of each kind a graph has: kernel, memset, memcpy, ..."""
+    driver = needed("cuda.bindings.driver", "gpu13")
+    error, _, count = driver.cuGraphGetNodes(graph.graph)
+    if int(error):
+        raise RuntimeError(f"cuGraphGetNodes: {error!r}")
+    _, found, _ = driver.cuGraphGetNodes(graph.graph, count)
+    kinds = [driver.cuGraphNodeGetType(node)[1].name for node in found[:count]]
+    return Counter(kind.removeprefix("CU_GRAPH_NODE_TYPE_").lower() for kind in kinds)
+
+
+def host_us(call: Callable[[], Any], calls: int = 100, rounds: int = 15) -> float:
+    """Microseconds of the host per call: the median of rounds short enough for the queue."""
+    import cupy
+
+    stream, found = cupy.cuda.get_current_stream(), []
+    for _ in range(rounds + 1):
+        stream.synchronize()
+        started = time.perf_counter()
+        for _ in range(calls):
+            call()
+        found.append((time.perf_counter() - started) / calls * 1e6)
+    stream.synchronize()
+    return float(median(found[1:]))
+
+
+def device_us(call: Callable[[], Any], calls: int = 20, rounds: int = 9) -> float:
+    """Microseconds per call between two events of the current stream, median of rounds."""
+    import cupy
+
+    found = []
+    for _ in range(rounds + 1):
+        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+        begin.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        found.append(cupy.cuda.get_elapsed_time(begin, end) / calls * 1e3)
+    return float(median(found[1:]))
+
+
+def disturb(others: list[Lane], rng: np.random.Generator) -> None:
+    """Fill and free memory of the default pool, on the null stream and on others."""
+    import cupy
+
+    def junk() -> None:
+        sizes = rng.integers(1, 1 << 18, 40)
+        blocks = [cupy.full(int(size), float("nan"), dtype="float32") for size in sizes]
+        square = cupy.full((256, 256), float("nan"), dtype="float32")
+        blocks.append(cupy.matmul(square, square))
+
+    junk()
+    for lane in others:
+        with lane.stream:
+            junk()
+    cupy.get_default_memory_pool().free_all_blocks()

@@ -1,0 +1,42 @@
+"""`xpmlp predict MODEL TABLE`: predictions for every row, as a CSV."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from xpmlp.backends.extras import needed
+from xpmlp.cli.train import writable
+from xpmlp.cli.using import load_table_model, note_oddities
+from xpmlp.storage.atomic import write_atomic
+from xpmlp.table.model import CLASSIFICATION
+from xpmlp.table.reading import read_table
+
+EXAMPLE = "xpmlp predict houses.safetensors new.csv --out predictions.csv"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a file that xpmlp train wrote")
+    parser.add_argument("table", help=".csv, .csv.gz, .tsv or .parquet")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="CSV (standard output)")
+    parser.add_argument("--proba", action="store_true", help="a probability for every class")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.out is not None:
+        writable(options.out)
+    model = load_table_model(options.model)
+    if options.proba and model.task != CLASSIFICATION:
+        raise ValueError("--proba is for classes; this model predicts a number")
+    frame = read_table(options.table, fewest=1)
+    note_oddities(model, frame)
+    columns = {model.target: model.predict(frame)}
+    if options.proba:
+        proba = model.predict_proba(frame)
+        columns |= {f"p({label})": proba[:, i] for i, label in enumerate(model.classes_)}
+    text = needed("polars", "table").DataFrame(columns).write_csv()
+    if options.out is None:
+        sys.stdout.write(text)
+    else:
+        write_atomic(options.out, text.encode())
+        print(f"wrote {len(frame):,} predictions to {options.out}", file=sys.stderr)
+    return 0

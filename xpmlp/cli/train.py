@@ -1,0 +1,180 @@
+"""`xpmlp train TABLE --target COLUMN`: a table in, a trained model file out."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from xpmlp.backends.devices import default_word, place_for
+from xpmlp.backends.extras import needed
+from xpmlp.core.activations import activation
+from xpmlp.core.losses import loss
+from xpmlp.core.spec import whole
+from xpmlp.fit.callbacks import ProgressBar
+from xpmlp.fit.settings import settings
+from xpmlp.table.fitting import DEFAULTS, Fitted, Plan, fit_table
+from xpmlp.table.model import TableModel, capped
+from xpmlp.table.reading import read_table
+from xpmlp.table.scoring import rounded, score_table
+
+EXAMPLE = "xpmlp train houses.csv --target price --save houses.safetensors"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_table(parser)
+    add_network(parser)
+    add_training(parser)
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the model here")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw losses and predictions")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no notes")
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", help=".csv, .csv.gz, .tsv or .parquet")
+    parser.add_argument("--target", required=True, metavar="COLUMN", help="what to predict")
+    parser.add_argument("--task", choices=("regression", "classification"), help="(guessed)")
+    parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave out")
+    parser.add_argument("--drop-missing-target", action="store_true", help="drop such rows")
+    held = parser.add_mutually_exclusive_group()
+    held.add_argument("--test-size", type=float, default=0.2, help="share held out (0.2)")
+    held.add_argument("--test", metavar="TABLE2", help="hold out this table instead")
+    held.add_argument("--group", metavar="COLUMN", help="hold out whole groups")
+    held.add_argument("--time", metavar="COLUMN", help="hold out the latest rows")
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hidden", default="128,64", help="sizes of hidden layers (128,64)")
+    parser.add_argument("--activation", default="silu", help="of the hidden layers (silu)")
+    parser.add_argument("--dropout", type=float, default=0.0, help="of the hidden layers (0)")
+    parser.add_argument("--loss", help="(squared_error, or cross_entropy for classes)")
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    d = DEFAULTS
+    parser.add_argument("--optimizer", default=d["optimizer"], help=f"({d['optimizer']})")
+    parser.add_argument("--rate", type=float, default=d["rate"], help=f"({d['rate']})")
+    parser.add_argument("--schedule", default=d["schedule"], help=f"({d['schedule']})")
+    parser.add_argument("--epochs", type=int, default=d["epochs"], help=f"({d['epochs']})")
+    parser.add_argument("--batch", type=int, default=d["batch"], help=f"({d['batch']})")
+    parser.add_argument("--decay", type=float, help="decoupled weight decay (0.01)")
+    parser.add_argument("--device", default=default_word(), help="auto, cpu, gpu, gpu:N (auto)")
+    parser.add_argument("--precision", default="full", help="full, or tf32 on a GPU (full)")
+    parser.add_argument("--dtype", default="float32", help="float32, float64 (float32)")
+    parser.add_argument("--seed", type=int, default=0, help="(0)")
+    parser.add_argument("--threads", type=int, help="threads of a product (all processors)")
+
+
+def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
+    """Plan, network and settings; ValueError naming what is out of range, before any work."""
+    plan = Plan(
+        target=options.target,
+        task=options.task,
+        drop=options.drop,
+        test_size=options.test_size,
+        group=options.group,
+        time=options.time,
+        drop_missing_target="drop" if options.drop_missing_target else "refuse",
+        seed=options.seed,
+    )
+    if not 0 <= options.dropout < 1:
+        raise ValueError(f"--dropout must be in [0, 1); got {options.dropout}")
+    hidden = [whole(size.strip(), "--hidden's sizes") for size in options.hidden.split(",")]
+    activation(options.activation)
+    if options.loss is not None:
+        loss(options.loss)
+    network = {"hidden": hidden, "activation": options.activation, "dropout": options.dropout}
+    names = ("optimizer", "rate", "schedule", "epochs", "batch", "dtype", "seed")
+    chosen = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
+    settings(chosen)
+    for path in filter(None, (options.save, options.plot)):
+        writable(path)
+    place_for(options.device, options.precision)
+    chosen |= {"device": options.device, "precision": options.precision}
+    return plan, network | {"loss": options.loss}, chosen
+
+
+def writable(path: Path) -> None:
+    """ValueError where a file cannot be written at `path`, found before training."""
+    folder = path.parent
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory: give a file")
+    if not folder.is_dir():
+        raise ValueError(f"{path} cannot be written: there is no folder {folder}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ValueError(f"{path} cannot be written: no permission")
+
+
+def limited(threads: int | None) -> AbstractContextManager[Any]:
+    """Products on at most that many threads."""
+    if threads is None:
+        return nullcontext()
+    limits: AbstractContextManager[Any] = needed("threadpoolctl", "table").threadpool_limits(
+        whole(threads, "--threads")
+    )
+    return limits
+
+
+def run(options: argparse.Namespace) -> int:
+    plan, network, chosen = checked(options)
+
+    def say(line: str) -> None:
+        if not options.quiet:
+            print(line, file=sys.stderr if options.json else sys.stdout)
+
+    frame = read_table(options.table)
+    test = None if options.test is None else read_table(options.test)
+    place = place_for(options.device, options.precision)
+
+    def started(model: TableModel, rows: dict[str, int]) -> None:
+        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in rows.items())
+        say(f"{model.task} of {model.target!r} on device {place.name}; rows: {counts}")
+        for name in capped(model.columns):
+            say(f"column {name!r} has many values: the rarer ones share one input")
+
+    begun = time.perf_counter()
+    with limited(options.threads):
+        bars = [] if options.quiet else [ProgressBar()]
+        fitted = fit_table(
+            frame,
+            plan,
+            network=network,
+            settings=chosen,
+            test=test,
+            callbacks=bars,
+            started=started,
+        )
+    seconds = time.perf_counter() - begun
+    epochs = len(fitted.model.model.history["loss"])
+    say(f"{epochs} epochs in {seconds:.1f} s\n{score_table(fitted.metrics, fitted.baseline)}")
+    write(options, fitted, say)
+    if options.json:
+        result = {
+            "device": place.name,
+            "task": fitted.model.task,
+            "rows": fitted.rows,
+            "metrics": rounded(fitted.metrics),
+            "baseline": rounded(fitted.baseline),
+            "epochs": epochs,
+            "seconds": round(seconds, 3),
+            "model": None if options.save is None else str(options.save),
+            "seed": options.seed,
+        }
+        print(json.dumps(result))
+    return 0
+
+
+def write(options: argparse.Namespace, fitted: Fitted, say: Any) -> None:
+    """The files that were asked for."""
+    if options.save is not None:
+        fitted.model.save(options.save)
+        say(f"wrote {options.save}")
+    if options.plot is not None:
+        from xpmlp.cli.plots import plot_fit
+
+        plot_fit(fitted, options.plot)
+        say(f"wrote {options.plot}")

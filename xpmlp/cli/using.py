@@ -1,0 +1,26 @@
+"""What the commands that use a model file share."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from xpmlp.table.model import TableModel, load
+
+
+def load_table_model(path: str) -> TableModel:
+    """The model of a table in that file; ValueError for a network on arrays."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such model file")
+    model = load(path)
+    if not isinstance(model, TableModel):
+        raise ValueError(f"{path} holds a network on arrays, not on a table: use xpmlp.load")
+    return model
+
+
+def note_oddities(model: TableModel, frame: Any) -> None:
+    """Say on standard error what a table has that training did not."""
+    found = model.inputs(frame)
+    if found.ignored:
+        print(f"ignored columns: {', '.join(found.ignored)}", file=sys.stderr)
+    for name, count in found.unknown.items():
+        print(f"column {name!r}: {count:,} cells of an unknown category", file=sys.stderr)

@@ -1,0 +1,205 @@
+"""A table in, a trained TableModel out: split, columns, network, training, scores."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xpmlp.core.spec import Spec
+from xpmlp.fit.run import train
+from xpmlp.table.model import (
+    CLASSIFICATION,
+    REGRESSION,
+    TableModel,
+    guess_task,
+    learn_columns,
+)
+from xpmlp.table.reading import TableError, column, features, find, missing, narwhal
+from xpmlp.table.scoring import class_scores, number_scores
+from xpmlp.table.splits import Split, at_random, by_group, by_time
+
+VALIDATION = 0.15  # of the training rows: early stopping watches them
+PATIENCE = 16
+DEFAULTS: dict[str, Any] = {
+    "optimizer": "adamw",
+    "rate": 2e-3,
+    "schedule": "cosine",
+    "epochs": 60,
+    "batch": 128,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is learnt from which rows; every field is checked before any work."""
+
+    target: str
+    task: str | None = None  # "regression" or "classification"; None is guessed
+    drop: Sequence[str] = ()
+    test_size: float = 0.2
+    group: str | None = None
+    time: str | None = None
+    drop_missing_target: str = "refuse"  # or "drop"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.task not in (None, REGRESSION, CLASSIFICATION):
+            raise ValueError(f"task must be regression or classification; got {self.task!r}")
+        if not 0 < self.test_size < 1:
+            raise ValueError(f"test_size must be in (0, 1); got {self.test_size}")
+        if self.group is not None and self.time is not None:
+            raise ValueError("give --group or --time, not both")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model and how good it is on rows that it has not seen."""
+
+    model: TableModel
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    truth: np.ndarray = field(repr=False)  # (M,) of the held-out rows
+    predicted: np.ndarray = field(repr=False)  # (M,) labels or numbers
+    rows: dict[str, int] = field(default_factory=dict)  # learnt from, stopped by, held out
+
+
+def read_target(frame: Any, plan: Plan) -> tuple[np.ndarray, str]:
+    """The target (N,) as labels or float64, and the task; TableError where it is unfit."""
+    kind, values, type_name = column(frame, plan.target)
+    if kind != "category":
+        values = np.asarray(values)
+    gaps = [missing(value) for value in values]
+    if any(gaps):
+        raise TableError(
+            f"target {plan.target!r} has {sum(gaps)} missing cells, the first in row "
+            f"{gaps.index(True) + 1}; --drop-missing-target leaves those rows out"
+        )
+    task = plan.task or guess_task(values, kind, type_name)
+    if task == REGRESSION:
+        if kind == "category":
+            raise TableError(f"target {plan.target!r} holds texts: it cannot be a regression's")
+        y = np.asarray(values, dtype=np.float64)
+    else:
+        y = np.asarray(find(frame, plan.target).to_list())
+    if len(np.unique(y)) < 2:
+        raise TableError(f"target {plan.target!r} is constant ({y[0]}): nothing can be learnt")
+    return y, task
+
+
+def without_gaps(frame: Any, plan: Plan) -> Any:
+    """The frame without the rows whose target is missing, where that is asked for."""
+    find(frame, plan.target)
+    if plan.drop_missing_target != "drop":
+        return frame
+    keep = [not missing(value) for value in column(frame, plan.target).values]
+    return narwhal(frame).filter(keep).to_native()
+
+
+def split_rows(frame: Any, plan: Plan, labels: Any) -> Split:
+    """The held-out rows: by group, by time, or at random."""
+    count = len(narwhal(frame))
+    if plan.group is not None:
+        return by_group(find(frame, plan.group).to_list(), plan.test_size, plan.seed)
+    if plan.time is not None:
+        moments = column(frame, plan.time)
+        if moments.kind == "category":
+            raise TableError(f"column {plan.time!r} is no time and no number")
+        return by_time(np.asarray(moments.values), plan.test_size)
+    return at_random(labels, plan.test_size, plan.seed, 0, count)
+
+
+def take(frame: Any, rows: np.ndarray) -> Any:
+    return narwhal(frame)[rows.tolist(), :].to_native()
+
+
+def fit_table(
+    frame: Any,
+    plan: Plan,
+    *,
+    network: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    test: Any = None,
+    callbacks: Sequence[Callable[[Any], Any]] = (),
+    started: Callable[[TableModel, dict[str, int]], None] = lambda model, rows: None,
+) -> Fitted:
+    """Learn `plan.target` from the other columns of `frame`.
+
+    network: hidden (sizes), activation, dropout, loss (None is the task's). settings: of
+    `xpmlp.train`, over DEFAULTS. test: a frame to hold out instead of a share of the rows.
+    started: called before training with an untrained stand-in of the model and the row counts.
+    """
+    frame = without_gaps(frame, plan)
+    y, task = read_target(frame, plan)
+    labels = y if task == CLASSIFICATION else None
+    names = features(frame, [plan.target, *plan.drop, *filter(None, [plan.group])])
+    if test is None:
+        learn, held = split_rows(frame, plan, labels)
+        test = take(frame, held)
+    else:
+        test, learn = without_gaps(test, plan), np.arange(len(y))
+    truth, _ = read_target(test, Plan(plan.target, task)) if len(narwhal(test)) > 1 else (y, task)
+    inner = at_random(None if labels is None else y[learn], VALIDATION, plan.seed, 1, len(learn))
+    fitted, watched = learn[inner.learn], learn[inner.held]
+    source = take(frame, fitted)
+    columns = learn_columns(source, names)
+    center, scale = unit(y[fitted]) if task == REGRESSION else (0.0, 1.0)
+    rows = {"training": len(fitted), "validation": len(watched), "held_out": len(truth)}
+    spec = network_for(columns, y, task, network)
+    blank = TableModel(None, columns, plan.target, task, center, scale)  # type: ignore[arg-type]
+    started(blank, rows)
+    wanted = (y - center) / scale if task == REGRESSION else y
+    model = train(
+        spec,
+        blank.inputs(source).x,
+        wanted[fitted],
+        X_val=blank.inputs(take(frame, watched)).x,
+        y_val=wanted[watched],
+        callbacks=callbacks,
+        **{"patience": PATIENCE, "seed": plan.seed} | DEFAULTS | dict(settings),
+    )
+    done = TableModel(model, columns, plan.target, task, center, scale)
+    return scored(done, test, truth, y[fitted], rows)
+
+
+def unit(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation, the unit that a regression is learnt in."""
+    return float(values.mean()), float(values.std()) or 1.0
+
+
+def network_for(columns: Any, y: np.ndarray, task: str, network: Mapping[str, Any]) -> Spec:
+    """Inputs as wide as the columns, the hidden layers asked for, one output or one per class."""
+    outputs = 1 if task == REGRESSION else len(np.unique(y))
+    loss = network.get("loss") or ("squared_error" if task == REGRESSION else "cross_entropy")
+    sizes = [sum(known.width for known in columns), *network["hidden"], outputs]
+    return Spec.parse(
+        sizes, activation=network["activation"], dropout=network["dropout"], loss=loss
+    )
+
+
+def scored(
+    model: TableModel, test: Any, truth: np.ndarray, learnt: np.ndarray, rows: dict[str, int]
+) -> Fitted:
+    """The model with its held-out scores, and what always answering the same would get."""
+    metrics, predicted = evaluate(model, test, truth)
+    if model.task == REGRESSION:
+        baseline = number_scores(truth, np.full(len(truth), learnt.mean()))
+    else:
+        shares = np.array([(learnt == label).mean() for label in model.classes_])
+        baseline = class_scores(truth, model.classes_, np.tile(shares, (len(truth), 1)))
+    trained = {"metrics": metrics, "baseline": baseline, "rows": rows}
+    kept = TableModel(
+        model.model, model.columns, model.target, model.task, model.center, model.scale, trained
+    )
+    return Fitted(kept, metrics, baseline, truth, predicted, rows)
+
+
+def evaluate(model: TableModel, frame: Any, truth: np.ndarray) -> tuple[dict[str, float], Any]:
+    """Scores of the model on rows with a known target, and its predictions."""
+    x = model.inputs(frame).x
+    if model.task == REGRESSION:
+        predicted = model.from_network(model.model.predict(x))
+        return number_scores(truth, predicted), predicted
+    proba = model.model.predict_proba(x).astype(np.float64)
+    proba = proba / proba.sum(axis=1, keepdims=True)  # float32 sums to 1 within 1e-7 only
+    return class_scores(truth, model.classes_, proba), model.classes_[proba.argmax(axis=1)]

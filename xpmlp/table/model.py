@@ -1,0 +1,145 @@
+"""A network with the table around it: raw columns in, labels or numbers in their units out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpmlp.core.spec import Spec
+from xpmlp.fit.model import Model
+from xpmlp.storage.model_file import read, save
+from xpmlp.table.preprocessing import Encoded, encode, from_saved, learn, to_arrays, to_config
+from xpmlp.table.reading import column, names_of
+
+REGRESSION, CLASSIFICATION = "regression", "classification"
+FEW = 20  # whole numbers with at most as many values look like classes
+
+
+class Inputs(NamedTuple):
+    """A table as the network takes it, and what was odd about it."""
+
+    x: np.ndarray  # (N, n_in) float32
+    unknown: dict[str, int]  # cells with a category that training did not have, by column
+    ignored: list[str]  # columns that training did not have
+
+
+@dataclass(frozen=True)
+class TableModel:
+    """A trained network with its columns and target; made by `fit_table` or `xpmlp.load`."""
+
+    model: Model
+    columns: tuple[Encoded, ...] = field(repr=False)
+    target: str
+    task: str  # "regression" or "classification"
+    center: float = 0.0  # of a regression's target: its mean ...
+    scale: float = 1.0  # ... and standard deviation
+    trained: Mapping[str, Any] = field(repr=False, default_factory=dict)  # scores at training
+
+    @property
+    def classes_(self) -> Any:
+        """The sorted labels (C,), None for a regression."""
+        return self.model.classes_
+
+    @property
+    def spec(self) -> Spec:
+        return self.model.spec
+
+    def inputs(self, frame: Any) -> Inputs:
+        """The frame's columns, found by name, as the network takes them.
+
+        TableError naming a column that is missing or of another kind.
+        """
+        parts, unknown = [], {}
+        for known in self.columns:
+            part, strange = encode(known, column(frame, known.name, known.kind).values)
+            parts.append(part)
+            if strange:
+                unknown[known.name] = strange
+        mine = {known.name for known in self.columns} | {self.target}
+        ignored = [name for name in names_of(frame) if name not in mine]
+        return Inputs(np.concatenate(parts, axis=1), unknown, ignored)
+
+    def predict(self, frame: Any) -> np.ndarray:
+        """Labels (N,), or numbers (N,) in the target's unit."""
+        return self.from_network(self.model.predict(self.inputs(frame).x))
+
+    def predict_proba(self, frame: Any) -> np.ndarray:
+        """Probabilities (N, C) in the order of `classes_`."""
+        found: np.ndarray = self.model.predict_proba(self.inputs(frame).x)
+        return found
+
+    def from_network(self, predicted: np.ndarray) -> np.ndarray:
+        """The network's predictions in the target's unit."""
+        if self.task == CLASSIFICATION:
+            return predicted
+        return np.asarray(predicted.astype(np.float64) * self.scale + self.center)
+
+    def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
+        """What a model file holds: the network, and the table around it."""
+        table = {
+            "target": self.target,
+            "task": self.task,
+            "columns": to_config(self.columns),
+            "trained": dict(self.trained),
+        }
+        arrays = to_arrays(self.columns) | {"table.target": np.array([self.center, self.scale])}
+        return self.model, table, arrays
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write network and columns to one file (see `xpmlp.save`)."""
+        save(self, path)
+
+
+def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model | TableModel:
+    """The model that `save` wrote, on the CPU or on the device named.
+
+    A Model for a network on arrays, a TableModel for one on tables. Needs NumPy alone. Raises
+    ValueError with the path for anything but a whole, unchanged model file.
+    """
+    found = read(path, device)
+    if found.table is None:
+        return found.model
+    try:
+        return from_parts(found.model, found.table, found.arrays)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{os.fspath(path)} is not a whole model file: {error}") from None
+
+
+def from_parts(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> TableModel:
+    """The table model of these parts; ValueError where they do not go together."""
+    columns = from_saved(table["columns"], arrays)
+    target = arrays["table.target"]
+    if sum(known.width for known in columns) != model.spec.n_in:
+        raise ValueError("its columns do not fit its network")
+    if target.shape != (2,) or not np.isfinite(target).all():
+        raise ValueError("its target's center and scale are no two numbers")
+    if table["task"] not in (REGRESSION, CLASSIFICATION) or not isinstance(table["target"], str):
+        raise ValueError("it does not say what is predicted")
+    center, scale = target.tolist()
+    return TableModel(
+        model, columns, table["target"], table["task"], center, scale, dict(table["trained"])
+    )
+
+
+def guess_task(values: Sequence[Any], kind: str, type_name: str) -> str:
+    """Texts and booleans, and few whole numbers, are classes; all else is a number."""
+    if kind == "category" or type_name == "Boolean":
+        return CLASSIFICATION
+    whole = type_name.startswith(("Int", "UInt"))
+    return CLASSIFICATION if whole and len(set(values)) <= FEW else REGRESSION
+
+
+def learn_columns(frame: Any, names: Sequence[str]) -> tuple[Encoded, ...]:
+    """What the rows of `frame` say of its columns."""
+    found = []
+    for name in names:
+        kind, values, _ = column(frame, name)
+        found.append(learn(name, kind, values))
+    return tuple(found)
+
+
+def capped(columns: Sequence[Encoded]) -> list[str]:
+    """The columns whose rarer categories share one input."""
+    return [known.name for known in columns if known.rest]

@@ -1,0 +1,166 @@
+"""Files and frames to plain columns: Polars reads files, narwhals takes any frame.
+
+A column is (kind, values, missing): numbers as float64, texts as a list of strings. What a
+column is for (its kind) is seen in training and asked for again in prediction.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xpmlp.backends.extras import needed
+from xpmlp.core.names import nearest
+from xpmlp.core.types import Array
+
+ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
+NUMERIC, DATE, TEXT = "number", "date", "category"
+
+
+class Column(NamedTuple):
+    """One column of a table."""
+
+    kind: str  # "number" (booleans too), "date" (seconds since 1970) or "category"
+    values: Any  # (N,) float64 with NaN where missing; a list of str or None for a category
+    type: str  # what the frame called it, such as "Int64", for messages
+
+
+class TableError(ValueError):
+    """A table that cannot be used: names the file or column, and what is wrong."""
+
+
+def read_table(path: str | os.PathLike[str], *, fewest: int = 2) -> Any:
+    """The table in a file as a Polars frame; TableError naming the path otherwise.
+
+    fewest: the rows that it must have: two to learn or to compare, one to predict.
+    """
+    polars, name = needed("polars", "table"), os.fspath(path)
+    file = Path(path)
+    if not file.exists():
+        raise TableError(f"{name}: there is no such file")
+    if file.is_dir():
+        raise TableError(f"{name} is a directory, not a table")
+    if not file.name.lower().endswith(ENDINGS):
+        raise TableError(f"{name} must end in one of {', '.join(ENDINGS)}")
+    if file.stat().st_size == 0:
+        raise TableError(f"{name} is empty")
+    try:
+        frame = read_any(polars, file)
+    except (polars.exceptions.PolarsError, OSError, UnicodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TableError(f"{name} is no readable table: {reason}") from None
+    if frame.height == 0:
+        raise TableError(f"{name} has a header but no rows")
+    if frame.height < fewest:
+        raise TableError(f"{name} has one row: there is nothing to learn or to compare")
+    return frame
+
+
+def read_any(polars: Any, file: Path) -> Any:
+    """By the file's ending. Every row is looked at before a column's type is decided."""
+    if file.name.lower().endswith(".parquet"):
+        return polars.read_parquet(file)
+    separator = "\t" if ".tsv" in file.name.lower() else ","
+    return polars.read_csv(
+        file,
+        separator=separator,
+        null_values=MISSING,
+        infer_schema_length=None,
+        try_parse_dates=True,
+    )
+
+
+def narwhal(frame: Any) -> Any:
+    """Any frame as narwhals knows it; TypeError for what is none."""
+    narwhals = needed("narwhals", "table")
+    try:
+        return narwhals.from_native(frame, eager_only=True)
+    except TypeError:
+        raise TypeError(
+            f"a table must be a pandas, polars or pyarrow frame; got {type(frame).__name__}"
+        ) from None
+
+
+def names_of(frame: Any) -> list[str]:
+    """The frame's column names, which must differ."""
+    names = list(map(str, narwhal(frame).columns))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise TableError(f"two columns are named {twice[0]!r}")
+    return names
+
+
+def column(frame: Any, name: str, kind: str | None = None) -> Column:
+    """A column, as the kind it was trained as, or as what it looks like.
+
+    TableError naming the column (and the row, from 1) where it cannot be that.
+    """
+    series = find(frame, name)
+    dtype = series.dtype
+    found = kind_of(dtype)
+    type_name = str(dtype)
+    if kind is None or kind == found or (found, kind) == (NUMERIC, TEXT):
+        kind = kind or found
+    elif not (found == TEXT and series.null_count() == len(series)):
+        raise TableError(f"column {name!r} was a {kind} in training; here it holds {type_name}")
+    if kind == TEXT:
+        return Column(TEXT, texts(series), type_name)
+    return Column(kind, finite(numbers(series, found), name), type_name)
+
+
+def find(frame: Any, name: str) -> Any:
+    """The series of that name; TableError with the nearest name otherwise."""
+    names = names_of(frame)
+    if name not in names:
+        raise TableError(f"there is no column {name!r}{nearest(name, names)}")
+    return narwhal(frame)[name]
+
+
+def kind_of(dtype: Any) -> str:
+    narwhals = needed("narwhals", "table")
+    if dtype.is_numeric() or dtype in (narwhals.Boolean, narwhals.Duration):
+        return NUMERIC
+    return DATE if dtype in (narwhals.Date, narwhals.Datetime) else TEXT
+
+
+def numbers(series: Any, found: str) -> Array:
+    """Float64, NaN where missing; dates as seconds since 1970, durations as seconds."""
+    narwhals = needed("narwhals", "table")
+    if found == TEXT:  # every cell is missing
+        series = series.cast(narwhals.String)
+    elif found == DATE:
+        series = series.cast(narwhals.Datetime("us")).dt.timestamp("us") / 1e6
+    elif series.dtype == narwhals.Duration:
+        series = series.dt.total_microseconds() / 1e6
+    return series.cast(narwhals.Float64).fill_null(float("nan")).to_numpy()
+
+
+def finite(values: Array, name: str) -> Array:
+    """`values` where none is infinite; TableError naming column and row otherwise."""
+    infinite = abs(values) == float("inf")
+    if infinite.any():
+        rows = infinite.nonzero()[0]
+        raise TableError(
+            f"column {name!r} has {len(rows)} infinite values, the first in row {rows[0] + 1}"
+        )
+    return values
+
+
+def texts(series: Any) -> list[str | None]:
+    """Strings, None where missing: as they stand, or as they are written."""
+    return [None if missing(item) else str(item) for item in series.to_list()]
+
+
+def missing(item: Any) -> bool:
+    return item is None or item != item  # noqa: PLR0124 - NaN
+
+
+def features(frame: Any, leave: Sequence[str]) -> list[str]:
+    """The names of the columns to learn from: all but those in `leave`, which must exist."""
+    for name in leave:
+        find(frame, name)
+    kept = [name for name in names_of(frame) if name not in leave]
+    if not kept:
+        raise TableError("no column is left to learn from")
+    return kept

@@ -1,0 +1,49 @@
+"""Held-out scores and the naive baseline beside them, by scikit-learn (extra: table)."""
+
+from typing import Any
+
+from xpmlp.backends.extras import needed
+from xpmlp.core.types import Array
+
+
+def class_scores(truth: Array, classes: Array, proba: Array) -> dict[str, float]:
+    """accuracy, log_loss and auc (of two classes; else one against the rest, averaged).
+
+    truth (N,) labels, classes (C,) sorted, proba (N, C). auc is left out where a class is
+    missing from `truth`.
+    """
+    metrics = needed("sklearn.metrics", "table")
+    known = [label for label in classes.tolist() if label in set(truth.tolist())]
+    found = {
+        "accuracy": float(metrics.accuracy_score(truth, classes[proba.argmax(axis=1)])),
+        "log_loss": float(metrics.log_loss(truth, proba, labels=classes)),
+    }
+    if len(known) == len(classes) > 1:
+        chosen = proba[:, 1] if len(classes) == 2 else proba / proba.sum(axis=1, keepdims=True)
+        found["auc"] = float(metrics.roc_auc_score(truth, chosen, multi_class="ovr"))
+    return found
+
+
+def number_scores(truth: Array, predicted: Array) -> dict[str, float]:
+    """rmse and mae in the target's unit, and r2."""
+    metrics = needed("sklearn.metrics", "table")
+    return {
+        "rmse": float(metrics.root_mean_squared_error(truth, predicted)),
+        "mae": float(metrics.mean_absolute_error(truth, predicted)),
+        "r2": float(metrics.r2_score(truth, predicted)) if len(truth) > 1 else float("nan"),
+    }
+
+
+def score_table(found: dict[str, float], baseline: dict[str, float]) -> str:
+    """Both, side by side, for a person."""
+    rows = [f"{'held-out':<10} {'this model':>12} {'baseline':>12}"]
+    rows += [
+        f"{name:<10} {value:>12.5g} {baseline.get(name, float('nan')):>12.5g}"
+        for name, value in found.items()
+    ]
+    return "\n".join(rows)
+
+
+def rounded(found: dict[str, Any]) -> dict[str, Any]:
+    """Scores with six significant digits, for JSON."""
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
