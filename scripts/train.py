@@ -18,7 +18,7 @@ import numpy as np
 import xpmlp
 from xpmlp.backends.devices import default_word, place_for
 from xpmlp.backends.extras import needed
-from xpmlp.fit.callbacks import ProgressBar
+from xpmlp.fit.checks import numbers
 
 SETS = ("digits", "iris", "wine", "breast_cancer", "diabetes")
 
@@ -26,7 +26,7 @@ SETS = ("digits", "iris", "wine", "breast_cancer", "diabetes")
 def read(data: str) -> tuple[np.ndarray, np.ndarray]:
     """X and y of a set of scikit-learn or a .npz file."""
     if data in SETS:
-        datasets = needed("sklearn.datasets", "sklearn")
+        datasets = needed("sklearn.datasets", "table")
         return getattr(datasets, f"load_{data}")(return_X_y=True)
     with np.load(data, allow_pickle=False) as file:
         if not {"X", "y"} <= set(file):
@@ -50,6 +50,9 @@ def main() -> int:
 
     # 1. The data: split, then scaled by what the training rows say.
     X, y = read(options.data)
+    X = numbers(X, "X", (2,))
+    if len(X) != len(y):
+        raise ValueError(f"X has {len(X)} rows but y has {len(y)}")
     classes = None if y.dtype.kind == "f" else np.unique(y)
     order = np.random.default_rng(options.seed).permutation(len(X))
     held, learn = order[: len(X) // 5], order[len(X) // 5 :]
@@ -60,7 +63,7 @@ def main() -> int:
 
     # 2. The network: inputs, hidden layers, outputs.
     outputs = 1 if classes is None else len(classes)
-    sizes = [X.shape[1], *map(int, options.hidden.split(",")), outputs]
+    sizes = [X.shape[1], *options.hidden.split(","), outputs]
     loss = "squared_error" if classes is None else "cross_entropy"
     spec = xpmlp.Spec.parse(sizes, activation="relu", dropout=0.1, loss=loss)
 
@@ -77,7 +80,7 @@ def main() -> int:
         device=options.device,
         X_val=X[held],
         y_val=y[held],
-        callbacks=[ProgressBar()],
+        callbacks=[xpmlp.ProgressBar()],
     )
     seconds = time.perf_counter() - started
     best = int(np.argmin(model.history["val_loss"]))

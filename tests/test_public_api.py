@@ -10,10 +10,10 @@ import pytest
 import xpmlp
 
 PUBLIC = {
-    "Activation", "Batch", "DivergedError", "GPUUnavailableError", "Layer", "Loss",
-    "Model", "Report", "ShapeError", "Spec", "State", "TableModel", "backward", "epochs", "forward",
-    "gradcheck", "gradient", "ledger", "load", "new_state", "plot_history", "save", "train",
-    "update",
+    "Activation", "Batch", "DivergedError", "GPUUnavailableError", "Layer", "Loss", "Model",
+    "ProgressBar", "Report", "ShapeError", "Spec", "State", "TableModel", "backward", "epochs",
+    "forward", "gradcheck", "gradient", "ledger", "load", "new_state", "plateau",
+    "plot_history", "save", "stop_at", "train", "update",
 }  # fmt: skip
 
 

@@ -394,7 +394,7 @@ def test_a_finished_loss_is_taken_as_it_is():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("mse", "loss 'mse' is unknown. Known: absolute_error, binary_cross_entropy"),
+        ("mse", "loss 'mse' is unknown; here it is 'squared_error'. Known: absolute_error"),
         ("squared_eror", "did you mean 'squared_error'"),
         ("crossentropy", "did you mean 'cross_entropy'"),
         ("huber:0", "threshold must be positive and finite; got 0.0"),

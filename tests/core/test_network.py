@@ -254,3 +254,36 @@ def test_misfit_weights_are_named_by_their_layer(rng):
         caught.value
     )
     assert "(3, 4) @ (7, 5) does not align" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: a | {"x": np.ones(2)}, r"x is \(2,\) but must be rows \(B, 2\)"),
+        (lambda a: a | {"params": a["params"][:1]}, "has 2 layers.* got 1 params"),
+        (lambda a: a | {"masks": [None]}, "one mask .* got 1 masks"),
+        (
+            lambda a: a | {"params": [(np.ones((2, 4)), np.ones((1, 4))), a["params"][1]]},
+            r"W1 is \(2, 4\) but must be \(2, 3\)",
+        ),
+        (
+            lambda a: a | {"params": [(np.ones((2, 3)), np.ones((3, 1))), a["params"][1]]},
+            r"b1 is \(3, 1\) but must be \(1, 3\)",
+        ),
+    ],
+)
+def test_whatever_does_not_fit_is_named(change, said):
+    spec = Spec.parse("2-3-1")
+    params = [(np.ones((2, 3)), np.ones((1, 3))), (np.ones((3, 1)), np.ones((1, 1)))]
+    given = change({"params": params, "x": np.ones((3, 2)), "masks": ()})
+    with pytest.raises(ShapeError, match=said):
+        forward(np, spec, given["params"], given["x"], given["masks"])
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5,), (1, 1)])
+def test_a_delta_that_does_not_fit_is_named(shape):
+    spec = Spec.parse("2-3-1")
+    params = [(np.ones((2, 3)), np.ones((1, 3))), (np.ones((3, 1)), np.ones((1, 1)))]
+    traces = forward(np, spec, params, np.ones((5, 2)))
+    with pytest.raises(ShapeError, match=r"must be shaped like z2, \(5, 1\)"):
+        backward(np, spec, params, traces, np.ones(shape), params)

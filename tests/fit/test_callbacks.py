@@ -240,3 +240,16 @@ def test_the_progress_bar_counts_epochs_and_shows_the_loss(members, rows, tmp_pa
         text = file.read()
     assert "3/3" in text
     assert "val_loss=" in text
+
+
+def test_plateau_never_goes_below_the_least_rate():
+    X = np.ones((4, 1))
+    slower = plateau(factor=0.1, patience=1, min_rate=1e-5)
+    model = train("1-1", X, X, epochs=60, rate=1e-3, callbacks=[slower], X_val=X, y_val=-X)
+    assert min(model.history["rate"]) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(("name", "said"), [("accuracy", "goes by loss"), ("val_score", "X_val")])
+def test_stop_at_says_what_it_can_go_by(name, said):
+    with pytest.raises(ValueError, match=said):
+        train("1-1", [[1.0], [2.0]], [1.0, 2.0], callbacks=[stop_at(name, 0.9)])

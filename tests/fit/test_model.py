@@ -1,5 +1,7 @@
 """A trained model: nothing in it changes by itself."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
 
@@ -151,3 +153,21 @@ def test_saving_by_the_model_is_saving_by_the_function(model, tmp_path, rows):
     assert (
         xpmlp.load(tmp_path / "one.safetensors").predict(rows[0]) == model.predict(rows[0])
     ).all()
+
+
+def test_a_model_can_be_copied_and_pickled():
+    X = np.linspace(-1, 1, 20)[:, None]
+    model = train("1-4-1", X, X, epochs=3)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert (twin.predict(X) == model.predict(X)).all()
+        assert twin.history == model.history
+        assert twin.flat is not model.flat
+    assert len({model, model}) == 1
+
+
+def test_a_torch_models_pickle_needs_no_torch(optional):
+    torch = optional("torch")
+    X = torch.linspace(-1, 1, 20)[:, None]
+    twin = pickle.loads(pickle.dumps(train("1-4-1", X, X, epochs=3)))
+    assert isinstance(twin.flat, np.ndarray)
+    assert isinstance(twin.predict(X.numpy()), np.ndarray)

@@ -625,3 +625,62 @@ def test_the_model_of_a_divergence_is_that_of_the_last_good_epoch(rng):
 def test_the_public_names_are_these_functions():
     assert xpmlp.train is train
     assert xpmlp.epochs is epochs
+
+
+# A user's own functions are tried once, and named
+
+
+def per_output(xp, score, target):
+    return (score - target) ** 2 / 2, score - target
+
+
+def alone(xp, h, t, theta, g):
+    return theta - h.rate * g
+
+
+def needs_mu(xp, h, t, theta, g, v):
+    return theta - h.mu * g, v
+
+
+@pytest.mark.parametrize(
+    ("spec", "arguments", "said"),
+    [
+        ("3-4-2", {"loss": per_output}, r"loss per_output must give value.*\(2,\) here"),
+        ("3-4-1", {"optimizer": alone}, r"alone must return the tuple \(theta, \*memory\)"),
+        ("3-4-1", {"optimizer": needs_mu}, r"uses h\.mu: give it with hyper=\{'mu': \.\.\.\}"),
+        ("3-4-1", {"schedule": lambda xp, now: xp.ones((3,))}, r"must give a factor"),
+        ("3-4-1", {"initializer": lambda rng, n_in, n_out: rng.normal(size=(2, 2))}, "weights"),
+        (Spec.parse("3-4-1", activation=np.tanh), {}, r"layer 1's activation tanh"),
+        (Spec.parse("3-4-1", activation=lambda z: z), {}, r"\(xp, z\) -> \(a, slope\)"),
+        (Spec.parse("3-4-1", activation=lambda xp, z: (z, 1.0)), {}, "slope as an array"),
+    ],
+)
+def test_a_users_function_that_gives_the_wrong_thing_is_named(spec, arguments, said):
+    X = np.ones((6, 3))
+    y = np.ones((6, Spec.parse(spec).n_out))
+    with pytest.raises(ValueError, match=said):
+        train(spec, X, y, **arguments)
+
+
+def test_a_schedule_may_give_plain_numbers():
+    X = np.linspace(0, 1, 12)[:, None]
+    model = train(
+        "1-1", X, X, epochs=3, rate=0.5, schedule=lambda xp, now: 0.5 if now.epoch < 1 else 0.25
+    )
+    assert model.history["rate"] == [0.25, 0.125, 0.125]
+
+
+def test_epochs_obeys_patience():
+    X = np.linspace(0, 1, 12)[:, None]
+    reports = list(epochs("1-1", X, X, X_val=X, y_val=-X, epochs=50, patience=2, rate=0.1))
+    assert len(reports) < 50
+    assert reports[-1].epoch - reports[-1].best_epoch == 2
+
+
+def test_a_report_does_not_change_later():
+    X = np.linspace(0, 1, 12)[:, None]
+    found = list(epochs("1-3-1", X, X, epochs=4))
+    assert [len(report.history["loss"]) for report in found] == [1, 2, 3, 4]
+    with pytest.raises(RuntimeError, match="epoch 1, and training is at epoch 4"):
+        found[0].model()
+    found[-1].model()

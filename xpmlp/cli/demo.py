@@ -23,8 +23,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    datasets = needed("sklearn.datasets", "sklearn")
-    selection = needed("sklearn.model_selection", "sklearn")
+    datasets = needed("sklearn.datasets", "table")
+    selection = needed("sklearn.model_selection", "table")
     if not options.out.is_dir():
         raise ValueError(f"--out must be a folder that exists; got {options.out}")
     place = place_for(options.device)

@@ -34,6 +34,7 @@ def parser_for(name: str | None) -> argparse.ArgumentParser:
         if command == name:
             module = import_module(f"xpmlp.cli.{command}")
             child.epilog = f"example: {module.EXAMPLE}"
+            child.usage = getattr(module, "USAGE", None)
             module.add(child)
             child.set_defaults(run=module.run)
     return parser

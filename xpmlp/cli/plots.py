@@ -3,6 +3,8 @@
 from math import nan
 from typing import Any
 
+import numpy as np
+
 from xpmlp.backends.extras import needed
 
 LARGEST = 1e30  # a loss beyond has diverged, and an axis that reached it would show nothing else
@@ -40,6 +42,7 @@ def draw_history(axis: Any, history: dict[str, list[Any]]) -> None:
         held = [plain(entry) for entry in history["val_loss"]]
         axis.plot(epochs, held, color="tab:orange", label="held-out loss")
     axis.set_xlabel("epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel("loss")
     right = axis.twinx()
     right.plot(epochs, history["rate"], color="tab:gray", linestyle=":", label="learning rate")
@@ -91,7 +94,10 @@ def draw_values(axis: Any, truth: Any, predicted: Any, name: str) -> None:
 
 def draw_confusion(axis: Any, truth: Any, predicted: Any, classes: list[Any]) -> None:
     """How many held-out rows of each class were taken for which."""
-    counts = needed("sklearn.metrics", "table").confusion_matrix(truth, predicted, labels=classes)
+    place = {label: i for i, label in enumerate(classes)}
+    pairs = [(place[t], place[p]) for t, p in zip(truth.tolist(), predicted.tolist(), strict=True)]
+    counts = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(counts, tuple(np.transpose(pairs)), 1)
     axis.imshow(counts, cmap="Blues")
     words = [str(label) for label in classes]
     axis.set_xticks(range(len(words)), words, rotation=45 if len(words) > 4 else 0)

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from xpmlp.cli.using import load_table_model, note_oddities
-from xpmlp.table.fitting import Plan, evaluate, read_target
+from xpmlp.table.fitting import Plan, evaluate, read_target, without_gaps
 from xpmlp.table.reading import read_table
 from xpmlp.table.scoring import rounded, score_table
 
@@ -14,13 +14,16 @@ EXAMPLE = "xpmlp score houses.safetensors sold.csv"
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a file that xpmlp train wrote")
     parser.add_argument("table", help="with the target's column")
+    parser.add_argument("--drop-missing-target", action="store_true", help="drop such rows")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
 def run(options: argparse.Namespace) -> int:
     model = load_table_model(options.model)
-    frame = read_table(options.table)
-    truth, _ = read_target(frame, Plan(model.target, model.task))
+    gaps = "drop" if options.drop_missing_target else "refuse"
+    plan = Plan(model.target, model.task, drop_missing_target=gaps)
+    frame = without_gaps(read_table(options.table), plan)
+    truth, _ = read_target(frame, plan)
     note_oddities(model, frame)
     found, _ = evaluate(model, frame, truth)
     if options.json:

@@ -21,7 +21,9 @@ from xpmlp.table.model import TableModel, capped
 from xpmlp.table.reading import read_table
 from xpmlp.table.scoring import rounded, score_table
 
+USAGE = "xpmlp train TABLE --target COLUMN [options]"
 EXAMPLE = "xpmlp train houses.csv --target price --save houses.safetensors"
+PICTURES = (".png", ".pdf", ".svg")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +95,8 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
     settings(chosen)
     for path in filter(None, (options.save, options.plot)):
         writable(path)
+    if options.plot is not None and options.plot.suffix not in PICTURES:
+        raise ValueError(f"--plot must end in {', '.join(PICTURES)}; got {options.plot}")
     place_for(options.device, options.precision)
     chosen |= {"device": options.device, "precision": options.precision}
     return plan, network | {"loss": options.loss}, chosen

@@ -17,6 +17,8 @@ Initializer = Callable[[np.random.Generator, int, int], np.ndarray]
 
 def normal(scale: float = 1.0) -> Initializer:
     """N(0, scale**2), whatever the sizes."""
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"scale must be positive and finite; got {scale}")
     return lambda rng, n_in, n_out: scale * rng.standard_normal((n_in, n_out))
 
 

@@ -140,18 +140,49 @@ def ledger(spec: Spec | str, *, batch: int = 32, members: int | None = None) -> 
 
 
 def misfit(
-    spec: Spec, i: int, x: Sequence[int], weights: Sequence[int], name: str | None = None
+    spec: Spec,
+    i: int,
+    x: Sequence[int],
+    weights: Sequence[int],
+    name: str | None = None,
+    bias: Sequence[int] = (),
 ) -> ShapeError:
     """Why rows of shape x do not go through layer i (from 0), with the ledger's line.
 
     name: what the caller knows the rows by, such as "X".
     """
-    line = forward_lines(spec, "B", ())[2 * i]
-    given = name or at("a", i)
+    layer, number = spec.layers[i], i + 1
+    line, given = forward_lines(spec, "B", ())[2 * i], name or at("a", i)
+    shown = f"layer {number} computes {line.formula}, and {written(tuple(x))} @ "
+    shown += f"{written(tuple(weights))} does not align"
+    if len(x) < 2:
+        what = f"{given} is {written(tuple(x))} but must be rows (B, {layer.n_in})"
+    elif x[-1] != weights[-2]:
+        what = f"{given} has {many(x[-1], 'column')} but W{number} has {many(weights[-2], 'row')}"
+    elif tuple(weights[-2:]) != (layer.n_in, layer.n_out):
+        what = f"W{number} is {written(tuple(weights))} but must be ({layer.n_in}, {layer.n_out})"
+        shown = f"layer {number} of network {spec} computes {line.formula}"
+    else:
+        what = f"b{number} is {written(tuple(bias))} but must be (1, {layer.n_out})"
+        shown = f"layer {number} computes {line.formula}"
+    return ShapeError(f"{what}: {shown}.\n  ledger: {line.formula}   {line.shapes}")
+
+
+def miscounted(spec: Spec, params: int, masks: int) -> ShapeError:
+    """Why so many params or masks do not belong to the network."""
+    what = f"{params} params" if params != len(spec.layers) else f"{masks} masks"
     return ShapeError(
-        f"{given} has {many(x[-1], 'column')} but W{i + 1} has {many(weights[-2], 'row')}: "
-        f"layer {i + 1} computes {line.formula}, and "
-        f"{written(tuple(x))} @ {written(tuple(weights))} does not align.\n"
+        f"network {spec} has {many(len(spec.layers), 'layer')}: give one (weights, bias) for "
+        f"each, and one mask (or None) for each or none at all; got {what}"
+    )
+
+
+def bad_delta(spec: Spec, delta: Sequence[int], z: Sequence[int]) -> ShapeError:
+    """Why a delta of this shape cannot be carried back, with the ledger's line."""
+    line = backward_lines(spec, "B", ())[0]
+    return ShapeError(
+        f"delta is {written(tuple(delta))} but must be shaped like z{line.layer}, "
+        f"{written(tuple(z))}: layer {line.layer} starts with {line.formula}.\n"
         f"  ledger: {line.formula}   {line.shapes}"
     )
 
@@ -165,4 +196,12 @@ def bad_target(
         f"{name} is {written(tuple(target))} but the score a{line.layer} of layer {line.layer} "
         f"is {written(tuple(score))}: {line.formula} needs {written(line.operands[1])}.\n"
         f"  ledger: {line.formula}   {line.shapes}"
+    )
+
+
+def bad_weight(weight: Sequence[int], score: Sequence[int]) -> ShapeError:
+    """Why row weights of this shape do not belong to the rows."""
+    return ShapeError(
+        f"Batch.weight is {written(tuple(weight))} but must be (..., {score[-2]}): one number "
+        f"for each row of the score {written(tuple(score))}"
     )

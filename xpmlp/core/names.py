@@ -4,9 +4,29 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+SYNONYMS = {  # what other libraries call ours
+    "swish": "silu",
+    "linear": "identity",
+    "logistic": "sigmoid",
+    "mse": "squared_error",
+    "mae": "absolute_error",
+    "l1": "absolute_error",
+    "pinball": "quantile",
+    "bce": "binary_cross_entropy",
+    "log_loss": "cross_entropy",
+    "nll": "cross_entropy",
+    "categorical_crossentropy": "cross_entropy",
+    "xavier": "glorot_uniform",
+    "he": "he_normal",
+    "kaiming": "he_uniform",
+    "lecun": "lecun_normal",
+}
+
 
 def nearest(word: str, known: list[str]) -> str:
     """The end of a sentence: "; did you mean 'relu'?" when a known word is close, else "."."""
+    if SYNONYMS.get(word.lower()) in known:
+        return f"; here it is {SYNONYMS[word.lower()]!r}."
     lowered = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
     return f"; did you mean {lowered[close[0]]!r}?" if close else "."

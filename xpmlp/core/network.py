@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from xpmlp.core.activations import activation
 from xpmlp.core.layout import Dense
-from xpmlp.core.ledger import misfit
+from xpmlp.core.ledger import bad_delta, miscounted, misfit
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
 
@@ -27,7 +27,7 @@ from xpmlp.core.types import Array, Namespace
 class Trace(NamedTuple):
     """What one layer remembers of the forward pass for the backward pass."""
 
-    x: Array  # (..., B, n_in)   the rows this layer was given
+    x: Array  # (..., B, n_in)   the rows this layer was given, after dropout
     z: Array  # (..., B, n_out)  pre-activation
     a: Array  # (..., B, n_out)  activation, before dropout
     mask: Array | None  # (..., B, n_out)  dropout factors applied to a
@@ -54,7 +54,8 @@ def forward(
     """Carry the rows x (..., B, n_in) through every layer; the last trace's `a` is the score.
 
     params: one (weights, bias) per layer. masks: dropout factors per layer, none at inference.
-    Raises ShapeError naming the layer, the formula and both shapes where they do not align.
+    apply: how elementwise functions are run (see `plain`). Raises ShapeError naming the layer,
+    the formula and both shapes where something does not fit.
 
     >>> import numpy as np
     >>> spec = Spec.parse("2-3-1")
@@ -62,11 +63,13 @@ def forward(
     >>> [trace.a.shape for trace in forward(np, spec, params, np.ones((5, 2)))]
     [(5, 3), (5, 1)]
     """
+    if len(params) != len(spec.layers) or len(masks) not in (0, len(spec.layers)):
+        raise miscounted(spec, len(params), len(masks))
     traces = []
     for i, layer in enumerate(spec.layers):
         weights, bias = params[i]
-        if x.shape[-1] != weights.shape[-2]:
-            raise misfit(spec, i, x.shape, weights.shape)
+        if (x.shape[-1:], weights.shape[-2:], bias.shape[-2:]) != layer.shapes or x.ndim < 2:
+            raise misfit(spec, i, x.shape, weights.shape, bias=bias.shape)
         z = xp.matmul(x, weights) + bias
         a = apply(activation(layer.activation).f, xp, z)
         mask = masks[i] if masks else None
@@ -85,14 +88,22 @@ def backward(
     *,
     apply: Callable[..., Any] = plain,
 ) -> None:
-    """Carry delta = dL/dz (..., B, n_out) from the last layer to the first, filling grads."""
+    """Carry delta = dL/dz (..., B, n_out) from the last layer to the first, writing over grads.
+
+    delta: the loss's derivative with respect to the last layer's z, each row times its weight.
+    grads: one (weights, bias) per layer, each written in place. Raises ShapeError where delta is
+    not shaped like that z.
+    """
+    if tuple(delta.shape) != tuple(traces[-1].z.shape):
+        raise bad_delta(spec, delta.shape, traces[-1].z.shape)
     for i in reversed(range(len(traces))):
         weights, _ = params[i]
         d_weights, d_bias = grads[i]
         d_weights[...] = xp.matmul(traces[i].x.mT, delta)
         d_bias[...] = xp.sum(delta, axis=-2, keepdims=True)
-        if i > 0:
-            below, f = traces[i - 1], activation(spec.layers[i - 1].activation)
+        if i > 0:  # from this layer's delta to that of the layer below
+            below = traces[i - 1]
+            slope = activation(spec.layers[i - 1].activation).slope
             delta = xp.matmul(delta, weights.mT)
-            delta = delta * apply(f.slope, xp, below.z, below.a)
+            delta = delta * apply(slope, xp, below.z, below.a)
             delta = masked(delta, below.mask)

@@ -123,7 +123,8 @@ def optimizer(asked: str | Optimizer | Rule) -> Optimizer:
     form = "(xp, h, t, theta, g, *memory) -> (theta, *memory)"
     if not callable(asked):
         raise ValueError(f"optimizer must be a name or a rule {form}; got {asked!r}")
-    memories = len(signature(asked).parameters) - 5
+    asked_for = [p for p in signature(asked).parameters.values() if p.default is p.empty]
+    memories = len(asked_for) - 5
     if memories < 0:
         raise ValueError(f"optimizer {title(asked)} must be a rule {form}")
     return Optimizer(asked, memories, {})

@@ -50,6 +50,8 @@ def exponential(factor: float = 0.95) -> Schedule:
 
 def cosine(end: float = 0.0) -> Schedule:
     """Half a cosine from 1 to `end` over the run (Loshchilov & Hutter 2017, no restarts)."""
+    if not 0 <= end <= 1:
+        raise ValueError(f"end must be in [0, 1]; got {end}")
     return lambda xp, now: end + (1 - end) * half_cosine(xp, now.fraction)
 
 
@@ -71,6 +73,7 @@ def warmup(epochs: float = 5, start: float = 0.1) -> Schedule:
 
 def inverse_scaling(power: float = 0.5) -> Schedule:
     """(epochs + 1) ** -power."""
+    positive(power=power)
     return lambda xp, now: (now.epoch + 1) ** -power
 
 

@@ -4,6 +4,7 @@ import json
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self, TypeGuard
 
@@ -29,6 +30,11 @@ class Layer:
     n_out: int
     activation: AnyActivation = "identity"
     dropout: float = 0.0
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The ends of the shapes of what goes in: rows x, weights, bias."""
+        return (self.n_in,), (self.n_in, self.n_out), (1, self.n_out)
 
 
 @dataclass(frozen=True)
@@ -97,14 +103,16 @@ class Spec:
         (1, 3, 2, 1)
         """
         if isinstance(text, Spec):
+            refuse_extras(text, activation, dropout)
             return replace(text, loss=text.loss if loss is None else loss)  # type: ignore[return-value]
         rows = text
         if isinstance(text, str):
             rows = [piece.strip() for piece in text.replace(",", "-").split("-")]
         if not isinstance(rows, Iterable) or not (rows := list(rows)):
             raise ValueError(f'a network is written "2-16-16-1" or as a list; got {text!r}')
-        if isinstance(rows[0], Sequence) and not isinstance(rows[0], str):
-            layers = from_lists(rows)
+        if isinstance(rows[0], Layer | Sequence) and not isinstance(rows[0], str):
+            refuse_extras(text, activation, dropout)
+            layers = rows if isinstance(rows[0], Layer) else from_lists(rows)
         else:
             layers = from_sizes([whole(size, "a layer's size") for size in rows], text)
             layers = dressed(layers, activation, dropout)
@@ -142,7 +150,9 @@ def whole(value: Any, what: str) -> int:
         number = int(value) if isinstance(value, str) else operator.index(value)
     except (TypeError, ValueError):
         raise ValueError(f"{what} must be a whole number; got {value!r}") from None
-    if isinstance(value, bool) or number < 1:
+    if isinstance(value, bool):
+        raise ValueError(f"{what} must be a whole number; got {value!r}")
+    if number < 1:
         raise ValueError(f"{what} must be at least 1; got {value!r}")
     return number
 
@@ -182,6 +192,12 @@ def check_end(last: Layer, number: int, asked: AnyLoss) -> None:
             f"loss {called!r} needs one neuron per quantile, {end.levels}; "
             f"the last layer has {last.n_out}"
         )
+
+
+def refuse_extras(text: object, activation: object, dropout: object) -> None:
+    """ValueError where activation or dropout would be overlooked: the layers have their own."""
+    if not (isinstance(activation, str) and activation == "relu") or dropout != 0.0:
+        raise ValueError(f"activation and dropout belong into the layers of {text!r} themselves")
 
 
 def from_sizes(sizes: list[int], text: object) -> list[Layer]:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from xpmlp.core.activations import activation
 from xpmlp.core.layout import Dense, padded_size, windows
-from xpmlp.core.ledger import bad_target
+from xpmlp.core.ledger import bad_target, bad_weight
 from xpmlp.core.losses import loss
 from xpmlp.core.network import backward, forward, plain
 from xpmlp.core.optimizers import Optimizer
+from xpmlp.core.optimizers import optimizer as find_optimizer
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
 
@@ -40,20 +41,21 @@ class State(NamedTuple):
     grads: tuple[Dense, ...]  # windows onto grad
 
 
-def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer, params: Array) -> State:
+def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Array) -> State:
     """A state at step 0 that starts from a copy of the flat buffer `params` (..., P)."""
     if params.shape[-1] != padded_size(spec):
         raise ValueError(
             f"a flat buffer of network {spec} has {padded_size(spec)} elements (padding "
             f"included); got {params.shape[-1]}"
         )
+    memories = find_optimizer(optimizer).memories
     params = xp.asarray(params, copy=True)
     grad = xp.zeros_like(params)
     return State(
         step=xp.zeros((), dtype=xp.int64, device=params.device),
         params=params,
         grad=grad,
-        memory=tuple(xp.zeros_like(params) for _ in range(optimizer.memories)),
+        memory=tuple(xp.zeros_like(params) for _ in range(memories)),
         layers=windows(xp, spec, params),
         grads=windows(xp, spec, grad),
     )
@@ -77,6 +79,8 @@ def gradient(
     end = traces[-1]
     if batch.target.shape[-2:] != (end.a.shape[-2], 1 if measure.levels else end.a.shape[-1]):
         raise bad_target(spec, batch.target.shape, end.a.shape)
+    if batch.weight.shape[-1:] != end.a.shape[-2:-1]:
+        raise bad_weight(batch.weight.shape, end.a.shape)
     delta = apply(measure.delta, xp, end.a, batch.target) * batch.weight[..., None]
     f = activation(spec.layers[-1].activation)
     delta = delta * apply(f.slope, xp, end.z, end.a)
@@ -113,7 +117,7 @@ def clip(xp: Namespace, state: State, limit: float) -> Array:
 
 def update(
     xp: Namespace,
-    optimizer: Optimizer,
+    optimizer: Optimizer | str,
     state: State,
     h: Any,
     *,
@@ -125,7 +129,7 @@ def update(
     """
     state.step[...] = state.step + 1
     t = xp.astype(state.step, state.params.dtype)
-    rule = optimizer.rule
+    rule = find_optimizer(optimizer).rule
     theta, *memory = apply(rule, xp, h, t, state.params, state.grad, *state.memory)
     state.params[...] = theta
     for old, new in zip(state.memory, memory, strict=True):

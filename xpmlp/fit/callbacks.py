@@ -10,6 +10,8 @@ from typing import Any
 
 from xpmlp.backends.extras import needed
 
+WATCHED = ("loss", "val_loss", "val_score")
+
 
 def early_stopping(patience: int) -> Callable[[Any], Any]:
     """Stop (each member) when `patience` epochs have passed without a better held-out result."""
@@ -18,22 +20,32 @@ def early_stopping(patience: int) -> Callable[[Any], Any]:
 
 def stop_at(name: str, value: float) -> Callable[[Any], Any]:
     """Stop when the loss named `name` has come down to `value`, or the score up to it."""
-    if name.endswith("loss"):
-        return lambda report: getattr(report, name) <= value
-    return lambda report: getattr(report, name) >= value
+    if name not in WATCHED:
+        raise ValueError(f"stop_at goes by {', '.join(WATCHED)}; got {name!r}")
+
+    def reached(report: Any) -> Any:
+        now = getattr(report, name)
+        if now is None:
+            raise ValueError(f"stop_at({name!r}) needs a held-out set: give X_val and y_val")
+        return now <= value if name.endswith("loss") else now >= value
+
+    return reached
 
 
-def plateau(factor: float = 0.1, patience: int = 10) -> Callable[[Any], None]:
+def plateau(
+    factor: float = 0.1, patience: int = 10, min_rate: float = 1e-8
+) -> Callable[[Any], None]:
     """Multiply the rate by `factor` after every `patience` epochs without a better result.
 
-    The best is that of the whole run; the wait starts again at every reduction.
+    The best is that of the whole run; the wait starts again at every reduction. A rate never
+    falls below `min_rate`.
     """
     if not 0 < factor < 1:
         raise ValueError(f"factor must be in (0, 1); got {factor}")
 
     def reduce_rate(report: Any) -> None:
         waited = report.epoch - report.best_epoch
-        due = (waited > 0) & (waited % patience == 0)
+        due = (waited > 0) & (waited % patience == 0) & (report.rate * factor >= min_rate)
         report.scale_rate(1 - (1 - factor) * due)
 
     return reduce_rate

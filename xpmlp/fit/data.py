@@ -41,7 +41,7 @@ def rows(value: Any, spec: Spec, place: Place, dtype: str, name: str = "X") -> A
     """X (N, n_in) at `place`; ShapeError with the ledger's line where it does not fit."""
     x = numbers(value, name, (2,))
     if x.shape[-1] != spec.n_in:
-        raise misfit(spec, 0, x.shape, (spec.n_in, spec.layers[0].n_out), name)
+        raise misfit(spec, 0, x.shape, spec.layers[0].shapes[1], name)
     return move(place, x, dtype, name)
 
 

@@ -31,7 +31,10 @@ def targets(value: Any, spec: Spec, name: str = "y", known: Labels | None = None
     flat = y.ndim == 1
     y = y[:, None] if flat else y
     if y.shape[1] != width:
-        raise bad_target(spec, tuple(y.shape), ("B", spec.n_out), name)
+        error = bad_target(spec, tuple(y.shape[:1] if flat else y.shape), ("B", spec.n_out), name)
+        if flat and measure.labels == "none" and not measure.levels:
+            error = type(error)(f"{error}\n  If {name} holds class labels: loss='cross_entropy'")
+        raise error
     check_range(y, measure, name)
     return y, Labels(None, flat)
 

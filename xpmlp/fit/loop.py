@@ -27,6 +27,7 @@ from xpmlp.core.training import (
     update,
 )
 from xpmlp.core.types import Array
+from xpmlp.fit.callbacks import early_stopping
 from xpmlp.fit.data import Data, batches, epoch_order, unshuffled
 from xpmlp.fit.inference import scores
 from xpmlp.fit.labels import Labels
@@ -93,11 +94,23 @@ class Report:
     val_score: Any  # accuracy, R2 or minus the loss (see metrics.score_for); None without one
     best_epoch: Any  # epoch of the best watched value so far
     seconds: float  # spent training so far
-    history: dict[str, list[Any]]  # the same numbers of every epoch so far
     run: Run = field(repr=False)
 
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """The same numbers of every epoch up to this one."""
+        return {name: values[: self.epoch] for name, values in self.run.history.items()}
+
     def model(self) -> Model:
-        """A model with a copy of the weights kept so far; later training leaves it alone."""
+        """A model with a copy of the weights kept so far; later training leaves it alone.
+
+        Raises RuntimeError when training has gone on: the weights of this epoch are gone.
+        """
+        if self.run.epoch != self.epoch:
+            raise RuntimeError(
+                f"this is the report of epoch {self.epoch}, and training is at epoch "
+                f"{self.run.epoch}: ask for model() when the report comes"
+            )
         return self.run.model()
 
     def scale_rate(self, factor: Any) -> None:
@@ -147,7 +160,12 @@ def rates(run: Run) -> Callable[[], Array]:
     if moving is constant:
         return lambda: base
     dtype = run.state.params.dtype
-    return lambda: base * xp.astype(moving(xp, progress(run)), dtype)
+
+    def now() -> Array:
+        factor = moving(xp, progress(run))  # a Python float is as good as an array
+        return base * (xp.astype(factor, dtype) if hasattr(factor, "dtype") else factor)
+
+    return now
 
 
 def train_epoch(run: Run) -> tuple[Array, Array, Array]:
@@ -249,11 +267,13 @@ def reports(run: Run) -> Iterator[Report]:
         numbers = one_epoch(run)
         for name, value in numbers.items():
             run.history.setdefault(name, []).append(value)
-        yield Report(
+        report = Report(
             epoch=run.epoch,
             epochs=run.settings.epochs,
             step=int(run.state.step),
-            history=run.history,
             run=run,
             **numbers,
         )
+        yield report
+        if run.settings.patience is not None:
+            report.stop(early_stopping(run.settings.patience)(report))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from xpmlp.backends.namespace import Place, dtype_name, like_caller, place_of, running
+from xpmlp.backends.namespace import CPU, Place, dtype_name, like_caller, place_of, running, to_host
 from xpmlp.core.layout import Dense, windows
 from xpmlp.core.losses import loss
 from xpmlp.core.spec import Spec
@@ -14,7 +14,7 @@ from xpmlp.fit.inference import scores
 from xpmlp.fit.labels import Labels, decode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A trained network, or a population of K with a leading axis on everything it returns.
 
@@ -76,6 +76,13 @@ class Model:
         with running(self.place):
             score = scores(self.place.xp, self.spec, self.params, x)
             return like_caller(X, link(self.place.xp, score), self.place)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy keep: arrays of the host, so that a GPU is not needed to load."""
+        return self.__dict__ | {"flat": to_host(self.flat), "place": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"place": CPU})
 
     def parts(self) -> tuple["Model", None, dict[str, Any]]:
         """What a model file holds: the network, and no preprocessing."""

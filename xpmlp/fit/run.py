@@ -11,11 +11,11 @@ from xpmlp.core.random import dropout_keys, lanes
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import new_state
 from xpmlp.core.types import Array
-from xpmlp.fit.callbacks import early_stopping
 from xpmlp.fit.data import Data, own_dtype, prepare
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import Report, Run, reports
 from xpmlp.fit.model import Model
+from xpmlp.fit.probes import probe
 from xpmlp.fit.settings import Settings, settings
 
 NOT_SETTINGS = (
@@ -67,6 +67,7 @@ def assemble(
                 known=labels,
                 suffix="_val",
             )
+        probe(place, spec, chosen)
         return begin(spec, chosen, place, dtype, data, held, labels)
 
 
@@ -155,6 +156,8 @@ def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:
     >>> bool(report.loss < 1e-4)
     True
     """
+    if "callbacks" in arguments:
+        raise TypeError("epochs() takes no callbacks: act on each report where you loop over them")
     return reports(assemble(spec, X, y, **arguments))
 
 
@@ -212,7 +215,8 @@ def train(
         number per member.
     X_val, y_val: a held-out set, measured after every epoch.
     sample_weight: (N,) at least 0. class_weight: {label: weight} or "balanced".
-    callbacks: functions of a Report; one that returns True (or a truth per member) stops.
+    callbacks: functions of a Report; one that returns True (or a truth per member) stops. Ready
+        made: xpmlp.stop_at("val_score", 0.97), xpmlp.plateau(), xpmlp.ProgressBar().
     patience: epochs without a better held-out result (`monitor` "val_loss" or "val_score",
         better by more than `min_delta`) after which training stops.
     keep: "best" or "last" weights; None is the best where there is a held-out set.
@@ -276,11 +280,9 @@ def checked(callbacks: Any) -> list[Callable[[Report], Any]]:
 
 def finish(run: Run, callbacks: list[Callable[[Report], Any]]) -> Model:
     """Train to the end, asking the callbacks after every epoch."""
-    patience = run.settings.patience
-    asked = callbacks if patience is None else [*callbacks, early_stopping(patience)]
     try:
         for report in reports(run):
-            for callback in asked:
+            for callback in callbacks:
                 answer = callback(report)
                 if answer is not None:
                     report.stop(answer)

@@ -41,7 +41,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         schedule(self.schedule)
-        self.take("dtype", getattr(self.dtype, "name", self.dtype))
+        self.take("dtype", dtype_word(self.dtype))
         for name in ("epochs", "batch", "members", "patience"):
             value = getattr(self, name)
             if value is not None or name in ("epochs", "batch"):
@@ -70,9 +70,10 @@ class Settings:
                 continue
             if hasattr(value, "__len__"):
                 raise ValueError(f"{name} must be one number for all members; got {value!r}")
-            self.check_amount(name, self.each(name, value))
-        if self.clip == 0:
-            raise ValueError("clip must be above 0, the largest norm a gradient keeps; got 0")
+            (number,) = self.each(name, value)
+            if name == "clip" and not (number > 0 and math.isfinite(number)):
+                raise ValueError(f"clip must be above 0 and finite; got {number}")
+            self.check_amount(name, [number])
 
     def check_hyper(self) -> None:
         known = sorted({*optimizer(self.optimizer).defaults} - {"weight_decay"})
@@ -151,6 +152,15 @@ class Settings:
         return asked._replace(rule=decoupled(asked.rule))
 
 
+def dtype_word(dtype: Any) -> Any:
+    """The name of a dtype given by name or as NumPy's or PyTorch's own."""
+    if dtype is float:
+        return "float64"
+    if dtype is None or isinstance(dtype, str):
+        return dtype
+    return getattr(dtype, "name", None) or getattr(dtype, "__name__", str(dtype).rpartition(".")[2])
+
+
 NAMES = tuple(entry.name for entry in fields(Settings))
 OWN = ("rate", "weight_decay")  # hyper-parameters that are arguments of their own
 ELSEWHERE = {  # what other libraries call our arguments
@@ -166,6 +176,19 @@ ELSEWHERE = {  # what other libraries call our arguments
     "early_stopping": "patience",
     "n_iter_no_change": "patience",
     "tol": "min_delta",
+    "momentum": "hyper={'momentum': ...}",
+    "beta1": "hyper={'beta1': ...}",
+    "beta2": "hyper={'beta2': ...}",
+    "beta_1": "hyper={'beta1': ...}",
+    "beta_2": "hyper={'beta2': ...}",
+    "activation": "Spec.parse(sizes, activation=...)",
+    "dropout": "Spec.parse(sizes, dropout=...)",
+    "hidden_layer_sizes": "the sizes in the spec",
+    "init": "initializer",
+    "kernel_initializer": "initializer",
+    "validation_data": "X_val and y_val",
+    "validation_split": "X_val and y_val",
+    "verbose": "callbacks=[xpmlp.ProgressBar()]",
 }
 
 
@@ -176,7 +199,7 @@ def settings(given: Mapping[str, Any], known: Sequence[str] = ()) -> Settings:
     """
     for name in given:
         if name in ELSEWHERE:
-            raise TypeError(f"train() has no argument {name!r}; here it is {ELSEWHERE[name]!r}")
+            raise TypeError(f"train() has no argument {name!r}; here it is {ELSEWHERE[name]}")
         if name not in NAMES:
             raise TypeError(f"train() has no argument {name!r}{nearest(name, [*NAMES, *known])}")
     return Settings(**given)

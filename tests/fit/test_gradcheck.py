@@ -7,11 +7,11 @@ import pytest
 
 from xpmlp.backends.namespace import to_place
 from xpmlp.core.activations import ACTIVATIONS
-from xpmlp.core.gradcheck import TOLERANCE, Check, Difference, gradcheck
 from xpmlp.core.ledger import ShapeError
 from xpmlp.core.losses import LOSSES, loss
 from xpmlp.core.names import title
 from xpmlp.core.spec import Spec
+from xpmlp.fit.gradcheck import TOLERANCE, Check, Difference, gradcheck
 
 ACTIVATION_NAMES = [*ACTIVATIONS, "leaky_relu:0.2", "elu:0.5"]
 LOSS_NAMES = [*LOSSES, "huber:0.3", "quantile:0.1,0.5,0.9", "cross_entropy:0.1"]
@@ -135,12 +135,16 @@ def test_nan_is_not_a_pass():
 def test_rows_given_with_nan_do_not_pass(rng):
     x = rng.standard_normal((5, 3))
     x[2, 1] = np.nan
-    assert not gradcheck(Spec.parse("3-4-2", activation="tanh"), x).passed
+    with pytest.raises(ValueError, match=r"x has 1 value that is not finite.* row 2, column 1"):
+        gradcheck(Spec.parse("3-4-2", activation="tanh"), x)
 
 
 def test_prints_what_it_found():
     text = str(gradcheck(Spec.parse("3-4-2", activation="tanh")))
-    assert "3-4-2 (identity, tanh): backprop against central differences, float64" in text
+    assert (
+        "3-4-2 (tanh, identity; squared_error): backprop against central differences, float64"
+        in text
+    )
     assert "they agree" in text
     assert "wrong" not in text
 
@@ -151,7 +155,7 @@ def test_the_same_seed_checks_the_same_numbers():
 
 
 def test_a_large_network_is_checked_in_chunks(monkeypatch):
-    import xpmlp.core.gradcheck as module
+    import xpmlp.fit.gradcheck as module
 
     spec = Spec.parse("3-4-2", activation="tanh")
     whole = gradcheck(spec)
@@ -159,3 +163,11 @@ def test_a_large_network_is_checked_in_chunks(monkeypatch):
     parts = gradcheck(spec)
     assert parts.passed
     assert [d[:3] for d in parts.differences] == [d[:3] for d in whole.differences]
+
+
+def test_a_sample_of_a_large_window_finds_a_wrong_slope():
+    check = gradcheck("60-50-40-2")
+    assert (check.differences[0].parameters, check.differences[0].checked) == (3000, 100)
+    assert check.passed, str(check)
+    wrong = Spec.parse("60-50-40-2", activation=lambda xp, z: (xp.sin(z), xp.sin(z)))
+    assert not gradcheck(wrong).passed
