@@ -43,9 +43,11 @@ def plateau(
     if not 0 < factor < 1:
         raise ValueError(f"factor must be in (0, 1); got {factor}")
 
+    least = min_rate * (1 - 1e-6)  # 1e-4 * 0.1 is a little below 1e-5
+
     def reduce_rate(report: Any) -> None:
         waited = report.epoch - report.best_epoch
-        due = (waited > 0) & (waited % patience == 0) & (report.rate * factor >= min_rate)
+        due = (waited > 0) & (waited % patience == 0) & (report.rate * factor >= least)
         report.scale_rate(1 - (1 - factor) * due)
 
     return reduce_rate
