@@ -44,12 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it did what was asked, 2 for bad input, 130 for Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = next((word for word in given if word in COMMANDS), None)
-    options = parser_for(name).parse_args(given)
     try:
+        options = parser_for(name).parse_args(given)
         return int(options.run(options))
     except KeyboardInterrupt:
         print("xpmlp: interrupted", file=sys.stderr)
         return 130
     except ERRORS as error:
-        print(f"xpmlp {options.command}: {error}", file=sys.stderr)
+        print(f"xpmlp {name}: {error}", file=sys.stderr)
         return 2

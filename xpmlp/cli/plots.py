@@ -3,8 +3,6 @@
 from math import nan
 from typing import Any
 
-import numpy as np
-
 from xpmlp.backends.extras import needed
 
 LARGEST = 1e30  # a loss beyond has diverged, and an axis that reached it would show nothing else
@@ -95,9 +93,9 @@ def draw_values(axis: Any, truth: Any, predicted: Any, name: str) -> None:
 def draw_confusion(axis: Any, truth: Any, predicted: Any, classes: list[Any]) -> None:
     """How many held-out rows of each class were taken for which."""
     place = {label: i for i, label in enumerate(classes)}
-    pairs = [(place[t], place[p]) for t, p in zip(truth.tolist(), predicted.tolist(), strict=True)]
-    counts = np.zeros((len(classes), len(classes)), dtype=int)
-    np.add.at(counts, tuple(np.transpose(pairs)), 1)
+    codes = ([place[label] for label in labels.tolist()] for labels in (truth, predicted))
+    confusion_matrix = needed("sklearn.metrics", "table").confusion_matrix
+    counts = confusion_matrix(*codes, labels=list(place.values()))
     axis.imshow(counts, cmap="Blues")
     words = [str(label) for label in classes]
     axis.set_xticks(range(len(words)), words, rotation=45 if len(words) > 4 else 0)

@@ -52,14 +52,14 @@ def add_table(parser: argparse.ArgumentParser) -> None:
 def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden", default="128,64", help="sizes of hidden layers (128,64)")
     parser.add_argument("--activation", default="silu", help="of the hidden layers (silu)")
-    parser.add_argument("--dropout", type=float, default=0.0, help="of the hidden layers (0)")
+    parser.add_argument("--dropout", type=float, help="of hidden layers (0, or 0.1 for classes)")
     parser.add_argument("--loss", help="(squared_error, or cross_entropy for classes)")
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     d = DEFAULTS
     parser.add_argument("--optimizer", default=d["optimizer"], help=f"({d['optimizer']})")
-    parser.add_argument("--rate", type=float, default=d["rate"], help=f"({d['rate']})")
+    parser.add_argument("--rate", type=float, help="(0.005, or 0.001 for classes)")
     parser.add_argument("--schedule", default=d["schedule"], help=f"({d['schedule']})")
     parser.add_argument("--epochs", type=int, default=d["epochs"], help=f"({d['epochs']})")
     parser.add_argument("--batch", type=int, default=d["batch"], help=f"({d['batch']})")
@@ -83,7 +83,7 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
         drop_missing_target="drop" if options.drop_missing_target else "refuse",
         seed=options.seed,
     )
-    if not 0 <= options.dropout < 1:
+    if options.dropout is not None and not 0 <= options.dropout < 1:
         raise ValueError(f"--dropout must be in [0, 1); got {options.dropout}")
     hidden = [whole(size.strip(), "--hidden's sizes") for size in options.hidden.split(",")]
     activation(options.activation)
@@ -92,7 +92,7 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
     network = {"hidden": hidden, "activation": options.activation, "dropout": options.dropout}
     names = ("optimizer", "rate", "schedule", "epochs", "batch", "dtype", "seed")
     chosen = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
-    settings(chosen)
+    settings({name: value for name, value in chosen.items() if value is not None})
     for path in filter(None, (options.save, options.plot)):
         writable(path)
     if options.plot is not None and options.plot.suffix not in PICTURES:

@@ -21,9 +21,11 @@ from xpmlp.table.splits import Split, at_random, by_group, by_time
 
 VALIDATION = 0.15  # of the training rows: early stopping watches them
 PATIENCE = 16
+# Numbers are smooth and want a fast fit; labels are noisy, and over-fit within a few epochs
+RATES = {REGRESSION: 5e-3, CLASSIFICATION: 1e-3}
+DROPOUTS = {REGRESSION: 0.0, CLASSIFICATION: 0.1}
 DEFAULTS: dict[str, Any] = {
     "optimizer": "adamw",
-    "rate": 2e-3,
     "schedule": "cosine",
     "epochs": 60,
     "batch": 128,
@@ -82,9 +84,18 @@ def read_target(frame: Any, plan: Plan) -> tuple[np.ndarray, str]:
         y = np.asarray(values, dtype=np.float64)
     else:
         y = np.asarray(find(frame, plan.target).to_list())
-    if len(np.unique(y)) < 2:
-        raise TableError(f"target {plan.target!r} is constant ({y[0]}): nothing can be learnt")
     return y, task
+
+
+def known_labels(truth: np.ndarray, classes: Any, target: str) -> None:
+    """TableError where `truth` has a label that is none of the classes learnt."""
+    known = set(np.asarray(classes).tolist())
+    strange = [label for label in np.unique(truth).tolist() if label not in known]
+    if strange:
+        raise TableError(
+            f"target {target!r} is {strange[0]!r} in rows to compare with, which is in none to "
+            "learn from"
+        )
 
 
 def without_gaps(frame: Any, plan: Plan) -> Any:
@@ -93,6 +104,8 @@ def without_gaps(frame: Any, plan: Plan) -> Any:
     if plan.drop_missing_target != "drop":
         return frame
     keep = [not missing(value) for value in column(frame, plan.target).values]
+    if not any(keep):
+        raise TableError(f"target {plan.target!r} is missing in every row")
     return narwhal(frame).filter(keep).to_native()
 
 
@@ -107,6 +120,21 @@ def split_rows(frame: Any, plan: Plan, labels: Any) -> Split:
             raise TableError(f"column {plan.time!r} is no time and no number")
         return by_time(np.asarray(moments.values), plan.test_size)
     return at_random(labels, plan.test_size, plan.seed, 0, count)
+
+
+def hold_out(
+    frame: Any, plan: Plan, y: np.ndarray, task: str, test: Any
+) -> tuple[np.ndarray, Any, np.ndarray]:
+    """The rows to learn from, the held-out table, and its target."""
+    if test is not None:
+        test = without_gaps(test, plan)
+        return np.arange(len(y)), test, read_target(test, Plan(plan.target, task))[0]
+    learn, held = split_rows(frame, plan, y if task == CLASSIFICATION else None)
+    if len(learn) < 2:
+        raise TableError(
+            f"of {len(y)} rows {len(learn)} are left to learn from: hold out fewer, or bring more"
+        )
+    return learn, take(frame, held), y[held]
 
 
 def take(frame: Any, rows: np.ndarray) -> Any:
@@ -126,27 +154,31 @@ def fit_table(
     """Learn `plan.target` from the other columns of `frame`.
 
     network: hidden (sizes), activation, dropout, loss (None is the task's). settings: of
-    `xpmlp.train`, over DEFAULTS. test: a frame to hold out instead of a share of the rows.
+    `xpmlp.train`, over DEFAULTS; a rate or dropout of None is the task's. test: a frame to hold
+    out instead of a share of the rows.
     started: called before training with an untrained stand-in of the model and the row counts.
     """
+    names = features(frame, [plan.target, *plan.drop, *filter(None, [plan.group])])
+    for name in names:
+        column(frame, name)  # refused here, with the row's number in the whole table
     frame = without_gaps(frame, plan)
     y, task = read_target(frame, plan)
-    labels = y if task == CLASSIFICATION else None
-    names = features(frame, [plan.target, *plan.drop, *filter(None, [plan.group])])
-    if test is None:
-        learn, held = split_rows(frame, plan, labels)
-        test = take(frame, held)
-    else:
-        test, learn = without_gaps(test, plan), np.arange(len(y))
-    truth, _ = read_target(test, Plan(plan.target, task)) if len(narwhal(test)) > 1 else (y, task)
-    inner = at_random(None if labels is None else y[learn], VALIDATION, plan.seed, 1, len(learn))
+    if len(np.unique(y)) < 2:
+        raise TableError(f"target {plan.target!r} is constant ({y[0]}): nothing can be learnt")
+    learn, test, truth = hold_out(frame, plan, y, task, test)
+    labels = y[learn] if task == CLASSIFICATION else None
+    inner = at_random(labels, VALIDATION, plan.seed, 1, len(learn))
     fitted, watched = learn[inner.learn], learn[inner.held]
+    if labels is not None:
+        known_labels(np.concatenate([y[watched], truth]), y[fitted], plan.target)
     source = take(frame, fitted)
     columns = learn_columns(source, names)
     center, scale = unit(y[fitted]) if task == REGRESSION else (0.0, 1.0)
     rows = {"training": len(fitted), "validation": len(watched), "held_out": len(truth)}
     spec = network_for(columns, y, task, network)
+    rate = RATES[task] if settings.get("rate") is None else settings["rate"]
     blank = TableModel(None, columns, plan.target, task, center, scale)  # type: ignore[arg-type]
+    blank.inputs(test)  # refused before training, not after
     started(blank, rows)
     wanted = (y - center) / scale if task == REGRESSION else y
     model = train(
@@ -156,7 +188,7 @@ def fit_table(
         X_val=blank.inputs(take(frame, watched)).x,
         y_val=wanted[watched],
         callbacks=callbacks,
-        **{"patience": PATIENCE, "seed": plan.seed} | DEFAULTS | dict(settings),
+        **{"patience": PATIENCE, "seed": plan.seed} | DEFAULTS | dict(settings) | {"rate": rate},
     )
     done = TableModel(model, columns, plan.target, task, center, scale)
     return scored(done, test, truth, y[fitted], rows)
@@ -172,9 +204,8 @@ def network_for(columns: Any, y: np.ndarray, task: str, network: Mapping[str, An
     outputs = 1 if task == REGRESSION else len(np.unique(y))
     loss = network.get("loss") or ("squared_error" if task == REGRESSION else "cross_entropy")
     sizes = [sum(known.width for known in columns), *network["hidden"], outputs]
-    return Spec.parse(
-        sizes, activation=network["activation"], dropout=network["dropout"], loss=loss
-    )
+    dropout = DROPOUTS[task] if network.get("dropout") is None else network["dropout"]
+    return Spec.parse(sizes, activation=network["activation"], dropout=dropout, loss=loss)
 
 
 def scored(
@@ -197,6 +228,8 @@ def scored(
 def evaluate(model: TableModel, frame: Any, truth: np.ndarray) -> tuple[dict[str, float], Any]:
     """Scores of the model on rows with a known target, and its predictions."""
     x = model.inputs(frame).x
+    if model.task == CLASSIFICATION:
+        known_labels(truth, model.classes_, model.target)
     if model.task == REGRESSION:
         predicted = model.from_network(model.model.predict(x))
         return number_scores(truth, predicted), predicted

@@ -117,6 +117,11 @@ def from_parts(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> Ta
         raise ValueError("its target's center and scale are no two numbers")
     if table["task"] not in (REGRESSION, CLASSIFICATION) or not isinstance(table["target"], str):
         raise ValueError("it does not say what is predicted")
+    if (table["task"] == CLASSIFICATION) != (model.classes_ is not None):
+        raise ValueError(f"its classes do not fit its task {table['task']!r}")
+    for scores in (table["trained"]["metrics"], table["trained"]["baseline"]):
+        if not all(isinstance(value, int | float) for value in scores.values()):
+            raise ValueError("its scores at training are no numbers")
     center, scale = target.tolist()
     return TableModel(
         model, columns, table["target"], table["task"], center, scale, dict(table["trained"])

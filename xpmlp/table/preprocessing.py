@@ -85,7 +85,7 @@ def robust_scale(values: np.ndarray) -> float:
 
 def smooth_clip(z: np.ndarray) -> np.ndarray:
     """z / sqrt(1 + (z / 3)^2): near z in the middle, never beyond 3 (RealMLP's)."""
-    return np.asarray(z / np.sqrt(1 + (z / 3) ** 2))
+    return np.asarray(z / np.hypot(1, z / 3))  # hypot: the square of 1e200 is no float
 
 
 def encode(column: Encoded, values: Any) -> tuple[np.ndarray, int]:
@@ -143,5 +143,11 @@ def from_saved(config: Any, arrays: Mapping[str, np.ndarray]) -> tuple[Encoded, 
             isinstance(flag, bool) for flag in (column.gaps, column.rest)
         ):
             raise ValueError("a column is described by values of the wrong type")
+        if column.kind not in (*NUMERIC, "category"):
+            raise ValueError(f"column {column.name!r} is of unknown kind {column.kind!r}")
+        if len(set(column.categories)) < len(column.categories):
+            raise ValueError(f"column {column.name!r} has a category twice")
         found.append(column)
+    if len({column.name for column in found}) < len(found):
+        raise ValueError("two columns have one name")
     return tuple(found)

@@ -61,7 +61,7 @@ def read_any(polars: Any, file: Path) -> Any:
     """By the file's ending. Every row is looked at before a column's type is decided."""
     if file.name.lower().endswith(".parquet"):
         return polars.read_parquet(file)
-    separator = "\t" if ".tsv" in file.name.lower() else ","
+    separator = "\t" if file.name.lower().endswith((".tsv", ".tsv.gz")) else ","
     return polars.read_csv(
         file,
         separator=separator,
@@ -149,7 +149,11 @@ def finite(values: Array, name: str) -> Array:
 
 def texts(series: Any) -> list[str | None]:
     """Strings, None where missing: as they stand, or as they are written."""
-    return [None if missing(item) else str(item) for item in series.to_list()]
+    gaps = series.is_null().to_list()  # pandas' NA compares as neither true nor false
+    return [
+        None if gap or missing(item) else str(item)
+        for item, gap in zip(series.to_list(), gaps, strict=True)
+    ]
 
 
 def missing(item: Any) -> bool:

@@ -13,14 +13,14 @@ def class_scores(truth: Array, classes: Array, proba: Array) -> dict[str, float]
     missing from `truth`.
     """
     metrics = needed("sklearn.metrics", "table")
-    known = [label for label in classes.tolist() if label in set(truth.tolist())]
+    codes, labels = classes.searchsorted(truth), list(range(len(classes)))  # of any type
     found = {
-        "accuracy": float(metrics.accuracy_score(truth, classes[proba.argmax(axis=1)])),
-        "log_loss": float(metrics.log_loss(truth, proba, labels=classes)),
+        "accuracy": float(metrics.accuracy_score(codes, proba.argmax(axis=1))),
+        "log_loss": float(metrics.log_loss(codes, proba, labels=labels)),
     }
-    if len(known) == len(classes) > 1:
+    if len(set(codes.tolist())) == len(classes) > 1:
         chosen = proba[:, 1] if len(classes) == 2 else proba / proba.sum(axis=1, keepdims=True)
-        found["auc"] = float(metrics.roc_auc_score(truth, chosen, multi_class="ovr"))
+        found["auc"] = float(metrics.roc_auc_score(codes, chosen, multi_class="ovr"))
     return found
 
 

@@ -1,0 +1,229 @@
+"""`xpmlp predict`, `score` and `inspect`: a model file on tables that differ from training's."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+import xpmlp
+from xpmlp.cli.main import main
+from xpmlp.table.model import load
+
+polars = pytest.importorskip("polars")
+pytest.importorskip("sklearn")
+pytest.importorskip("tqdm")
+
+
+def run(capsys, *words):
+    """Exit code, output and error output of a command line."""
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as stop:  # argparse's own way out
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a table and a model of each task."""
+    folder = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng(4)
+    a = rng.normal(size=100)
+    table = polars.DataFrame(
+        {
+            "a": a,
+            "c": rng.choice(["x", "y"], 100),
+            "price": 100 + 3 * a,
+            "sold": np.where(a > 0, "yes", "no"),
+        }
+    )
+    table.write_csv(folder / "t.csv")
+    for target, other in (("price", "sold"), ("sold", "price")):
+        words = ["--target", target, "--drop", other, "--epochs", "3", "--hidden", "8", "--quiet"]
+        path = folder / f"{target}.safetensors"
+        assert main(["train", str(folder / "t.csv"), *words, "--save", str(path)]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    """A copy to work in."""
+    for path in trained.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def table():
+    return polars.read_csv("t.csv")
+
+
+# predict
+
+
+@pytest.mark.parametrize("target", ["price", "sold"])
+def test_predictions_are_the_librarys(target, folder, capsys):
+    words = ("predict", f"{target}.safetensors", "t.csv")
+    code, out, err = run(capsys, *words)
+    assert code == 0
+    assert err == f"ignored columns: {'sold' if target == 'price' else 'price'}\n"
+    found = polars.read_csv(io.StringIO(out))
+    assert found.columns == [target]
+    wanted = load(f"{target}.safetensors").predict(table())
+    assert found[target].to_list() == wanted.tolist()
+    assert run(capsys, *words, "--out", "p.csv")[:2] == (0, "")
+    assert (folder / "p.csv").read_text() == out
+
+
+def test_probabilities_stand_beside_the_labels(folder, capsys):
+    code, out, _ = run(capsys, "predict", "sold.safetensors", "t.csv", "--proba")
+    assert code == 0
+    found = polars.read_csv(io.StringIO(out))
+    assert found.columns == ["sold", "p(no)", "p(yes)"]
+    wanted = load("sold.safetensors").predict_proba(table())
+    np.testing.assert_allclose(found.drop("sold").to_numpy(), wanted, rtol=1e-6)
+
+
+def test_order_does_not_matter_and_oddities_are_said(folder, capsys):
+    odd = table()[:3].select(
+        polars.Series("more", [1, 2, 3]), polars.Series("c", ["x", "q", "q"]), "a"
+    )
+    odd.write_csv("odd.csv")
+    code, out, err = run(capsys, "predict", "price.safetensors", "odd.csv")
+    assert code == 0
+    assert "ignored columns: more\n" in err
+    assert "column 'c': 2 cells of an unknown category\n" in err
+    assert out.count("\n") == 4
+
+
+def test_one_row_can_be_predicted(folder, capsys):
+    table()[:1].write_csv("one.csv")
+    code, out, _ = run(capsys, "predict", "price.safetensors", "one.csv")
+    assert code == 0
+    assert out.count("\n") == 2
+
+
+# score
+
+
+@pytest.mark.parametrize("target", ["price", "sold"])
+def test_scores_are_those_of_the_table(target, folder, capsys):
+    code, out, _ = run(capsys, "score", f"{target}.safetensors", "t.csv", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert list(found) == ["model", "rows", "metrics"]
+    assert found["rows"] == 100
+    predicted, truth = load(f"{target}.safetensors").predict(table()), table()[target].to_numpy()
+    if target == "price":
+        mae = float(abs(predicted - truth).mean())
+        assert found["metrics"]["mae"] == pytest.approx(mae, rel=1e-5)
+    else:
+        assert found["metrics"]["accuracy"] == pytest.approx((predicted == truth).mean())
+    code, out, _ = run(capsys, "score", f"{target}.safetensors", "t.csv")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["held-out", "this", "model", "baseline"]
+
+
+def test_rows_of_one_class_can_be_scored(folder, capsys):
+    table().filter(polars.col("sold") == "yes").write_csv("yes.csv")
+    code, out, _ = run(capsys, "score", "sold.safetensors", "yes.csv", "--json")
+    assert code == 0
+    assert set(json.loads(out)["metrics"]) == {"accuracy", "log_loss"}
+
+
+def test_missing_targets_are_left_out_when_asked(folder, capsys):
+    gaps = table().with_columns(price=polars.Series([None, *table()["price"].to_list()[1:]]))
+    gaps.write_csv("gaps.csv")
+    words = ("score", "price.safetensors", "gaps.csv", "--json")
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (2, "")
+    assert "'price' has 1 missing cells, the first in row 1; --drop-missing-target" in err
+    code, out, _ = run(capsys, *words, "--drop-missing-target")
+    assert code == 0
+    assert json.loads(out)["rows"] == 99
+
+
+# inspect
+
+
+def test_inspect_shows_columns_scores_and_ledger(folder, capsys):
+    code, out, err = run(capsys, "inspect", "sold.safetensors")
+    assert (code, err) == (0, "")
+    for words in (
+        "classification of 'sold' from 2 columns", "a (number, 1 inputs): median ",
+        "c (category, 2 inputs): ", "classes: no, yes", "3-8-2, loss cross_entropy", "accuracy",
+        "(32, 3) @ (3, 8) -> (32, 8)", "training: epochs 3",
+    ):  # fmt: skip
+        assert words in out
+
+
+def test_inspect_shows_a_network_on_arrays(folder, capsys):
+    xpmlp.save(xpmlp.train("1-2-1", [[0.0], [1.0]], [0.0, 1.0], epochs=1), "net")
+    code, out, _ = run(capsys, "inspect", "net")
+    assert code == 0
+    assert out.startswith("1-2-1, loss squared_error")
+
+
+# what is refused
+
+BAD = {
+    "a model that is not there": ("predict", "no", "t.csv", "no: there is no such model file"),
+    "a model that is a directory": ("predict", ".", "t.csv", "there is no such model file"),
+    "a model that is none": ("predict", "t.csv", "t.csv", "t.csv is not a whole model file"),
+    "a damaged model": ("predict", "damaged", "t.csv", "damaged is not a whole model file"),
+    "a network on arrays": ("predict", "net", "t.csv", "net holds a network on arrays"),
+    "a table that is not there": ("predict", "price.safetensors", "no.csv", "no such file"),
+    "a table without a row": ("predict", "price.safetensors", "head.csv", "no rows"),
+    "a missing column": (
+        "predict", "price.safetensors", "renamed.csv", "no column 'a'; did you mean 'aa'?",
+    ),
+    "texts as numbers": ("predict", "price.safetensors", "texts.csv", "'a' was a number in train"),
+    "infinity": ("predict", "price.safetensors", "wide.csv", "'a' has 1 infinite values, the fir"),
+    "probabilities of a number": (
+        "predict", "price.safetensors", "t.csv", "--proba", "--proba is for classes",
+    ),
+    "an output in no folder": (
+        "predict", "price.safetensors", "t.csv", "--out", "no/p.csv", "there is no folder no",
+    ),
+    "an output that is a directory": (
+        "predict", "price.safetensors", "t.csv", "--out", ".", "is a directory",
+    ),
+    "a score of nothing": ("score", "no", "t.csv", "no: there is no such model file"),
+    "a score without a target": (
+        "score", "price.safetensors", "head2.csv", "no column 'price'",
+    ),
+    "a score of an unknown label": ("score", "sold.safetensors", "label.csv", "'sold' is 'never'"),
+    "a score of texts as numbers": (
+        "score", "price.safetensors", "prices.csv", "'price' holds texts",
+    ),
+    "an inspection of nothing": ("inspect", "no", "no: there is no such model file"),
+    "an inspection of a table": ("inspect", "t.csv", "t.csv is not a whole model file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_one_line_and_exit_two(kind, folder, capsys):
+    xpmlp.save(xpmlp.train("1-2-1", [[0.0], [1.0]], [0.0, 1.0], epochs=1), "net")
+    data = bytearray((folder / "price.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "damaged").write_bytes(data)
+    plain, price = table(), polars.col("price")
+    (folder / "head.csv").write_text("a,c\n")
+    plain.drop("price").write_csv("head2.csv")
+    plain.rename({"a": "aa"}).write_csv("renamed.csv")
+    plain.with_columns(a=polars.lit("word")).write_csv("texts.csv")
+    infinite = polars.when(price == price.max()).then(float("inf")).otherwise(polars.col("a"))
+    plain.with_columns(a=infinite).write_csv("wide.csv")
+    plain.with_columns(sold=polars.lit("never")).write_csv("label.csv")
+    plain.with_columns(price=polars.lit("much")).write_csv("prices.csv")
+    before = sorted(folder.iterdir())
+    *words, said = BAD[kind]
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (2, "")
+    last = err.splitlines()[-1]  # before it there may be notes on the table's columns
+    assert last.startswith(f"xpmlp {words[0]}: ")
+    assert said in last
+    assert err.count("xpmlp ") == 1
+    assert sorted(folder.iterdir()) == before

@@ -1,0 +1,224 @@
+"""Model files with a table around the network: whole, the same, and refused when changed."""
+
+import hashlib
+import json
+import struct
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import xpmlp
+from xpmlp.storage.model_file import BLANK
+from xpmlp.table.fitting import Plan, fit_table
+from xpmlp.table.model import TableModel, load
+
+polars = pytest.importorskip("polars")
+pytest.importorskip("sklearn")
+
+
+def frame():
+    rng = np.random.default_rng(2)
+    a = rng.normal(size=60)
+    return polars.DataFrame(
+        {
+            "a": a,
+            "gaps": [None if i % 5 == 0 else i / 3 for i in range(60)],
+            "c": ['é "x"', "y", None] * 20,
+            "y": a * 2,
+            "k": np.where(a > 0, "up", "down"),
+        }
+    )
+
+
+def made(target):
+    plan = Plan(target, drop=["k" if target == "y" else "y"])
+    network = {"hidden": [4], "activation": "tanh", "dropout": 0.0}
+    return fit_table(frame(), plan, network=network, settings={"epochs": 2}).model
+
+
+@pytest.fixture(scope="module")
+def number():
+    return made("y")
+
+
+@pytest.fixture(scope="module")
+def label():
+    return made("k")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("target", ["number", "label"])
+def test_a_table_model_comes_back(target, request, path):
+    model = request.getfixturevalue(target)
+    model.save(path)
+    found = load(path)
+    assert isinstance(found, TableModel)
+    for name in ("columns", "target", "task", "center", "scale", "trained", "spec"):
+        assert getattr(found, name) == getattr(model, name)
+    assert found.model.flat.tobytes() == model.model.flat.tobytes()
+    assert found.predict(frame()).tolist() == model.predict(frame()).tolist()
+    again = path.with_name("again")
+    xpmlp.save(found, again)
+    assert load(again).columns == model.columns
+
+
+def test_the_packages_load_gives_the_table_model(number, path):
+    number.save(path)
+    assert isinstance(xpmlp.load(path), TableModel)
+
+
+def test_it_loads_where_numpy_is_alone_and_predicts_where_narwhals_is(number, path):
+    number.save(path)
+    frame().write_csv(path.with_name("t.csv"))
+    program = textwrap.dedent("""
+        import sys
+        REFUSED = {"narwhals", "sklearn", "matplotlib", "tqdm", "threadpoolctl", "polars"}
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in REFUSED:
+                    raise ImportError(f"{name} is refused here")
+        sys.meta_path.insert(0, Refuse())
+        import xpmlp
+        model = xpmlp.load(sys.argv[1])
+        print(model.target, model.task, [known.name for known in model.columns])
+        REFUSED -= {"polars", "narwhals"}
+        import polars
+        print(*model.predict(polars.read_csv(sys.argv[2])).tolist())
+    """)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, path, path.with_name("t.csv")],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == "y regression ['a', 'gaps', 'c']"
+    found = [float(word) for word in second.split()]
+    np.testing.assert_allclose(found, number.predict(frame()), rtol=1e-6)
+
+
+# what is changed is refused
+
+
+def taken_apart(data):
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    return header, json.loads(header["__metadata__"]["config"]), data[8 + size :]
+
+
+def put_together(header, config, body):
+    """A file whose digest is right for what it holds."""
+    header["__metadata__"] |= {"config": json.dumps(config), "sha256": BLANK}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    data = struct.pack("<Q", len(text)) + text + body
+    digest = hashlib.sha256(data).hexdigest()
+    return data.replace(f'"sha256":"{BLANK}"'.encode(), f'"sha256":"{digest}"'.encode(), 1)
+
+
+def at(*keys, value):
+    """A change of one entry of the configuration; `value` of None takes it away."""
+
+    def change(config):
+        *way, last = keys
+        for key in way:
+            config = config[key]
+        if value is None:
+            del config[last]
+        else:
+            config[last] = value
+
+    return change
+
+
+COLUMN = ("table", "columns", 0)
+CHANGED = {
+    "no target": at("table", "target", value=None),
+    "a target that is no text": at("table", "target", value=3),
+    "no task": at("table", "task", value=None),
+    "another task": at("table", "task", value="ranking"),
+    "the other task": at("table", "task", value="classification"),
+    "no columns": at("table", "columns", value=None),
+    "columns that are no list": at("table", "columns", value={"a": 1}),
+    "a column too few": at(*COLUMN, value=None),
+    "a column that is no object": at(*COLUMN, value="a"),
+    "a column without a name": at(*COLUMN, "name", value=None),
+    "a column of another kind": at(*COLUMN, "kind", value="colour"),
+    "a column with more inputs": at(*COLUMN, "gaps", value=True),
+    "gaps that are no truth value": at(*COLUMN, "gaps", value=0),
+    "a category too many": at("table", "columns", 2, "categories", value=["y", "z", "w"]),
+    "a category twice": at("table", "columns", 2, "categories", value=["y", "y"]),
+    "a category that is no text": at("table", "columns", 2, "categories", value=["y", 1]),
+    "two columns of one name": at(*COLUMN, "name", value="gaps"),
+    "a table that is a list": at("table", value=[1]),
+    "a table that is a word": at("table", value="table"),
+    "no scores": at("table", "trained", value=None),
+    "no metrics": at("table", "trained", value={}),
+    "scores that are no numbers": at(
+        "table", "trained", value={"metrics": {"r2": "good"}, "baseline": {}}
+    ),
+    "another network": at("spec", "layers", value=[[4, 9, "tanh", 0.0], [1, 4, "identity", 0.0]]),
+    "no trained": at("trained", value=None),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+def test_a_changed_configuration_is_refused_with_the_path(kind, number, path):
+    number.save(path)
+    header, config, body = taken_apart(path.read_bytes())
+    CHANGED[kind](config)
+    path.write_bytes(put_together(header, config, body))
+    with pytest.raises(ValueError, match="is not a whole model file") as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_put_together_unchanged_is_read(number, path):
+    """So the tests above and below refuse for their change alone."""
+    number.save(path)
+    path.write_bytes(put_together(*taken_apart(path.read_bytes())))
+    assert load(path).columns == number.columns
+
+
+@pytest.mark.parametrize("name", ["table.center", "table.scale", "table.target"])
+@pytest.mark.parametrize("odd", ["gone", "nan", "shape"])
+def test_changed_arrays_are_refused_with_the_path(name, odd, number, path):
+    number.save(path)
+    header, config, body = taken_apart(path.read_bytes())
+    if odd == "gone":
+        header[f"table.other.{name}"] = header.pop(name)
+    elif odd == "shape":
+        header[name]["shape"] = [1, *header[name]["shape"]]
+    else:
+        at, _ = header[name]["data_offsets"]
+        body = body[:at] + struct.pack("<d", float("nan")) + body[at + 8 :]
+    path.write_bytes(put_together(header, config, body))
+    with pytest.raises(ValueError, match="is not a whole model file") as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_classes_and_task_must_go_together(label, path):
+    label.save(path)
+    header, config, body = taken_apart(path.read_bytes())
+    config["table"]["task"] = "regression"
+    path.write_bytes(put_together(header, config, body))
+    with pytest.raises(ValueError, match="classes do not fit its task 'regression'"):
+        load(path)
+
+
+def test_any_changed_byte_is_refused(label, path):
+    label.save(path)
+    data = path.read_bytes()
+    for place in range(0, len(data), 37):
+        changed = bytearray(data)
+        changed[place] ^= 4
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match="is not a whole model file"):
+            load(path)

@@ -1,0 +1,123 @@
+"""A trained table model on frames that differ from training's."""
+
+import numpy as np
+import pytest
+
+from xpmlp.table.fitting import Plan, evaluate, fit_table
+from xpmlp.table.model import TableModel, guess_task
+from xpmlp.table.reading import TableError
+
+polars = pytest.importorskip("polars")
+pytest.importorskip("sklearn")
+
+ROUNDING = 1e-6  # of float32 probabilities
+
+
+def fitted(frame, target, drop):
+    network = {"hidden": [8], "activation": "tanh", "dropout": 0.0}
+    plan = Plan(target, drop=[drop])
+    return fit_table(frame, plan, network=network, settings={"epochs": 4, "batch": 32}).model
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(2, 120))
+    c = rng.choice(["x", "y"], 120)
+    k = np.where(a > 0, "up", "down")
+    return polars.DataFrame({"a": a, "b": b, "c": c, "y": 1000 + 50 * a, "k": k})
+
+
+@pytest.fixture(scope="module")
+def number(frame):
+    return fitted(frame, "y", "k")
+
+
+@pytest.fixture(scope="module")
+def label(frame):
+    return fitted(frame, "k", "y")
+
+
+def test_numbers_come_in_the_targets_unit(number, frame):
+    predicted = number.predict(frame)
+    assert predicted.shape == (120,)
+    assert predicted.dtype == np.float64
+    assert abs(predicted.mean() - 1000) < 50
+
+
+def test_labels_are_the_most_probable_classes(label, frame):
+    proba = label.predict_proba(frame)
+    assert proba.shape == (120, 2)
+    np.testing.assert_allclose(proba.sum(axis=1), 1, atol=ROUNDING)
+    assert label.predict(frame).tolist() == label.classes_[proba.argmax(axis=1)].tolist()
+    assert label.classes_.tolist() == ["down", "up"]
+
+
+def test_the_columns_order_does_not_matter(number, frame):
+    other = frame.select(["c", "k", "b", "y", "a"])
+    assert number.predict(other).tobytes() == number.predict(frame).tobytes()
+
+
+def test_the_target_and_extra_columns_are_not_looked_at(number, frame):
+    bare = frame.drop("y", "k").with_columns(more=polars.lit("?"), also=1)
+    found = number.inputs(bare)
+    assert found.ignored == ["more", "also"]
+    assert number.predict(bare).tobytes() == number.predict(frame).tobytes()
+    assert number.inputs(frame).ignored == ["k"]
+
+
+def test_a_missing_column_is_named_with_the_nearest(number, frame):
+    with pytest.raises(TableError, match="no column 'b'; did you mean 'bb'"):
+        number.predict(frame.rename({"b": "bb"}))
+
+
+def test_unknown_categories_are_counted(number, frame):
+    odd = frame[:6].with_columns(c=polars.Series(["x", "q", None, "q", "y", "w"]))
+    found = number.inputs(odd)
+    assert found.unknown == {"c": 3}
+    assert np.isfinite(number.predict(odd)).all()
+    assert number.inputs(frame).unknown == {}
+
+
+def test_another_kind_than_in_training_is_refused(number, frame):
+    with pytest.raises(TableError, match="column 'a' was a number in training; here it holds Str"):
+        number.predict(frame.with_columns(a=polars.lit("word")))
+
+
+def test_rows_are_predicted_alone(number, frame):
+    together = number.predict(frame[:5])
+    alone = [number.predict(frame[i : i + 1])[0] for i in range(5)]
+    np.testing.assert_allclose(alone, together, rtol=ROUNDING)
+
+
+def test_a_frame_of_another_library_gives_the_same(number, frame, optional):
+    pandas = optional("pandas")
+    other = pandas.DataFrame({name: frame[name].to_list() for name in frame.columns})
+    assert number.predict(other).tobytes() == number.predict(frame).tobytes()
+
+
+def test_scores_are_refused_for_a_label_that_training_did_not_have(label, frame):
+    with pytest.raises(TableError, match="'k' is 'sideways' in rows to compare with"):
+        evaluate(label, frame[:3], np.array(["up", "sideways", "down"]))
+
+
+def test_the_scores_at_training_are_kept(label):
+    assert set(label.trained) == {"metrics", "baseline", "rows"}
+    assert set(label.trained["metrics"]) == {"accuracy", "log_loss", "auc"}
+    assert isinstance(label, TableModel)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "type_name", "task"),
+    [
+        (["a"], "category", "String", "classification"),
+        ([0.0, 1.0], "number", "Boolean", "classification"),
+        (range(20), "number", "Int8", "classification"),
+        (range(20), "number", "UInt64", "classification"),
+        (range(21), "number", "Int64", "regression"),
+        ([0.0, 1.0], "number", "Float64", "regression"),
+        (range(3), "date", "Date", "regression"),
+    ],
+)
+def test_the_task_is_guessed(values, kind, type_name, task):
+    assert guess_task(values, kind, type_name) == task
