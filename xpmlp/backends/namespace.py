@@ -73,9 +73,10 @@ def to_place(place: Place, value: np.ndarray, dtype: str | None = None) -> Array
     """A NumPy array as an array of `place`, in the dtype of that name or its own."""
     if dtype is not None:
         value = value.astype(dtype, copy=False)
+    value = np.asarray(value, order="C")  # a strided product may round in another order
     if place.xp is np:
         return value
-    return place.xp.asarray(np.asarray(value, order="C"), device=place.device, copy=True)
+    return place.xp.asarray(value, device=place.device, copy=True)
 
 
 def dtype_name(value: Array) -> str:
