@@ -111,4 +111,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        sys.exit(f"answer.py: {error}")
+        print(f"answer.py: {error}", file=sys.stderr)
+        sys.exit(2)

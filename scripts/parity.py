@@ -33,6 +33,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     place = find(options.device)
+    if place.name == "cpu":
+        raise ValueError("cpu would be compared with itself: give --device gpu, torch or strict")
     out = sys.stderr if options.json else sys.stdout
     print(f"device {place.name}, against cpu", file=out)
     head = f"{'training':<36} {'dtype':<8} {'compared':<11} {'loss cpu':>11} {'loss there':>11}"

@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +29,8 @@ def read(data: str) -> tuple[np.ndarray, np.ndarray]:
     if data in SETS:
         datasets = needed("sklearn.datasets", "table")
         return getattr(datasets, f"load_{data}")(return_X_y=True)
+    if not Path(data).is_file():
+        raise ValueError(f"--data {data}: there is no such file, and no such set of scikit-learn")
     with np.load(data, allow_pickle=False) as file:
         if not {"X", "y"} <= set(file):
             raise ValueError(f"{data} must hold arrays X and y; it holds {', '.join(file)}")
@@ -103,4 +106,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        sys.exit(f"train.py: {error}")
+        print(f"train.py: {error}", file=sys.stderr)
+        sys.exit(2)

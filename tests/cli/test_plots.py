@@ -39,9 +39,9 @@ def test_the_lines_are_the_history(rows):
     figure = plot_history(model, title="sines")
     drawn = lines(figure)
     assert drawn["training loss"].tolist() == model.history["loss"]
-    assert drawn["held-out loss"].tolist() == model.history["val_loss"]
+    assert drawn["validation loss"].tolist() == model.history["val_loss"]
     assert drawn["learning rate"].tolist() == model.history["rate"]
-    assert legend(figure) == {"training loss", "held-out loss", "learning rate"}
+    assert legend(figure) == {"training loss", "validation loss", "learning rate"}
     left, right = figure.axes
     assert left.get_title() == "sines"
     assert (left.get_xlabel(), left.get_ylabel()) == ("epoch", "loss")
@@ -68,7 +68,7 @@ def test_a_population_has_a_line_per_member_under_one_label(rows):
     assert len(right.get_lines()) == 3
     drawn = np.array([line.get_ydata() for line in left.get_lines()[:3]])
     assert (drawn == np.array(model.history["loss"]).T).all()
-    assert legend(figure) == {"training loss", "held-out loss", "learning rate"}
+    assert legend(figure) == {"training loss", "validation loss", "learning rate"}
     assert len(left.get_legend().texts) == 3
 
 

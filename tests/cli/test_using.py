@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,7 +124,10 @@ def test_scores_are_those_of_the_table(target, folder, capsys):
         assert found["metrics"]["accuracy"] == pytest.approx((predicted == truth).mean())
     code, out, _ = run(capsys, "score", f"{target}.safetensors", "t.csv")
     assert code == 0
-    assert out.splitlines()[0].split() == ["held-out", "this", "model", "baseline"]
+    shown = dict(line.split() for line in out.splitlines())
+    assert list(shown) == list(found["metrics"])  # and no baseline, which was of other rows
+    for name, value in found["metrics"].items():
+        assert float(shown[name]) == pytest.approx(value, rel=1e-4)
 
 
 def test_rows_of_one_class_can_be_scored(folder, capsys):
@@ -227,3 +231,34 @@ def test_bad_input_is_one_line_and_exit_two(kind, folder, capsys):
     assert said in last
     assert err.count("xpmlp ") == 1
     assert sorted(folder.iterdir()) == before
+
+
+def test_nothing_that_is_read_is_overwritten(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = "\n".join(f"{i},{2 * i + i % 3}" for i in range(60))
+    Path("t.csv").write_text(f"a,y\n{rows}\n")
+    fit = ["train", "t.csv", "--target", "y", "--task", "regression", "--epochs", "1", "--quiet"]
+    assert main([*fit, "--save", "m"]) == 0
+    before = {name: Path(name).read_bytes() for name in ("t.csv", "m")}
+    Path("same.csv").symlink_to("t.csv")
+    for words in (
+        [*fit, "--save", "t.csv"],
+        [*fit, "--save", "same.csv"],
+        [*fit, "--test", "t.csv", "--save", "t.csv"],
+        [*fit, "--save", "x.png", "--plot", "x.png"],
+        ["predict", "m", "t.csv", "--out", "t.csv"],
+        ["predict", "m", "t.csv", "--out", "m"],
+    ):
+        assert main(words) == 2
+        _, err = capsys.readouterr()
+        assert err.count("\n") == 1, err
+    assert {name: Path(name).read_bytes() for name in before} == before
+
+
+def test_an_error_stands_alone_without_quiet(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text("a,y\n1,2\n3,inf\n5,6\n7,9\n")
+    assert main(["train", "t.csv", "--target", "y"]) == 2
+    _, err = capsys.readouterr()
+    assert err.startswith("xpmlp train: column 'y' has")
+    assert err.count("\n") == 1

@@ -1,6 +1,8 @@
 """`xpmlp COMMAND`: reads the command line, runs the command, and turns errors into one line."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -40,6 +42,14 @@ def parser_for(name: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def interrupted() -> int:
+    """130, and one line; a library may deliver the same Ctrl-C a second time."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("xpmlp: interrupted", file=sys.stderr)
+    signal.signal(signal.SIGINT, before)
+    return 130
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it did what was asked, 2 for bad input, 130 for Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -48,8 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser_for(name).parse_args(given)
         return int(options.run(options))
     except KeyboardInterrupt:
-        print("xpmlp: interrupted", file=sys.stderr)
-        return 130
+        return interrupted()
+    except BrokenPipeError:  # the reader, such as head, has enough: say no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except ERRORS as error:
         print(f"xpmlp {name}: {error}", file=sys.stderr)
         return 2

@@ -38,7 +38,7 @@ def draw_history(axis: Any, history: dict[str, list[Any]]) -> None:
     axis.plot(epochs, losses, color="tab:blue", label="training loss")
     if history["val_loss"][0] is not None:
         held = [plain(entry) for entry in history["val_loss"]]
-        axis.plot(epochs, held, color="tab:orange", label="held-out loss")
+        axis.plot(epochs, held, color="tab:orange", label="validation loss")
     axis.set_xlabel("epoch")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel("loss")

@@ -23,7 +23,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.out is not None:
-        writable(options.out)
+        writable(options.out, [options.model, options.table])
+        if options.out.suffix != ".csv":
+            raise ValueError(f"--out must end in .csv; got {options.out}")
     model = load_table_model(options.model)
     if options.proba and model.task != CLASSIFICATION:
         raise ValueError("--proba is for classes; this model predicts a number")

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,11 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
     names = ("optimizer", "rate", "schedule", "epochs", "batch", "dtype", "seed")
     chosen = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
     settings({name: value for name, value in chosen.items() if value is not None})
+    inputs = [options.table, *filter(None, [options.test])]
     for path in filter(None, (options.save, options.plot)):
-        writable(path)
+        writable(path, inputs)
+    if options.save is not None and options.save == options.plot:
+        raise ValueError(f"--save and --plot are the same file {options.save}")
     if options.plot is not None and options.plot.suffix not in PICTURES:
         raise ValueError(f"--plot must end in {', '.join(PICTURES)}; got {options.plot}")
     place_for(options.device, options.precision)
@@ -102,8 +106,11 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
     return plan, network | {"loss": options.loss}, chosen
 
 
-def writable(path: Path) -> None:
-    """ValueError where a file cannot be written at `path`, found before training."""
+def writable(path: Path, inputs: Sequence[str]) -> None:
+    """ValueError where a file cannot be written at `path`, or is one that is read."""
+    for name in inputs:
+        if path.exists() and Path(name).exists() and path.samefile(name):
+            raise ValueError(f"{path} is read here: writing to it would destroy it")
     folder = path.parent
     if path.is_dir():
         raise ValueError(f"{path} is a directory: give a file")

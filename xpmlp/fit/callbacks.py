@@ -57,9 +57,12 @@ class ProgressBar:
     """A tqdm bar over the epochs, with loss and held-out score (extra: table)."""
 
     def __init__(self, **options: Any) -> None:
-        self.bar = needed("tqdm", "table").tqdm(unit="epoch", **options)
+        self.tqdm, self.options = needed("tqdm", "table").tqdm, options
+        self.bar: Any = None  # drawn with the first report: an error before stands alone
 
     def __call__(self, report: Any) -> None:
+        if self.bar is None:
+            self.bar = self.tqdm(unit="epoch", **self.options)
         self.bar.total = report.epochs
         shown = {"loss": report.loss, "val_loss": report.val_loss, "score": report.val_score}
         text = {name: f"{mean(value):.4g}" for name, value in shown.items() if value is not None}
@@ -68,7 +71,8 @@ class ProgressBar:
 
     def close(self) -> None:
         """Called by `train` when training ends, however it ends."""
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
 
 def mean(value: Any) -> float:

@@ -50,6 +50,8 @@ class Plan:
             raise ValueError(f"task must be regression or classification; got {self.task!r}")
         if not 0 < self.test_size < 1:
             raise ValueError(f"test_size must be in (0, 1); got {self.test_size}")
+        if self.target in (*self.drop, self.group, self.time):
+            raise ValueError(f"{self.target!r} is the target: it cannot be left out or split by")
         if self.group is not None and self.time is not None:
             raise ValueError("give --group or --time, not both")
 

@@ -34,8 +34,10 @@ def number_scores(truth: Array, predicted: Array) -> dict[str, float]:
     }
 
 
-def score_table(found: dict[str, float], baseline: dict[str, float]) -> str:
-    """Both, side by side, for a person."""
+def score_table(found: dict[str, float], baseline: dict[str, float] | None = None) -> str:
+    """The scores for a person, side by side with the baseline's where there is one."""
+    if baseline is None:
+        return "\n".join(f"{name:<10} {value:>12.5g}" for name, value in found.items())
     rows = [f"{'held-out':<10} {'this model':>12} {'baseline':>12}"]
     rows += [
         f"{name:<10} {value:>12.5g} {baseline.get(name, float('nan')):>12.5g}"
