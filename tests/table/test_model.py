@@ -121,3 +121,29 @@ def test_the_scores_at_training_are_kept(label):
 )
 def test_the_task_is_guessed(values, kind, type_name, task):
     assert guess_task(values, kind, type_name) == task
+
+
+def test_a_dict_of_columns_predicts_as_a_frame_does(optional):
+    pl = optional("polars")
+    rng = np.random.default_rng(5)
+    columns = {
+        "a": rng.normal(size=80).tolist(),
+        "b": ["x", "y", None, "z"] * 20,
+        "c": [True, False] * 40,
+    }
+    columns["a"][3] = None
+    y = [2.0 * (a or 0) + (b == "x") for a, b in zip(columns["a"], columns["b"], strict=True)]
+    fitted = fit_table(
+        pl.DataFrame(columns | {"y": y}),
+        Plan("y"),
+        network={"hidden": [4], "activation": "relu"},
+        settings={"epochs": 2},
+    )
+    frame = pl.DataFrame(columns)
+    assert (fitted.model.predict(columns) == fitted.model.predict(frame)).all()
+    with pytest.raises(TableError, match="no column 'c'"):
+        fitted.model.predict({"a": [1.0], "b": ["x"]})
+    with pytest.raises(TableError, match="column 'a' must hold numbers"):
+        fitted.model.predict(columns | {"a": ["one"] * 80})
+    with pytest.raises(TableError, match="differ in length"):
+        fitted.model.predict(columns | {"a": [1.0]})

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpmlp.core.names import nearest
 from xpmlp.core.spec import Spec
 from xpmlp.fit.model import Model
 from xpmlp.storage.model_file import read, save
 from xpmlp.table.preprocessing import Encoded, encode, from_saved, learn, to_arrays, to_config
-from xpmlp.table.reading import column, names_of
+from xpmlp.table.reading import TableError, column, finite, missing, names_of
 
 REGRESSION, CLASSIFICATION = "regression", "classification"
 FEW = 20  # whole numbers with at most as many values look like classes
@@ -49,16 +50,20 @@ class TableModel:
     def inputs(self, frame: Any) -> Inputs:
         """The frame's columns, found by name, as the network takes them.
 
-        TableError naming a column that is missing or of another kind.
+        frame: a pandas, polars or pyarrow frame, or a dict {name: cells}, which needs no other
+        package. TableError naming a column that is missing or of another kind.
         """
         parts, unknown = [], {}
         for known in self.columns:
-            part, strange = encode(known, column(frame, known.name, known.kind).values)
+            part, strange = encode(known, cells(frame, known))
             parts.append(part)
             if strange:
                 unknown[known.name] = strange
         mine = {known.name for known in self.columns} | {self.target}
-        ignored = [name for name in names_of(frame) if name not in mine]
+        names = list(frame) if isinstance(frame, Mapping) else names_of(frame)
+        ignored = [name for name in names if name not in mine]
+        if len({len(part) for part in parts}) > 1:
+            raise TableError("the columns differ in length")
         return Inputs(np.concatenate(parts, axis=1), unknown, ignored)
 
     def predict(self, frame: Any) -> np.ndarray:
@@ -126,6 +131,23 @@ def from_parts(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> Ta
     return TableModel(
         model, columns, table["target"], table["task"], center, scale, dict(table["trained"])
     )
+
+
+def cells(frame: Any, known: Encoded) -> Any:
+    """What a column holds, as `encode` takes it."""
+    if not isinstance(frame, Mapping):
+        return column(frame, known.name, known.kind).values
+    if known.name not in frame:
+        hint = nearest(known.name, list(frame))
+        raise TableError(f"there is no column {known.name!r}{hint}")
+    listed = [None if missing(cell) else cell for cell in frame[known.name]]
+    if known.kind == "category":
+        return [None if cell is None else str(cell) for cell in listed]
+    try:
+        numbers = np.array([np.nan if cell is None else float(cell) for cell in listed])
+    except (TypeError, ValueError):
+        raise TableError(f"column {known.name!r} must hold numbers, as in training") from None
+    return finite(numbers, known.name)
 
 
 def guess_task(values: Sequence[Any], kind: str, type_name: str) -> str:
