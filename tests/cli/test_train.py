@@ -338,11 +338,20 @@ def test_a_file_without_permission_is_found_before_training(folder, capsys, monk
 # the process
 
 
+# A process started in the background of a shell may inherit that Ctrl-C is ignored
+HEEDING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from xpmlp.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_an_interruption_exits_130_and_leaves_nothing(folder):
     made(4000).drop("gaps", "wide").write_csv("big.csv")
     before = sorted(folder.rglob("*"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "xpmlp", "train", "big.csv", "--target", "price",
+        [sys.executable, "-c", HEEDING, "train", "big.csv", "--target", "price",
          "--epochs", "100000", "--save", "m.safetensors", "--plot", "p.png", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
