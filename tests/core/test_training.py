@@ -22,7 +22,8 @@ from xpmlp.core.training import (
     gradient,
     gradient_norm,
     new_state,
-    penalize,
+    penalize_l1,
+    penalize_l2,
     update,
 )
 
@@ -200,6 +201,10 @@ def test_a_population_trains_as_its_members_alone(name, rng):
             )
     for k in range(3):
         np.testing.assert_allclose(together.params[k], alone[k].params, rtol=0, atol=1e-9)
+
+
+def penalize(xp, state, l1, l2):
+    return penalize_l1(xp, state, l1) + penalize_l2(xp, state, l2)
 
 
 # What is written and what is not

@@ -10,7 +10,7 @@ from xpmlp.backends.namespace import CPU, to_host, to_place
 from xpmlp.core.initializers import initial
 from xpmlp.core.optimizers import optimizer
 from xpmlp.core.training import gradient
-from xpmlp.fit.data import batches, epoch_order, prepare, take, unshuffled
+from xpmlp.fit.data import Elsewhere, Resident, batches, epoch_order, prepare, take, unshuffled
 from xpmlp.fit.labels import Labels
 
 EXACT = 1e-12  # relative: the same float64 terms, added up in another order
@@ -32,7 +32,7 @@ def started(place, spec, seed=0):
 def gradient_of(place, spec, data, orders, size):
     """The mean of the batches' gradients and losses, each by its share of the rows."""
     state, total, loss = started(place, spec), 0.0, 0.0
-    for batch, share in batches(place, data, orders, size):
+    for batch, share, _ in batches(place, data, orders, size):
         value = gradient(place.xp, spec, state, batch)
         total = total + share * to_host(state.grad)
         loss = loss + share * to_host(value)
@@ -53,10 +53,26 @@ def test_unshuffled_rows_come_as_they_are_for_every_member():
 
 
 def test_take_gives_each_member_its_own_rows(place):
-    values = place.xp.asarray(np.arange(12.0).reshape(4, 3), device=place.device)
+    values = to_place(place, np.arange(12.0).reshape(4, 3))
     index = np.array([[3, 0], [1, 1]])
-    picked = take(place.xp, values, place.xp.asarray(index, device=place.device))
+    index_there = to_place(place, index)
+    picked = take(place.xp, Resident(place.xp, values), index_there)
     assert (to_host(picked) == np.arange(12.0).reshape(4, 3)[index]).all()
+
+
+@pytest.mark.parametrize("members", [(), (2,)])
+def test_rows_from_elsewhere_are_the_same_rows(place, members, optional):
+    csr = optional("scipy.sparse").csr_array
+    X = np.round(np.random.default_rng(0).normal(size=(7, 3)))
+    here = Resident(place.xp, to_place(place, X, "float32"))
+    index = to_place(place, epoch_order((1,) * (members or (1,))[0], members, 0, 7)[..., :5])
+    for other in (X, csr(X)):
+        there = Elsewhere(place, other, "float32")
+        assert there.shape == here.shape == (7, 3)
+        for pick in (lambda rows: take(place.xp, rows, index), lambda rows: rows.between(2, 6)):
+            found, expected = pick(there), pick(here)
+            assert found.dtype == expected.dtype
+            assert (to_host(found) == to_host(expected)).all()
 
 
 # batches
@@ -69,7 +85,7 @@ def test_batches_have_one_shape_and_hold_every_row_once(count, size, seed):
     data = prepared(Spec.parse("1-1"), X, X[:, 0])
     orders = epoch_order((seed,), (), 0, count)
     seen, shares = [], 0.0
-    for batch, share in batches(CPU, data, orders, size):
+    for batch, share, _ in batches(CPU, data, orders, size):
         assert batch.x.shape == batch.target.shape == (size, 1)
         assert batch.weight.shape == (size,)
         assert batch.weight.sum() == pytest.approx(1, rel=EXACT)
@@ -81,7 +97,7 @@ def test_batches_have_one_shape_and_hold_every_row_once(count, size, seed):
 
 def test_padding_is_a_real_row_of_weight_zero(place):
     data = prepared(Spec.parse("1-1"), [[1.0], [2.0], [3.0]], [4.0, 5.0, 6.0], place)
-    *_, (last, share) = batches(place, data, np.array([2, 0, 1]), 2)
+    *_, (last, share, _) = batches(place, data, np.array([2, 0, 1]), 2)
     assert to_host(last.x).tolist() == [[2.0], [2.0]]
     assert to_host(last.target).tolist() == [[5.0], [5.0]]
     assert to_host(last.weight).tolist() == [1.0, 0.0]
@@ -92,7 +108,7 @@ def test_members_batches_follow_their_own_orders(place):
     X = np.arange(5.0)[:, None]
     data = prepared(Spec.parse("1-1"), X, X[:, 0], place)
     orders = epoch_order((3, 4), (2,), 0, 5)
-    for i, (batch, _) in enumerate(batches(place, data, orders, 2)):
+    for i, (batch, *_) in enumerate(batches(place, data, orders, 2)):
         real = orders[:, 2 * i : 2 * i + 2]
         assert tuple(batch.x.shape) == (2, 2, 1)
         assert (to_host(batch.x)[:, : real.shape[1], 0] == real).all()
@@ -166,7 +182,7 @@ def test_balanced_positives_carry_half_of_the_weight(size):
     X = np.ones((1000, 1))
     data = prepared(Spec.parse("1-1", loss="binary_cross_entropy"), X, y, class_weight="balanced")
     positive = total = 0.0
-    for batch, share in batches(CPU, data, epoch_order((0,), (), 0, 1000), size):
+    for batch, share, _ in batches(CPU, data, epoch_order((0,), (), 0, 1000), size):
         positive += share * (batch.weight * batch.target[:, 0]).sum()
         total += share * batch.weight.sum()
     assert total == pytest.approx(1, rel=1e-9)

@@ -10,6 +10,7 @@ from xpmlp.backends.namespace import to_host, to_place
 from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import windows
 from xpmlp.fit import inference
+from xpmlp.fit.data import Resident
 from xpmlp.fit.inference import scores
 
 EXACT = 1e-12  # relative: a matrix product of fewer rows may add up in another order
@@ -28,7 +29,7 @@ def test_chunks_give_what_one_go_gives(monkeypatch, count, members, rng):
 
     spec = Spec.parse("5-8-3")
     params, x = network(CPU, spec, members), rng.normal(size=(count, 5))
-    found = scores(np, spec, params, x)
+    found = scores(np, spec, params, Resident(np, x))
     whole = forward(np, spec, params, x)[-1].a
     assert found.shape == whole.shape
     assert np.allclose(found, whole, rtol=EXACT, atol=EXACT)
@@ -38,7 +39,8 @@ def test_chunks_give_what_one_go_gives(monkeypatch, count, members, rng):
 def test_chunks_in_every_namespace(monkeypatch, place, count, rng):
     monkeypatch.setattr(inference, "AT_ONCE", 1)
     spec, x = Spec.parse("5-8-3"), rng.normal(size=(count, 5))
-    found = scores(place.xp, spec, network(place, spec), to_place(place, x))
+    rows = Resident(place.xp, to_place(place, x))
+    found = scores(place.xp, spec, network(place, spec), rows)
     from xpmlp.backends.namespace import CPU
 
     expected = forward(np, spec, network(CPU, spec), x)[-1].a

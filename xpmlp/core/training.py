@@ -88,16 +88,23 @@ def gradient(
     return xp.sum(apply(measure.value, xp, end.a, batch.target) * batch.weight, axis=-1)
 
 
-def penalize(xp: Namespace, state: State, l1: Any, l2: Any) -> Array:
-    """Add the gradient of l1 * |theta| + l2 / 2 * theta**2 to state.grad; return the sum (...).
+def penalize_l1(xp: Namespace, state: State, strength: Array) -> Array:
+    """Add the gradient of strength * |theta| to state.grad; return the penalty's sum (...).
 
-    l1, l2: arrays that broadcast against (..., P), 0 where nothing is penalized (biases). Once
-    per step, never per row, batch part or rank.
+    strength: an array that broadcasts against (..., P), 0 where nothing is penalized (biases).
+    A penalty is added once per step, never per row, batch part or rank.
     """
     theta = state.params
     above, below = (xp.astype(side, theta.dtype) for side in (theta > 0, theta < 0))
-    state.grad[...] = state.grad + l2 * theta + l1 * (above - below)
-    return xp.sum(l1 * xp.abs(theta) + 0.5 * l2 * theta * theta, axis=-1)
+    state.grad[...] = state.grad + strength * (above - below)
+    return xp.sum(strength * xp.abs(theta), axis=-1)
+
+
+def penalize_l2(xp: Namespace, state: State, strength: Array) -> Array:
+    """Add the gradient of strength / 2 * theta**2 to state.grad; return the sum as above."""
+    slope = strength * state.params
+    state.grad[...] = state.grad + slope
+    return 0.5 * xp.sum(slope * state.params, axis=-1)
 
 
 def gradient_norm(xp: Namespace, grad: Array) -> Array:

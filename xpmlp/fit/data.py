@@ -1,6 +1,6 @@
 """Rows, targets and weights where training runs, and the minibatches drawn from them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +15,56 @@ from xpmlp.fit.checks import FLOATS, check_fits, numbers
 from xpmlp.fit.labels import Labels, sample_weights, targets
 
 
+class Resident(NamedTuple):
+    """Rows (N, n_in) that lie where training runs."""
+
+    xp: Namespace
+    x: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return tuple(self.x.shape)
+
+    def take(self, index: Array) -> Array:
+        """The rows of an index (B,)."""
+        return self.xp.take(self.x, index, axis=0)
+
+    def between(self, start: int, stop: int) -> Array:
+        return self.x[start:stop, :]
+
+
+class Elsewhere(NamedTuple):
+    """Rows (N, n_in) that come to `place` a batch at a time: from another device, in another
+    dtype, or sparse (SciPy's CSR), made dense on the way."""
+
+    place: Place
+    x: Any
+    dtype: str
+    name: str = "X"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return tuple(self.x.shape)
+
+    def take(self, index: Array) -> Array:
+        """The rows of an index (B,), for rows on the host."""
+        return self.moved(self.x[to_host(index)])
+
+    def between(self, start: int, stop: int) -> Array:
+        return self.moved(self.x[start:stop, :])
+
+    def moved(self, part: Any) -> Array:
+        dense = part.toarray() if hasattr(part, "toarray") else part
+        return move(self.place, dense, self.dtype, self.name)
+
+
+Rows = Resident | Elsewhere
+
+
 class Data(NamedTuple):
     """A training or held-out set, at one place and in one dtype."""
 
-    x: Array  # (N, n_in)
+    x: Rows  # (N, n_in)
     target: Array  # (N, n_out)
     weight: Array  # (N,) sample weights divided by their mean
 
@@ -37,12 +83,12 @@ def move(place: Place, value: Array, dtype: str, name: str) -> Array:
     return move(place, to_host(value), dtype, name)
 
 
-def rows(value: Any, spec: Spec, place: Place, dtype: str, name: str = "X") -> Array:
-    """X (N, n_in) at `place`; ShapeError with the ledger's line where it does not fit."""
+def rows(value: Any, spec: Spec, name: str = "X") -> Array:
+    """X (N, n_in), where it lies; ShapeError with the ledger's line where it does not fit."""
     x = numbers(value, name, (2,))
     if x.shape[-1] != spec.n_in:
         raise misfit(spec, 0, x.shape, spec.layers[0].shapes[1], name)
-    return move(place, x, dtype, name)
+    return x
 
 
 def own_dtype(value: Any) -> str:
@@ -70,7 +116,8 @@ def prepare(
     suffix: str = "",
 ) -> tuple[Data, Labels]:
     """A checked set at `place`; errors name X, y and sample_weight with the suffix."""
-    x = rows(X, spec, place, dtype, "X" + suffix)
+    x = rows(X, spec, "X" + suffix)
+    here = Resident(place.xp, move(place, x, dtype, "X" + suffix))
     y_name, weight_name = "y" + suffix, "sample_weight" + suffix
     target, labels = targets(y, spec, y_name, known)
     if target.shape[0] != x.shape[0]:
@@ -79,7 +126,7 @@ def prepare(
         sample_weight, int(x.shape[0]), target, labels, class_weight, weight_name
     )
     return (
-        Data(x, move(place, target, dtype, y_name), to_place(place, weight, dtype)),
+        Data(here, move(place, target, dtype, y_name), to_place(place, weight, dtype)),
         labels,
     )
 
@@ -97,29 +144,53 @@ def unshuffled(seeds: tuple[int, ...], lead: tuple[int, ...], epoch: int, count:
     return np.broadcast_to(np.arange(count), (*lead, count))
 
 
-def take(xp: Namespace, values: Array, index: Array) -> Array:
-    """values[index] along the first axis, for an index (B,) or (K, B)."""
+def take(xp: Namespace, rows: Rows, index: Array) -> Array:
+    """The rows of an index (B,) or (K, B): (B, n) or (K, B, n)."""
     if index.ndim == 1:
-        return xp.take(values, index, axis=0)
-    picked = xp.take(values, xp.reshape(index, (-1,)), axis=0)
-    return xp.reshape(picked, (*index.shape, *values.shape[1:]))
+        return rows.take(index)
+    picked = rows.take(xp.reshape(index, (-1,)))
+    return xp.reshape(picked, (*index.shape, *picked.shape[1:]))
+
+
+def unbiased(xp: Namespace, weight: Array, real: int) -> tuple[Array, float]:
+    """Row weights whose gradient is unbiased, and penalties as they are (see `Batch`).
+
+    weight: (..., real) of a batch's real rows. Returns theirs in the batch, and the factor on
+    the strength of every penalty.
+    """
+    return weight / real, 1.0
+
+
+class Drawn(NamedTuple):
+    """A minibatch with its part in the epoch."""
+
+    batch: Batch
+    share: float  # of the epoch's rows
+    scale: Any  # factor on the strength of every penalty
 
 
 def batches(
-    place: Place, data: Data, orders: np.ndarray, size: int
-) -> Iterator[tuple[Batch, float]]:
-    """The minibatches of an epoch, every one of `size` rows, with each one's share of the rows.
+    place: Place,
+    data: Data,
+    orders: np.ndarray,
+    size: int,
+    weigh: Callable[..., Any] = unbiased,
+) -> Iterator[Drawn]:
+    """The minibatches of an epoch, every one of `size` rows.
 
     orders: (..., N). The last batch is filled up with its own first row at weight 0.
+    weigh: what its real rows weigh, such as `unbiased`.
     """
+    target, weights = Resident(place.xp, data.target), Resident(place.xp, data.weight)
     xp, count = place.xp, orders.shape[-1]
     index = to_place(place, orders)
     for start in range(0, count, size):
         real = min(size, count - start)
         part = index[..., start : start + real]
-        weight = take(xp, data.weight, part) / real
+        weight, scale = weigh(xp, take(xp, weights, part), real)
         if real < size:
             filling = xp.broadcast_to(part[..., :1], (*part.shape[:-1], size - real))
             part = xp.concat([part, filling], axis=-1)
             weight = xp.concat([weight, xp.zeros_like(filling, dtype=weight.dtype)], axis=-1)
-        yield Batch(take(xp, data.x, part), take(xp, data.target, part), weight), real / count
+        batch = Batch(take(xp, data.x, part), take(xp, target, part), weight)
+        yield Drawn(batch, real / count, scale)

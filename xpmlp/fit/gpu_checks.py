@@ -33,7 +33,7 @@ from xpmlp.core.ledger import ledger
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.random import dropout_keys, lanes, mask
 from xpmlp.core.spec import Spec
-from xpmlp.core.training import Batch, clip, gradient, new_state, penalize, update
+from xpmlp.core.training import Batch, clip, gradient, new_state, update
 from xpmlp.core.types import Array
 from xpmlp.fit.data import batches, epoch_order, unshuffled
 from xpmlp.fit.loop import Run, masks, rates, train_epoch
@@ -70,8 +70,8 @@ def minibatches(run: Run) -> Iterator[Batch]:
     s = run.settings
     ordered = epoch_order if s.shuffle else unshuffled
     orders = ordered(s.seeds, s.lead, run.epoch, run.data.rows)
-    for batch, _ in batches(run.place, run.data, orders, run.batch):
-        yield batch
+    for drawn in batches(run.place, run.data, orders, run.batch):
+        yield drawn.batch
 
 
 def step(run: Run, batch: Batch) -> Array:
@@ -79,8 +79,8 @@ def step(run: Run, batch: Batch) -> Array:
     xp, state = run.place.xp, run.state
     h = SimpleNamespace(**run.hyper | {"rate": rates(run)()})
     value = gradient(xp, run.spec, state, batch, masks(run, batch))
-    if run.penalties is not None:
-        value = value + penalize(xp, state, *run.penalties)
+    for penalize, strength in run.penalties:
+        value = value + penalize(xp, state, strength)
     if run.settings.clip is not None:
         clip(xp, state, run.settings.clip)
     update(xp, run.optimizer, state, h)

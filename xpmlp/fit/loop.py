@@ -23,17 +23,18 @@ from xpmlp.core.training import (
     clip,
     gradient,
     gradient_norm,
-    penalize,
     update,
 )
 from xpmlp.core.types import Array
 from xpmlp.fit.callbacks import early_stopping
-from xpmlp.fit.data import Data, batches, epoch_order, unshuffled
+from xpmlp.fit.data import Data, batches, epoch_order, unbiased, unshuffled
 from xpmlp.fit.inference import scores
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.metrics import mean_loss, score_for
 from xpmlp.fit.model import Model, snapshot
 from xpmlp.fit.settings import Settings
+
+Penalty = tuple[Callable[..., Array], Array]  # a function of (xp, state, strength), and strength
 
 
 class DivergedError(ValueError):
@@ -57,12 +58,14 @@ class Run:
     held: Data | None  # the held-out set, if any
     labels: Labels
     hyper: dict[str, Any]  # hyper-parameters: floats, or arrays against (..., P)
-    penalties: tuple[Any, Any] | None  # l1 and l2, arrays against (..., P)
+    penalties: tuple[Penalty, ...]  # with strengths against (..., P)
     keys: tuple[Array | None, ...]  # per layer, what its dropout masks are drawn from
     throttle: Array  # (..., 1) factor on the rate: 1, less after a plateau, 0 = stopped
     kept: Array  # (..., P) the parameters that training will return
     best: Array  # (...) the lowest watched value so far
     best_epoch: Array  # (...) int64, the epoch it was reached in
+    weigh: Callable[..., Any] = unbiased  # what the rows of a batch weigh
+    score: Callable[..., Array] | None = None  # a metric; None is the one that suits the loss
     history: dict[str, list[Any]] = field(default_factory=dict)
     epoch: int = 0  # epochs done
     seconds: float = 0.0
@@ -175,11 +178,11 @@ def train_epoch(run: Run) -> tuple[Array, Array, Array]:
     ordered = epoch_order if s.shuffle else unshuffled
     orders = ordered(s.seeds, s.lead, run.epoch, run.data.rows)
     total, norm = xp.zeros_like(run.best), None
-    for batch, share in batches(run.place, run.data, orders, run.batch):
+    for batch, share, scale in batches(run.place, run.data, orders, run.batch, run.weigh):
         h = SimpleNamespace(**run.hyper | {"rate": rate_now()})
         value = gradient(xp, run.spec, state, batch, masks(run, batch))
-        if run.penalties is not None:
-            value = value + penalize(xp, state, *run.penalties)
+        for penalize, strength in run.penalties:
+            value = value + penalize(xp, state, strength * scale)
         if s.clip is not None:
             norm = clip(xp, state, s.clip)
         update(xp, run.optimizer, state, h)
@@ -192,7 +195,7 @@ def measured(run: Run, data: Data) -> tuple[Array, Array]:
     xp, measure = run.place.xp, loss(run.spec.loss)
     score = scores(xp, run.spec, run.state.layers, data.x)
     found = (xp, measure, score, data.target, data.weight)
-    return mean_loss(*found), score_for(measure)(*found)
+    return mean_loss(*found), (run.score or score_for(measure))(*found)
 
 
 def watched(run: Run, met: Array, val_loss: Array | None, val_score: Array | None) -> Array:

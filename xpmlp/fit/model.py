@@ -9,7 +9,7 @@ from xpmlp.core.layout import Dense, windows
 from xpmlp.core.losses import loss
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
-from xpmlp.fit.data import rows
+from xpmlp.fit.data import Elsewhere, rows
 from xpmlp.fit.inference import scores
 from xpmlp.fit.labels import Labels, decode
 
@@ -72,10 +72,10 @@ class Model:
 
     def linked(self, X: Any, link: Callable[..., Array]) -> Array:
         """Linked scores of X in the caller's namespace."""
-        x = rows(X, self.spec, self.place, dtype_name(self.flat))
+        xp, x = self.place.xp, Elsewhere(self.place, rows(X, self.spec), dtype_name(self.flat))
         with running(self.place):
-            score = scores(self.place.xp, self.spec, self.params, x)
-            return like_caller(X, link(self.place.xp, score), self.place)
+            found = scores(xp, self.spec, self.params, x, lambda score: link(xp, score))
+            return like_caller(X, found, self.place)
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and copy keep: arrays of the host, so that a GPU is not needed to load."""

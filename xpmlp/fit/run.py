@@ -9,11 +9,11 @@ from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import on_weights
 from xpmlp.core.random import dropout_keys, lanes
 from xpmlp.core.spec import Spec
-from xpmlp.core.training import new_state
+from xpmlp.core.training import new_state, penalize_l1, penalize_l2
 from xpmlp.core.types import Array
 from xpmlp.fit.data import Data, own_dtype, prepare
 from xpmlp.fit.labels import Labels
-from xpmlp.fit.loop import Report, Run, reports
+from xpmlp.fit.loop import Penalty, Report, Run, reports
 from xpmlp.fit.model import Model
 from xpmlp.fit.probes import probe
 from xpmlp.fit.settings import Settings, settings
@@ -128,14 +128,15 @@ def hyper(place: Place, spec: Spec, chosen: Settings, like: Array) -> dict[str, 
     return found
 
 
-def penalties(place: Place, spec: Spec, chosen: Settings, like: Array) -> tuple[Any, Any] | None:
-    """l1 and l2 as arrays that are 0 off the weights; None where both are 0."""
-    asked = {"l1": chosen.l1, "l2": chosen.l2}
-    if not any(any(chosen.each(name, value)) for name, value in asked.items()):
-        return None
+def penalties(place: Place, spec: Spec, chosen: Settings, like: Array) -> tuple[Penalty, ...]:
+    """The penalties asked for, each with its strength as an array that is 0 off the weights."""
+    known = (("l1", chosen.l1, penalize_l1), ("l2", chosen.l2, penalize_l2))
     weights = on_weights(place.xp, spec, like)
-    l1, l2 = (per_member(place, chosen, name, v, like) * weights for name, v in asked.items())
-    return l1, l2
+    return tuple(
+        (penalize, per_member(place, chosen, name, value, like) * weights)
+        for name, value, penalize in known
+        if any(chosen.each(name, value))
+    )
 
 
 def keys(place: Place, spec: Spec, chosen: Settings) -> tuple[Array | None, ...]:
