@@ -12,6 +12,8 @@ HOMES = {
     "GPUUnavailableError": "backends.cuda",
     "Layer": "core.spec",
     "Loss": "core.losses",
+    "MLPClassifier": "estimators.classifier",
+    "MLPRegressor": "estimators.regressor",
     "Model": "fit.model",
     "ShapeError": "core.ledger",
     "ProgressBar": "fit.callbacks",

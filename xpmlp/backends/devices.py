@@ -48,10 +48,24 @@ def choose(word: str | None, X: object, precision: str = "full") -> Place:
         return place_for(word, precision)
     if VARIABLE in os.environ:
         return place_for(os.environ[VARIABLE], precision, VARIABLE)
-    home = place_of(X)
-    if home.name.startswith("gpu:"):
-        return place_for(home.name, precision)
-    return exact(home, precision)
+    return home(X, precision)
+
+
+def home(X: object, precision: str = "full") -> Place:
+    """Where X lies, if training can write there; else the CPU."""
+    found = place_of(X)
+    if found.name.startswith("gpu:"):
+        return place_for(found.name, precision)
+    return exact(found if writable(X) else CPU, precision)
+
+
+def writable(X: object) -> bool:
+    """Whether arrays of X's namespace can be written in place (JAX's cannot)."""
+    if place_of(X) is CPU:
+        return True
+    from array_api_compat import is_writeable_array
+
+    return bool(is_writeable_array(X))
 
 
 def default_word() -> str:

@@ -68,26 +68,31 @@ def assemble(
                 suffix="_val",
             )
         probe(place, spec, chosen)
-        return begin(spec, chosen, place, dtype, data, held, labels)
+        params = drawn(place, spec, chosen, dtype)
+        return begin(spec, chosen, place, data, held, labels, params)
+
+
+def drawn(place: Place, spec: Spec, chosen: Settings, dtype: str) -> Array:
+    """The initial weights (..., P)."""
+    if chosen.members is None:
+        flat = initial(spec, chosen.seeds[0], chosen.initializer)
+    else:
+        flat = initial_population(spec, chosen.seeds, chosen.initializer)
+    return to_place(place, flat, dtype)
 
 
 def begin(
     spec: Spec,
     chosen: Settings,
     place: Place,
-    dtype: str,
     data: Data,
     held: Data | None,
     labels: Labels,
+    params: Array,
 ) -> Run:
-    """A run at epoch 0: initial weights, empty memory, hyper-parameters where they are needed."""
+    """A run at epoch 0 from `params` (..., P): empty memory, hyper-parameters where needed."""
     xp, device, rule = place.xp, place.device, chosen.rule()
-    drawn = (
-        initial(spec, chosen.seeds[0], chosen.initializer)
-        if chosen.members is None
-        else initial_population(spec, chosen.seeds, chosen.initializer)
-    )
-    state = new_state(xp, spec, rule, to_place(place, drawn, dtype))
+    state = new_state(xp, spec, rule, params)
     real = state.params.dtype
     return Run(
         spec=spec,
@@ -279,15 +284,22 @@ def checked(callbacks: Any) -> list[Callable[[Report], Any]]:
     return listed
 
 
-def finish(run: Run, callbacks: list[Callable[[Report], Any]]) -> Model:
-    """Train to the end, asking the callbacks after every epoch."""
+def attended(run: Run, callbacks: list[Callable[[Report], Any]]) -> Iterator[Report]:
+    """The reports of a run, each after the callbacks were asked whether to go on."""
     try:
         for report in reports(run):
             for callback in callbacks:
                 answer = callback(report)
                 if answer is not None:
                     report.stop(answer)
+            yield report
     finally:
         for callback in callbacks:
             getattr(callback, "close", lambda: None)()
+
+
+def finish(run: Run, callbacks: list[Callable[[Report], Any]]) -> Model:
+    """Train to the end."""
+    for _ in attended(run, callbacks):
+        pass
     return run.model()

@@ -1,0 +1,1 @@
+"""The scikit-learn face: estimators that translate their parameters into trainings of `fit`."""

@@ -1,0 +1,260 @@
+"""What classifier and regressor share: fit, partial_fit, and the network's answer for rows."""
+
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
+
+from xpmlp.backends.devices import choose, home
+from xpmlp.backends.namespace import Place, like_caller, running, to_host, to_place
+from xpmlp.core.layout import windows
+from xpmlp.core.losses import loss as find_loss
+from xpmlp.core.spec import AnyLoss, Spec
+from xpmlp.core.types import Array, Namespace
+from xpmlp.estimators import lbfgs, stochastic
+from xpmlp.estimators.inputs import incoming, read_both, read_rows, read_weight
+from xpmlp.estimators.network import (
+    Course,
+    dense,
+    drawn,
+    hidden_sizes,
+    lists,
+    new_course,
+    reported,
+    spec_of,
+)
+from xpmlp.estimators.parameters import CONSTRAINTS
+from xpmlp.estimators.stochastic import NON_FINITE, Table
+from xpmlp.fit.data import Elsewhere, own_dtype
+from xpmlp.fit.inference import scores
+
+LBFGS = "lbfgs"
+OWN_ARRAYS = ("coefs_", "intercepts_")
+
+
+def stochastic_only(est: Any) -> bool:
+    """Whether `partial_fit` is there: AttributeError for the solver that has no epochs."""
+    if est.solver == LBFGS:
+        raise AttributeError(
+            f"partial_fit is only available for stochastic optimizers. {est.solver} is not "
+            "stochastic."
+        )
+    return True
+
+
+class MLPBase(BaseEstimator):  # type: ignore[misc]
+    """Training and inference; subclasses say what y means and what the network's answer is."""
+
+    _parameter_constraints = CONSTRAINTS
+    coefs_: list[Array]
+    intercepts_: list[Array]
+    history_: dict[str, list[Any]]
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    validation_loss_curve_: list[float] | None
+    best_loss_: float | None
+    best_validation_score_: float | None
+    _no_improvement_count: int
+    _optimizer: Course
+
+    def take(self, given: dict[str, Any]) -> None:
+        """Hold the arguments of __init__ as they are, as scikit-learn asks."""
+        for name in inspect.signature(type(self)).parameters:
+            setattr(self, name, given[name])
+
+    # what a subclass says
+
+    def loss_asked(self) -> AnyLoss:
+        """The loss by our name."""
+        raise NotImplementedError
+
+    def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
+        """Take or compare the classes of y."""
+
+    def targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
+        """y as the loss takes it, (N, n_outputs)."""
+        raise NotImplementedError
+
+    def weights(self, given: np.ndarray | None, y: np.ndarray) -> np.ndarray | None:
+        """Sample weights (N,), with what the classes weigh."""
+        return given
+
+    def strata(self, target: np.ndarray) -> np.ndarray | None:
+        """What held-out rows are stratified by."""
+        return None
+
+    # fitting
+
+    def fit_rows(
+        self, X: Any, y: Any, sample_weight: Any, held: tuple[Any, Any, Any], *, once: bool
+    ) -> Self:
+        """`fit`, or `partial_fit` where it is `once`."""
+        X_val, y_val, weight_val = held
+        if (X_val is None) != (y_val is None):
+            missing = "X_val" if X_val is None else "y_val"
+            raise ValueError(f"{missing} is missing: give both or none")
+        if once and self.early_stopping and X_val is None:
+            raise ValueError("partial_fit does not support early_stopping=True without X_val")
+        if self.solver == LBFGS:
+            lbfgs.refuse(self, X_val)
+        sizes = hidden_sizes(self)
+        first = not (hasattr(self, "coefs_") and (self.warm_start or once))
+        table = self.table(X, y, sample_weight, first=first, anew=not (self.warm_start or once))
+        checked = None if X_val is None else self.held_table(X_val, y_val, weight_val)
+        n_out = len(self.levels()) or table.target.shape[1]
+        spec = spec_of(self, table.x.shape[1], sizes, n_out, reported(self.loss_asked()))
+        place, dtype = self.whereabouts(table.x, first=first)
+        if first:
+            self.start(spec, place, dtype)
+        with self.threads(), running(place):
+            if self.solver == LBFGS:
+                self.fit_lbfgs(spec, place, dtype, table)
+            else:
+                self.fit_epochs(spec, place, dtype, (table, checked), first=first, once=once)
+        if not all(np.isfinite(to_host(part)).all() for part in (*self.coefs_, *self.intercepts_)):
+            raise ValueError(NON_FINITE)
+        return self
+
+    def table(self, X: Any, y: Any, sample_weight: Any, *, first: bool, anew: bool) -> Table:
+        """The checked rows to learn from; the estimator takes or compares features and classes."""
+        x, labels = read_both(self, incoming(X), y, reset=first)
+        self.learn_labels(labels, anew=anew)
+        weight = self.weights(read_weight(sample_weight, len(labels)), labels)
+        return Table(x, self.targets(labels), labels, weight)
+
+    def held_table(self, X: Any, y: Any, sample_weight: Any) -> Table:
+        x, labels = read_both(self, incoming(X), y, reset=False, suffix="_val")
+        weight = read_weight(sample_weight, len(labels), "sample_weight_val")
+        return Table(x, self.targets(labels, "y_val"), labels, weight, "_val")
+
+    def levels(self) -> tuple[float, ...]:
+        """The quantiles that the outputs stand for, if any."""
+        return ()
+
+    def whereabouts(self, x: Any, *, first: bool) -> tuple[Place, str]:
+        """Where to train, and in which dtype: as asked for, else where the weights or X lie."""
+        like = x if first else self.coefs_[0]
+        if self.device is None and not first:
+            place = home(like, self.precision)
+        else:
+            place = choose(self.device, x, self.precision)
+        return place, self.dtype or own_dtype(like)
+
+    def start(self, spec: Spec, place: Place, dtype: str) -> None:
+        """Initial weights, empty curves, and a course at epoch 0."""
+        random = check_random_state(self.random_state)
+        flat = to_place(place, drawn(self, spec, random), dtype)
+        self.coefs_, self.intercepts_ = lists(windows(place.xp, spec, flat))
+        self.n_iter_, self.t_ = 0, 0
+        self.n_outputs_, self.n_layers_ = spec.n_out, len(spec.sizes)
+        self.out_activation_ = {"sigmoid": "logistic"}.get(link_name(spec), link_name(spec))
+        self.__dict__.pop("_optimizer", None)
+        if self.solver == LBFGS:
+            return
+        self._optimizer = new_course(self, random)
+        self.loss_curve_ = []
+        self.history_ = {}
+        self._no_improvement_count = 0
+        self.best_loss_ = self.best_validation_score_ = None
+        self.validation_scores_ = self.validation_loss_curve_ = None
+
+    def fit_lbfgs(self, spec: Spec, place: Place, dtype: str, table: Table) -> None:
+        honest = Spec(spec.layers, self.loss_asked())
+        lbfgs.minimise(self, honest, spec, place, dtype, table.data(place, dtype))
+
+    def fit_epochs(
+        self,
+        spec: Spec,
+        place: Place,
+        dtype: str,
+        tables: tuple[Table, Table | None],
+        *,
+        first: bool,
+        once: bool,
+    ) -> None:
+        table, held = tables
+        self._optimizer = self.course(first=first, once=once)
+        if self.early_stopping and held is None:
+            strata = self.strata(table.target)
+            table, held = stochastic.held_out(self, self._optimizer, table, strata)
+        self.open_curves(held)
+        epochs = 1 if once else self.max_iter
+        run = stochastic.begun(self, spec, place, dtype, (table, held), epochs)
+        stochastic.train(self, run, once=once)
+
+    def course(self, *, first: bool, once: bool) -> Course:
+        """The course to go on with."""
+        course: Course | None = getattr(self, "_optimizer", None)
+        if course is None:
+            return new_course(self, check_random_state(self.random_state))
+        if not (first or once) and self.continuation == "scikit-learn":
+            anew = new_course(self, check_random_state(self.random_state))
+            anew.epoch = course.epoch
+            return anew
+        if course.learning_rate_init != self.learning_rate_init:
+            course.learning_rate_init = self.learning_rate_init
+            course.learning_rate = float(self.learning_rate_init)
+        return course
+
+    def open_curves(self, held: Table | None) -> None:
+        """The lists and bests that this training writes and that are not there yet."""
+        for name, empty in (("loss_curve_", []), ("history_", {}), ("_no_improvement_count", 0)):
+            self.__dict__.setdefault(name, empty)
+        if not self.early_stopping and getattr(self, "best_loss_", None) is None:
+            self.best_loss_ = np.inf
+        if held is not None and getattr(self, "validation_scores_", None) is None:
+            self.validation_scores_ = []
+            self.validation_loss_curve_ = []
+            self.best_validation_score_ = -np.inf
+
+    # inference
+
+    def answer(self, X: Any, finish: Callable[[Namespace, Array], Array]) -> Array:
+        """finish(xp, prediction) (N, whatever) of the rows X, in the caller's namespace.
+
+        prediction: the linked scores (n, n_outputs) of a chunk of rows.
+        """
+        check_is_fitted(self)
+        X = incoming(X)
+        rows = read_rows(self, X)
+        place, dtype = home(self.coefs_[0], self.precision), own_dtype(self.coefs_[0])
+        xp, layers = place.xp, dense(self.coefs_, self.intercepts_)
+        sizes = [layer.weights.shape[1] for layer in layers]
+        n_in = layers[0].weights.shape[0]
+        spec = spec_of(self, n_in, sizes[:-1], sizes[-1], self.loss_asked())
+        link = find_loss(spec.loss).link
+        with self.threads(), running(place):
+            there = Elsewhere(place, rows, dtype)
+            found = scores(xp, spec, layers, there, lambda score: finish(xp, link(xp, score)))
+            return to_host(found) if self.output == "numpy" else like_caller(X, found, place)
+
+    def threads(self) -> AbstractContextManager[Any]:
+        """At most `n_threads` threads for each product."""
+        if self.n_threads is None:
+            return nullcontext()
+        limits: AbstractContextManager[Any] = threadpool_limits(self.n_threads, user_api="blas")
+        return limits
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle keeps: arrays of the host, so that a GPU is not needed to load."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        for name in OWN_ARRAYS:
+            if name in state:
+                state[name] = [to_host(part) for part in state[name]]
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def link_name(spec: Spec) -> str:
+    """What the link from score to prediction is called."""
+    return find_loss(spec.loss).link.__name__

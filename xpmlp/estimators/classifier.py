@@ -1,0 +1,309 @@
+"""`MLPClassifier`: scikit-learn's, and what it lacks."""
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.metrics import accuracy_score
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    type_of_target,
+    unique_labels,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from xpmlp.backends.namespace import place_of, running, to_host, to_place
+from xpmlp.core.types import Array, Namespace
+from xpmlp.estimators.base import MLPBase, stochastic_only
+from xpmlp.estimators.inputs import host
+from xpmlp.estimators.parameters import CONSTRAINTS, shared
+
+
+class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
+    __doc__ = f"""A multi-layer perceptron that tells classes apart or finds several labels.
+
+    scikit-learn's `MLPClassifier` with the same parameters, defaults, attributes and behaviour,
+    and with parameters that it lacks (from `dropout` on).
+
+    Parameters
+    ----------
+    {shared("the accuracy")}
+    class_weight : dict, 'balanced' or None, default=None
+        What the classes weigh, {{label: weight}}; 'balanced' is n_samples / (classes * count).
+        Rows then weigh the same in every batch, so that the gradient is unbiased, where
+        scikit-learn's sample weights are normalised within each batch.
+
+    Attributes
+    ----------
+    classes_ : (n_classes,) labels
+    coefs_ : list of weights (n_in, n_out) per layer; may be changed and assigned
+    intercepts_ : list of biases (n_out,) per layer; likewise
+    loss_ : loss of the last epoch
+    loss_curve_ : loss of every epoch
+    best_loss_ : the lowest of them, or None with `early_stopping`
+    validation_scores_, validation_loss_curve_ : of every epoch with held-out rows, or None
+    best_validation_score_ : the highest of them, or None
+    history_ : dict of lists, everything measured per epoch
+    n_iter_ : epochs of the last `fit`
+    t_ : rows seen
+    n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_ : as scikit-learn's
+
+    References
+    ----------
+    Kingma & Ba 2015, "Adam"; Glorot & Bengio 2010, "Understanding the difficulty of training
+    deep feedforward neural networks"; Srivastava et al. 2014, "Dropout".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_classification
+    >>> from xpmlp import MLPClassifier
+    >>> X, y = make_classification(n_samples=100, random_state=1)
+    >>> clf = MLPClassifier(max_iter=300, random_state=1, dropout=0.1).fit(X[:75], y[:75])
+    >>> clf.predict_proba(X[75:76]).shape
+    (1, 2)
+    >>> bool(clf.score(X[75:], y[75:]) > 0.7)
+    True
+    """
+
+    _parameter_constraints = CONSTRAINTS | {
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+    loss = "log_loss"
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: Any = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: Any = 10,
+        max_fun: int = 15000,
+        dropout: Any = 0.0,
+        class_weight: Any = None,
+        schedule: Any = None,
+        weight_decay: float | None = None,
+        clip: float | None = None,
+        scoring: Any = None,
+        callbacks: Any = (),
+        continuation: str = "exact",
+        device: str | None = None,
+        dtype: str | None = None,
+        precision: str = "full",
+        n_threads: int | None = None,
+        output: str | None = None,
+    ) -> None:
+        self.take(locals())
+
+    # what y means
+
+    def loss_asked(self) -> str:
+        several = self._label_binarizer.y_type_ == "multiclass"
+        return "cross_entropy" if several else "binary_cross_entropy"
+
+    def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
+        if anew or not hasattr(self, "classes_"):
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+        elif self.warm_start and set(classes := unique_labels(y)) != set(self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous "
+                f"call to fit. Previously got {self.classes_}, `y` has {classes}"
+            )
+
+    def targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
+        classes = unique_labels(y)
+        if len(np.setdiff1d(classes, self.classes_)):
+            raise ValueError(
+                f"`{name}` has classes not in `self.classes_`. `self.classes_` has "
+                f"{self.classes_}. '{name}' has {classes}."
+            )
+        encoded: np.ndarray = self._label_binarizer.transform(y).astype(bool)
+        return encoded
+
+    def weights(self, given: np.ndarray | None, y: np.ndarray) -> np.ndarray | None:
+        if self.class_weight is None:
+            return given
+        if isinstance(self.class_weight, dict):
+            strange = [label for label in self.class_weight if label not in self.classes_]
+            if strange:
+                raise ValueError(
+                    f"class_weight names {strange[0]!r}, which is no class of y: {self.classes_}"
+                )
+        if self.class_weight == "balanced" and y.ndim == 1:
+            # a row of weight 2 is two rows: the classes are counted by weight
+            index, ones = np.searchsorted(self.classes_, y), np.ones(len(y))
+            counts = np.bincount(index, ones if given is None else given)
+            shares = counts * np.count_nonzero(counts) / counts.sum()
+            weight = 1 / np.where(shares > 0, shares, 1)[index]
+        else:
+            weight = compute_sample_weight(self.class_weight, y)
+        weight = weight if given is None else weight * given
+        if not weight.any():
+            raise ValueError("class_weight and sample_weight must not be zero for all rows")
+        return weight
+
+    def strata(self, target: np.ndarray) -> np.ndarray | None:
+        return target if target.shape[1] == 1 else None
+
+    # scikit-learn's methods
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Learn from rows X and their labels y.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features) array of any namespace, frame, or sparse matrix
+        y : (n_samples,) labels of any kind, or (n_samples, n_classes) of 0 and 1 for several
+            labels per row
+        sample_weight : (n_samples,) at least 0, default=None
+        X_val, y_val, sample_weight_val : held-out rows, measured after every epoch; the weights
+            that do best on them are restored at the end
+
+        Returns
+        -------
+        self
+        """
+        return self.fit_rows(X, y, sample_weight, (X_val, y_val, sample_weight_val), once=False)
+
+    @available_if(stochastic_only)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        classes: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """One more epoch over X and y: five calls are `fit` with max_iter=5, bit for bit.
+
+        Parameters
+        ----------
+        X, y, sample_weight, X_val, y_val, sample_weight_val : as for `fit`
+        classes : all the labels there will ever be; needed at the first call
+
+        Returns
+        -------
+        self
+        """
+        labels = host(y)
+        if _check_partial_fit_first_call(self, classes):
+            many = type_of_target(labels).startswith("multilabel")
+            self._label_binarizer = LabelBinarizer().fit(labels if many else classes)
+        return self.fit_rows(X, labels, sample_weight, (X_val, y_val, sample_weight_val), once=True)
+
+    def predict(self, X: Any) -> Array:
+        """The most probable label of each row, or a 0 or 1 for each of several.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features)
+
+        Returns
+        -------
+        (n_samples,) labels, or (n_samples, n_classes) of 0 and 1
+        """
+        check_is_fitted(self)
+        several = self.loss_asked() == "cross_entropy"
+
+        def likeliest(xp: Namespace, p: Array) -> Array:
+            if several:
+                return xp.argmax(p, axis=-1, keepdims=True)
+            return xp.astype(p > 0.5, xp.int64)
+
+        found = self.answer(X, likeliest)
+        if self._label_binarizer.y_type_.startswith("multilabel"):
+            return found
+        place, index = place_of(found), found[:, 0]
+        classes = np.repeat(self.classes_, 2) if len(self.classes_) == 1 else self.classes_
+        if classes.dtype.kind in "biuf":
+            return place.xp.take(to_place(place, classes), index, axis=0)
+        return classes[to_host(index)]
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities of the classes, in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features)
+
+        Returns
+        -------
+        (n_samples, n_classes); of several labels per row each on its own
+        """
+        check_is_fitted(self)
+
+        def both(xp: Namespace, p: Array) -> Array:
+            return p if p.shape[-1] > 1 else xp.concat([1 - p, p], axis=-1)
+
+        return self.answer(X, both)
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """The logarithm of `predict_proba`.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features)
+
+        Returns
+        -------
+        (n_samples, n_classes)
+        """
+        proba = self.predict_proba(X)
+        place = place_of(proba)
+        with running(place):
+            return place.xp.log(proba)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of rows whose label, or set of labels, is predicted right.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for `fit`
+
+        Returns
+        -------
+        float
+        """
+        predicted = host(self.predict(X))
+        return float(accuracy_score(host(y), predicted, sample_weight=host(sample_weight)))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,211 @@
+"""An estimator's parameters as a network, a rule and settings; its weights as a flat buffer."""
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from xpmlp.backends.namespace import Place, is_array, to_host, to_place
+from xpmlp.core.layout import Dense, padded_size, windows
+from xpmlp.core.losses import Loss
+from xpmlp.core.losses import loss as find_loss
+from xpmlp.core.optimizers import OPTIMIZERS, Optimizer
+from xpmlp.core.optimizers import optimizer as find_optimizer
+from xpmlp.core.spec import AnyLoss, Spec, is_listed
+from xpmlp.core.types import Array, Namespace
+from xpmlp.fit.settings import Settings
+
+LOGISTIC = ("logistic", "sigmoid")  # scikit-learn's name of an activation, and ours
+HYPER = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon", "momentum": "momentum"}
+
+
+@dataclass
+class Course:
+    """What training goes on with, beside the weights. Kept by an estimator as `_optimizer`."""
+
+    seed: int  # of orders and dropout masks
+    split: Any  # the RandomState that held-out rows are drawn from
+    solver: Any  # whose memory it is
+    learning_rate_init: float  # what learning_rate started from
+    learning_rate: float  # of the coming update, before any schedule
+    memory: tuple[Array, ...] = ()  # the solver's, each (P,)
+    step: int = 0  # updates done
+    epoch: int = 0  # epochs done
+    last: Array | None = None  # (P,) where training stands, if coefs_ holds better weights ...
+    kept: Array | None = None  # (P,) ... and what those are
+    best: float = float("inf")  # the lowest of what the best weights go by
+    best_epoch: int = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle keeps: arrays of the host, so that a GPU is not needed to load."""
+        on_host = {
+            name: None if value is None else to_host(value)
+            for name, value in (("last", self.last), ("kept", self.kept))
+        }
+        return self.__dict__ | on_host | {"memory": tuple(map(to_host, self.memory))}
+
+
+def hidden_sizes(est: Any) -> list[int]:
+    """The hidden layers' sizes as a list; ValueError naming what is no whole number above 0."""
+    asked = est.hidden_layer_sizes
+    sizes = list(asked) if hasattr(asked, "__iter__") else [asked]
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, Integral):
+            raise ValueError(f"hidden_layer_sizes must hold whole numbers; got {size!r} in {asked}")
+    if any(size <= 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return [int(size) for size in sizes]
+
+
+def one_each(est: Any, name: str, hidden: int) -> list[Any]:
+    """The parameter `name` for each hidden layer: one for all of them, or one for each."""
+    asked = getattr(est, name)
+    if not is_listed(asked):
+        return [asked] * hidden
+    if len(asked) != hidden:
+        raise ValueError(
+            f"{name} must be one for all or one for each of the {hidden} hidden layers; "
+            f"got {len(asked)}: {asked!r}"
+        )
+    return list(asked)
+
+
+def reported(asked: AnyLoss) -> Loss:
+    """The loss with its value as scikit-learn reports it; the gradient stays the true one's.
+
+    Errors are a mean over the outputs, and no probability counts as nearer to 0 or 1 than eps.
+    """
+    base = find_loss(asked)
+
+    def mean(xp: Namespace, score: Array, target: Array) -> Array:
+        return base.value(xp, score, target) / score.shape[-1]
+
+    def clamped(xp: Namespace, value: Array) -> Array:
+        eps = float(xp.finfo(value.dtype).eps)
+        least, most = xp.full_like(value, -math.log1p(-eps)), xp.full_like(value, -math.log(eps))
+        return xp.minimum(xp.maximum(value, least), most)
+
+    def of_classes(xp: Namespace, score: Array, target: Array) -> Array:
+        return clamped(xp, base.value(xp, score, target))
+
+    def of_labels(xp: Namespace, score: Array, target: Array) -> Array:
+        alone = base.value(xp, score[..., None], target[..., None])  # (..., B, n_out)
+        return xp.sum(clamped(xp, alone), axis=-1)
+
+    values = {"classes": of_classes, "binary": of_labels, "none": mean}
+    sums = base.name == "poisson"
+    return base if sums else base._replace(value=values[base.labels], name=None)
+
+
+def spec_of(est: Any, n_in: int, sizes: Sequence[int], n_out: int, loss: AnyLoss) -> Spec:
+    """The network with hidden layers of these sizes that the parameters ask for."""
+    activations = [
+        LOGISTIC[1] if asked == LOGISTIC[0] else asked
+        for asked in one_each(est, "activation", len(sizes))
+    ]
+    return Spec.parse(
+        [n_in, *sizes, n_out],
+        activation=activations,
+        dropout=one_each(est, "dropout", len(sizes)),
+        loss=loss,
+    )
+
+
+def drawn(est: Any, spec: Spec, random: np.random.RandomState) -> np.ndarray:
+    """Initial weights (P,) as scikit-learn draws them: uniform, layer by layer, then its bias.
+
+    The bound is Glorot & Bengio's 2010, as scikit-learn has it; the last layer goes by the
+    activation before it.
+    """
+    flat = np.zeros(padded_size(spec))
+    asked = one_each(est, "activation", len(spec.layers) - 1) or [est.activation]
+    for layer, window, name in zip(
+        spec.layers, windows(np, spec, flat), [*asked, asked[-1]], strict=False
+    ):
+        factor = 2.0 if name in LOGISTIC else 6.0
+        bound = np.sqrt(factor / (layer.n_in + layer.n_out))
+        window.weights[...] = random.uniform(-bound, bound, (layer.n_in, layer.n_out))
+        window.bias[...] = random.uniform(-bound, bound, layer.n_out)
+    return flat
+
+
+def lists(layers: Sequence[Dense]) -> tuple[list[Array], list[Array]]:
+    """The layers' weights and biases as `coefs_` and `intercepts_`: views, not copies."""
+    return [layer.weights for layer in layers], [layer.bias[0, :] for layer in layers]
+
+
+def dense(coefs: Sequence[Array], intercepts: Sequence[Array]) -> list[Dense]:
+    """`coefs_` and `intercepts_` as the layers that `forward` takes."""
+    return [Dense(plain(w), plain(b)[None, :]) for w, b in zip(coefs, intercepts, strict=True)]
+
+
+def plain(values: Any) -> Array:
+    """Weights as an array, where the user wrote a list."""
+    return values if is_array(values) else np.asarray(values)
+
+
+def packed(place: Place, spec: Spec, est: Any, dtype: str) -> Array:
+    """`coefs_` and `intercepts_` as a flat buffer (P,) at `place`, in a copy."""
+    flat = np.zeros(padded_size(spec), dtype=dtype)
+    for i, (layer, window) in enumerate(zip(spec.layers, windows(np, spec, flat), strict=True)):
+        for name, into, values in (
+            ("coefs_", window.weights, est.coefs_[i]),
+            ("intercepts_", window.bias[0], est.intercepts_[i]),
+        ):
+            held = to_host(plain(values))
+            if held.shape != into.shape:
+                raise ValueError(
+                    f"{name}[{i}] has shape {held.shape}, but hidden_layer_sizes="
+                    f"{est.hidden_layer_sizes} and {layer.n_in} inputs ask for {into.shape}"
+                )
+            into[...] = held
+    return to_place(place, flat)
+
+
+def rule_of(est: Any) -> tuple[Optimizer, dict[str, float]]:
+    """The optimizer that `solver` asks for, and its hyper-parameters.
+
+    "adam" and "sgd" are scikit-learn's: epsilon beside the raw root, and momentum in the
+    velocity, Nesterov's or not.
+    """
+    own = {"adam": "adam_sklearn", "sgd": "nesterov" if est.nesterovs_momentum else "momentum"}
+    asked = own.get(est.solver, est.solver) if isinstance(est.solver, str) else est.solver
+    rule = OPTIMIZERS[asked] if isinstance(asked, str) else find_optimizer(asked)
+    return rule, {ours: getattr(est, name) for ours, name in HYPER.items() if ours in rule.defaults}
+
+
+def new_course(est: Any, random: np.random.RandomState) -> Course:
+    """A course at epoch 0. Nothing is drawn from `random` itself: its copies are asked."""
+    given = est.random_state
+    seed = int(given) if isinstance(given, Integral) else deepcopy(random).randint(2**31 - 1)
+    return Course(
+        seed=seed,
+        split=deepcopy(random),
+        solver=est.solver,
+        learning_rate_init=est.learning_rate_init,
+        learning_rate=float(est.learning_rate_init),
+    )
+
+
+def settings_of(est: Any, course: Course, epochs: int, batch: int, dtype: str) -> Settings:
+    """How to train: scikit-learn's parameters in our words."""
+    rule, hyper = rule_of(est)
+    return Settings(
+        optimizer=rule,
+        rate=est.learning_rate_init,
+        schedule=est.schedule,
+        epochs=epochs,
+        batch=batch,
+        seed=course.seed,
+        dtype=dtype,
+        shuffle=bool(est.shuffle),
+        weight_decay=est.weight_decay,
+        l2=est.alpha,
+        clip=est.clip,
+        hyper=hyper,
+        monitor="val_score",
+    )

@@ -1,0 +1,143 @@
+"""What the estimators' parameters may be, for scikit-learn's own validation, and how they read."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from xpmlp.core.activations import ACTIVATIONS
+from xpmlp.core.optimizers import OPTIMIZERS, Optimizer
+
+
+class Named(StrOptions):  # type: ignore[misc]
+    """Names that may carry arguments after a colon, such as "leaky_relu:0.1"."""
+
+    def is_satisfied_by(self, value: Any) -> bool:
+        return isinstance(value, str) and value.partition(":")[0].strip() in self.options
+
+
+AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
+AT_LEAST_0 = Interval(Real, 0, None, closed="left")
+ABOVE_0 = Interval(Real, 0, None, closed="neither")
+SHARE = Interval(Real, 0, 1, closed="left")
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    "hidden_layer_sizes": ["array-like", AT_LEAST_1],
+    "activation": [Named({*ACTIVATIONS, "logistic"}), callable, "array-like"],
+    "solver": [StrOptions({*OPTIMIZERS, "lbfgs"}), callable, Optimizer],
+    "alpha": [AT_LEAST_0],
+    "batch_size": [StrOptions({"auto"}), AT_LEAST_1],
+    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+    "learning_rate_init": [ABOVE_0],
+    "power_t": [AT_LEAST_0],
+    "max_iter": [AT_LEAST_1],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [AT_LEAST_0],
+    "verbose": ["verbose", StrOptions({"bar"})],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="both")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [SHARE],
+    "beta_1": [SHARE],
+    "beta_2": [SHARE],
+    "epsilon": [ABOVE_0],
+    "n_iter_no_change": [AT_LEAST_1, Options(Real, {np.inf})],
+    "max_fun": [AT_LEAST_1],
+    "dropout": [SHARE, "array-like"],
+    "schedule": [str, callable, None],
+    "weight_decay": [AT_LEAST_0, None],
+    "clip": [ABOVE_0, None],
+    "scoring": [str, callable, None],
+    "callbacks": ["array-like"],
+    "continuation": [StrOptions({"exact", "scikit-learn"})],
+    "device": [str, None],
+    "dtype": [StrOptions({"float32", "float64"}), None],
+    "precision": [StrOptions({"full", "tf32"})],
+    "n_threads": [AT_LEAST_1, None],
+    "output": [StrOptions({"numpy"}), None],
+}
+
+SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
+        The neurons of each hidden layer; () is a linear model.
+    activation : str, callable, or one for each hidden layer, default='relu'
+        'identity', 'logistic', 'tanh', 'relu', or any of xpmlp's: 'leaky_relu:0.1', 'elu',
+        'selu', 'gelu', 'silu', 'mish', 'softplus'. A function (xp, z) -> (a, slope) is your own.
+    solver : {'lbfgs', 'sgd', 'adam'}, any of xpmlp's optimizers, or a rule, default='adam'
+        'adam' and 'sgd' are scikit-learn's: epsilon is added to the raw root, and 'sgd' has
+        momentum. Beyond those 'adamw', 'rmsprop', 'adagrad', or a rule of your own (see
+        `xpmlp.core.optimizers`). 'lbfgs' takes all rows at once.
+    alpha : float, default=0.0001
+        Strength of the L2 penalty, divided by the weight of the batch.
+    batch_size : int, default='auto'
+        Rows per update; 'auto' is min(200, n_samples). Not for 'lbfgs'.
+    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+        For 'sgd': 'invscaling' divides by the power `power_t` of the rows seen so far,
+        'adaptive' by 5 whenever `n_iter_no_change` epochs brought nothing.
+    learning_rate_init : float, default=0.001
+        The learning rate, at first.
+    power_t : float, default=0.5
+        The exponent of 'invscaling'.
+    max_iter : int, default=200
+        The most epochs, or iterations of 'lbfgs'.
+    shuffle : bool, default=True
+        Whether every epoch has an order of its own.
+    random_state : int, RandomState instance, default=None
+        Initial weights (the same as scikit-learn's), held-out rows (likewise), orders and dropout.
+    tol : float, default=1e-4
+        An epoch improves if loss or held-out score get better by more than this.
+    verbose : bool, int or 'bar', default=False
+        True prints scikit-learn's lines, 'bar' shows a progress bar (needs tqdm).
+    warm_start : bool, default=False
+        Whether `fit` goes on from the present weights.
+    momentum : float, default=0.9
+        Of 'sgd', in [0, 1].
+    nesterovs_momentum : bool, default=True
+        Whether it is Nesterov's.
+    early_stopping : bool, default=False
+        Whether a share of the rows is held out, training ends when the score on them does not
+        improve, and the best weights are restored.
+    validation_fraction : float, default=0.1
+        That share; not used where `fit` is given X_val.
+    beta_1, beta_2 : float, default=0.9 and 0.999
+        Decay of the running means of 'adam', in [0, 1).
+    epsilon : float, default=1e-8
+        What 'adam' adds to a root.
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which training ends.
+    max_fun : int, default=15000
+        The most evaluations of 'lbfgs'.
+    dropout : float or one for each hidden layer, default=0.0
+        Probability in [0, 1) that a neuron is left out of an update.
+    schedule : str, callable or None, default=None
+        What the learning rate is multiplied by over the epochs: 'cosine', 'step:30,0.1',
+        'warmup:5 * cosine', 'one_cycle', or a function (see `xpmlp.core.schedules`).
+    weight_decay : float or None, default=None
+        Decoupled weight decay (AdamW), on weights alone; None is the rule's own.
+    clip : float or None, default=None
+        The largest norm that a gradient keeps.
+    scoring : str, callable or None, default=None
+        scikit-learn's scorer of the held-out rows; None is SCORE.
+    callbacks : sequence of functions, default=()
+        Each is called with an `xpmlp.Report` after every epoch; one that returns True ends
+        training.
+    continuation : {'exact', 'scikit-learn'}, default='exact'
+        How `fit` with `warm_start` goes on: 'exact' as if it had never stopped, with the
+        optimizer's memory and new orders; 'scikit-learn' with an optimizer that starts anew.
+    device : {'auto', 'cpu', 'gpu', 'gpu:N'} or None, default=None
+        Where to train; None is where X lies.
+    dtype : {'float32', 'float64'} or None, default=None
+        Of weights and arithmetic; None is X's own, float64 for other numbers.
+    precision : {'full', 'tf32'}, default='full'
+        'tf32' is for faster float32 products on a GPU.
+    n_threads : int or None, default=None
+        The most threads of a product on the CPU.
+    output : {'numpy'} or None, default=None
+        None answers with arrays of X's own namespace and device, 'numpy' with NumPy's."""
+
+
+def shared(score: str) -> str:
+    """What both docstrings say of their parameters; `score` is what early stopping goes by."""
+    return SHARED_TEXT.replace("SCORE", score)

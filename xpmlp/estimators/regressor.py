@@ -1,0 +1,223 @@
+"""`MLPRegressor`: scikit-learn's, and what it lacks."""
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.metrics import d2_pinball_score, r2_score
+from sklearn.utils.metaestimators import available_if
+
+from xpmlp.core.losses import LOSSES, Loss
+from xpmlp.core.types import Array
+from xpmlp.estimators.base import MLPBase, stochastic_only
+from xpmlp.estimators.inputs import host
+from xpmlp.estimators.parameters import CONSTRAINTS, Named, shared
+
+OF_NUMBERS = {name for name in LOSSES if not name.endswith("cross_entropy")}
+
+
+class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
+    __doc__ = f"""A multi-layer perceptron that predicts numbers, one or several per row.
+
+    scikit-learn's `MLPRegressor` with the same parameters, defaults, attributes and behaviour,
+    and with parameters that it lacks (from `dropout` on).
+
+    Parameters
+    ----------
+    loss : {{'squared_error', 'poisson'}}, any of xpmlp's, or a function, default='squared_error'
+        Half of the squared error, half of the Poisson deviance (for counts, with a logarithmic
+        link). Beyond those 'huber', 'huber:1.35', 'absolute_error', 'quantile:0.9'.
+    {shared("R2")}
+    quantiles : sequence of floats in (0, 1) or None, default=None
+        Predict these quantiles of one target, (n_samples, n_quantiles), by the pinball loss.
+
+    Attributes
+    ----------
+    coefs_ : list of weights (n_in, n_out) per layer; may be changed and assigned
+    intercepts_ : list of biases (n_out,) per layer; likewise
+    loss_ : loss of the last epoch, a mean over outputs
+    loss_curve_ : loss of every epoch
+    best_loss_ : the lowest of them, or None with `early_stopping`
+    validation_scores_, validation_loss_curve_ : of every epoch with held-out rows, or None
+    best_validation_score_ : the highest of them, or None
+    history_ : dict of lists, everything measured per epoch
+    n_iter_ : epochs of the last `fit`
+    t_ : rows seen
+    n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_ : as scikit-learn's
+
+    References
+    ----------
+    Kingma & Ba 2015, "Adam"; Glorot & Bengio 2010, "Understanding the difficulty of training
+    deep feedforward neural networks"; Koenker & Bassett 1978, "Regression quantiles".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpmlp import MLPRegressor
+    >>> X = np.linspace(-1, 1, 200)[:, None]
+    >>> model = MLPRegressor(activation="tanh", solver="lbfgs", max_iter=1000, random_state=0)
+    >>> model = model.fit(X, X[:, 0] ** 2)
+    >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.02)
+    True
+    """
+
+    _parameter_constraints = CONSTRAINTS | {
+        "loss": [Named(OF_NUMBERS), callable, Loss],
+        "quantiles": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        loss: Any = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: Any = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: Any = 10,
+        max_fun: int = 15000,
+        dropout: Any = 0.0,
+        quantiles: Any = None,
+        schedule: Any = None,
+        weight_decay: float | None = None,
+        clip: float | None = None,
+        scoring: Any = None,
+        callbacks: Any = (),
+        continuation: str = "exact",
+        device: str | None = None,
+        dtype: str | None = None,
+        precision: str = "full",
+        n_threads: int | None = None,
+        output: str | None = None,
+    ) -> None:
+        self.take(locals())
+
+    # what y means
+
+    def levels(self) -> tuple[float, ...]:
+        if self.quantiles is None:
+            return ()
+        asked = np.atleast_1d(np.asarray(self.quantiles, dtype=float))
+        if self.loss not in ("squared_error", "quantile"):
+            raise ValueError(f"quantiles have a loss of their own; loss is {self.loss!r}")
+        if asked.ndim != 1 or not asked.size or not ((asked > 0) & (asked < 1)).all():
+            raise ValueError(f"quantiles must be numbers in (0, 1); got {self.quantiles!r}")
+        return tuple(asked.tolist())
+
+    def loss_asked(self) -> Any:
+        levels = self.levels()
+        return f"quantile:{','.join(map(str, levels))}" if levels else self.loss
+
+    def targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
+        if self.loss == "poisson" and y.min() < 0:
+            raise ValueError(f"{name} must be at least 0 for loss='poisson'; got {y.min():g}")
+        target = y[:, None] if y.ndim == 1 else y
+        if self.levels() and target.shape[1] != 1:
+            raise ValueError(f"quantiles are of one target; {name} has {target.shape[1]} columns")
+        return target
+
+    # scikit-learn's methods
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Learn from rows X and their numbers y.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features) array of any namespace, frame, or sparse matrix
+        y : (n_samples,) or (n_samples, n_outputs) numbers
+        sample_weight : (n_samples,) at least 0, default=None
+        X_val, y_val, sample_weight_val : held-out rows, measured after every epoch; the weights
+            that do best on them are restored at the end
+
+        Returns
+        -------
+        self
+        """
+        return self.fit_rows(X, y, sample_weight, (X_val, y_val, sample_weight_val), once=False)
+
+    @available_if(stochastic_only)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """One more epoch over X and y: five calls are `fit` with max_iter=5, bit for bit.
+
+        Parameters
+        ----------
+        X, y, sample_weight, X_val, y_val, sample_weight_val : as for `fit`
+
+        Returns
+        -------
+        self
+        """
+        return self.fit_rows(X, y, sample_weight, (X_val, y_val, sample_weight_val), once=True)
+
+    def predict(self, X: Any) -> Array:
+        """The number, numbers or quantiles of each row.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features)
+
+        Returns
+        -------
+        (n_samples,), or (n_samples, n_outputs)
+        """
+        found = self.answer(X, lambda xp, prediction: prediction)
+        return found[:, 0] if found.shape[1] == 1 else found
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R2 of the predictions; of quantiles the mean of their D2 pinball scores.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for `fit`
+
+        Returns
+        -------
+        float
+        """
+        found, truth, weight = host(self.predict(X)), host(y), host(sample_weight)
+        levels = self.levels()
+        if not levels:
+            return float(r2_score(truth, found, sample_weight=weight))
+        columns = found.reshape(len(found), -1).T
+        each = [
+            d2_pinball_score(truth, column, sample_weight=weight, alpha=level)
+            for column, level in zip(columns, levels, strict=True)
+        ]
+        return float(np.mean(each))

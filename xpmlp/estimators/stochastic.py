@@ -1,0 +1,288 @@
+"""The stochastic solvers: an estimator's epochs, with scikit-learn's rules of when to stop."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import train_test_split
+
+from xpmlp.backends.namespace import Place, place_of, to_host, to_place
+from xpmlp.core.layout import windows
+from xpmlp.core.spec import Spec
+from xpmlp.core.types import Array
+from xpmlp.estimators.inputs import per_batch, per_row
+from xpmlp.estimators.network import Course, lists, packed, settings_of
+from xpmlp.fit.callbacks import ProgressBar
+from xpmlp.fit.data import Data, Elsewhere, Resident, move
+from xpmlp.fit.labels import Labels
+from xpmlp.fit.loop import DivergedError, Report, Run
+from xpmlp.fit.run import attended, begin, checked
+
+NON_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and "
+    "need to be preprocessed."
+)
+
+
+@dataclass
+class Table:
+    """Checked rows with what is asked of them, before they go where training runs."""
+
+    x: Any  # (N, n_features): NumPy's, SciPy's CSR, or an array on a device
+    target: np.ndarray  # (N, n_outputs) as the loss takes it
+    labels: np.ndarray  # y as it was given
+    weight: np.ndarray | None  # (N,)
+    suffix: str = ""  # of the names in errors
+
+    def part(self, index: np.ndarray) -> "Table":
+        """The rows of an index (n,)."""
+        if isinstance(self.x, np.ndarray) or hasattr(self.x, "toarray"):
+            x = self.x[index]
+        else:
+            place = place_of(self.x)
+            x = place.xp.take(self.x, to_place(place, index), axis=0)
+        weight = None if self.weight is None else self.weight[index]
+        return Table(x, self.target[index], self.labels[index], weight)
+
+    def data(self, place: Place, dtype: str) -> Data:
+        """The rows where training runs; sparse ones come there batch by batch."""
+        name = "X" + self.suffix
+        if hasattr(self.x, "toarray"):
+            rows: Any = Elsewhere(place, self.x, dtype, name)
+        else:
+            rows = Resident(place.xp, move(place, self.x, dtype, name))
+        weight = np.ones(len(self.target)) if self.weight is None else self.weight
+        target = move(place, self.target, dtype, "y" + self.suffix)
+        return Data(rows, target, to_place(place, weight, dtype))
+
+
+def held_out(est: Any, course: Course, table: Table, stratify: Any) -> tuple[Table, Table]:
+    """Rows to learn from, and the held-out ones that scikit-learn would take for this seed.
+
+    stratify: (N, 1) classes whose shares are kept, or None.
+    """
+    learnt, held = train_test_split(
+        np.arange(len(table.target)),
+        random_state=copy.deepcopy(course.split),
+        test_size=est.validation_fraction,
+        stratify=stratify,
+    )
+    if len(held) < 2:
+        raise ValueError(
+            "The validation set is too small. Increase 'validation_fraction' or the size of "
+            "your dataset."
+        )
+    return table.part(learnt), table.part(held)
+
+
+def batch_size(est: Any, count: int) -> int:
+    if isinstance(est.batch_size, str):
+        return min(200, count)
+    if est.batch_size > count:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+            stacklevel=2,
+        )
+    return min(int(est.batch_size), count)
+
+
+def scorer(est: Any, held: Table | None) -> Callable[..., Array] | None:
+    """The metric that `scoring` asks for, of the weights under way on the held-out rows."""
+    if est.scoring is None or held is None:
+        return None
+    measure = check_scoring(est, est.scoring)
+    weights = {} if held.weight is None else {"sample_weight": held.weight}
+
+    def metric(xp: Any, loss: Any, score: Array, target: Array, weight: Array) -> Array:
+        under_way = object.__new__(type(est))  # as est is now, without the columns' names
+        under_way.__dict__ = {k: v for k, v in vars(est).items() if k != "feature_names_in_"}
+        found = measure(under_way, held.x, held.labels, **weights)
+        return xp.asarray(float(found), dtype=score.dtype, device=score.device)
+
+    return metric
+
+
+def begun(
+    est: Any, spec: Spec, place: Place, dtype: str, tables: tuple[Table, Table | None], epochs: int
+) -> Run:
+    """The run that goes on from the estimator's weights and course."""
+    (table, held), course, xp = tables, est._optimizer, place.xp
+    flat = packed(place, spec, est, dtype)
+    if course.kept is not None and (to_host(flat) == to_host(course.kept)).all():
+        start = move(place, course.last, dtype, "coefs_")  # not from the best weights
+    else:
+        course.last = course.kept = None
+        course.best, course.best_epoch, start = float("inf"), 0, flat
+    chosen = settings_of(
+        est, course, course.epoch + epochs, batch_size(est, len(table.target)), dtype
+    )
+    run = begin(
+        spec,
+        chosen,
+        place,
+        table.data(place, dtype),
+        None if held is None else held.data(place, dtype),
+        Labels(None, False),
+        start,
+    )
+    if course.solver is est.solver or course.solver == est.solver:
+        for buffer, value in zip(run.state.memory, course.memory, strict=False):
+            buffer[...] = move(place, value, dtype, "memory")
+    run.state.step[...] = course.step
+    run.epoch, run.history = course.epoch, est.history_
+    run.kept = flat
+    run.best = xp.full_like(run.best, course.best)
+    run.best_epoch = xp.full_like(run.best_epoch, course.best_epoch)
+    if getattr(est, "class_weight", None) is not None and table.weight is not None:
+        run.weigh = per_row(float(table.weight.mean()))
+    else:
+        run.weigh = per_batch
+    run.score = scorer(est, held)
+    return run
+
+
+class Convergence:
+    """scikit-learn's rules of when to stop and what to print, as a callback.
+
+    It writes the estimator's fitted attributes after every epoch.
+    """
+
+    def __init__(self, est: Any, run: Run) -> None:
+        self.est, self.run, self.course = est, run, est._optimizer
+        self.printing = bool(est.verbose) and est.verbose != "bar"
+        self.throttle()
+        self.done = False  # whether these rules, or a callback, ended training
+
+    def throttle(self) -> None:
+        """Give the run the learning rate that the course is at."""
+        share = self.course.learning_rate / self.est.learning_rate_init
+        self.run.throttle[...] = self.run.throttle * 0 + share
+        self.given = to_host(self.run.throttle).item()
+
+    def follow(self) -> None:
+        """Take over what other callbacks made of the rate."""
+        now = to_host(self.run.throttle).item()
+        if now not in (0.0, self.given):
+            self.course.learning_rate *= now / self.given
+            self.given = now
+
+    def __call__(self, report: Report) -> bool | None:
+        est = self.est
+        self.follow()
+        est.n_iter_ += 1
+        est.t_ += self.run.data.rows
+        est.loss_ = report.loss
+        est.loss_curve_.append(report.loss)
+        self.say(f"Iteration {est.n_iter_}, loss = {report.loss:.8f}")
+        self.judge(report)
+        if est.solver == "sgd" and est.learning_rate == "invscaling":
+            rate = est.learning_rate_init / (est.t_ + 1) ** est.power_t
+            self.course.learning_rate = float(rate)
+        if est._no_improvement_count > est.n_iter_no_change:
+            self.done = self.ending()
+            if not self.done:
+                est._no_improvement_count = 0
+        if not self.done:
+            self.throttle()
+        return True if self.done else None
+
+    def say(self, line: str) -> None:
+        if self.printing:
+            print(line)
+
+    def judge(self, report: Report) -> None:
+        """Count the epochs without a better training loss or, stopping early, held-out score."""
+        est = self.est
+        if report.val_score is not None:
+            est.validation_loss_curve_.append(report.val_loss)
+            est.validation_scores_.append(report.val_score)
+            self.say(f"Validation score: {report.val_score:f}")
+        if est.early_stopping:
+            missed = report.val_score < est.best_validation_score_ + est.tol
+        else:
+            missed = report.loss > est.best_loss_ - est.tol
+            est.best_loss_ = min(est.best_loss_, report.loss)
+        est._no_improvement_count = est._no_improvement_count + 1 if missed else 0
+        if report.val_score is not None:
+            est.best_validation_score_ = max(est.best_validation_score_, report.val_score)
+
+    def ending(self) -> bool:
+        """Whether too many epochs without improvement end training; "adaptive" slows down first."""
+        est, course = self.est, self.course
+        what = "Validation score" if est.early_stopping else "Training loss"
+        line = (
+            f"{what} did not improve more than tol={est.tol:f} for {est.n_iter_no_change} "
+            "consecutive epochs."
+        )
+        if est.solver != "sgd" or est.learning_rate != "adaptive":
+            self.say(f"{line} Stopping.")
+            return True
+        if course.learning_rate <= 1e-6:
+            self.say(f"{line} Learning rate too small. Stopping.")
+            return True
+        course.learning_rate /= 5.0
+        self.say(f"{line} Setting learning rate to {course.learning_rate:f}")
+        return False
+
+
+def train(est: Any, run: Run, *, once: bool) -> None:
+    """Train `max_iter` epochs, or one, and leave the estimator with what came of it."""
+    rule = Convergence(est, run)
+    bar = [ProgressBar()] if est.verbose == "bar" else []
+    est.coefs_, est.intercepts_ = lists(run.state.layers)  # under way: callbacks see them
+    est.n_iter_ = 0
+    try:
+        for _ in attended(run, [rule, *bar, *checked(est.callbacks)]):
+            if once:
+                break
+        else:
+            if not rule.done and est.n_iter_ == est.max_iter:
+                warnings.warn(
+                    f"Stochastic Optimizer: Maximum iterations ({est.max_iter}) reached and the "
+                    "optimization hasn't converged yet.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
+    except DivergedError as error:
+        diverged(est, run, error)
+    except KeyboardInterrupt:
+        warnings.warn("Training interrupted by user.", stacklevel=2)
+    finally:
+        rule.follow()
+        leave(est, run)
+
+
+def diverged(est: Any, run: Run, error: DivergedError) -> None:
+    """Where there are held-out scores the best weights stand, as in scikit-learn; else an error."""
+    if run.held is None:
+        raise ValueError(f"{NON_FINITE} {error}") from error
+    est.n_iter_ += 1
+    for curve in (est.loss_curve_, est.validation_scores_, est.validation_loss_curve_):
+        curve.append(float("nan"))
+    est.loss_ = float("nan")
+    warnings.warn(
+        f"{error}. The best weights on the held-out rows are kept, those of epoch "
+        f"{int(run.best_epoch)}",
+        ConvergenceWarning,
+        stacklevel=2,
+    )
+
+
+def leave(est: Any, run: Run) -> None:
+    """What the next epoch would need goes into the course, the best weights into coefs_."""
+    course, state, xp = est._optimizer, run.state, run.place.xp
+    course.solver, course.memory = est.solver, state.memory
+    course.step, course.epoch = int(state.step), run.epoch
+    course.last = course.kept = None
+    finite = bool(xp.all(xp.isfinite(state.params)))
+    if run.held is not None or not finite:
+        course.last = state.params if finite else run.kept
+        course.kept = run.kept
+        course.best, course.best_epoch = float(run.best), int(run.best_epoch)
+        copied = xp.asarray(run.kept, copy=True)
+        est.coefs_, est.intercepts_ = lists(windows(xp, run.spec, copied))
