@@ -24,6 +24,7 @@ HOMES = {
     "backward": "core.network",
     "epochs": "fit.run",
     "forward": "core.network",
+    "from_sklearn": "estimators.from_sklearn",
     "gradcheck": "fit.gradcheck",
     "gradient": "core.training",
     "ledger": "core.ledger",

@@ -1,6 +1,7 @@
 """What classifier and regressor share: fit, partial_fit, and the network's answer for rows."""
 
 import inspect
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
@@ -17,7 +18,7 @@ from xpmlp.core.layout import windows
 from xpmlp.core.losses import loss as find_loss
 from xpmlp.core.spec import AnyLoss, Spec
 from xpmlp.core.types import Array, Namespace
-from xpmlp.estimators import lbfgs, stochastic
+from xpmlp.estimators import files, lbfgs, stochastic
 from xpmlp.estimators.inputs import incoming, read_both, read_rows, read_weight
 from xpmlp.estimators.network import (
     Course,
@@ -33,6 +34,8 @@ from xpmlp.estimators.parameters import CONSTRAINTS
 from xpmlp.estimators.stochastic import NON_FINITE, Table
 from xpmlp.fit.data import Elsewhere, own_dtype
 from xpmlp.fit.inference import scores
+from xpmlp.fit.model import Model
+from xpmlp.storage.model_file import save
 
 LBFGS = "lbfgs"
 OWN_ARRAYS = ("coefs_", "intercepts_")
@@ -216,7 +219,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     # inference
 
     def answer(self, X: Any, finish: Callable[[Namespace, Array], Array]) -> Array:
-        """finish(xp, prediction) (N, whatever) of the rows X, in the caller's namespace.
+        """finish(xp, prediction) (N, whatever) of the rows X, as an array like X.
 
         prediction: the linked scores (n, n_outputs) of a chunk of rows.
         """
@@ -228,10 +231,15 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         sizes = [layer.weights.shape[1] for layer in layers]
         n_in = layers[0].weights.shape[0]
         spec = spec_of(self, n_in, sizes[:-1], sizes[-1], self.loss_asked())
-        link = find_loss(spec.loss).link
+        link, wanted = find_loss(spec.loss).link, getattr(xp, own_dtype(rows))
+
+        def finished(score: Array) -> Array:
+            found = finish(xp, link(xp, score))
+            real = xp.isdtype(found.dtype, "real floating")
+            return xp.astype(found, wanted, copy=False) if real else found
+
         with self.threads(), running(place):
-            there = Elsewhere(place, rows, dtype)
-            found = scores(xp, spec, layers, there, lambda score: finish(xp, link(xp, score)))
+            found = scores(xp, spec, layers, Elsewhere(place, rows, dtype), finished)
             return to_host(found) if self.output == "numpy" else like_caller(X, found, place)
 
     def threads(self) -> AbstractContextManager[Any]:
@@ -240,6 +248,40 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
             return nullcontext()
         limits: AbstractContextManager[Any] = threadpool_limits(self.n_threads, user_api="blas")
         return limits
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one file, whole or not at all.
+
+        Everything is in it that `load` and further training need, but callbacks; `xpmlp.load`
+        reads the network alone, with NumPy alone. Raises ValueError naming a parameter that is
+        a function or an object, which a file cannot hold.
+
+        Parameters
+        ----------
+        path : str or path
+        """
+        check_is_fitted(self)
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
+        """The estimator that `save` wrote, on the CPU or on the device named.
+
+        Parameters
+        ----------
+        path : str or path
+        device : {'cpu', 'gpu', 'gpu:N'} or None, default=None
+
+        Returns
+        -------
+        the fitted estimator; ValueError with the path for anything but a whole file of it
+        """
+        found: Self = files.restored(cls, path, device)
+        return found
+
+    def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
+        """What a model file holds (see `xpmlp.save`)."""
+        return files.parts(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle keeps: arrays of the host, so that a GPU is not needed to load."""

@@ -65,7 +65,9 @@ def minimise(est: Any, spec: Spec, shown: Spec, place: Place, dtype: str, data: 
 
     shown: the network with the loss as it is reported.
     """
-    objective = Objective(spec, place, data, packed(place, spec, est, dtype), est.alpha)
+    objective = Objective(
+        spec, place, data, packed(place, spec, est.coefs_, est.intercepts_, dtype), est.alpha
+    )
     started = to_host(objective.state.params).astype(np.float64)
     count = 0
 

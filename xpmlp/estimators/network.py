@@ -148,19 +148,21 @@ def plain(values: Any) -> Array:
     return values if is_array(values) else np.asarray(values)
 
 
-def packed(place: Place, spec: Spec, est: Any, dtype: str) -> Array:
-    """`coefs_` and `intercepts_` as a flat buffer (P,) at `place`, in a copy."""
+def packed(
+    place: Place, spec: Spec, coefs: Sequence[Array], intercepts: Sequence[Array], dtype: str
+) -> Array:
+    """`coefs_` and `intercepts_`, or what is listed like them, as a flat buffer (P,): a copy."""
     flat = np.zeros(padded_size(spec), dtype=dtype)
-    for i, (layer, window) in enumerate(zip(spec.layers, windows(np, spec, flat), strict=True)):
+    for i, window in enumerate(windows(np, spec, flat)):
         for name, into, values in (
-            ("coefs_", window.weights, est.coefs_[i]),
-            ("intercepts_", window.bias[0], est.intercepts_[i]),
+            ("coefs_", window.weights, coefs[i]),
+            ("intercepts_", window.bias[0], intercepts[i]),
         ):
             held = to_host(plain(values))
             if held.shape != into.shape:
                 raise ValueError(
-                    f"{name}[{i}] has shape {held.shape}, but hidden_layer_sizes="
-                    f"{est.hidden_layer_sizes} and {layer.n_in} inputs ask for {into.shape}"
+                    f"{name}[{i}] has shape {held.shape}, but the network {spec} that X, y and "
+                    f"hidden_layer_sizes ask for has {into.shape} there"
                 )
             into[...] = held
     return to_place(place, flat)

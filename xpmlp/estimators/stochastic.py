@@ -112,7 +112,7 @@ def begun(
 ) -> Run:
     """The run that goes on from the estimator's weights and course."""
     (table, held), course, xp = tables, est._optimizer, place.xp
-    flat = packed(place, spec, est, dtype)
+    flat = packed(place, spec, est.coefs_, est.intercepts_, dtype)
     if course.kept is not None and (to_host(flat) == to_host(course.kept)).all():
         start = move(place, course.last, dtype, "coefs_")  # not from the best weights
     else:

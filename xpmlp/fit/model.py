@@ -84,9 +84,9 @@ class Model:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"place": CPU})
 
-    def parts(self) -> tuple["Model", None, dict[str, Any]]:
-        """What a model file holds: the network, and no preprocessing."""
-        return self, None, {}
+    def parts(self) -> tuple["Model", dict[str, Any], dict[str, Any]]:
+        """What a model file holds: the network, and nothing around it."""
+        return self, {}, {}
 
     def save(self, path: Any) -> None:
         """Write the model to one safetensors file (see `xpmlp.save`)."""

@@ -27,16 +27,16 @@ FORMAT = "xpmlp-model"
 VERSION = 1
 BLANK = "0" * 64
 HEADER_LIMIT = 16 * 2**20  # bytes; a header is a few kilobytes
-TABLE = "table."  # how the names of the preprocessing's arrays begin
+SECTIONS = ("table", "estimator")  # what may stand around a network
 DTYPES = ("float32", "float64")
 KEYS = {"spec", "members", "dtype", "classes", "classes_dtype", "one_dimensional"}
 LABEL_KINDS = "biufUTSmMO"  # NumPy's letters for booleans, numbers, texts, bytes, dates, big ints
 
 
 class Savable(Protocol):
-    """A model that says what its file holds: network, table's JSON, table's arrays."""
+    """A model that says what its file holds: network, sections' JSON by name, their arrays."""
 
-    def parts(self) -> tuple[Model, Any, dict[str, np.ndarray]]: ...
+    def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]: ...
 
 
 def save(model: Savable, path: str | os.PathLike[str]) -> None:
@@ -67,8 +67,8 @@ class Contents(NamedTuple):
     """All that a model file holds."""
 
     model: Model
-    table: Any  # JSON of the preprocessing around the network; None where there is none
-    arrays: dict[str, np.ndarray]  # its arrays
+    sections: dict[str, Any]  # JSON of what stands around the network, by name
+    arrays: dict[str, np.ndarray]  # the sections' arrays
     trained: dict[str, Any]  # what training came to: epochs, last losses and scores
 
 
@@ -81,7 +81,7 @@ def read(path: str | os.PathLike[str], device: str | None = None) -> Contents:
         raise ValueError(f"{os.fspath(path)} is not a whole model file: {error}") from None
 
 
-def configuration(model: Model, table: Any) -> str:
+def configuration(model: Model, sections: Mapping[str, Any]) -> str:
     """Everything but the arrays, as JSON; ValueError for labels that JSON cannot hold."""
     classes = model.classes_
     last = {name: entries[-1] for name, entries in model.history.items() if entries}
@@ -93,10 +93,10 @@ def configuration(model: Model, table: Any) -> str:
             "classes": None if classes is None else listed(classes),
             "classes_dtype": None if classes is None else classes.dtype.str,
             "one_dimensional": model.labels.flat,
-            "table": table,
             "trained": {"epochs": len(model.history.get("loss", ()))}
             | {name: finite(np.asarray(value).tolist()) for name, value in last.items()},
-        },
+        }
+        | {name: sections.get(name) for name in SECTIONS},
         allow_nan=False,
     )
 
@@ -131,8 +131,8 @@ def finite(value: Any) -> Any:
     return value if not isinstance(value, float) or np.isfinite(value) else None
 
 
-def encode(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of a model file; `table` and `arrays` are the preprocessing's, if any."""
+def encode(model: Model, sections: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of a model file; `arrays` are the sections', if any."""
     from safetensors.numpy import save as pack
 
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -146,7 +146,7 @@ def encode(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> bytes:
             "format": FORMAT,
             "format_version": str(VERSION),
             "library_version": __version__,
-            "config": configuration(model, table),
+            "config": configuration(model, sections),
             "sha256": BLANK,
         },
     )
@@ -198,7 +198,7 @@ class Config(NamedTuple):
     lead: tuple[int, ...]
     dtype: str
     labels: Labels
-    table: Any
+    sections: dict[str, Any]
     trained: dict[str, Any]
 
 
@@ -222,7 +222,8 @@ def read_config(text: Any) -> Config:
     trained = config.get("trained")
     if not isinstance(trained, dict):
         raise ValueError("it does not say what training came to")
-    return Config(spec, lead, config["dtype"], Labels(classes, flat), config.get("table"), trained)
+    sections = {name: config[name] for name in SECTIONS if config.get(name) is not None}
+    return Config(spec, lead, config["dtype"], Labels(classes, flat), sections, trained)
 
 
 def read_classes(labels: Any, dtype: Any, spec: Spec) -> np.ndarray | None:
@@ -253,9 +254,11 @@ def decode(data: bytes, device: str | None) -> Contents:
     for i, layer in enumerate(config.spec.layers):
         wanted[f"layers.{i}.weights"] = (*config.lead, layer.n_in, layer.n_out)
         wanted[f"layers.{i}.bias"] = (*config.lead, layer.n_out)
-    arrays = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(TABLE)}
-    if arrays and config.table is None:
-        raise ValueError(f"it has {sorted(arrays)} but describes no table")
+    around = [name for name in sorted(tensors) if name.partition(".")[0] in SECTIONS]
+    arrays = {name: tensors.pop(name) for name in around}
+    strange = [name for name in around if name.partition(".")[0] not in config.sections]
+    if strange:
+        raise ValueError(f"it has {strange} but describes no {strange[0].partition('.')[0]}")
     found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     if found != {name: (shape, np.dtype(config.dtype)) for name, shape in wanted.items()}:
         raise ValueError(f"its tensors are {found}, not {wanted} in {config.dtype}")
@@ -265,4 +268,4 @@ def decode(data: bytes, device: str | None) -> Contents:
         window.bias[..., 0, :] = tensors[f"layers.{i}.bias"]
     place = CPU if device is None else place_for(device)
     model = Model(config.spec, to_place(place, flat), place, config.labels)
-    return Contents(model, config.table, arrays, config.trained)
+    return Contents(model, config.sections, arrays, config.trained)

@@ -90,7 +90,7 @@ class TableModel:
             "trained": dict(self.trained),
         }
         arrays = to_arrays(self.columns) | {"table.target": np.array([self.center, self.scale])}
-        return self.model, table, arrays
+        return self.model, {"table": table}, arrays
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write network and columns to one file (see `xpmlp.save`)."""
@@ -104,10 +104,11 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model | 
     ValueError with the path for anything but a whole, unchanged model file.
     """
     found = read(path, device)
-    if found.table is None:
+    table = found.sections.get("table")
+    if table is None:
         return found.model
     try:
-        return from_parts(found.model, found.table, found.arrays)
+        return from_parts(found.model, table, found.arrays)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{os.fspath(path)} is not a whole model file: {error}") from None
 
