@@ -13,6 +13,10 @@ from xpmlp.backends.namespace import Place
 # XPMLP_REQUIRE names the packages whose absence is a failure instead of a skip (in CI: all)
 REQUIRED = os.environ.get("XPMLP_REQUIRE", "").split()
 
+# what may be skipped there: nothing but a GPU's tests, and scikit-learn's checks of what is not
+# claimed (a decision function, its own array API dispatch)
+SKIPPED = ("no GPU here", "does not have a decision_function", "SCIPY_ARRAY_API is not set")
+
 settings.register_profile(
     "xpmlp",
     deadline=None,  # timings here are noisy
@@ -98,12 +102,12 @@ def optional():
 
 
 def pytest_sessionfinish(session):
-    """Where XPMLP_REQUIRE is set, a skip for anything but a missing GPU is a failure."""
+    """Where XPMLP_REQUIRE is set, a skip for any reason but those of SKIPPED is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if not REQUIRED or reporter is None:
         return
     reasons = {str(report.longrepr[-1]) for report in reporter.stats.get("skipped", ())}
-    unwanted = sorted(reason for reason in reasons if "no GPU here" not in reason)
+    unwanted = sorted(r for r in reasons if not any(known in r for known in SKIPPED))
     if unwanted:
         reporter.write_line("skipped, and XPMLP_REQUIRE is set: " + "; ".join(unwanted), red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,96 @@
+"""Data, and pairs of estimators: scikit-learn's and ours with the same settings."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn import neural_network as theirs
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_iris,
+    make_multilabel_classification,
+    make_regression,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import scale
+
+import xpmlp
+
+
+def table(load):
+    X, y = load(return_X_y=True)
+    return scale(X), y
+
+
+def some_digits():
+    X, y = load_digits(return_X_y=True)
+    return X[:300] / 16, y[:300]
+
+
+def progression():
+    X, y = table(load_diabetes)
+    return X, scale(y)
+
+
+def three_targets():
+    X, y = make_regression(90, 6, n_targets=3, noise=1.0, random_state=0)
+    return scale(X), scale(y)
+
+
+def counts():
+    X = np.random.default_rng(0).normal(size=(90, 4))
+    return X, np.random.default_rng(1).poisson(np.exp(0.3 * X[:, 0] + 0.5)).astype(float)
+
+
+DATA = {
+    "iris": lambda: table(load_iris),
+    "cancer": lambda: table(load_breast_cancer),
+    "digits": some_digits,
+    "labels": lambda: make_multilabel_classification(80, 8, n_classes=4, random_state=0),
+    "diabetes": progression,
+    "three targets": three_targets,
+    "counts": counts,
+}
+CLASSES = ("iris", "cancer", "digits", "labels")
+
+
+@pytest.fixture
+def data():
+    """A function from a name in DATA to (X, y)."""
+    return lambda name: DATA[name]()
+
+
+@pytest.fixture
+def pair():
+    """A function from data's name and settings to scikit-learn's and our estimator."""
+
+    def made(name, **settings):
+        kind = "MLPClassifier" if name in CLASSES else "MLPRegressor"
+        return getattr(theirs, kind)(**settings), getattr(xpmlp, kind)(**settings)
+
+    return made
+
+
+@pytest.fixture
+def quietly():
+    """Fit or partial_fit without the warning that a short training has not converged."""
+
+    def call(method, *arguments, **more):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return method(*arguments, **more)
+
+    return call
+
+
+@pytest.fixture
+def same():
+    """Whether two estimators have the same weights, bit for bit."""
+
+    def equal(one, other):
+        pairs = zip(one.coefs_ + one.intercepts_, other.coefs_ + other.intercepts_, strict=True)
+        return all(np.array_equal(a, b) for a, b in pairs)
+
+    return equal

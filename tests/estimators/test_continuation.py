@@ -1,0 +1,233 @@
+"""Training goes on as if it had never stopped, bit for bit, whatever lies between two epochs."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from sklearn.exceptions import ConvergenceWarning
+
+from xpmlp import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+EPOCHS = 5
+
+SETTINGS = {
+    "adam": {},
+    "sgd": {"solver": "sgd"},
+    "adaptive": {
+        "solver": "sgd", "learning_rate": "adaptive", "tol": 0.2, "n_iter_no_change": 1,
+    },
+    "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.1},
+    "adamw": {"solver": "adamw", "weight_decay": 0.1, "clip": 0.5},
+    "rmsprop": {"solver": "rmsprop"},
+    "dropout": {"dropout": 0.3, "hidden_layer_sizes": (20, 10)},
+    "dropouts": {
+        "dropout": (0.0, 0.5), "hidden_layer_sizes": (20, 10), "activation": ("elu", "tanh"),
+    },
+    "schedule": {"schedule": "step:2,0.5"},
+    "in order": {"shuffle": False},
+    "float32": {"dtype": "float32", "dropout": 0.1},
+    "balanced": {"class_weight": "balanced"},
+}  # fmt: skip
+
+
+def rows(est, data):
+    return data("iris" if isinstance(est, MLPClassifier) else "diabetes")
+
+
+def made(kind, settings):
+    more = {
+        name: value
+        for name, value in settings.items()
+        if name != "class_weight" or kind is MLPClassifier
+    }
+    return kind(random_state=4, batch_size=40, **more)
+
+
+@pytest.fixture(params=[MLPClassifier, MLPRegressor])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(params=SETTINGS)
+def chosen(request):
+    return SETTINGS[request.param]
+
+
+def through(way, est, tmp_path):
+    """The estimator after it went through a pickle, a copy, a file or nothing."""
+    if way == "pickle":
+        return pickle.loads(pickle.dumps(est))
+    if way == "copy":
+        return copy.deepcopy(est)
+    if way == "file":
+        est.save(tmp_path / "model")
+        return type(est).load(tmp_path / "model")
+    return est
+
+
+@pytest.mark.parametrize("way", ["nothing", "pickle", "copy", "file"])
+def test_partial_fits_and_warm_starts_are_one_fit(kind, chosen, way, data, same, tmp_path):
+    X, y = rows(made(kind, {}), data)
+    whole = made(kind, chosen | {"max_iter": EPOCHS}).fit(X, y)
+    parts = made(kind, chosen | {"max_iter": EPOCHS})
+    warm = made(kind, chosen | {"max_iter": 1, "warm_start": True})
+    for _ in range(EPOCHS):
+        labels = {"classes": np.unique(y)} if kind is MLPClassifier else {}
+        parts = through(way, parts.partial_fit(X, y, **labels), tmp_path)
+        warm = through(way, warm.fit(X, y), tmp_path)
+    for est in (parts, warm):
+        assert same(est, whole)
+        assert est.loss_curve_ == whole.loss_curve_
+        assert est.t_ == whole.t_
+        assert est._optimizer.learning_rate == whole._optimizer.learning_rate
+        assert [len(curve) for curve in est.history_.values()] == [EPOCHS] * len(est.history_)
+
+
+@pytest.mark.parametrize("way", ["nothing", "pickle", "file"])
+@pytest.mark.parametrize("more", [{}, {"dropout": 0.3}, {"solver": "sgd"}])
+def test_early_stopping_goes_on_from_the_last_weights_not_the_best(
+    kind, way, more, data, same, tmp_path
+):
+    X, y = rows(made(kind, {}), data)
+    # a rate so high that the best epoch is not the last
+    shaken = {"early_stopping": True, "learning_rate_init": 0.3, "hidden_layer_sizes": 30}
+    whole = made(kind, shaken | more | {"max_iter": 11}).fit(X, y)
+    warm = made(kind, shaken | more | {"max_iter": 1, "warm_start": True})
+    for _ in range(11):
+        warm = through(way, warm.fit(X, y), tmp_path)
+    assert same(warm, whole)
+    assert warm.validation_scores_ == whole.validation_scores_
+    assert warm.best_validation_score_ == whole.best_validation_score_
+    best = int(np.argmax(whole.validation_scores_)) + 1
+    assert whole.history_["best_epoch"][-1] == best < 11
+
+
+@pytest.mark.parametrize("given", [None, np.random.RandomState(3)], ids=["global", "instance"])
+def test_a_random_state_that_is_no_number_goes_on_too(given, data, same):
+    X, y = data("iris")
+    fitted = []
+    for epochs, warm in ((4, False), (1, True)):
+        np.random.seed(5)
+        start = copy.deepcopy(given)
+        est = MLPClassifier(random_state=start, max_iter=epochs, warm_start=warm, dropout=0.2)
+        for _ in range(4 // epochs):
+            est.fit(X, y)
+        fitted.append(est)
+    assert same(*fitted)
+
+
+def test_sparse_rows_go_on_too(data, same):
+    X, y = data("digits")
+    whole = MLPClassifier(random_state=0, max_iter=3, dropout=0.2).fit(csr_array(X), y)
+    parts = MLPClassifier(random_state=0, dropout=0.2)
+    for _ in range(3):
+        parts.partial_fit(csr_array(X), y, classes=np.unique(y))
+    assert same(whole, parts)
+
+
+def test_every_epoch_has_an_order_of_its_own(data):
+    """scikit-learn's partial_fit takes the rows in one order every time: its issue 12505."""
+    X, y = data("diabetes")
+    seen = []
+
+    def spy(xp, score, target):
+        seen.append(target[:, 0].copy())
+        e = score - target
+        return xp.sum(e * e, axis=-1), 2 * e
+
+    est = MLPRegressor(loss=spy, random_state=0, batch_size=len(y))
+    est.partial_fit(X, y)
+    first = seen[-1]
+    est.partial_fit(X, y)
+    assert not np.array_equal(first, seen[-1])
+    assert np.array_equal(np.sort(first), np.sort(seen[-1]))
+
+
+# Weights that the user changes
+
+
+def test_predict_obeys_weights_edited_and_assigned(kind, data):
+    X, y = rows(made(kind, {}), data)
+    est = made(kind, {"max_iter": 3}).fit(X, y)
+    answer = est.predict_proba if kind is MLPClassifier else est.predict
+    before = answer(X)
+    est.coefs_[0][...] = 0
+    edited = answer(X)
+    assert not np.allclose(edited, before)
+    assert np.allclose(edited, edited[0])  # nothing of X is left
+    est.intercepts_[-1] = est.intercepts_[-1] + np.arange(len(est.intercepts_[-1])) + 1.0
+    assert not np.allclose(answer(X), edited)
+    est.coefs_ = [np.zeros_like(part) for part in est.coefs_]
+    est.intercepts_ = [np.zeros(part.shape).tolist() for part in est.intercepts_]
+    assert np.allclose(answer(X), answer(X)[0])
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_training_goes_on_from_weights_edited_and_assigned(kind, early, data, same):
+    X, y = rows(made(kind, {}), data)
+    settings = {"max_iter": 2, "warm_start": True, "early_stopping": early}
+    edited = made(kind, settings).fit(X, y)
+    assigned = copy.deepcopy(edited)
+    edited.coefs_[0][...] *= 0.5
+    assigned.coefs_ = [0.5 * assigned.coefs_[0], *assigned.coefs_[1:]]
+    untouched = copy.deepcopy(edited).fit(X, y)
+    assert same(edited.fit(X, y), assigned.fit(X, y))
+    assert same(edited, untouched)
+
+
+def test_a_rate_set_between_two_fits_is_obeyed(data, same):
+    X, y = data("iris")
+    est = MLPClassifier(random_state=0, max_iter=2, warm_start=True).fit(X, y)
+    before = copy.deepcopy(est)
+    est.set_params(learning_rate_init=1e-300, alpha=0.0).fit(X, y)
+    assert same(est, before)
+
+
+def test_another_solver_starts_with_an_empty_memory(data):
+    X, y = data("iris")
+    est = MLPClassifier(random_state=0, max_iter=2, warm_start=True).fit(X, y)
+    est.set_params(solver="sgd").fit(X, y)
+    assert len(est._optimizer.memory) == 1
+    est.set_params(solver="lbfgs").fit(X, y)
+    assert not hasattr(est, "partial_fit")
+    est.set_params(solver="adam").partial_fit(X, y)
+
+
+def test_hidden_layers_of_another_size_cannot_go_on(data):
+    X, y = data("iris")
+    est = MLPClassifier(hidden_layer_sizes=5, max_iter=2, warm_start=True).fit(X, y)
+    kept = copy.deepcopy(est.coefs_)
+    with pytest.raises(ValueError, match=r"coefs_\[0\] has shape \(4, 5\).*\(4, 6\)"):
+        est.set_params(hidden_layer_sizes=6).fit(X, y)
+    assert all(map(np.array_equal, kept, est.coefs_))
+
+
+# scikit-learn's own way
+
+
+def test_continuation_can_be_scikit_learns(data):
+    """Its warm start forgets the optimizer's memory: its issue 6091."""
+    from sklearn import neural_network
+
+    X, y = data("iris")
+    shared = {"warm_start": True, "max_iter": 3, "random_state": 0, "shuffle": False}
+    expected = neural_network.MLPClassifier(**shared)
+    like = MLPClassifier(**shared, continuation="scikit-learn")
+    exact = MLPClassifier(**shared)
+    for est in (expected, like, exact):
+        est.fit(X, y).fit(X, y)
+    np.testing.assert_allclose(like.loss_curve_, expected.loss_curve_, rtol=1e-9)
+    assert not np.allclose(exact.loss_curve_, expected.loss_curve_, rtol=1e-9)
+
+
+def test_a_warm_start_warns_of_its_own_epochs(data):
+    X, y = data("iris")
+    est = MLPClassifier(warm_start=True, max_iter=2)
+    for _ in range(2):
+        with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(2\)"):
+            est.fit(X, y)
+        assert est.n_iter_ == 2
+    assert len(est.loss_curve_) == 4
