@@ -11,6 +11,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
+    check_classification_targets,
     type_of_target,
     unique_labels,
 )
@@ -123,6 +124,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         return "cross_entropy" if several else "binary_cross_entropy"
 
     def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
+        check_classification_targets(y)
         if anew or not hasattr(self, "classes_"):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
