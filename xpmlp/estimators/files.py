@@ -125,7 +125,7 @@ def restored(cls: type, path: str | os.PathLike[str], device: str | None) -> Any
         raise ValueError(f"{os.fspath(path)} holds {held}, not a {cls.__name__}: see xpmlp.load")
     try:
         return rebuilt(cls, found, section, device)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{os.fspath(path)} is not a whole model file: {error}") from None
 
 
@@ -137,21 +137,30 @@ def rebuilt(cls: Any, found: Contents, section: dict[str, Any], device: str | No
     if not set(fitted) <= set(FITTED):
         raise ValueError(f"it has the attributes {sorted(set(fitted) - set(FITTED))}")
     est.__dict__.update(fitted)
-    if section["names"]:
-        est.feature_names_in_ = np.array(section["names"], dtype=object)
+    names, spec = section["names"], found.model.spec
+    if est.n_features_in_ != spec.n_in or len(names) not in (0, spec.n_in):
+        raise ValueError(f"its columns do not fit its network {spec}")
+    if names:
+        est.feature_names_in_ = np.array(names, dtype=object)
     place = CPU if device is None else place_for(device)
     flat = to_place(place, found.model.flat)
-    est.coefs_, est.intercepts_ = lists(windows(place.xp, found.model.spec, flat))
+    est.coefs_, est.intercepts_ = lists(windows(place.xp, spec, flat))
     if "labels" in section:
-        labels = section["labels"]
-        binarizer = LabelBinarizer()
-        est.classes_ = np.array(reread(labels["values"]), dtype=np.dtype(labels["dtype"]))
-        binarizer.classes_, binarizer.y_type_ = est.classes_, labels["type"]
-        binarizer.sparse_input_ = False
-        est._label_binarizer = binarizer
+        est._label_binarizer = binarizer_of(section["labels"], spec.n_out)
+        est.classes_ = est._label_binarizer.classes_
     if section["course"] is not None:
-        est._optimizer = course_of(section["course"], found, padded_size(found.model.spec))
+        est._optimizer = course_of(section["course"], found, padded_size(spec))
     return est
+
+
+def binarizer_of(saved: dict[str, Any], outputs: int) -> LabelBinarizer:
+    found = LabelBinarizer()
+    found.classes_ = np.array(reread(saved["values"]), dtype=np.dtype(saved["dtype"]))
+    found.y_type_, found.sparse_input_ = saved["type"], False
+    count = len(found.classes_)
+    if outputs != {"binary": 1, "multiclass": count, "multilabel-indicator": count}[found.y_type_]:
+        raise ValueError(f"it has {count} classes for a network of {outputs} outputs")
+    return found
 
 
 def course_of(saved: dict[str, Any], found: Contents, size: int) -> Course:

@@ -1,0 +1,282 @@
+"""One safe file per estimator, scikit-learn's estimators taken over, pickles without a device."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+from sklearn import neural_network as theirs
+from sklearn.datasets import make_multilabel_classification
+from sklearn.exceptions import NotFittedError
+
+import xpmlp
+from xpmlp import MLPClassifier, MLPRegressor, from_sklearn
+from xpmlp.backends.namespace import to_place
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+SHORT = {"max_iter": 4, "random_state": 0}
+
+LABELS = {
+    "numbers": lambda y: y,
+    "texts": lambda y: np.array(["no", "yes", "perhaps"])[y],
+    "objects": lambda y: np.array(["no", "yes", "perhaps"], dtype=object)[y],
+    "booleans": lambda y: y > 0,
+    "floats": lambda y: y * 2.0,
+    "small": lambda y: y.astype(np.uint8),
+}
+SETTINGS = {
+    "default": {},
+    "tuples": {
+        "hidden_layer_sizes": (5, 4),
+        "activation": ("elu:0.5", "tanh"),
+        "dropout": (0.1, 0),
+    },
+    "infinite": {"n_iter_no_change": np.inf, "solver": "sgd", "learning_rate": "adaptive"},
+    "early": {"early_stopping": True, "scoring": "neg_log_loss"},
+    "weights": {"class_weight": {0: 1.0, 1: 2.0, 2: 3.0}},
+    "array": {"hidden_layer_sizes": np.array([5, 3])},
+    "lbfgs": {"solver": "lbfgs"},
+    "float32": {"dtype": "float32", "solver": "adamw"},
+    "no hidden layer": {"hidden_layer_sizes": ()},
+}
+
+
+def public(est):
+    """The fitted attributes but the weights."""
+    return {name: value for name, value in vars(est).items() if name.endswith("_")}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("name", ["iris", "diabetes"])
+def test_everything_comes_back(name, settings, data, same, tmp_path):
+    X, y = data(name)
+    kind = MLPClassifier if name == "iris" else MLPRegressor
+    chosen = {
+        k: v
+        for k, v in SETTINGS[settings].items()
+        if name == "iris" or k not in ("class_weight", "scoring")
+    }
+    est = kind(**SHORT | chosen).fit(X, y)
+    est.save(tmp_path / "model")
+    back = kind.load(tmp_path / "model")
+    assert same(back, est)
+    expected, found = est.get_params(), back.get_params()
+    sizes = [np.ravel(p.pop("hidden_layer_sizes")).tolist() for p in (expected, found)]
+    assert sizes[0] == sizes[1]
+    assert found == expected
+    assert public(back).keys() == public(est).keys()
+    for attribute, value in public(est).items():
+        if attribute not in ("coefs_", "intercepts_"):
+            np.testing.assert_equal(getattr(back, attribute), value, attribute)
+    assert np.array_equal(back.predict(X), est.predict(X))
+    assert back.score(X, y) == est.score(X, y)
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_labels_of_every_kind_come_back(labels, data, tmp_path):
+    X, y = data("iris")
+    y = LABELS[labels](y)
+    est = MLPClassifier(**SHORT).fit(X, y)
+    est.save(tmp_path / "model")
+    back = MLPClassifier.load(tmp_path / "model")
+    assert back.classes_.dtype == est.classes_.dtype
+    assert np.array_equal(back.predict(X), est.predict(X))
+    back.partial_fit(X, y)
+
+
+def test_several_labels_one_class_and_column_names_come_back(optional, data, tmp_path):
+    X, Y = make_multilabel_classification(50, random_state=0)
+    frame = optional("pandas").DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])])
+    for labels in (Y, np.zeros(50, dtype=int)):
+        est = MLPClassifier(**SHORT).fit(frame, labels)
+        est.save(tmp_path / "model")
+        back = MLPClassifier.load(tmp_path / "model")
+        assert np.array_equal(back.predict(frame), est.predict(frame))
+        assert list(back.feature_names_in_) == list(frame.columns)
+        assert np.array_equal(back.predict_proba(frame), est.predict_proba(frame))
+
+
+def test_the_network_alone_loads_with_numpy_alone(data, tmp_path):
+    X, y = data("iris")
+    est = MLPClassifier(**SHORT).fit(X, np.array(["a", "b", "c"])[y])
+    est.save(tmp_path / "model")
+    np.save(tmp_path / "X.npy", X)
+    code = (
+        "import sys, numpy, xpmlp\n"
+        "model = xpmlp.load(sys.argv[1]); X = numpy.load(sys.argv[2])\n"
+        "print(model.predict(X).tolist(), [m for m in ('sklearn', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "model", tmp_path / "X.npy"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == f"{est.predict(X).tolist()} []"
+
+
+def test_a_network_alone_is_written_by_xpmlp_save(data, tmp_path):
+    X, y = data("diabetes")
+    est = MLPRegressor(**SHORT).fit(X, y)
+    xpmlp.save(est, tmp_path / "model")
+    np.testing.assert_allclose(
+        xpmlp.load(tmp_path / "model").predict(X), est.predict(X), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"random_state": np.random.RandomState(0)}, "random_state"),
+        ({"solver": lambda xp, h, t, theta, g: (theta - h.rate * g,)}, "solver"),
+        ({"schedule": lambda xp, now: 1.0}, "schedule"),
+        ({"scoring": lambda est, X, y: 0.0}, "scoring"),
+        ({"activation": lambda xp, z: (xp.sin(z), xp.cos(z))}, "activation"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_a_file_cannot_hold_is_named(settings, name, data, tmp_path):
+    X, y = data("iris")
+    est = MLPClassifier(**SHORT | settings).fit(X, y)
+    with pytest.raises(ValueError, match=name):
+        est.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_callbacks_are_left_out(data, tmp_path):
+    X, y = data("iris")
+    MLPClassifier(**SHORT, callbacks=[lambda report: None]).fit(X, y).save(tmp_path / "model")
+    assert MLPClassifier.load(tmp_path / "model").callbacks == ()
+
+
+def test_a_file_of_something_else_is_refused(data, tmp_path):
+    X, y = data("iris")
+    path = tmp_path / "model"
+    MLPClassifier(**SHORT).fit(X, y).save(path)
+    with pytest.raises(ValueError, match="model holds a MLPClassifier, not a MLPRegressor"):
+        MLPRegressor.load(path)
+    xpmlp.train("4-3", X, y, loss="cross_entropy", epochs=1).save(path)
+    with pytest.raises(ValueError, match="model holds a network alone"):
+        MLPClassifier.load(path)
+    with pytest.raises(NotFittedError):
+        MLPClassifier().save(path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda section: section.update(parameters={"alpha": -1.0}),
+        lambda section: section.update(parameters={"aplha": 1.0}),
+        lambda section: section["fitted"].update(coefs_=[]),
+        lambda section: section["fitted"].update(loss_={"pickle": "x"}),
+        lambda section: section.pop("fitted"),
+        lambda section: section["labels"].update(dtype="O8x"),
+        lambda section: section["labels"].update(values=[1]),
+        lambda section: section["course"].pop("seed"),
+        lambda section: section["course"].update(split=[]),
+        lambda section: section.update(names=5),
+    ],
+)  # fmt: skip
+def test_a_section_that_save_does_not_write_is_refused(spoil, data, tmp_path):
+    """Another writer may make a file whose digest is right."""
+    from xpmlp.storage import model_file
+
+    X, y = data("iris")
+    model, sections, arrays = MLPClassifier(**SHORT).fit(X, y).parts()
+    sections = json.loads(json.dumps(sections))
+    spoil(sections["estimator"])
+    (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
+    with pytest.raises(ValueError, match="model is not a whole model file"):
+        MLPClassifier.load(tmp_path / "model")
+
+
+def test_arrays_that_do_not_fit_are_refused(data, tmp_path):
+    from xpmlp.storage import model_file
+
+    X, y = data("iris")
+    model, sections, arrays = MLPClassifier(**SHORT).fit(X, y).parts()
+    arrays["estimator.memory.0"] = arrays["estimator.memory.0"][:-1]
+    (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
+    with pytest.raises(ValueError, match=r"array 'estimator.memory.0' does not fit"):
+        MLPClassifier.load(tmp_path / "model")
+
+
+# Pickles
+
+
+@pytest.mark.parametrize("more", [{}, {"early_stopping": True}])
+def test_a_pickle_holds_host_arrays_alone(place, more, data):
+    X, y = data("iris")
+    est = MLPClassifier(**SHORT, **more).fit(to_place(place, X), y)
+    back = pickle.loads(pickle.dumps(est))
+    course = back._optimizer
+    arrays = [*back.coefs_, *back.intercepts_, *course.memory, course.last, course.kept]
+    assert {type(part) for part in arrays if part is not None} == {np.ndarray}
+    assert np.array_equal(back.predict(X), est.predict(X))
+    back.partial_fit(X, y, **({"X_val": X, "y_val": y} if more else {}))
+
+
+def test_joblib_keeps_an_estimator(data, tmp_path, same):
+    X, y = data("diabetes")
+    est = MLPRegressor(**SHORT).fit(X, y)
+    joblib.dump(est, tmp_path / "est")
+    assert same(joblib.load(tmp_path / "est"), est)
+
+
+# scikit-learn's
+
+THEIRS = {
+    "adam": {},
+    "sgd": {"solver": "sgd", "learning_rate": "invscaling"},
+    "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.1, "n_iter_no_change": 1},
+    "heavy ball": {"solver": "sgd", "nesterovs_momentum": False},
+    "layers": {"hidden_layer_sizes": (6, 5), "activation": "logistic"},
+}
+
+
+@pytest.mark.parametrize("settings", THEIRS)
+@pytest.mark.parametrize("name", ["iris", "cancer", "labels", "diabetes", "three targets"])
+def test_a_scikit_learn_mlp_becomes_ours_and_goes_on_the_same(name, settings, data, pair):
+    X, y = data(name)
+    expected, _ = pair(name, **SHORT | {"shuffle": False, "batch_size": 30} | THEIRS[settings])
+    found = from_sklearn(expected.fit(X, y))
+    for method in ("predict", "predict_proba", "predict_log_proba"):
+        if hasattr(expected, method):
+            ours, wanted = getattr(found, method)(X), getattr(expected, method)(X)
+            np.testing.assert_allclose(ours, wanted, rtol=1e-12, atol=1e-12)
+    for _ in range(3):
+        expected.partial_fit(X, y)
+        found.partial_fit(X, y)
+    assert found.loss_curve_ == pytest.approx(expected.loss_curve_, rel=1e-9)
+    np.testing.assert_allclose(found.coefs_[0], expected.coefs_[0], rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["iris", "diabetes", "counts"])
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_a_scikit_learn_mlp_becomes_a_file(name, solver, data, pair, tmp_path):
+    X, y = data(name)
+    loss = {"loss": "poisson"} if name == "counts" else {}
+    expected, ours = pair(name, **SHORT, solver=solver, early_stopping=solver == "adam", **loss)
+    from_sklearn(expected.fit(X, y)).save(tmp_path / "model")
+    back = type(ours).load(tmp_path / "model")
+    np.testing.assert_allclose(back.predict(X), expected.predict(X), rtol=1e-12)
+    np.testing.assert_allclose(
+        xpmlp.load(tmp_path / "model").predict(X), expected.predict(X), rtol=1e-12
+    )
+
+
+def test_a_scikit_learn_mlp_trains_on_elsewhere(place, data):
+    X, y = data("iris")
+    expected = theirs.MLPClassifier(**SHORT).fit(X, y)
+    before = [part.copy() for part in expected.coefs_]
+    there = from_sklearn(expected)
+    there.partial_fit(to_place(place, X), y)
+    assert all(map(np.array_equal, before, expected.coefs_)), "scikit-learn's is left alone"
+
+
+def test_from_sklearn_says_what_it_takes(data):
+    with pytest.raises(TypeError, match=r"takes a fitted MLPClassifier or MLPRegressor.*got int"):
+        from_sklearn(3)
+    with pytest.raises(NotFittedError):
+        from_sklearn(theirs.MLPClassifier())
