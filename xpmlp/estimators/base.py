@@ -2,8 +2,10 @@
 
 import inspect
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -49,6 +51,17 @@ def stochastic_only(est: Any) -> bool:
             "stochastic."
         )
     return True
+
+
+@contextmanager
+def all_or_nothing(est: Any) -> Iterator[None]:
+    """An error leaves the estimator as it was."""
+    before = dict(vars(est))
+    try:
+        yield
+    except BaseException:
+        est.__dict__ = before
+        raise
 
 
 class MLPBase(BaseEstimator):  # type: ignore[misc]
@@ -98,37 +111,60 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         self, X: Any, y: Any, sample_weight: Any, held: tuple[Any, Any, Any], *, once: bool
     ) -> Self:
         """`fit`, or `partial_fit` where it is `once`."""
-        X_val, y_val, weight_val = held
-        if (X_val is None) != (y_val is None):
-            missing = "X_val" if X_val is None else "y_val"
-            raise ValueError(f"{missing} is missing: give both or none")
-        if once and self.early_stopping and X_val is None:
-            raise ValueError("partial_fit does not support early_stopping=True without X_val")
-        if self.solver == LBFGS:
-            lbfgs.refuse(self, X_val)
+        with all_or_nothing(self):
+            place, training = self.prepared(X, y, sample_weight, held, once=once)
+        with self.threads(), running(place):
+            training()
+        if not all(np.isfinite(to_host(part)).all() for part in (*self.coefs_, *self.intercepts_)):
+            raise ValueError(NON_FINITE)
+        return self
+
+    def prepared(
+        self, X: Any, y: Any, sample_weight: Any, held: tuple[Any, Any, Any], *, once: bool
+    ) -> tuple[Place, Callable[[], None]]:
+        """Everything checked and in its place, and the training that is left to do."""
+        self.refuse(*held, once=once)
         sizes = hidden_sizes(self)
         first = not (hasattr(self, "coefs_") and (self.warm_start or once))
         table = self.table(X, y, sample_weight, first=first, anew=not (self.warm_start or once))
-        checked = None if X_val is None else self.held_table(X_val, y_val, weight_val)
+        given = None if held[0] is None else self.held_table(*held)
         n_out = len(self.levels()) or table.target.shape[1]
         spec = spec_of(self, table.x.shape[1], sizes, n_out, reported(self.loss_asked()))
         place, dtype = self.whereabouts(table.x, first=first)
         if first:
             self.start(spec, place, dtype)
-        with self.threads(), running(place):
+        with running(place):
             if self.solver == LBFGS:
-                self.fit_lbfgs(spec, place, dtype, table)
-            else:
-                self.fit_epochs(spec, place, dtype, (table, checked), first=first, once=once)
-        if not all(np.isfinite(to_host(part)).all() for part in (*self.coefs_, *self.intercepts_)):
-            raise ValueError(NON_FINITE)
-        return self
+                honest = Spec(spec.layers, self.loss_asked())
+                data = table.data(place, dtype)
+                return place, partial(lbfgs.minimise, self, honest, spec, place, dtype, data)
+            course = self._optimizer = self.course(first=first, once=once)
+            if self.early_stopping and given is None:
+                strata = self.strata(table.target)
+                table, given = stochastic.held_out(self, course, table, strata)
+            self.open_curves(given)
+            epochs = 1 if once else self.max_iter
+            run = stochastic.begun(self, spec, place, dtype, (table, given), epochs)
+            return place, partial(stochastic.train, self, run, once=once)
+
+    def refuse(self, X_val: Any, y_val: Any, weight_val: Any, *, once: bool) -> None:
+        """ValueError for arguments that do not go together."""
+        if (X_val is None) != (y_val is None):
+            missing = "X_val" if X_val is None else "y_val"
+            raise ValueError(f"{missing} is missing: give both or none")
+        if X_val is None and weight_val is not None:
+            raise ValueError("sample_weight_val is given without X_val and y_val")
+        if once and self.early_stopping and X_val is None:
+            raise ValueError("partial_fit does not support early_stopping=True without X_val")
+        if self.solver == LBFGS:
+            lbfgs.refuse(self, X_val)
 
     def table(self, X: Any, y: Any, sample_weight: Any, *, first: bool, anew: bool) -> Table:
         """The checked rows to learn from; the estimator takes or compares features and classes."""
         x, labels = read_both(self, incoming(X), y, reset=first)
+        given = read_weight(sample_weight, len(labels))
         self.learn_labels(labels, anew=anew)
-        weight = self.weights(read_weight(sample_weight, len(labels)), labels)
+        weight = self.weights(given, labels)
         return Table(x, self.targets(labels), labels, weight)
 
     def held_table(self, X: Any, y: Any, sample_weight: Any) -> Table:
@@ -167,35 +203,12 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         self.best_loss_ = self.best_validation_score_ = None
         self.validation_scores_ = self.validation_loss_curve_ = None
 
-    def fit_lbfgs(self, spec: Spec, place: Place, dtype: str, table: Table) -> None:
-        honest = Spec(spec.layers, self.loss_asked())
-        lbfgs.minimise(self, honest, spec, place, dtype, table.data(place, dtype))
-
-    def fit_epochs(
-        self,
-        spec: Spec,
-        place: Place,
-        dtype: str,
-        tables: tuple[Table, Table | None],
-        *,
-        first: bool,
-        once: bool,
-    ) -> None:
-        table, held = tables
-        self._optimizer = self.course(first=first, once=once)
-        if self.early_stopping and held is None:
-            strata = self.strata(table.target)
-            table, held = stochastic.held_out(self, self._optimizer, table, strata)
-        self.open_curves(held)
-        epochs = 1 if once else self.max_iter
-        run = stochastic.begun(self, spec, place, dtype, (table, held), epochs)
-        stochastic.train(self, run, once=once)
-
     def course(self, *, first: bool, once: bool) -> Course:
         """The course to go on with."""
         course: Course | None = getattr(self, "_optimizer", None)
         if course is None:
             return new_course(self, check_random_state(self.random_state))
+        course = copy(course)  # an error on the way leaves the old one as it was
         if not (first or once) and self.continuation == "scikit-learn":
             anew = new_course(self, check_random_state(self.random_state))
             anew.epoch = course.epoch

@@ -10,7 +10,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from xpmlp.backends.namespace import is_array, to_host
 from xpmlp.core.types import Array
-from xpmlp.fit.checks import numbers
+from xpmlp.fit.checks import counted, numbers
 
 PLAIN: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
 
@@ -34,17 +34,19 @@ def incoming(X: Any) -> Any:
     return X
 
 
+def given(value: Any, name: str) -> Any:
+    """`value`; ValueError for None, and for a masked array whose mask would be overlooked."""
+    if value is None:
+        raise ValueError(f"{name} must be given; got None")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        count = int(np.ma.getmaskarray(value).sum())
+        raise ValueError(f"{name} has {counted(count, 'masked value')}: fill or drop them")
+    return value
+
+
 def on_device(X: Any) -> bool:
     """Whether X is an array of a namespace other than NumPy's."""
     return is_array(X) and not isinstance(X, np.ndarray | np.generic)
-
-
-def unmasked(value: Any, name: str) -> Any:
-    """`value`; ValueError for a masked array whose mask would be overlooked."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
-        count = int(np.ma.getmaskarray(value).sum())
-        raise ValueError(f"{name} has {count} masked values: fill or drop them")
-    return value
 
 
 def read_rows(est: Any, X: Any, *, reset: bool = False) -> Any:
@@ -56,23 +58,23 @@ def read_rows(est: Any, X: Any, *, reset: bool = False) -> Any:
         rows = numbers(X, "X", (2,))
         validate_data(est, X, skip_check_array=True, reset=reset)
         return rows
-    return validate_data(est, unmasked(X, "X"), reset=reset, **PLAIN)
+    return validate_data(est, given(X, "X"), reset=reset, **PLAIN)
 
 
 def read_both(est: Any, X: Any, y: Any, *, reset: bool, suffix: str = "") -> tuple[Any, np.ndarray]:
     """X as `read_rows` gives it, and y (N,) or (N, n_outputs) on the host."""
-    name, y = "X" + suffix, unmasked(host(y), "y" + suffix)
+    name, y = "X" + suffix, host(y)
+    if y is not None or suffix:  # scikit-learn has words of its own for y=None
+        given(y, "y" + suffix)
     numeric = {"multi_output": True, "y_numeric": is_regressor(est)}
     if not (on_device(X) or suffix):
-        x, y = validate_data(est, unmasked(X, name), y, reset=reset, **numeric, **PLAIN)
+        x, y = validate_data(est, given(X, name), y, reset=reset, **numeric, **PLAIN)
     else:
         if on_device(X):
             x = numbers(X, name, (2,))
         else:
-            x = check_array(unmasked(X, name), input_name=name, estimator=est, **PLAIN)
+            x = check_array(given(X, name), input_name=name, estimator=est, **PLAIN)
         validate_data(est, X, skip_check_array=True, reset=reset)
-        if y is None:
-            raise ValueError(f"y{suffix} must be given; got None")
         check_consistent_length(x, y)
         _, y = check_X_y(np.zeros((x.shape[0], 1)), y, estimator=est, **numeric)
     y = y.toarray() if hasattr(y, "toarray") else y
@@ -90,7 +92,7 @@ def read_weight(value: Any, count: int, name: str = "sample_weight") -> np.ndarr
     if value is None:
         return None
     weight: np.ndarray = _check_sample_weight(
-        unmasked(host(value), name),
+        given(host(value), name),
         np.zeros((count, 1)),
         dtype=np.float64,
         ensure_non_negative=True,

@@ -21,6 +21,7 @@ from xpmlp.fit.callbacks import ProgressBar
 from xpmlp.fit.data import Data, Elsewhere, Resident, move
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import DivergedError, Report, Run
+from xpmlp.fit.probes import probe
 from xpmlp.fit.run import attended, begin, checked
 
 NON_FINITE = (
@@ -93,9 +94,11 @@ def batch_size(est: Any, count: int) -> int:
 
 def scorer(est: Any, held: Table | None) -> Callable[..., Array] | None:
     """The metric that `scoring` asks for, of the weights under way on the held-out rows."""
-    if est.scoring is None or held is None:
+    if est.scoring is None:
         return None
     measure = check_scoring(est, est.scoring)
+    if held is None:
+        return None
     weights = {} if held.weight is None else {"sample_weight": held.weight}
 
     def metric(xp: Any, loss: Any, score: Array, target: Array, weight: Array) -> Array:
@@ -121,6 +124,8 @@ def begun(
     chosen = settings_of(
         est, course, course.epoch + epochs, batch_size(est, len(table.target)), dtype
     )
+    checked(est.callbacks)
+    probe(place, spec, chosen)
     run = begin(
         spec,
         chosen,
@@ -161,7 +166,7 @@ class Convergence:
     def throttle(self) -> None:
         """Give the run the learning rate that the course is at."""
         share = self.course.learning_rate / self.est.learning_rate_init
-        self.run.throttle[...] = self.run.throttle * 0 + share
+        self.run.throttle[...] = self.run.place.xp.full_like(self.run.throttle, share)
         self.given = to_host(self.run.throttle).item()
 
     def follow(self) -> None:

@@ -1,0 +1,248 @@
+"""Bad input gets one error that names it, at `fit`, in scikit-learn's words where it has them."""
+
+import copy
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn import neural_network as theirs
+from sklearn.exceptions import NotFittedError
+
+import xpmlp
+from xpmlp import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+SHORT = {"max_iter": 3, "random_state": 0}
+
+SHARED = [  # parameters that both have: the same value gets the same error
+    ("alpha", -1), ("alpha", "0"), ("batch_size", 0), ("batch_size", "all"), ("batch_size", 2.5),
+    ("learning_rate", "optimal"), ("learning_rate_init", 0), ("learning_rate_init", -0.1),
+    ("power_t", -1), ("max_iter", 0), ("max_iter", 1.5), ("shuffle", "yes"), ("shuffle", 1),
+    ("random_state", "0"), ("random_state", -1), ("tol", -1e-3), ("warm_start", 2),
+    ("momentum", 1.1), ("momentum", -0.1), ("nesterovs_momentum", None), ("early_stopping", "no"),
+    ("validation_fraction", 1.0), ("validation_fraction", -0.1), ("beta_1", 1.0), ("beta_2", -1),
+    ("epsilon", 0), ("n_iter_no_change", 0), ("n_iter_no_change", 2.5), ("max_fun", 0),
+]  # fmt: skip
+OWN = [
+    ("activation", "relou", "'activation' parameter of MLPClassifier must be.*Got 'relou'"),
+    ("activation", 3, "'activation' parameter.*Got 3"),
+    ("activation", ("relu", "tanh"), "activation must be one for all.*1 hidden layers.*got 2"),
+    ("activation", ("relou",), "activation 'relou' is unknown; did you mean 'relu'"),
+    ("activation", "leaky_relu:7", "leak must be in"),
+    ("solver", "adamm", "'solver' parameter.*Got 'adamm'"),
+    ("dropout", 1.0, r"'dropout' parameter.*\[0.0, 1.0\).*Got 1.0"),
+    ("dropout", (0.1, 0.2), "dropout must be one for all or one for each of the 1 hidden"),
+    ("dropout", (1.5,), r"dropout must be in \[0, 1\).*1.5"),
+    ("schedule", "cosin", "schedule 'cosin' is unknown; did you mean 'cosine'"),
+    ("schedule", 0.5, "'schedule' parameter.*Got 0.5"),
+    ("weight_decay", -1, "'weight_decay' parameter.*Got -1"),
+    ("clip", 0, "'clip' parameter.*Got 0"),
+    ("callbacks", [3], "callbacks must be functions of a report; got 3"),
+    ("continuation", "maybe", "'continuation' parameter.*Got 'maybe'"),
+    ("device", "tpu", "device 'tpu' is unknown.*Known: auto, cpu, gpu"),
+    ("dtype", "float16", "'dtype' parameter.*Got 'float16'"),
+    ("precision", "tf32", "precision 'tf32' needs a GPU"),
+    ("precision", "half", "'precision' parameter.*Got 'half'"),
+    ("n_threads", 0, "'n_threads' parameter.*Got 0"),
+    ("output", "pandas", "'output' parameter.*Got 'pandas'"),
+    ("verbose", "loud", "'verbose' parameter.*Got 'loud'"),
+    ("hidden_layer_sizes", (0,), r"hidden_layer_sizes must be > 0, got \[0\]"),
+    ("hidden_layer_sizes", (5, -1), r"hidden_layer_sizes must be > 0, got \[5, -1\]"),
+    ("hidden_layer_sizes", (2.5,), "hidden_layer_sizes must hold whole numbers; got 2.5"),
+    ("hidden_layer_sizes", (True,), "hidden_layer_sizes must hold whole numbers; got True"),
+    ("hidden_layer_sizes", -3, "'hidden_layer_sizes' parameter.*Got -3"),
+    ("class_weight", "even", "'class_weight' parameter.*Got 'even'"),
+    ("scoring", "acuracy", "acuracy"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), SHARED, ids=str)
+def test_a_bad_parameter_gets_scikit_learns_error(name, value, data):
+    X, y = data("iris")
+    texts = []
+    for module in (theirs, xpmlp):
+        with pytest.raises(ValueError, match=name) as caught:
+            module.MLPClassifier(**{name: value}).fit(X, y)
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), OWN, ids=lambda value: str(value)[:30])
+def test_a_bad_parameter_is_named_with_its_value(name, value, message, data):
+    X, y = data("iris")
+    est = MLPClassifier(**{"early_stopping": True, "max_iter": 2, name: value})
+    with pytest.raises(ValueError, match=message):
+        est.fit(X, y)
+    assert not hasattr(est, "coefs_")
+
+
+def test_a_gpu_that_is_not_there_is_an_error_that_says_so(data, place_named):
+    X, y = data("iris")
+    try:
+        place_named("cupy")
+    except pytest.skip.Exception:
+        with pytest.raises(xpmlp.GPUUnavailableError, match="stage"):
+            MLPClassifier(device="gpu", **SHORT).fit(X, y)
+
+
+BAD_ROWS = [
+    (np.array([[1.0, np.nan], [1, 2]]), "Input X contains NaN"),
+    (np.array([[1.0, np.inf], [1, 2]]), "Input X contains infinity"),
+    (np.array([1.0, 2.0]), "Expected 2D array, got 1D array"),
+    (np.ones((2, 2, 2)), "Found array with dim 3"),
+    (np.ones((0, 2)), "Found array with 0 sample"),
+    (np.ones((2, 0)), r"Found array with 0 feature"),
+    ([["a", "b"], ["c", "d"]], "could not convert string|dtype='numeric'"),
+    (np.array([[1 + 1j, 2], [3, 4]]), "Complex data not supported"),
+    (np.ma.masked_array(np.ones((2, 2)), [[0, 1], [0, 0]]), "X has 1 masked value"),
+    ([[1.0], [1.0, 2.0]], "inhomogeneous|setting an array element"),
+    (None, "X must be given; got None"),
+    (np.ones((3, 2)), "inconsistent numbers of samples"),
+]
+
+
+@pytest.mark.parametrize(
+    ("X", "message"), BAD_ROWS, ids=lambda value: value[:20] if isinstance(value, str) else ""
+)
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_bad_rows_are_named(kind, X, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        kind(**SHORT).fit(X, [0, 1])
+
+
+BAD_TARGETS = [
+    ([0.5, 1.5, 2.5], "Unknown label type: continuous", MLPClassifier),
+    ([0, 1, None], "y", MLPClassifier),
+    ([0, np.nan, 1], "Input y contains NaN", MLPClassifier),
+    (None, "requires y to be passed", MLPClassifier),
+    ([[0, 1], [1, 2], [2, 0]], "ultioutput", MLPClassifier),
+    ([0, np.inf, 1], "Input y contains infinity", MLPRegressor),
+    (["a", "b", "c"], "could not convert string to float", MLPRegressor),
+    (None, "requires y to be passed", MLPRegressor),
+]
+
+
+@pytest.mark.parametrize(("y", "message", "kind"), BAD_TARGETS, ids=lambda value: str(value)[:20])
+def test_bad_targets_are_named(y, message, kind):
+    with pytest.raises((ValueError, TypeError), match=message):
+        kind(**SHORT).fit(np.ones((3, 2)), y)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([1.0, -1.0] * 75, "Negative values in data passed to `sample_weight`"),
+        ([0.0] * 150, "ample.weight.*zero|ero.*ample.weight"),
+        ([1.0] * 149, r"sample_weight.shape == \(149,\)"),
+        ([np.nan] * 150, "Input sample_weight contains NaN"),
+        ([[1.0, 1.0]] * 150, "Sample weights must be 1D"),
+    ],
+)
+def test_bad_weights_are_named(weight, message, data):
+    X, y = data("iris")
+    with pytest.raises(ValueError, match=message):
+        MLPClassifier(**SHORT).fit(X, y, sample_weight=weight)
+
+
+SPOILT = {
+    "feature names should match.*missing": lambda frame: frame[["a", "b"]],
+    "feature names should match.*unseen": lambda frame: frame.rename(columns={"a": "z"}),
+    "Input X contains NaN": lambda frame: frame.where(frame > 0),
+    "X must be given; got None": lambda frame: None,
+    "X has 3 features, but MLPClassifier is expecting 4": lambda frame: frame.to_numpy()[:, :3],
+}
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.parametrize("message", SPOILT)
+def test_bad_rows_to_predict_are_named(message, optional, data):
+    X, y = data("iris")
+    frame = optional("pandas").DataFrame(X, columns=list("abcd"))
+    est = MLPClassifier(**SHORT).fit(frame, y)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        est.predict(SPOILT[message](frame))
+    with pytest.raises(NotFittedError, match="not fitted"):
+        MLPClassifier().predict(frame)
+
+
+def test_what_exceeds_float32_is_named_before_the_cast(data):
+    X, y = data("diabetes")
+    large = X.copy()
+    large[3, 2] = 1e39
+    with pytest.raises(ValueError, match="X exceeds float32 at row 3, column 2"):
+        MLPRegressor(**SHORT, dtype="float32").fit(large, y)
+    with pytest.raises(ValueError, match="y exceeds float32 at row 0"):
+        MLPRegressor(**SHORT, dtype="float32").fit(X, np.where(np.arange(len(y)) == 0, 1e39, y))
+
+
+# What an error leaves behind
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_an_error_leaves_the_fitted_estimator_as_it_was(method, warm, data, same):
+    X, y = data("iris")
+    est = MLPClassifier(**SHORT, warm_start=warm).fit(X, y)
+    before = copy.deepcopy(est)
+    spoilt = X.copy()
+    spoilt[0, 0] = np.nan
+    for rows, labels, weight in (
+        (spoilt, y, None), (X[:, :3], y[1:], None), (X, y[:-1], None),
+        (X, np.array(list("abc"))[y], -np.ones(len(y))),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"."):
+            getattr(est, method)(rows, labels, sample_weight=weight)
+        assert same(est, before)
+        assert np.array_equal(est.predict(X), before.predict(X))
+
+
+def test_a_single_class_one_row_and_constant_columns_train(data):
+    assert MLPClassifier(**SHORT).fit([[1.0], [2.0]], ["a", "a"]).predict([[5.0]]) == ["a"]
+    assert MLPClassifier(**SHORT).fit([[1.0, 2.0]], [3]).predict([[1.0, 2.0]]) == [3]
+    assert MLPRegressor(**SHORT).fit(np.ones((5, 2)), np.ones(5)).predict(
+        np.ones((1, 2))
+    ).shape == (1,)
+
+
+def test_sparse_rows_are_checked_too(data):
+    X, y = data("iris")
+    spoilt = sp.csr_array(np.where(X > 2, np.nan, X))
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        MLPClassifier(**SHORT).fit(spoilt, y)
+
+
+# Ctrl-C
+
+LONG = """
+import signal, sys, warnings
+import numpy as np
+from xpmlp import MLPClassifier
+signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start jobs that ignore it
+X, y = np.random.default_rng(0).normal(size=(2000, 20)), np.arange(2000) % 3
+said = []
+def watch(report):
+    if report.epoch == 3:
+        print("going", flush=True)
+est = MLPClassifier(max_iter=1000000, tol=0, n_iter_no_change=1000000, callbacks=[watch])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    est.fit(X, y)
+print([str(w.message) for w in caught], est.n_iter_ >= 3, est.predict(X).shape)
+est.set_params(max_iter=1, callbacks=()).partial_fit(X, y)
+print("went on")
+"""
+
+
+def test_ctrl_c_warns_and_returns_a_fitted_estimator():
+    child = subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "going\n"
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=60)
+    assert out.splitlines() == ["['Training interrupted by user.'] True (2000,)", "went on"]
+    assert child.returncode == 0
