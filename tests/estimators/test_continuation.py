@@ -207,6 +207,26 @@ def test_hidden_layers_of_another_size_cannot_go_on(data):
     assert all(map(np.array_equal, kept, est.coefs_))
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "warmup:2 * cosine"])
+def test_partial_fits_follow_a_schedule_over_max_iter(schedule, data, same):
+    X, y = data("iris")
+    whole = MLPClassifier(random_state=0, max_iter=6, schedule=schedule).fit(X, y)
+    parts = MLPClassifier(random_state=0, max_iter=6, schedule=schedule)
+    for _ in range(6):
+        parts.partial_fit(X, y, classes=[0, 1, 2])
+    assert parts.history_["rate"] == whole.history_["rate"]
+    assert same(parts, whole)
+    assert parts.partial_fit(X, y).history_["rate"][-1] == pytest.approx(0, abs=1e-4)
+
+
+def test_prediction_goes_by_the_fit_and_not_by_what_is_set_after(data):
+    X, y = data("diabetes")
+    est = MLPRegressor(random_state=0, max_iter=3).fit(X, y)
+    before = est.predict(X)
+    est.set_params(loss="poisson", dropout=(0.1, 0.2), hidden_layer_sizes=7)
+    assert np.array_equal(est.predict(X), before)
+
+
 # scikit-learn's own way
 
 
@@ -223,6 +243,20 @@ def test_continuation_can_be_scikit_learns(data):
         est.fit(X, y).fit(X, y)
     np.testing.assert_allclose(like.loss_curve_, expected.loss_curve_, rtol=1e-9)
     assert not np.allclose(exact.loss_curve_, expected.loss_curve_, rtol=1e-9)
+
+
+def test_scikit_learns_way_with_early_stopping(data):
+    from sklearn import neural_network
+
+    X, y = data("cancer")
+    shared = {"warm_start": True, "max_iter": 4, "random_state": 0, "shuffle": False}
+    shared |= {"early_stopping": True, "learning_rate_init": 0.01}
+    expected = neural_network.MLPClassifier(**shared)
+    like = MLPClassifier(**shared, continuation="scikit-learn")
+    for est in (expected, like):
+        est.fit(X, y).fit(X, y)
+    np.testing.assert_allclose(like.loss_curve_[:5], expected.loss_curve_[:5], rtol=1e-9)
+    assert like.validation_scores_[:5] == pytest.approx(expected.validation_scores_[:5])
 
 
 def test_a_warm_start_warns_of_its_own_epochs(data):

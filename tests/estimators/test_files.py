@@ -26,6 +26,8 @@ LABELS = {
     "booleans": lambda y: y > 0,
     "floats": lambda y: y * 2.0,
     "small": lambda y: y.astype(np.uint8),
+    "dates": lambda y: y.astype("datetime64[D]"),
+    "spans": lambda y: y.astype("timedelta64[s]"),
 }
 SETTINGS = {
     "default": {},
@@ -38,6 +40,7 @@ SETTINGS = {
     "early": {"early_stopping": True, "scoring": "neg_log_loss"},
     "weights": {"class_weight": {0: 1.0, 1: 2.0, 2: 3.0}},
     "array": {"hidden_layer_sizes": np.array([5, 3])},
+    "range": {"hidden_layer_sizes": range(2, 4)},
     "lbfgs": {"solver": "lbfgs"},
     "float32": {"dtype": "float32", "solver": "adamw"},
     "no hidden layer": {"hidden_layer_sizes": ()},
@@ -215,6 +218,21 @@ def test_a_pickle_holds_host_arrays_alone(place, more, data):
     assert {type(part) for part in arrays if part is not None} == {np.ndarray}
     assert np.array_equal(back.predict(X), est.predict(X))
     back.partial_fit(X, y, **({"X_val": X, "y_val": y} if more else {}))
+
+
+def test_a_pickle_holds_weights_that_were_assigned_as_lists(data):
+    X, y = data("iris")
+    est = MLPClassifier(**SHORT).fit(X, y)
+    expected = est.predict_proba(X)
+    est.coefs_ = [part.tolist() for part in est.coefs_]
+    assert np.array_equal(pickle.loads(pickle.dumps(est)).predict_proba(X), expected)
+
+
+def test_a_device_that_is_unknown_is_no_fault_of_the_file(data, tmp_path):
+    X, y = data("iris")
+    MLPClassifier(**SHORT).fit(X, y).save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"^device 'tpu' is unknown"):
+        MLPClassifier.load(tmp_path / "model", device="tpu")
 
 
 def test_joblib_keeps_an_estimator(data, tmp_path, same):

@@ -145,7 +145,7 @@ def test_a_fit_that_diverges_keeps_the_best_weights_it_had(data):
     X, y = data("diabetes")
     wild = {"solver": "sgd", "activation": "identity", "learning_rate_init": 1.0, "random_state": 0}
     est = MLPRegressor(**wild, early_stopping=True, max_iter=20)
-    with pytest.warns(match="training diverged"):
+    with pytest.warns(match="Training diverged in epoch"):
         est.fit(X, y)
     assert np.isnan(est.validation_scores_[-1])
     assert np.isfinite(est.predict(X)).all()
@@ -161,11 +161,16 @@ def test_a_fit_that_diverges_keeps_the_best_weights_it_had(data):
     [
         ({"X_val": [[1.0] * 4]}, "y_val is missing"),
         ({"y_val": [1]}, "X_val is missing"),
-        ({"X_val": [[1.0] * 3], "y_val": [1]}, "3 features.*expecting 4"),
+        ({"X_val": [[1.0] * 3], "y_val": [1]}, "X_val has 3 features.*expecting 4"),
         ({"X_val": [[np.nan] * 4], "y_val": [1]}, "Input X_val contains NaN"),
+        ({"X_val": [[1.0] * 4], "y_val": [np.nan]}, "Input y_val contains NaN"),
+        ({"sample_weight_val": [1.0]}, "sample_weight_val is given without X_val"),
         ({"X_val": [[1.0] * 4] * 2, "y_val": [1]}, "inconsistent numbers of samples"),
         ({"X_val": [[1.0] * 4], "y_val": [7]}, "`y_val` has classes not in"),
-        ({"X_val": [[1.0] * 4], "y_val": [1], "sample_weight_val": [-1.0]}, "Negative values"),
+        (
+            {"X_val": [[1.0] * 4], "y_val": [1], "sample_weight_val": [-1.0]},
+            "Negative.*sample_weight_val",
+        ),
         (
             {"X_val": [[1.0] * 4], "y_val": [1], "sample_weight_val": [0.0]},
             "sample_weight_val|zero",
@@ -177,3 +182,12 @@ def test_bad_held_out_rows_are_named(held, message, data):
     X, y = data("iris")
     with pytest.raises(ValueError, match=message):
         MLPClassifier().fit(X, y, **held)
+
+
+def test_held_out_targets_have_the_columns_of_the_others(data):
+    X, y = data("diabetes")
+    both = np.stack([y, y], axis=1)
+    with pytest.raises(ValueError, match="y_val has 2 columns, but there are 1 to learn"):
+        MLPRegressor().fit(X, y, X_val=X, y_val=both)
+    with pytest.raises(ValueError, match="y_val has 1 columns, but there are 2 to learn"):
+        MLPRegressor().fit(X, both, X_val=X, y_val=y)

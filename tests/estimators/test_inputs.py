@@ -167,6 +167,36 @@ def test_float32_memory_and_float32_answers_throughout(data):
     assert est.predict_proba(X.astype("float32")).dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", ["pandas", "pandas, nullable", "polars", "pyarrow"])
+def test_a_frame_of_float32_trains_in_float32(kind, data, optional):
+    X, y = data("iris")
+    frame = KINDS[kind](optional, X.astype("float32"))
+    est = MLPClassifier(**FITTED).fit(frame, y)
+    assert est.coefs_[0].dtype == np.float32
+    assert est.predict_proba(frame).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "bool", "uint16", "float16"])
+def test_whole_and_short_numbers_are_taken(dtype, data):
+    X, y = data("iris")
+    X = np.abs(np.round(X)).astype(dtype)
+    plain = MLPClassifier(**FITTED).fit(X.astype(float), y)
+    est = MLPClassifier(**FITTED).fit(X, y)
+    np.testing.assert_allclose(
+        est.predict_proba(X), plain.predict_proba(X.astype(float)), rtol=1e-12
+    )
+
+
+def test_whole_numbers_are_not_copied_to_predict():
+    many = np.ones((200_000, 150), dtype=np.int32)
+    est = MLPClassifier(**FITTED, hidden_layer_sizes=3).fit(many[:9], np.arange(9) % 3)
+    tracemalloc.start()
+    est.predict(many)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < many.size * 8 / 4  # a copy in float64 would take four times as much
+
+
 def test_the_dtype_can_be_asked_for(data):
     X, y = data("iris")
     est = MLPClassifier(**FITTED, dtype="float32").fit(X, y)
@@ -201,6 +231,15 @@ def test_a_frame_of_cudf_and_a_sparse_matrix_of_cupy_are_taken(data):
 
 
 # Sparse rows
+
+
+def test_sparse_labels_come_back_sparse(data):
+    X, y = data("labels")
+    est = MLPClassifier(**FITTED).fit(X, sp.csr_matrix(y))
+    assert sp.issparse(est.predict(X))
+    dense = MLPClassifier(**FITTED).fit(X, y)
+    assert np.array_equal(est.predict(X).toarray(), dense.predict(X))
+    assert est.score(X, sp.csr_matrix(y)) == dense.score(X, y)
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])

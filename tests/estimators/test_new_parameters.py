@@ -69,8 +69,11 @@ def test_class_weights_go_by_label(labels, data):
 
 def test_class_weights_of_several_labels_per_row():
     X, y = make_multilabel_classification(100, random_state=0)
-    est = MLPClassifier(class_weight="balanced", max_iter=20, random_state=0).fit(X, y)
-    assert est.predict(X).shape == y.shape
+    for asked in ("balanced", [{0: 1.0, 1: 2.0}] * y.shape[1]):
+        est = MLPClassifier(class_weight=asked, max_iter=20, random_state=0).fit(X, y)
+        assert est.predict(X).shape == y.shape
+    with pytest.raises(ValueError, match="class_weight of several labels per row must be"):
+        MLPClassifier(class_weight={0: 1.0, 1: 2.0}).fit(X, y)
 
 
 @pytest.mark.parametrize("asked", [{7: 1.0}, "balnced", 3, {0: 0.0, 1: 0.0, 2: 0.0}])

@@ -16,24 +16,36 @@ from threadpoolctl import threadpool_limits
 
 from xpmlp.backends.devices import choose, home
 from xpmlp.backends.namespace import Place, like_caller, running, to_host, to_place
+from xpmlp.core.activations import identity, sigmoid
 from xpmlp.core.layout import windows
+from xpmlp.core.losses import exp, softmax
 from xpmlp.core.losses import loss as find_loss
 from xpmlp.core.spec import AnyLoss, Spec
 from xpmlp.core.types import Array, Namespace
 from xpmlp.estimators import files, lbfgs, stochastic
-from xpmlp.estimators.inputs import incoming, read_both, read_rows, read_weight
+from xpmlp.estimators.inputs import (
+    given,
+    incoming,
+    named_val,
+    read_both,
+    read_rows,
+    read_weight,
+)
 from xpmlp.estimators.network import (
     Course,
+    bare_spec,
     dense,
     drawn,
     hidden_sizes,
     lists,
     new_course,
+    plain,
     reported,
     spec_of,
 )
 from xpmlp.estimators.parameters import CONSTRAINTS
 from xpmlp.estimators.stochastic import NON_FINITE, Table
+from xpmlp.fit.checks import is_float
 from xpmlp.fit.data import Elsewhere, own_dtype
 from xpmlp.fit.inference import scores
 from xpmlp.fit.model import Model
@@ -41,6 +53,7 @@ from xpmlp.storage.model_file import save
 
 LBFGS = "lbfgs"
 OWN_ARRAYS = ("coefs_", "intercepts_")
+LINKS = {"identity": identity, "exp": exp, "softmax": softmax, "logistic": sigmoid}
 
 
 def stochastic_only(est: Any) -> bool:
@@ -93,7 +106,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
         """Take or compare the classes of y."""
 
-    def targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
+    def targets(self, y: Any) -> np.ndarray:
         """y as the loss takes it, (N, n_outputs)."""
         raise NotImplementedError
 
@@ -127,7 +140,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         sizes = hidden_sizes(self)
         first = not (hasattr(self, "coefs_") and (self.warm_start or once))
         table = self.table(X, y, sample_weight, first=first, anew=not (self.warm_start or once))
-        given = None if held[0] is None else self.held_table(*held)
+        apart = None if held[0] is None else self.held_table(*held, table.target.shape[1])
         n_out = len(self.levels()) or table.target.shape[1]
         spec = spec_of(self, table.x.shape[1], sizes, n_out, reported(self.loss_asked()))
         place, dtype = self.whereabouts(table.x, first=first)
@@ -139,12 +152,11 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
                 data = table.data(place, dtype)
                 return place, partial(lbfgs.minimise, self, honest, spec, place, dtype, data)
             course = self._optimizer = self.course(first=first, once=once)
-            if self.early_stopping and given is None:
+            if self.early_stopping and apart is None:
                 strata = self.strata(table.target)
-                table, given = stochastic.held_out(self, course, table, strata)
-            self.open_curves(given)
-            epochs = 1 if once else self.max_iter
-            run = stochastic.begun(self, spec, place, dtype, (table, given), epochs)
+                table, apart = stochastic.held_out(self, course, table, strata)
+            self.open_curves(apart)
+            run = stochastic.begun(self, spec, place, dtype, (table, apart), once=once)
             return place, partial(stochastic.train, self, run, once=once)
 
     def refuse(self, X_val: Any, y_val: Any, weight_val: Any, *, once: bool) -> None:
@@ -162,15 +174,19 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     def table(self, X: Any, y: Any, sample_weight: Any, *, first: bool, anew: bool) -> Table:
         """The checked rows to learn from; the estimator takes or compares features and classes."""
         x, labels = read_both(self, incoming(X), y, reset=first)
-        given = read_weight(sample_weight, len(labels))
+        own = read_weight(sample_weight, x.shape[0])
         self.learn_labels(labels, anew=anew)
-        weight = self.weights(given, labels)
+        weight = self.weights(own, labels)
         return Table(x, self.targets(labels), labels, weight)
 
-    def held_table(self, X: Any, y: Any, sample_weight: Any) -> Table:
-        x, labels = read_both(self, incoming(X), y, reset=False, suffix="_val")
-        weight = read_weight(sample_weight, len(labels), "sample_weight_val")
-        return Table(x, self.targets(labels, "y_val"), labels, weight, "_val")
+    def held_table(self, X: Any, y: Any, sample_weight: Any, n_out: int) -> Table:
+        """The checked held-out rows; errors name them as such."""
+        with named_val():
+            x, labels = read_both(self, incoming(X), given(y, "y"), reset=False)
+            weight, target = read_weight(sample_weight, x.shape[0]), self.targets(labels)
+            if target.shape[1] != n_out:
+                raise ValueError(f"y has {target.shape[1]} columns, but there are {n_out} to learn")
+        return Table(x, target, labels, weight, "_val")
 
     def levels(self) -> tuple[float, ...]:
         """The quantiles that the outputs stand for, if any."""
@@ -192,7 +208,8 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         self.coefs_, self.intercepts_ = lists(windows(place.xp, spec, flat))
         self.n_iter_, self.t_ = 0, 0
         self.n_outputs_, self.n_layers_ = spec.n_out, len(spec.sizes)
-        self.out_activation_ = {"sigmoid": "logistic"}.get(link_name(spec), link_name(spec))
+        link = find_loss(spec.loss).link
+        self.out_activation_ = next(name for name, known in LINKS.items() if known is link)
         self.__dict__.pop("_optimizer", None)
         if self.solver == LBFGS:
             return
@@ -211,7 +228,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         course = copy(course)  # an error on the way leaves the old one as it was
         if not (first or once) and self.continuation == "scikit-learn":
             anew = new_course(self, check_random_state(self.random_state))
-            anew.epoch = course.epoch
+            anew.epoch, anew.best, anew.best_epoch = course.epoch, course.best, course.best_epoch
             return anew
         if course.learning_rate_init != self.learning_rate_init:
             course.learning_rate_init = self.learning_rate_init
@@ -242,9 +259,9 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         place, dtype = home(self.coefs_[0], self.precision), own_dtype(self.coefs_[0])
         xp, layers = place.xp, dense(self.coefs_, self.intercepts_)
         sizes = [layer.weights.shape[1] for layer in layers]
-        n_in = layers[0].weights.shape[0]
-        spec = spec_of(self, n_in, sizes[:-1], sizes[-1], self.loss_asked())
-        link, wanted = find_loss(spec.loss).link, getattr(xp, own_dtype(rows))
+        spec = bare_spec(self, layers[0].weights.shape[0], sizes[:-1], sizes[-1])
+        link = LINKS[self.out_activation_]
+        wanted = getattr(xp, own_dtype(rows) if is_float(rows) else dtype)
 
         def finished(score: Array) -> Array:
             found = finish(xp, link(xp, score))
@@ -301,15 +318,10 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         state: dict[str, Any] = dict(super().__getstate__())
         for name in OWN_ARRAYS:
             if name in state:
-                state[name] = [to_host(part) for part in state[name]]
+                state[name] = [to_host(plain(part)) for part in state[name]]
         return state
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def link_name(spec: Spec) -> str:
-    """What the link from score to prediction is called."""
-    return find_loss(spec.loss).link.__name__

@@ -1,8 +1,10 @@
 """`MLPClassifier`: scikit-learn's, and what it lacks."""
 
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
@@ -33,8 +35,9 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
     Parameters
     ----------
     {shared("the accuracy")}
-    class_weight : dict, 'balanced' or None, default=None
+    class_weight : dict, list of dicts, 'balanced' or None, default=None
         What the classes weigh, {{label: weight}}; 'balanced' is n_samples / (classes * count).
+        A list of {{0: weight, 1: weight}} is for several labels per row.
         Rows then weigh the same in every batch, so that the gradient is unbiased, where
         scikit-learn's sample weights are normalised within each batch.
 
@@ -71,7 +74,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
     """
 
     _parameter_constraints = CONSTRAINTS | {
-        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
     loss = "log_loss"
 
@@ -134,20 +137,32 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
                 f"call to fit. Previously got {self.classes_}, `y` has {classes}"
             )
 
-    def targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
+    def targets(self, y: Any) -> np.ndarray:
         classes = unique_labels(y)
         if len(np.setdiff1d(classes, self.classes_)):
             raise ValueError(
-                f"`{name}` has classes not in `self.classes_`. `self.classes_` has "
-                f"{self.classes_}. '{name}' has {classes}."
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
+                f"'y' has {classes}."
             )
-        encoded: np.ndarray = self._label_binarizer.transform(y).astype(bool)
-        return encoded
+        encoded = self._label_binarizer.transform(y)
+        dense: np.ndarray = encoded.toarray() if hasattr(encoded, "toarray") else encoded
+        return dense.astype(bool)
 
     def weights(self, given: np.ndarray | None, y: np.ndarray) -> np.ndarray | None:
         if self.class_weight is None:
             return given
-        if isinstance(self.class_weight, dict):
+        if self._label_binarizer.y_type_.startswith("multilabel"):
+            if isinstance(self.class_weight, dict):
+                raise ValueError(
+                    "class_weight of several labels per row must be 'balanced' or a list of dicts "
+                    f"{{0: weight, 1: weight}}, one for each label; got {self.class_weight}"
+                )
+        elif isinstance(self.class_weight, dict):
+            for label, one in self.class_weight.items():
+                if not isinstance(one, Real) or not 0 <= float(one) < np.inf:
+                    raise ValueError(
+                        f"class_weight must hold numbers of at least 0; got {one!r} for {label!r}"
+                    )
             strange = [label for label in self.class_weight if label not in self.classes_]
             if strange:
                 raise ValueError(
@@ -250,12 +265,13 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
 
         found = self.answer(X, likeliest)
         if self._label_binarizer.y_type_.startswith("multilabel"):
-            return found
+            return csr_matrix(to_host(found)) if self._label_binarizer.sparse_input_ else found
         place, index = place_of(found), found[:, 0]
         classes = np.repeat(self.classes_, 2) if len(self.classes_) == 1 else self.classes_
         if classes.dtype.kind in "biuf":
             return place.xp.take(to_place(place, classes), index, axis=0)
-        return classes[to_host(index)]
+        labels: np.ndarray = classes[to_host(index)]
+        return labels
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities of the classes, in the order of `classes_`.

@@ -8,13 +8,13 @@ import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 
 from xpmlp.backends.devices import place_for
-from xpmlp.backends.namespace import CPU, dtype_name, to_host, to_place
+from xpmlp.backends.namespace import CPU, Place, dtype_name, to_host, to_place
 from xpmlp.core.layout import padded_size, windows
 from xpmlp.estimators.network import Course, lists, packed, plain, spec_of
 from xpmlp.fit.data import own_dtype
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.model import Model
-from xpmlp.storage.model_file import Contents, read
+from xpmlp.storage.model_file import Contents, listed, read, unlisted
 
 SECTION = "estimator"
 FITTED = (
@@ -35,7 +35,7 @@ def written(value: Any, name: str) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
-    if isinstance(value, list | tuple | np.ndarray) and not hasattr(value, "_fields"):
+    if isinstance(value, list | tuple | range | np.ndarray) and not hasattr(value, "_fields"):
         listed = [written(one, name) for one in value]
         return listed if isinstance(value, list) else {"tuple": listed}
     if isinstance(value, dict):
@@ -83,6 +83,11 @@ def class_labels(est: Any) -> np.ndarray | None:
     return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
 
 
+def objects(est: Any) -> bool:
+    """Whether the labels are Python's objects, such as pandas's texts."""
+    return bool(est.classes_.dtype.kind == "O")
+
+
 def parts(est: Any) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
     """What the estimator's file holds."""
     parameters = est.get_params(deep=False) | {"callbacks": ()}
@@ -99,8 +104,11 @@ def parts(est: Any) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
     if binarizer is not None:
         section["labels"] = {
             "type": binarizer.y_type_,
-            "values": written(est.classes_.tolist(), "classes_"),
+            "values": written(list(est.classes_), "classes_")
+            if objects(est)
+            else listed(est.classes_),
             "dtype": est.classes_.dtype.str,
+            "sparse": binarizer.sparse_input_,
         }
     course = getattr(est, "_optimizer", None)
     if course is not None:
@@ -123,13 +131,14 @@ def restored(cls: type, path: str | os.PathLike[str], device: str | None) -> Any
     if section is None or section.get("class") != cls.__name__:
         held = "a network alone" if section is None else f"a {section.get('class')}"
         raise ValueError(f"{os.fspath(path)} holds {held}, not a {cls.__name__}: see xpmlp.load")
+    place = CPU if device is None else place_for(device)
     try:
-        return rebuilt(cls, found, section, device)
+        return rebuilt(cls, found, section, place)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{os.fspath(path)} is not a whole model file: {error}") from None
 
 
-def rebuilt(cls: Any, found: Contents, section: dict[str, Any], device: str | None) -> Any:
+def rebuilt(cls: Any, found: Contents, section: dict[str, Any], place: Place) -> Any:
     parameters = {name: reread(value) for name, value in section["parameters"].items()}
     est = cls(**parameters)
     est._validate_params()
@@ -142,7 +151,6 @@ def rebuilt(cls: Any, found: Contents, section: dict[str, Any], device: str | No
         raise ValueError(f"its columns do not fit its network {spec}")
     if names:
         est.feature_names_in_ = np.array(names, dtype=object)
-    place = CPU if device is None else place_for(device)
     flat = to_place(place, found.model.flat)
     est.coefs_, est.intercepts_ = lists(windows(place.xp, spec, flat))
     if "labels" in section:
@@ -155,8 +163,10 @@ def rebuilt(cls: Any, found: Contents, section: dict[str, Any], device: str | No
 
 def binarizer_of(saved: dict[str, Any], outputs: int) -> LabelBinarizer:
     found = LabelBinarizer()
-    found.classes_ = np.array(reread(saved["values"]), dtype=np.dtype(saved["dtype"]))
-    found.y_type_, found.sparse_input_ = saved["type"], False
+    values, dtype = saved["values"], saved["dtype"]
+    whole = np.dtype(dtype).kind == "O"
+    found.classes_ = np.array(reread(values), dtype=object) if whole else unlisted(values, dtype)
+    found.y_type_, found.sparse_input_ = saved["type"], bool(saved["sparse"])
     count = len(found.classes_)
     if outputs != {"binary": 1, "multiclass": count, "multilabel-indicator": count}[found.y_type_]:
         raise ValueError(f"it has {count} classes for a network of {outputs} outputs")

@@ -15,14 +15,15 @@ from xpmlp.estimators.network import lists, packed
 from xpmlp.fit.data import Data
 from xpmlp.fit.inference import AT_ONCE
 
-NEEDS_EPOCHS = {"dropout": 0.0, "schedule": None, "clip": None, "weight_decay": None}
+NEED_EPOCHS = ("schedule", "clip", "weight_decay")
 
 
 def refuse(est: Any, X_val: Any) -> None:
     """ValueError naming what was asked for that lbfgs cannot do."""
-    asked = [name for name, off in NEEDS_EPOCHS.items() if getattr(est, name) != off]
+    asked = [name for name in NEED_EPOCHS if getattr(est, name) is not None]
+    asked += ["dropout"] if np.any(np.asarray(est.dropout) != 0) else []
     asked += ["X_val"] if X_val is not None else []
-    asked += ["callbacks"] if est.callbacks else []
+    asked += ["callbacks"] if len(est.callbacks) else []
     if asked:
         raise ValueError(
             f"{asked[0]} needs a solver that goes in epochs, such as 'adam'; solver is 'lbfgs'"
@@ -69,19 +70,11 @@ def minimise(est: Any, spec: Spec, shown: Spec, place: Place, dtype: str, data: 
         spec, place, data, packed(place, spec, est.coefs_, est.intercepts_, dtype), est.alpha
     )
     started = to_host(objective.state.params).astype(np.float64)
-    count = 0
-
-    def say(intermediate_result: Any) -> None:
-        nonlocal count
-        count += 1
-        print(f"Iteration {count}, loss = {intermediate_result.fun:.8f}")
-
     found = minimize(
         objective,
         started,
         method="L-BFGS-B",
         jac=True,
-        callback=say if est.verbose else None,
         options={"maxfun": est.max_fun, "maxiter": est.max_iter, "gtol": est.tol},
     )
     objective(found.x)

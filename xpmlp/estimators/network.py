@@ -64,6 +64,7 @@ def hidden_sizes(est: Any) -> list[int]:
 def one_each(est: Any, name: str, hidden: int) -> list[Any]:
     """The parameter `name` for each hidden layer: one for all of them, or one for each."""
     asked = getattr(est, name)
+    asked = asked.tolist() if isinstance(asked, np.ndarray) else asked
     if not is_listed(asked):
         return [asked] * hidden
     if len(asked) != hidden:
@@ -103,16 +104,20 @@ def reported(asked: AnyLoss) -> Loss:
 
 def spec_of(est: Any, n_in: int, sizes: Sequence[int], n_out: int, loss: AnyLoss) -> Spec:
     """The network with hidden layers of these sizes that the parameters ask for."""
-    activations = [
-        LOGISTIC[1] if asked == LOGISTIC[0] else asked
-        for asked in one_each(est, "activation", len(sizes))
-    ]
-    return Spec.parse(
-        [n_in, *sizes, n_out],
-        activation=activations,
-        dropout=one_each(est, "dropout", len(sizes)),
-        loss=loss,
-    )
+    dropout = one_each(est, "dropout", len(sizes))
+    activation = activations(est, len(sizes))
+    return Spec.parse([n_in, *sizes, n_out], activation=activation, dropout=dropout, loss=loss)
+
+
+def bare_spec(est: Any, n_in: int, sizes: Sequence[int], n_out: int) -> Spec:
+    """The same for inference: without dropout, and the loss is not asked for."""
+    return Spec.parse([n_in, *sizes, n_out], activation=activations(est, len(sizes)))
+
+
+def activations(est: Any, hidden: int) -> list[Any]:
+    """Each hidden layer's activation by our name."""
+    asked = one_each(est, "activation", hidden)
+    return [LOGISTIC[1] if isinstance(one, str) and one == LOGISTIC[0] else one for one in asked]
 
 
 def drawn(est: Any, spec: Spec, random: np.random.RandomState) -> np.ndarray:
@@ -198,7 +203,7 @@ def settings_of(est: Any, course: Course, epochs: int, batch: int, dtype: str) -
     rule, hyper = rule_of(est)
     return Settings(
         optimizer=rule,
-        rate=est.learning_rate_init,
+        rate=float(est.learning_rate_init),
         schedule=est.schedule,
         epochs=epochs,
         batch=batch,
@@ -206,7 +211,7 @@ def settings_of(est: Any, course: Course, epochs: int, batch: int, dtype: str) -
         dtype=dtype,
         shuffle=bool(est.shuffle),
         weight_decay=est.weight_decay,
-        l2=est.alpha,
+        l2=float(est.alpha),
         clip=est.clip,
         hyper=hyper,
         monitor="val_score",

@@ -114,10 +114,11 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
     def levels(self) -> tuple[float, ...]:
         if self.quantiles is None:
             return ()
-        asked = np.atleast_1d(np.asarray(self.quantiles, dtype=float))
+        asked = np.atleast_1d(np.asarray(self.quantiles))
         if self.loss not in ("squared_error", "quantile"):
             raise ValueError(f"quantiles have a loss of their own; loss is {self.loss!r}")
-        if asked.ndim != 1 or not asked.size or not ((asked > 0) & (asked < 1)).all():
+        real = asked.dtype.kind in "iuf" and asked.ndim == 1 and asked.size > 0
+        if not (real and ((asked > 0) & (asked < 1)).all()):
             raise ValueError(f"quantiles must be numbers in (0, 1); got {self.quantiles!r}")
         return tuple(asked.tolist())
 
@@ -125,12 +126,16 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         levels = self.levels()
         return f"quantile:{','.join(map(str, levels))}" if levels else self.loss
 
-    def targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
-        if self.loss == "poisson" and y.min() < 0:
-            raise ValueError(f"{name} must be at least 0 for loss='poisson'; got {y.min():g}")
-        target = y[:, None] if y.ndim == 1 else y
+    def targets(self, y: Any) -> np.ndarray:
+        target: np.ndarray = y.toarray() if hasattr(y, "toarray") else y
+        if target.dtype.kind not in "biuf":
+            raise ValueError(f"y must hold numbers; got dtype {target.dtype}")
+        if self.loss == "poisson" and target.min() < 0:
+            raise ValueError(f"y must be at least 0 for loss='poisson'; got {target.min():g}")
+        if target.ndim == 1:
+            return target[:, None]
         if self.levels() and target.shape[1] != 1:
-            raise ValueError(f"quantiles are of one target; {name} has {target.shape[1]} columns")
+            raise ValueError(f"quantiles are of one target; y has {target.shape[1]} columns")
         return target
 
     # scikit-learn's methods

@@ -111,19 +111,25 @@ def scorer(est: Any, held: Table | None) -> Callable[..., Array] | None:
 
 
 def begun(
-    est: Any, spec: Spec, place: Place, dtype: str, tables: tuple[Table, Table | None], epochs: int
+    est: Any,
+    spec: Spec,
+    place: Place,
+    dtype: str,
+    tables: tuple[Table, Table | None],
+    *,
+    once: bool,
 ) -> Run:
     """The run that goes on from the estimator's weights and course."""
     (table, held), course, xp = tables, est._optimizer, place.xp
-    flat = packed(place, spec, est.coefs_, est.intercepts_, dtype)
-    if course.kept is not None and (to_host(flat) == to_host(course.kept)).all():
-        start = move(place, course.last, dtype, "coefs_")  # not from the best weights
-    else:
-        course.last = course.kept = None
-        course.best, course.best_epoch, start = float("inf"), 0, flat
-    chosen = settings_of(
-        est, course, course.epoch + epochs, batch_size(est, len(table.target)), dtype
-    )
+    start = flat = packed(place, spec, est.coefs_, est.intercepts_, dtype)
+    if course.kept is not None:
+        if (to_host(flat) == to_host(course.kept)).all():
+            start = move(place, course.last, dtype, "coefs_")  # not from the best weights
+        else:  # they were changed
+            course.best, course.best_epoch = float("inf"), 0
+    # a schedule that knows its end goes by max_iter epochs of `fit`, or of `partial_fit` in all
+    epochs = max(course.epoch + 1, est.max_iter) if once else course.epoch + est.max_iter
+    chosen = settings_of(est, course, epochs, batch_size(est, len(table.target)), dtype)
     checked(est.callbacks)
     probe(place, spec, chosen)
     run = begin(
@@ -264,15 +270,18 @@ def train(est: Any, run: Run, *, once: bool) -> None:
 
 def diverged(est: Any, run: Run, error: DivergedError) -> None:
     """Where there are held-out scores the best weights stand, as in scikit-learn; else an error."""
-    if run.held is None:
-        raise ValueError(f"{NON_FINITE} {error}") from error
     est.n_iter_ += 1
-    for curve in (est.loss_curve_, est.validation_scores_, est.validation_loss_curve_):
-        curve.append(float("nan"))
+    est.t_ += run.data.rows
     est.loss_ = float("nan")
+    for curve in (est.loss_curve_, est.validation_scores_, est.validation_loss_curve_):
+        if curve is not None:
+            curve.append(est.loss_)
+    where = f"Training diverged in epoch {run.epoch}, at learning rate {run.settings.rate:g}"
+    if run.held is None:
+        raise ValueError(f"{NON_FINITE} {where}: the weights before it are kept.") from error
     warnings.warn(
-        f"{error}. The best weights on the held-out rows are kept, those of epoch "
-        f"{int(run.best_epoch)}",
+        f"{where}: the best weights on the held-out rows are kept, those of epoch "
+        f"{int(run.best_epoch)}.",
         ConvergenceWarning,
         stacklevel=2,
     )

@@ -15,6 +15,11 @@ FLOATS = ("float32", "float64")
 TOP = float(np.finfo(np.float32).max)
 
 
+def is_float(array: Array) -> bool:
+    """Whether `array` is one of float32 or float64."""
+    return dtype_name(array) in FLOATS
+
+
 def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
@@ -111,7 +116,9 @@ def check_finite(array: Array, name: str) -> None:
         xp = place_of(array).xp
         if xp.isdtype(array.dtype, "complex floating"):
             raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}")
-        if not xp.isdtype(array.dtype, "real floating") or bool(xp.all(xp.isfinite(array))):
+        if not xp.isdtype(array.dtype, "real floating"):
+            return
+        if bool(xp.isfinite(xp.sum(array))) or bool(xp.all(xp.isfinite(array))):
             return
         bad = to_host(~xp.isfinite(array))
         array = to_host(array)
