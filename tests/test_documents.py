@@ -51,6 +51,8 @@ def test_console_block_prints_what_the_page_says(page, command, printed, tmp_pat
     assert re.fullmatch(pattern(printed), done.stdout.rstrip()), done.stdout
 
 
+# the examples train a few epochs: they warn as scikit-learn's would
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -70,6 +72,17 @@ def test_docstring_examples_run(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     module = import_module(name)
     assert doctest.testmod(module, extraglobs={"np": import_module("numpy")}).failed == 0
+
+
+def test_the_page_for_scikit_learn_names_every_parameter():
+    page = (ROOT / "docs" / "from-scikit-learn.md").read_text()
+    named = {
+        word
+        for row in re.findall(r"^\| (`.*?) \|", page, re.M)
+        for word in re.findall(r"`(\w+)`", row)
+    }
+    known = {p for kind in (xpmlp.MLPClassifier, xpmlp.MLPRegressor) for p in kind().get_params()}
+    assert named == known
 
 
 def test_every_linked_file_exists():

@@ -10,10 +10,10 @@ import pytest
 import xpmlp
 
 PUBLIC = {
-    "Activation", "Batch", "DivergedError", "GPUUnavailableError", "Layer", "Loss", "Model",
-    "ProgressBar", "Report", "ShapeError", "Spec", "State", "TableModel", "backward", "epochs",
-    "forward", "gradcheck", "gradient", "ledger", "load", "new_state", "plateau",
-    "plot_history", "save", "stop_at", "train", "update",
+    "Activation", "Batch", "DivergedError", "GPUUnavailableError", "Layer", "Loss", "MLPClassifier",
+    "MLPRegressor", "Model", "ProgressBar", "Report", "ShapeError", "Spec", "State", "TableModel",
+    "backward", "epochs", "forward", "from_sklearn", "gradcheck", "gradient", "ledger", "load",
+    "new_state", "plateau", "plot_history", "save", "stop_at", "train", "update",
 }  # fmt: skip
 
 
@@ -51,6 +51,16 @@ def test_training_loads_neither_scikit_learn_nor_compat():
         " 'tqdm') if m in sys.modules])"
     )
     assert run(code) == "[]"
+
+
+@pytest.mark.parametrize("package", ["sklearn", "narwhals"])
+def test_estimators_say_what_they_need(package):
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "import xpmlp\n"
+        "try:\n    xpmlp.MLPClassifier\nexcept ImportError as error:\n    print(error)"
+    )
+    assert "pip install 'xpmlp[sklearn]'" in run(code)
 
 
 def test_version_is_the_packages():

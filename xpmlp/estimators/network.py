@@ -1,6 +1,5 @@
 """An estimator's parameters as a network, a rule and settings; its weights as a flat buffer."""
 
-import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -78,28 +77,31 @@ def one_each(est: Any, name: str, hidden: int) -> list[Any]:
 def reported(asked: AnyLoss) -> Loss:
     """The loss with its value as scikit-learn reports it; the gradient stays the true one's.
 
-    Errors are a mean over the outputs, and no probability counts as nearer to 0 or 1 than eps.
+    Errors are a mean over the outputs. Cross-entropies are those of probabilities that are held
+    eps away from 0 and 1, with the digits that this costs.
     """
     base = find_loss(asked)
 
     def mean(xp: Namespace, score: Array, target: Array) -> Array:
         return base.value(xp, score, target) / score.shape[-1]
 
-    def clamped(xp: Namespace, value: Array) -> Array:
-        eps = float(xp.finfo(value.dtype).eps)
-        least, most = xp.full_like(value, -math.log1p(-eps)), xp.full_like(value, -math.log(eps))
-        return xp.minimum(xp.maximum(value, least), most)
-
     def of_classes(xp: Namespace, score: Array, target: Array) -> Array:
-        return clamped(xp, base.value(xp, score, target))
+        return surprise(xp, base.link(xp, score), target)
 
     def of_labels(xp: Namespace, score: Array, target: Array) -> Array:
-        alone = base.value(xp, score[..., None], target[..., None])  # (..., B, n_out)
-        return xp.sum(clamped(xp, alone), axis=-1)
+        p = base.link(xp, score)
+        return surprise(xp, p, target) + surprise(xp, 1 - p, 1 - target)
 
     values = {"classes": of_classes, "binary": of_labels, "none": mean}
     sums = base.name == "poisson"
     return base if sums else base._replace(value=values[base.labels], name=None)
+
+
+def surprise(xp: Namespace, p: Array, target: Array) -> Array:
+    """-sum of target * log p over the outputs (..., B), for p kept eps away from 0 and 1."""
+    eps = float(xp.finfo(p.dtype).eps)
+    kept = xp.minimum(xp.maximum(p, xp.full_like(p, eps)), xp.full_like(p, 1 - eps))
+    return -xp.sum(target * xp.log(kept), axis=-1)
 
 
 def spec_of(est: Any, n_in: int, sizes: Sequence[int], n_out: int, loss: AnyLoss) -> Spec:
