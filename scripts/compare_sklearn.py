@@ -93,7 +93,7 @@ def rare_class(library: Libraries, who: str) -> float:
 
 
 def divergence(library: Libraries, who: str) -> float:
-    """Epochs of 200 that are trained after the loss has left the finite numbers."""
+    """Epochs of 200 that are trained to a loss that is no number."""
     X, y = digits()
     seen: list[float] = []
     settings = {"solver": "sgd", "activation": "identity", "learning_rate_init": 1e6}
