@@ -10,6 +10,8 @@ from sklearn.datasets import (
     load_diabetes,
     load_digits,
     load_iris,
+    load_wine,
+    make_classification,
     make_multilabel_classification,
     make_regression,
 )
@@ -34,6 +36,10 @@ def progression():
     return X, scale(y)
 
 
+def generated():
+    return make_classification(300, 10, n_informative=5, n_classes=3, random_state=0)
+
+
 def three_targets():
     X, y = make_regression(90, 6, n_targets=3, noise=1.0, random_state=0)
     return scale(X), scale(y)
@@ -48,12 +54,14 @@ DATA = {
     "iris": lambda: table(load_iris),
     "cancer": lambda: table(load_breast_cancer),
     "digits": some_digits,
+    "wine": lambda: table(load_wine),
+    "generated": generated,
     "labels": lambda: make_multilabel_classification(80, 8, n_classes=4, random_state=0),
     "diabetes": progression,
     "three targets": three_targets,
     "counts": counts,
 }
-CLASSES = ("iris", "cancer", "digits", "labels")
+CLASSES = ("iris", "cancer", "digits", "labels", "wine", "generated")
 
 
 @pytest.fixture

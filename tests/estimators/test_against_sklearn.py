@@ -311,7 +311,9 @@ def test_a_batch_of_rows_without_weight_teaches_nothing(data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
-@pytest.mark.parametrize("name", ["digits", "cancer", "iris", "diabetes", "three targets"])
+@pytest.mark.parametrize(
+    "name", ["digits", "cancer", "wine", "iris", "generated", "diabetes", "three targets", "counts"]
+)
 def test_shuffled_scores_are_within_noise(name, solver, data, pair, quietly):
     X, y = data(name)
     scores = ([], [])
