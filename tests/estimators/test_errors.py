@@ -59,6 +59,7 @@ OWN = [
     ("class_weight", {0: -1.0}, "class_weight must hold numbers of at least 0; got -1.0 for 0"),
     ("class_weight", {0: np.nan}, "class_weight must hold numbers of at least 0; got nan for 0"),
     ("class_weight", {0: "a"}, "class_weight must hold numbers of at least 0; got 'a' for 0"),
+    ("class_weight", [1], "class_weight must be a dict.*a list is for several labels.*got"),
     ("activation", np.array(["relou"]), "activation 'relou' is unknown"),
     ("class_weight", "even", "'class_weight' parameter.*Got 'even'"),
     ("scoring", "acuracy", "acuracy"),
@@ -203,6 +204,48 @@ def test_an_error_leaves_the_fitted_estimator_as_it_was(method, warm, data, same
             getattr(est, method)(rows, labels, sample_weight=weight)
         assert same(est, before)
         assert np.array_equal(est.predict(X), before.predict(X))
+
+
+def boom(*_):
+    raise RuntimeError("boom")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"scoring": boom}, {"callbacks": [boom]}], ids=["scorer", "callback"]
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_an_error_of_the_users_own_functions_leaves_it_too(method, warm, settings, data, same):
+    X, y = data("iris")
+    est = MLPClassifier(**SHORT, warm_start=warm).fit(X, y, X_val=X, y_val=y)
+    before = copy.deepcopy(est)
+    labels = y if warm or method == "partial_fit" else y % 2
+    with pytest.raises(RuntimeError, match="boom"):
+        getattr(est.set_params(**settings), method)(X, labels, X_val=X, y_val=labels)
+    est.set_params(scoring=None, callbacks=())
+    assert same(est, before)
+    assert est.loss_curve_ == before.loss_curve_
+    assert est.history_ == before.history_
+    assert est.validation_scores_ == before.validation_scores_
+    assert np.array_equal(est.classes_, before.classes_)
+    if warm:
+        assert same(est.fit(X, y), before.fit(X, y))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"learning_rate_init": 0}, {"alpha": -1}, {"batch_size": 0}, {"solver": "adamm"},
+     {"momentum": 2}, {"n_threads": -1}, {"output": "pandas"}, {"class_weight": "even"}],
+    ids=lambda settings: next(iter(settings)),
+)  # fmt: skip
+def test_partial_fit_checks_what_was_set_since(settings, data, same):
+    X, y = data("iris")
+    est = MLPClassifier(**SHORT).fit(X, y)
+    before = copy.deepcopy(est)
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"'{name}' parameter"):
+        est.set_params(**settings).partial_fit(X, y)
+    assert same(est, before)
 
 
 def test_a_single_class_one_row_and_constant_columns_train(data):

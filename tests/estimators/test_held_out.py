@@ -164,8 +164,11 @@ def test_a_fit_that_diverges_keeps_the_best_weights_it_had(data):
         ({"X_val": [[1.0] * 3], "y_val": [1]}, "X_val has 3 features.*expecting 4"),
         ({"X_val": [[np.nan] * 4], "y_val": [1]}, "Input X_val contains NaN"),
         ({"X_val": [[1.0] * 4], "y_val": [np.nan]}, "Input y_val contains NaN"),
+        ({"X_val": [[1.0] * 4], "y_val": [[0, 1]]}, "y_val"),
+        ({"X_val": [1.0] * 4, "y_val": [1]}, "X_val.*Expected 2D array"),
+        ({"X_val": np.ones((0, 4)), "y_val": []}, "X_val.*0 sample"),
         ({"sample_weight_val": [1.0]}, "sample_weight_val is given without X_val"),
-        ({"X_val": [[1.0] * 4] * 2, "y_val": [1]}, "inconsistent numbers of samples"),
+        ({"X_val": [[1.0] * 4] * 2, "y_val": [1]}, "X_val.*inconsistent numbers of samples"),
         ({"X_val": [[1.0] * 4], "y_val": [7]}, "`y_val` has classes not in"),
         (
             {"X_val": [[1.0] * 4], "y_val": [1], "sample_weight_val": [-1.0]},

@@ -40,14 +40,14 @@ from xpmlp.estimators.network import (
     lists,
     new_course,
     plain,
-    reported,
     spec_of,
 )
 from xpmlp.estimators.parameters import CONSTRAINTS
-from xpmlp.estimators.stochastic import NON_FINITE, Table
+from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, Table
 from xpmlp.fit.checks import is_float
 from xpmlp.fit.data import Elsewhere, own_dtype
 from xpmlp.fit.inference import scores
+from xpmlp.fit.metrics import reported
 from xpmlp.fit.model import Model
 from xpmlp.storage.model_file import save
 
@@ -68,10 +68,12 @@ def stochastic_only(est: Any) -> bool:
 
 @contextmanager
 def all_or_nothing(est: Any) -> Iterator[None]:
-    """An error leaves the estimator as it was."""
+    """An error leaves the estimator as it was; one that diverges has its last good weights."""
     before = dict(vars(est))
     try:
         yield
+    except NonFiniteError:
+        raise
     except BaseException:
         est.__dict__ = before
         raise
@@ -126,16 +128,18 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         """`fit`, or `partial_fit` where it is `once`."""
         with all_or_nothing(self):
             place, training = self.prepared(X, y, sample_weight, held, once=once)
-        with self.threads(), running(place):
-            training()
+            with self.threads(), running(place):
+                training()
         if not all(np.isfinite(to_host(part)).all() for part in (*self.coefs_, *self.intercepts_)):
-            raise ValueError(NON_FINITE)
+            raise NonFiniteError(NON_FINITE)
         return self
 
     def prepared(
         self, X: Any, y: Any, sample_weight: Any, held: tuple[Any, Any, Any], *, once: bool
     ) -> tuple[Place, Callable[[], None]]:
         """Everything checked and in its place, and the training that is left to do."""
+        if once:
+            self._validate_params()  # scikit-learn leaves it out where one is fitted
         self.refuse(*held, once=once)
         sizes = hidden_sizes(self)
         first = not (hasattr(self, "coefs_") and (self.warm_start or once))
@@ -236,9 +240,13 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         return course
 
     def open_curves(self, held: Table | None) -> None:
-        """The lists and bests that this training writes and that are not there yet."""
-        for name, empty in (("loss_curve_", []), ("history_", {}), ("_no_improvement_count", 0)):
-            self.__dict__.setdefault(name, empty)
+        """The lists and bests that this training writes, in copies where they are there."""
+        self._no_improvement_count = getattr(self, "_no_improvement_count", 0)
+        self.history_ = {k: list(v) for k, v in getattr(self, "history_", {}).items()}
+        self.loss_curve_ = list(getattr(self, "loss_curve_", ()))
+        for name in ("validation_scores_", "validation_loss_curve_"):
+            if getattr(self, name, None) is not None:
+                setattr(self, name, list(getattr(self, name)))
         if not self.early_stopping and getattr(self, "best_loss_", None) is None:
             self.best_loss_ = np.inf
         if held is not None and getattr(self, "validation_scores_", None) is None:

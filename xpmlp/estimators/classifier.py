@@ -127,8 +127,8 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         return "cross_entropy" if several else "binary_cross_entropy"
 
     def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
-        check_classification_targets(y)
         if anew or not hasattr(self, "classes_"):
+            check_classification_targets(y)
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         elif self.warm_start and set(classes := unique_labels(y)) != set(self.classes_):
@@ -138,6 +138,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
             )
 
     def targets(self, y: Any) -> np.ndarray:
+        check_classification_targets(y)
         classes = unique_labels(y)
         if len(np.setdiff1d(classes, self.classes_)):
             raise ValueError(
@@ -157,6 +158,11 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
                     "class_weight of several labels per row must be 'balanced' or a list of dicts "
                     f"{{0: weight, 1: weight}}, one for each label; got {self.class_weight}"
                 )
+        elif isinstance(self.class_weight, list):
+            raise ValueError(
+                "class_weight must be a dict {label: weight} or 'balanced': a list is for several "
+                f"labels per row; got {self.class_weight}"
+            )
         elif isinstance(self.class_weight, dict):
             for label, one in self.class_weight.items():
                 if not isinstance(one, Real) or not 0 <= float(one) < np.inf:

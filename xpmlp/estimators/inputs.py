@@ -1,7 +1,7 @@
 """What users hand to an estimator, checked in scikit-learn's words and made plain."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,6 @@ from sklearn.utils import check_consistent_length, check_X_y, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from xpmlp.backends.namespace import is_array, to_host
-from xpmlp.core.types import Array
 from xpmlp.fit.checks import counted, numbers
 
 TRAINED = [np.float64, np.float32]  # what a network is trained in; anything else becomes the first
@@ -101,7 +100,8 @@ def named_val() -> Iterator[None]:
         yield
     except ValueError as error:
         told = re.sub(r"\b(X|y|sample_weight)\b", r"\1_val", str(error))
-        raise ValueError(told.replace("Sample weights", "sample_weight_val")) from error
+        told = told.replace("Sample weights", "sample_weight_val")
+        raise ValueError(told if "_val" in told else f"X_val and y_val: {told}") from error
 
 
 def host(value: Any) -> Any:
@@ -123,25 +123,3 @@ def read_weight(value: Any, count: int) -> np.ndarray | None:
     if not weight.any():
         raise ValueError("sample_weight must not be all zero")
     return weight
-
-
-def per_batch(xp: Any, weight: Array, real: int) -> tuple[Array, Array]:
-    """scikit-learn's row weights: normalised within each batch, which shares out alpha too.
-
-    A batch whose rows all weigh 0 teaches nothing.
-    """
-    total = xp.sum(weight, axis=-1, keepdims=True)
-    total = xp.where(total > 0, total, xp.full_like(total, float("inf")))
-    return weight / total, 1 / total
-
-
-def per_row(mean: float) -> Callable[..., Any]:
-    """Row weights that are the same in every batch, so that the gradient is unbiased.
-
-    mean: of the weights of all rows. Alpha is shared out likewise.
-    """
-
-    def weigh(xp: Any, weight: Array, real: int) -> tuple[Array, float]:
-        return weight / (mean * real), 1 / (mean * real)
-
-    return weigh

@@ -15,10 +15,9 @@ from xpmlp.backends.namespace import Place, place_of, to_host, to_place
 from xpmlp.core.layout import windows
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
-from xpmlp.estimators.inputs import per_batch, per_row
 from xpmlp.estimators.network import Course, lists, packed, settings_of
 from xpmlp.fit.callbacks import ProgressBar
-from xpmlp.fit.data import Data, Elsewhere, Resident, move
+from xpmlp.fit.data import Data, Elsewhere, Resident, move, per_batch, per_row
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import DivergedError, Report, Run
 from xpmlp.fit.probes import probe
@@ -28,6 +27,10 @@ NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
 )
+
+
+class NonFiniteError(ValueError):
+    """Training left the finite numbers."""
 
 
 @dataclass
@@ -278,7 +281,7 @@ def diverged(est: Any, run: Run, error: DivergedError) -> None:
             curve.append(est.loss_)
     where = f"Training diverged in epoch {run.epoch}, at learning rate {run.settings.rate:g}"
     if run.held is None:
-        raise ValueError(f"{NON_FINITE} {where}: the weights before it are kept.") from error
+        raise NonFiniteError(f"{NON_FINITE} {where}: the weights before it are kept.") from error
     warnings.warn(
         f"{where}: the best weights on the held-out rows are kept, those of epoch "
         f"{int(run.best_epoch)}.",

@@ -161,6 +161,28 @@ def unbiased(xp: Namespace, weight: Array, real: int) -> tuple[Array, float]:
     return weight / real, 1.0
 
 
+def per_batch(xp: Namespace, weight: Array, real: int) -> tuple[Array, Array]:
+    """scikit-learn's row weights: normalised within each batch, which shares out alpha too.
+
+    A batch whose rows all weigh 0 teaches nothing.
+    """
+    total = xp.sum(weight, axis=-1, keepdims=True)
+    total = xp.where(total > 0, total, xp.full_like(total, float("inf")))
+    return weight / total, 1 / total
+
+
+def per_row(mean: float) -> Callable[..., Any]:
+    """Row weights that are the same in every batch, so that the gradient is unbiased.
+
+    mean: of the weights of all rows. Alpha is shared out likewise.
+    """
+
+    def weigh(xp: Namespace, weight: Array, real: int) -> tuple[Array, float]:
+        return weight / (mean * real), 1 / (mean * real)
+
+    return weigh
+
+
 class Drawn(NamedTuple):
     """A minibatch with its part in the epoch."""
 

@@ -4,6 +4,8 @@ for scores. Weighted by row, on any namespace, for any leading axes."""
 from collections.abc import Callable
 
 from xpmlp.core.losses import Loss
+from xpmlp.core.losses import loss as find_loss
+from xpmlp.core.spec import AnyLoss
 from xpmlp.core.types import Array, Namespace
 
 
@@ -50,3 +52,33 @@ def score_for(measure: Loss) -> Callable[..., Array]:
     if measure.labels != "none":
         return accuracy
     return minus_loss if measure.levels > 1 else r2
+
+
+def reported(asked: AnyLoss) -> Loss:
+    """The loss with its value as scikit-learn reports it; the gradient stays the true one's.
+
+    Errors are a mean over the outputs. Cross-entropies are those of probabilities that are held
+    eps away from 0 and 1, with the digits that this costs.
+    """
+    base = find_loss(asked)
+
+    def mean(xp: Namespace, score: Array, target: Array) -> Array:
+        return base.value(xp, score, target) / score.shape[-1]
+
+    def of_classes(xp: Namespace, score: Array, target: Array) -> Array:
+        return surprise(xp, base.link(xp, score), target)
+
+    def of_labels(xp: Namespace, score: Array, target: Array) -> Array:
+        p = base.link(xp, score)
+        return surprise(xp, p, target) + surprise(xp, 1 - p, 1 - target)
+
+    values = {"classes": of_classes, "binary": of_labels, "none": mean}
+    sums = base.name == "poisson"
+    return base if sums else base._replace(value=values[base.labels], name=None)
+
+
+def surprise(xp: Namespace, p: Array, target: Array) -> Array:
+    """-sum of target * log p over the outputs (..., B), for p kept eps away from 0 and 1."""
+    eps = float(xp.finfo(p.dtype).eps)
+    kept = xp.minimum(xp.maximum(p, xp.full_like(p, eps)), xp.full_like(p, 1 - eps))
+    return -xp.sum(target * xp.log(kept), axis=-1)
