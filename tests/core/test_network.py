@@ -12,7 +12,7 @@ from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import padded_size, windows
 from xpmlp.core.ledger import ShapeError
 from xpmlp.core.losses import LOSSES, loss
-from xpmlp.core.network import backward, forward
+from xpmlp.core.network import activated, backward, forward, returned
 from xpmlp.core.spec import Spec
 
 ACTIVATION_NAMES = [*ACTIVATIONS, "leaky_relu:0.2", "elu:0.5"]
@@ -175,15 +175,16 @@ def test_elementwise_functions_go_through_apply(rng):
     flat, x = params_of(SPEC, rng), rng.standard_normal((6, 5))
     seen = []
 
-    def spying(function, *arguments):
-        seen.append(function)
-        return function(*arguments)
+    def spying(function, xp, inner, *arguments):
+        seen.append((function, inner))
+        return function(xp, inner, *arguments)
 
     params = windows(np, SPEC, flat)
     traces = forward(np, SPEC, params, x, apply=spying)
     backward(np, SPEC, params, traces, traces[-1].a, params, apply=spying)
     tanh, gelu, identity = (activation(layer.activation) for layer in SPEC.layers)
-    assert seen == [tanh.f, gelu.f, identity.f, gelu.slope, tanh.slope]
+    up = [(activated, f) for f in (tanh.f, gelu.f, identity.f)]
+    assert seen == [*up, (returned, gelu.slope), (returned, tanh.slope)]
 
 
 # PyTorch's autograd, for every activation with every loss

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from xpmlp.core.activations import activation
+from xpmlp.core.apply import plain
 from xpmlp.core.layout import Dense
 from xpmlp.core.ledger import bad_delta, miscounted, misfit
 from xpmlp.core.spec import Spec
@@ -33,9 +34,15 @@ class Trace(NamedTuple):
     mask: Array | None  # (..., B, n_out)  dropout factors applied to a
 
 
-def plain(function: Callable[..., Any], *arguments: Any) -> Any:
-    """How an elementwise function is run unless a backend has a faster way."""
-    return function(*arguments)
+def activated(xp: Namespace, f: Callable[..., Array], product: Array, bias: Array) -> Any:
+    """z = x W + b and a = f(z), of the product x W."""
+    z = product + bias
+    return z, f(xp, z)
+
+
+def returned(xp: Namespace, slope: Callable[..., Array], back: Array, z: Array, a: Array) -> Array:
+    """delta of the layer below: (delta W^T) * f'(z), of the product delta W^T."""
+    return back * slope(xp, z, a)
 
 
 def masked(values: Array, mask: Array | None) -> Array:
@@ -70,8 +77,8 @@ def forward(
         weights, bias = params[i]
         if (x.shape[-1:], weights.shape[-2:], bias.shape[-2:]) != layer.shapes or x.ndim < 2:
             raise misfit(spec, i, x.shape, weights.shape, bias=bias.shape)
-        z = xp.matmul(x, weights) + bias
-        a = apply(activation(layer.activation).f, xp, z)
+        f = activation(layer.activation).f
+        z, a = apply(activated, xp, f, xp.matmul(x, weights), bias)
         mask = masks[i] if masks else None
         traces.append(Trace(x, z, a, mask))
         x = masked(a, mask)
@@ -104,6 +111,5 @@ def backward(
         if i > 0:  # from this layer's delta to that of the layer below
             below = traces[i - 1]
             slope = activation(spec.layers[i - 1].activation).slope
-            delta = xp.matmul(delta, weights.mT)
-            delta = delta * apply(slope, xp, below.z, below.a)
+            delta = apply(returned, xp, slope, xp.matmul(delta, weights.mT), below.z, below.a)
             delta = masked(delta, below.mask)

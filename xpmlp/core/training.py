@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from xpmlp.core.activations import activation
+from xpmlp.core.apply import plain
 from xpmlp.core.layout import Dense, padded_size, windows
 from xpmlp.core.ledger import bad_target, bad_weight
 from xpmlp.core.losses import loss
-from xpmlp.core.network import backward, forward, plain
+from xpmlp.core.network import backward, forward
 from xpmlp.core.optimizers import Optimizer
 from xpmlp.core.optimizers import optimizer as find_optimizer
 from xpmlp.core.spec import Spec
@@ -61,6 +62,19 @@ def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Arr
     )
 
 
+def last_delta(
+    xp: Namespace,
+    delta: Callable[..., Array],
+    slope: Callable[..., Array],
+    score: Array,
+    target: Array,
+    weight: Array,
+    z: Array,
+) -> Array:
+    """dL/dz of the last layer: dL/dscore, each row times its weight, times f'(z)."""
+    return delta(xp, score, target) * weight * slope(xp, z, score)
+
+
 def gradient(
     xp: Namespace,
     spec: Spec,
@@ -81,9 +95,9 @@ def gradient(
         raise bad_target(spec, batch.target.shape, end.a.shape)
     if batch.weight.shape[-1:] != end.a.shape[-2:-1]:
         raise bad_weight(batch.weight.shape, end.a.shape)
-    delta = apply(measure.delta, xp, end.a, batch.target) * batch.weight[..., None]
-    f = activation(spec.layers[-1].activation)
-    delta = delta * apply(f.slope, xp, end.z, end.a)
+    slope = activation(spec.layers[-1].activation).slope
+    outcome = (end.a, batch.target, batch.weight[..., None], end.z)
+    delta = apply(last_delta, xp, measure.delta, slope, *outcome)
     backward(xp, spec, state.layers, traces, delta, state.grads, apply=apply)
     return xp.sum(apply(measure.value, xp, end.a, batch.target) * batch.weight, axis=-1)
 
@@ -137,7 +151,5 @@ def update(
     state.step[...] = state.step + 1
     t = xp.astype(state.step, state.params.dtype)
     rule = find_optimizer(optimizer).rule
-    theta, *memory = apply(rule, xp, h, t, state.params, state.grad, *state.memory)
-    state.params[...] = theta
-    for old, new in zip(state.memory, memory, strict=True):
-        old[...] = new
+    moved = (state.params, *state.memory)
+    apply(rule, xp, h, t, state.params, state.grad, *state.memory, into=moved)

@@ -33,10 +33,11 @@ from xpmlp.core.ledger import ledger
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.random import dropout_keys, lanes, mask
 from xpmlp.core.spec import Spec
-from xpmlp.core.training import Batch, clip, gradient, new_state, update
+from xpmlp.core.training import Batch, gradient, new_state
 from xpmlp.core.types import Array
-from xpmlp.fit.data import batches, epoch_order, unshuffled
-from xpmlp.fit.loop import Run, masks, rates, train_epoch
+from xpmlp.fit import loop
+from xpmlp.fit.data import Drawn, batches, epoch_order, unshuffled
+from xpmlp.fit.loop import Run, rates, train_epoch
 from xpmlp.fit.parity import ALLOWED, CASES, Case, compare, relative, rows_for
 from xpmlp.fit.run import assemble, train
 
@@ -75,15 +76,8 @@ def minibatches(run: Run) -> Iterator[Batch]:
 
 
 def step(run: Run, batch: Batch) -> Array:
-    """One update in the loop's own words, its loss (...): what is captured."""
-    xp, state = run.place.xp, run.state
-    h = SimpleNamespace(**run.hyper | {"rate": rates(run)()})
-    value = gradient(xp, run.spec, state, batch, masks(run, batch))
-    for penalize, strength in run.penalties:
-        value = value + penalize(xp, state, strength)
-    if run.settings.clip is not None:
-        clip(xp, state, run.settings.clip)
-    update(xp, run.optimizer, state, h)
+    """One update by the loop, its loss (...): what is captured."""
+    value, _ = loop.step(run, Drawn(batch, 1.0, 1.0), SimpleNamespace(**run.hyper), rates(run))
     return value
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from xpmlp.backends.engine import Engine
 from xpmlp.backends.namespace import Place, running, to_host
 from xpmlp.core.losses import loss
 from xpmlp.core.optimizers import Optimizer
@@ -27,7 +28,7 @@ from xpmlp.core.training import (
 )
 from xpmlp.core.types import Array
 from xpmlp.fit.callbacks import early_stopping
-from xpmlp.fit.data import Data, batches, epoch_order, unbiased, unshuffled
+from xpmlp.fit.data import Data, Drawn, batches, epoch_order, unbiased, unshuffled
 from xpmlp.fit.inference import scores
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.metrics import mean_loss, score_for
@@ -60,6 +61,7 @@ class Run:
     hyper: dict[str, Any]  # hyper-parameters: floats, or arrays against (..., P)
     penalties: tuple[Penalty, ...]  # with strengths against (..., P)
     keys: tuple[Array | None, ...]  # per layer, what its dropout masks are drawn from
+    engine: Engine
     throttle: Array  # (..., 1) factor on the rate: 1, less after a plateau, 0 = stopped
     kept: Array  # (..., P) the parameters that training will return
     best: Array  # (...) the lowest watched value so far
@@ -171,22 +173,34 @@ def rates(run: Run) -> Callable[[], Array]:
     return now
 
 
+def step(run: Run, drawn: Drawn, h: Any, rate_now: Callable[[], Array]) -> tuple[Array, Any]:
+    """One update; returns its loss (...), and the gradient's norm (..., 1) where it is clipped.
+
+    h: the hyper-parameters by name, the same object in every step: its `rate` is written here.
+    """
+    xp, state, fast, limit = run.place.xp, run.state, run.engine, run.settings.clip
+    fast.restart()
+    h.rate = rate_now()
+    value = gradient(
+        fast.xp, run.spec, state, drawn.batch, masks(run, drawn.batch), apply=fast.apply
+    )
+    for penalize, strength in run.penalties:
+        value = value + penalize(xp, state, strength * drawn.scale)
+    norm = None if limit is None else clip(xp, state, limit)
+    update(fast.xp, run.optimizer, state, h, apply=fast.apply)
+    return value, norm
+
+
 def train_epoch(run: Run) -> tuple[Array, Array, Array]:
     """Every row once, in minibatches; returns mean loss (...), last rate and norm (..., 1)."""
     xp, s, state = run.place.xp, run.settings, run.state
-    rate_now = rates(run)
+    h, rate_now = SimpleNamespace(**run.hyper), rates(run)
     ordered = epoch_order if s.shuffle else unshuffled
     orders = ordered(s.seeds, s.lead, run.epoch, run.data.rows)
     total, norm = xp.zeros_like(run.best), None
-    for batch, share, scale in batches(run.place, run.data, orders, run.batch, run.weigh):
-        h = SimpleNamespace(**run.hyper | {"rate": rate_now()})
-        value = gradient(xp, run.spec, state, batch, masks(run, batch))
-        for penalize, strength in run.penalties:
-            value = value + penalize(xp, state, strength * scale)
-        if s.clip is not None:
-            norm = clip(xp, state, s.clip)
-        update(xp, run.optimizer, state, h)
-        total = total + value * share
+    for drawn in batches(run.place, run.data, orders, run.batch, run.weigh):
+        value, norm = step(run, drawn, h, rate_now)
+        total = total + value * drawn.share
     return total, h.rate, gradient_norm(xp, state.grad) if norm is None else norm
 
 

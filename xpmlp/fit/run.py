@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from xpmlp.backends.devices import choose
+from xpmlp.backends.engine import engine
 from xpmlp.backends.namespace import Place, running, to_place
 from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import on_weights
@@ -106,6 +107,7 @@ def begin(
         hyper=hyper(place, spec, chosen, state.params),
         penalties=penalties(place, spec, chosen, state.params),
         keys=keys(place, spec, chosen),
+        engine=engine(place),
         throttle=xp.ones((*chosen.lead, 1), dtype=real, device=device),
         kept=xp.asarray(state.params, copy=True),
         best=xp.full(chosen.lead, float("inf"), dtype=real, device=device),

@@ -1,0 +1,233 @@
+"""The fast steps of the CPU: the numbers of the plain ones, and nothing recycled in sight."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xpmlp.backends.cpu import Workspace, ours
+from xpmlp.backends.engine import engine, slow
+from xpmlp.backends.namespace import CPU, to_host
+from xpmlp.core.activations import ACTIVATIONS, activation
+from xpmlp.core.losses import LOSSES, loss
+from xpmlp.core.network import activated, returned
+from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.core.spec import Spec
+from xpmlp.fit.loop import reports
+from xpmlp.fit.run import assemble
+
+ORDER = 1e-12  # relative, float64: sums and products add up in another order, over some steps
+
+
+def bits(one, other):
+    """Whether two arrays are the same, signs of zeros and NaNs included."""
+    return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+
+
+@pytest.fixture
+def values(rng):
+    """Rows that reach every branch: zeros of both signs, tiny and huge numbers."""
+    special = [0.0, -0.0, 1e-30, -1e-30, 30.0, -30.0, 1e4, -1e4]
+    return lambda dtype: np.concatenate([rng.normal(size=40), special]).reshape(6, 8).astype(dtype)
+
+
+# Elementwise functions
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_activations_have_the_plain_bits(name, dtype, lead, values, rng):
+    pair, workspace = activation(name), Workspace()
+    product = np.broadcast_to(values(dtype), (*lead, 6, 8)).copy()
+    bias = rng.normal(size=(*lead, 1, 8)).astype(dtype)
+    back = rng.normal(size=product.shape).astype(dtype)
+    with np.errstate(all="ignore"):
+        z, a = activated(np, pair.f, product, bias)
+        expected = returned(np, pair.slope, back, z, a)
+        for _ in range(3):  # the first time in new buffers, then in used ones
+            workspace.restart()
+            fast_z, fast_a = workspace.apply(activated, np, pair.f, product, bias)
+            found = workspace.apply(returned, np, pair.slope, back, fast_z, fast_a)
+            assert bits(fast_z, z)
+            assert bits(fast_a, a)
+            assert bits(found, expected)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_rules_have_the_plain_bits_where_they_are_written(name, dtype, lead, rng):
+    rule, workspace = OPTIMIZERS[name], Workspace()
+    buffers = [rng.normal(size=(*lead, 64)).astype(dtype) for _ in range(2 + rule.memories)]
+    buffers[2:] = map(np.abs, buffers[2:])
+    theta, g, *memory = (part.copy() for part in buffers)
+    h = SimpleNamespace(**rule.defaults, decay=np.full(64, 0.1, dtype=dtype))
+    for t in range(1, 4):
+        h.rate = rng.uniform(size=(*lead, 1)).astype(dtype)
+        now = np.asarray(float(t), dtype=dtype)
+        expected = rule.rule(np, h, now, theta, g, *memory)
+        moved = [buffers[0], *buffers[2:]]
+        workspace.restart()
+        workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
+        assert all(map(bits, moved, expected))
+        theta, *memory = expected
+
+
+def test_a_result_is_not_written_over_an_argument_that_is_needed_still():
+    def swap(xp, x, y):
+        return y, x + 0.0 * y
+
+    swap.__module__ = "xpmlp.test"
+    x, y = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])
+    Workspace().apply(swap, np, x, y, into=(x, y))
+    assert x.tolist() == [[3.0, 4.0]]
+    assert y.tolist() == [[1.0, 2.0]]
+
+
+def test_a_result_may_be_an_argument_and_a_constant_is_no_result():
+    def both(xp, x, y):
+        return x, x * y
+
+    def one(xp, x):
+        return xp.ones_like(x)
+
+    both.__module__ = one.__module__ = "xpmlp.test"
+    x = np.array([[1.0, 2.0]])
+    same, product = Workspace().apply(both, np, x, x)
+    assert same is x
+    assert product.tolist() == [[1.0, 4.0]]
+    assert Workspace().apply(one, np, x).tolist() == [[1.0, 1.0]]
+
+
+def test_other_numbers_and_other_shapes_get_their_own_plan():
+    def scaled(xp, h, x):
+        return h.factor * x
+
+    scaled.__module__ = "xpmlp.test"
+    workspace = Workspace()
+    for factor, shape in ((2.0, (1, 3)), (3.0, (1, 3)), (3.0, (2, 5))):
+        workspace.restart()
+        found = workspace.apply(scaled, np, SimpleNamespace(factor=factor), np.ones(shape))
+        assert found.shape == shape
+        assert (found == factor).all()
+
+
+# A user's own functions
+
+
+def test_a_users_functions_are_told_apart():
+    assert ours(activation("relu").f)
+    assert ours(OPTIMIZERS["adamw"].rule)
+    own = activation(lambda xp, z: (xp.sin(z), xp.cos(z)))
+    assert not ours(own.f)
+    assert not ours(own.slope)
+    assert not ours(loss(lambda xp, score, target: (score, target)).value)
+    assert not ours(lambda xp, x: x)
+
+
+def test_a_users_function_is_called_every_step_with_arrays_that_stay():
+    kept = []
+
+    def noisy(xp, score, target):
+        kept.append((score, score.copy()))
+        return xp.sum((score - target) ** 2, axis=-1), 2 * (score - target)
+
+    X = np.linspace(-1, 1, 12)[:, None]
+    spec = Spec.parse("1-4-1", activation=["sigmoid", "sigmoid"])
+    run = assemble(spec, X, X[:, 0], loss=noisy, epochs=3, batch=4)
+    before = len(kept)  # tried once, before any work
+    list(reports(run))
+    assert len(kept) - before == 2 * 3 * 3  # value and delta, three batches, three epochs
+    assert all(bits(one, copy) for one, copy in kept)
+
+
+# Whole trainings
+
+
+def trained(run, fast):
+    run.engine = engine(run.place) if fast else slow(run.place)
+    found = list(reports(run))
+    return run, found
+
+
+def pair_of(spec, **arguments):
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(23, spec.n_in))
+    kind = loss(spec.loss)
+    if kind.labels == "classes":
+        y = np.arange(23) % spec.n_out
+    elif kind.labels == "binary":
+        y = (rng.uniform(size=(23, spec.n_out)) > 0.5).astype(float)
+    else:
+        y = rng.uniform(0.1, 2, size=(23, 1 if kind.levels else spec.n_out))
+    settings = {"epochs": 3, "batch": 5, "rate": 0.01} | arguments
+    return [trained(assemble(spec, X, y, **settings), fast) for fast in (False, True)]
+
+
+def close(plain, fast):
+    (run, reported), (other, found) = plain, fast
+    assert np.allclose(other.state.params, run.state.params, rtol=ORDER, atol=ORDER)
+    assert all(
+        np.allclose(a, b, rtol=ORDER, atol=ORDER)
+        for a, b in zip(other.state.memory, run.state.memory, strict=True)
+    )
+    assert np.allclose([r.loss for r in found], [r.loss for r in reported], rtol=ORDER)
+    assert np.allclose([r.grad_norm for r in found], [r.grad_norm for r in reported], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("measure", sorted(LOSSES))
+def test_every_activation_and_loss_trains_as_plainly(name, measure):
+    measure = "quantile:0.1,0.5,0.9" if measure == "quantile" else measure
+    spec = Spec.parse("4-6-5-3", activation=name, loss=measure)
+    close(*pair_of(spec))
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("members", [None, 3])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"l1": 0.01, "l2": 0.1, "clip": 0.5}, {"schedule": "cosine", "weight_decay": 0.1}],
+    ids=["plain", "penalties", "schedule"],
+)
+def test_every_rule_trains_as_plainly(name, members, more):
+    spec = Spec.parse("4-6-5-3", activation="tanh", dropout=0.2, loss="cross_entropy")
+    close(*pair_of(spec, optimizer=name, members=members, **more))
+
+
+@pytest.mark.parametrize("sizes", ["3-1", "1-1-1", "2-40-1", "50-64-64-10"])
+@pytest.mark.parametrize("batch", [1, 7, 23])
+def test_every_size_trains_as_plainly(sizes, batch):
+    close(*pair_of(Spec.parse(sizes), batch=batch))
+
+
+def test_nothing_that_training_gave_out_changes_later():
+    spec = Spec.parse("4-6-5-3", activation="sigmoid")
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 4)), rng.normal(size=(20, 3))
+    run = assemble(spec, X, y, epochs=6, batch=5, members=2, X_val=X, y_val=y, clip=1.0)
+    given_out = []
+    for report in reports(run):
+        model = report.model()
+        arrays = [report.loss, report.rate, report.grad_norm, report.val_loss, report.val_score]
+        arrays += [report.best_epoch, model.flat, model.predict(X), model.params[0].weights]
+        given_out.append([(np.asarray(a), np.array(a, copy=True)) for a in arrays])
+    assert all(bits(a, copy) for epoch in given_out for a, copy in epoch)
+
+
+def test_two_trainers_do_not_share_buffers():
+    spec = Spec.parse("4-6-1", activation="sigmoid")
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 4)), rng.normal(size=20)
+    alone = [r.loss for r in reports(assemble(spec, X, y, epochs=5, batch=4))]
+    both = [reports(assemble(spec, X, y, epochs=5, batch=4)) for _ in range(2)]
+    turns = [(next(both[0]).loss, next(both[1]).loss) for _ in range(5)]
+    assert turns == [(one, one) for one in alone]
+
+
+def test_another_namespace_runs_as_it_is(place):
+    found = engine(place)
+    assert (found.xp is place.xp) == (place.xp is not CPU.xp)
+    x = place.xp.ones((2, 3), device=place.device)
+    assert to_host(found.apply(activation("relu").f, found.xp, x)).tolist() == [[1.0] * 3] * 2
