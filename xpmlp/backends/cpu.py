@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpmlp.backends import compiled
 from xpmlp.backends.tracing import Program, UntraceableError, arrays, constants, trace
 from xpmlp.core.apply import plain
+from xpmlp.core.names import title
 from xpmlp.core.types import Array, Namespace
 
 ROWS = ("maximum", "minimum")  # NumPy is two to four times slower with a number than with a row
@@ -241,7 +243,12 @@ class Workspace:
         key = (function, constants(given), kinds, aliases)
         if key not in self.plans:
             try:
-                self.plans[key] = Writer(trace(function, *given), values, aliases).plan()
+                program, run = trace(function, *given), None
+                if into and compiled.suits(values, into):
+                    named = f"the update of {title(function)}"
+                    run = compiled.loop(program, values, into, aliases, named)
+                plan = Writer(program, values, aliases).plan() if run is None else Plan(run, (), ())
+                self.plans[key] = plan
             except UntraceableError:
                 self.plans[key] = None
         return self.plans[key]
