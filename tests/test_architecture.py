@@ -13,7 +13,8 @@ RANKS = ["core", "backends", "fit", "storage", "table", "estimators", "cli", ""]
 BACKENDS = {"numpy", "cupy", "cupyx", "mpi4py", "sklearn", "nvmath", "numba"}
 MAY_IMPORT_BACKENDS = {
     "core/random.py", "core/initializers.py",
-    "backends/namespace.py", "backends/cpu.py", "backends/cuda.py", "backends/gemm.py",
+    "backends/namespace.py", "backends/cpu.py", "backends/compiled.py", "backends/cuda.py",
+    "backends/gemm.py",
     "backends/doctor.py", "backends/gpu_bench.py", "backends/gpu_checks.py",
     "fit/gpu_checks.py", "fit/data.py", "fit/checks.py", "fit/labels.py", "fit/parallel.py",
     "storage/model_file.py", "storage/checkpoint.py", "storage/onnx.py",

@@ -23,8 +23,7 @@ from xpmlp.core.training import (
     gradient,
     gradient_norm,
     new_state,
-    penalize_l1,
-    penalize_l2,
+    penalize,
     update,
 )
 
@@ -204,8 +203,8 @@ def test_a_population_trains_as_its_members_alone(name, rng):
         np.testing.assert_allclose(together.params[k], alone[k].params, rtol=0, atol=1e-9)
 
 
-def penalize(xp, state, l1, l2):
-    return penalize_l1(xp, state, l1) + penalize_l2(xp, state, l2)
+def penalized(xp, state, l1, l2):
+    return penalize(xp, state, "l1", l1) + penalize(xp, state, "l2", l2)
 
 
 # What is written and what is not
@@ -218,14 +217,14 @@ def test_nothing_a_step_returned_or_was_given_changes_later(name, lead, rng):
     traces = forward(np, SPEC, state.layers, batch.x)
     value = step(np, SPEC, state, batch, name)
     norm = clip(np, state, 1e9)
-    penalty = penalize(np, state, 0.1, 0.1)
+    penalty = penalized(np, state, 0.1, 0.1)
     # x and the score are no window of the state; layers[..].weights are, and are meant to move
     held = [value, norm, penalty, *batch, *(part for trace in traces for part in trace[:3])]
     before = copies(*held)
     for _ in range(3):
         step(np, SPEC, state, batch_of(SPEC, rng, 6, lead), name)
         clip(np, state, 0.1)
-        penalize(np, state, 0.1, 0.1)
+        penalized(np, state, 0.1, 0.1)
     assert all(map(np.array_equal, held, before))
 
 
@@ -235,7 +234,7 @@ def test_the_buffers_never_move(rng):
     addresses = [part.__array_interface__["data"][0] for part in names]
     for _ in range(3):
         step(np, SPEC, state, batch_of(SPEC, rng, 6), "adam")
-        penalize(np, state, 0.1, 0.1)
+        penalized(np, state, 0.1, 0.1)
         clip(np, state, 0.1)
     assert [part.__array_interface__["data"][0] for part in names] == addresses
     fresh = windows(np, SPEC, state.params)
@@ -274,7 +273,7 @@ def test_the_padding_stays_exactly_zero(name, lead, rng):
     for _ in range(20):
         batch = batch_of(SPEC, rng, 6, lead)
         gradient(np, SPEC, state, batch)
-        penalize(np, state, 0.01, 0.01)
+        penalized(np, state, 0.01, 0.01)
         clip(np, state, 0.5)
         update(np, optimizer(name), state, hyper(name, decay=decay))
     for part in (state.params, state.grad, *state.memory):
@@ -364,7 +363,7 @@ def test_penalty_is_added_once_and_its_gradient_is_its_slope(lead, l1, l2, rng):
     gradient(np, SPEC, state, batch)
     before, theta = state.grad.copy(), state.params.copy()
     weights = on_weights(np, SPEC, state.params)
-    value = penalize(np, state, l1 * weights, l2 * weights)
+    value = penalized(np, state, l1 * weights, l2 * weights)
     assert value.shape == lead
 
     def penalty(flat):
@@ -386,7 +385,7 @@ def test_penalty_may_differ_by_member(place):
     l2 = np.array([[0.0], [0.5]]) * weights
     state = new_state(place.xp, SPEC, optimizer("sgd"), to_place(place, drawn(SPEC, (2,))))
     l2 = to_place(place, l2)
-    value = to_host(penalize(place.xp, state, 0.0 * l2, l2))
+    value = to_host(penalized(place.xp, state, 0.0 * l2, l2))
     theta = to_host(state.params)
     np.testing.assert_allclose(value, [0, 0.25 * np.sum((weights * theta[1]) ** 2)], rtol=1e-12)
     np.testing.assert_allclose(to_host(state.grad), to_host(l2) * theta, rtol=1e-14)

@@ -120,10 +120,10 @@ def module(text: str, title: str) -> Callable[..., None]:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = cache_folder() / f"xpmlp_{digest}.py"
     if not path.is_file() or path.read_text() != text:
-        from xpmlp.storage.atomic import write_atomic
-
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode())
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(text)
+        unfinished.replace(path)  # another process finds it whole or not at all
         print(f"xpmlp: compiling {title} once, kept in {path.parent}", file=sys.stderr)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None

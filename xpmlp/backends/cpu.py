@@ -245,8 +245,7 @@ class Workspace:
             try:
                 program, run = trace(function, *given), None
                 if into and compiled.suits(values, into):
-                    named = f"the update of {title(function)}"
-                    run = compiled.loop(program, values, into, aliases, named)
+                    run = compiled.loop(program, values, into, aliases, title(function))
                 plan = Writer(program, values, aliases).plan() if run is None else Plan(run, (), ())
                 self.plans[key] = plan
             except UntraceableError:

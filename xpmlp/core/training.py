@@ -102,23 +102,46 @@ def gradient(
     return xp.sum(apply(measure.value, xp, end.a, batch.target) * batch.weight, axis=-1)
 
 
-def penalize_l1(xp: Namespace, state: State, strength: Array) -> Array:
-    """Add the gradient of strength * |theta| to state.grad; return the penalty's sum (...).
+def l1_cost(xp: Namespace, strength: Array, scale: Any, theta: Array) -> Array:
+    """strength * scale * |theta|, parameter by parameter."""
+    return scale * strength * xp.abs(theta)
+
+
+def l1_pull(xp: Namespace, strength: Array, scale: Any, theta: Array, g: Array) -> Any:
+    above, below = (xp.astype(side, theta.dtype) for side in (theta > 0, theta < 0))
+    return (g + scale * strength * (above - below),)
+
+
+def l2_cost(xp: Namespace, strength: Array, scale: Any, theta: Array) -> Array:
+    """strength * scale / 2 * theta**2, parameter by parameter."""
+    return 0.5 * scale * strength * theta * theta
+
+
+def l2_pull(xp: Namespace, strength: Array, scale: Any, theta: Array, g: Array) -> Any:
+    return (g + scale * strength * theta,)
+
+
+PENALTIES = {"l1": (l1_cost, l1_pull), "l2": (l2_cost, l2_pull)}
+
+
+def penalize(
+    xp: Namespace,
+    state: State,
+    name: str,
+    strength: Array,
+    scale: Any = 1.0,
+    *,
+    apply: Callable[..., Any] = plain,
+) -> Array:
+    """Add the gradient of the penalty "l1" or "l2" to state.grad; return the penalty (...).
 
     strength: an array that broadcasts against (..., P), 0 where nothing is penalized (biases).
-    A penalty is added once per step, never per row, batch part or rank.
+    Once per step, never per row, batch part or rank.
     """
-    theta = state.params
-    above, below = (xp.astype(side, theta.dtype) for side in (theta > 0, theta < 0))
-    state.grad[...] = state.grad + strength * (above - below)
-    return xp.sum(strength * xp.abs(theta), axis=-1)
-
-
-def penalize_l2(xp: Namespace, state: State, strength: Array) -> Array:
-    """Add the gradient of strength / 2 * theta**2 to state.grad; return the sum as above."""
-    slope = strength * state.params
-    state.grad[...] = state.grad + slope
-    return 0.5 * xp.sum(slope * state.params, axis=-1)
+    cost, pull = PENALTIES[name]
+    value = xp.sum(apply(cost, xp, strength, scale, state.params), axis=-1)
+    apply(pull, xp, strength, scale, state.params, state.grad, into=(state.grad,))
+    return value
 
 
 def gradient_norm(xp: Namespace, grad: Array) -> Array:

@@ -9,7 +9,7 @@ from sklearn.utils.optimize import _check_optimize_result
 from xpmlp.backends.namespace import Place, to_host, to_place
 from xpmlp.core.layout import on_weights
 from xpmlp.core.spec import Spec
-from xpmlp.core.training import Batch, gradient, new_state, penalize_l2
+from xpmlp.core.training import Batch, gradient, new_state, penalize
 from xpmlp.core.types import Array
 from xpmlp.estimators.network import lists, packed
 from xpmlp.fit.data import Data
@@ -53,7 +53,7 @@ class Objective:
             value = value + gradient(xp, spec, state, batch)
             grad = grad + state.grad
         state.grad[...] = grad
-        return value + penalize_l2(xp, state, self.strength)
+        return value + penalize(xp, state, "l2", self.strength)
 
     def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         self.state.params[...] = to_place(self.place, theta, str(to_host(self.weight).dtype))

@@ -177,8 +177,9 @@ def per_row(mean: float) -> Callable[..., Any]:
     mean: of the weights of all rows. Alpha is shared out likewise.
     """
 
-    def weigh(xp: Namespace, weight: Array, real: int) -> tuple[Array, float]:
-        return weight / (mean * real), 1 / (mean * real)
+    def weigh(xp: Namespace, weight: Array, real: int) -> tuple[Array, Array]:
+        share = weight / (mean * real)
+        return share, xp.full_like(share[..., :1], 1 / (mean * real))
 
     return weigh
 

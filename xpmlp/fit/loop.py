@@ -24,6 +24,7 @@ from xpmlp.core.training import (
     clip,
     gradient,
     gradient_norm,
+    penalize,
     update,
 )
 from xpmlp.core.types import Array
@@ -35,7 +36,7 @@ from xpmlp.fit.metrics import mean_loss, score_for
 from xpmlp.fit.model import Model, snapshot
 from xpmlp.fit.settings import Settings
 
-Penalty = tuple[Callable[..., Array], Array]  # a function of (xp, state, strength), and strength
+Penalty = tuple[str, Array]  # "l1" or "l2", and its strength
 
 
 class DivergedError(ValueError):
@@ -184,8 +185,9 @@ def step(run: Run, drawn: Drawn, h: Any, rate_now: Callable[[], Array]) -> tuple
     value = gradient(
         fast.xp, run.spec, state, drawn.batch, masks(run, drawn.batch), apply=fast.apply
     )
-    for penalize, strength in run.penalties:
-        value = value + penalize(xp, state, strength * drawn.scale)
+    for name, strength in run.penalties:
+        cost = penalize(fast.xp, state, name, strength, drawn.scale, apply=fast.apply)
+        value = value + cost
     norm = None if limit is None else clip(xp, state, limit)
     update(fast.xp, run.optimizer, state, h, apply=fast.apply)
     return value, norm

@@ -10,7 +10,7 @@ from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import on_weights
 from xpmlp.core.random import dropout_keys, lanes
 from xpmlp.core.spec import Spec
-from xpmlp.core.training import new_state, penalize_l1, penalize_l2
+from xpmlp.core.training import new_state
 from xpmlp.core.types import Array
 from xpmlp.fit.data import Data, own_dtype, prepare
 from xpmlp.fit.labels import Labels
@@ -137,11 +137,10 @@ def hyper(place: Place, spec: Spec, chosen: Settings, like: Array) -> dict[str, 
 
 def penalties(place: Place, spec: Spec, chosen: Settings, like: Array) -> tuple[Penalty, ...]:
     """The penalties asked for, each with its strength as an array that is 0 off the weights."""
-    known = (("l1", chosen.l1, penalize_l1), ("l2", chosen.l2, penalize_l2))
     weights = on_weights(place.xp, spec, like)
     return tuple(
-        (penalize, per_member(place, chosen, name, value, like) * weights)
-        for name, value, penalize in known
+        (name, per_member(place, chosen, name, value, like) * weights)
+        for name, value in (("l1", chosen.l1), ("l2", chosen.l2))
         if any(chosen.each(name, value))
     )
 

@@ -1,0 +1,138 @@
+"""Rules compiled by numba: the numbers of the plain ones, kept once, and never needed."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xpmlp.backends import compiled
+from xpmlp.backends.cpu import Workspace
+from xpmlp.backends.tracing import trace
+from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.core.training import l1_pull, l2_pull
+
+COUNT = compiled.PAYS_FROM
+# relative: one rounding of the last digit, where a library's sqrt or expm1 rounds otherwise
+DIGITS = {"float32": 4 * np.finfo("float32").eps, "float64": 4 * np.finfo("float64").eps}
+
+
+@pytest.fixture(autouse=True)
+def numba(optional, monkeypatch, tmp_path):
+    """numba, with a cache of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled.module.cache_clear()
+    return optional("numba")
+
+
+def given(rule, dtype, lead, rng):
+    h = SimpleNamespace(**rule.defaults, rate=np.full((1,), 0.01, dtype=dtype))
+    h.decay = rng.uniform(0, 0.1, size=(*lead, COUNT)).astype(dtype)
+    buffers = [rng.normal(size=(*lead, COUNT)).astype(dtype) for _ in range(2 + rule.memories)]
+    buffers[2:] = [np.abs(part) for part in buffers[2:]]
+    return h, buffers
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rules_have_the_plain_numbers(name, dtype, rng, capsys, tmp_path):
+    rule, workspace = OPTIMIZERS[name], Workspace()
+    h, buffers = given(rule, dtype, (), rng)
+    for t in (1.0, 2.0):
+        now = np.asarray(t, dtype=dtype)
+        expected = rule.rule(np, h, now, *(part.copy() for part in buffers))
+        moved = [buffers[0], *buffers[2:]]
+        workspace.restart()
+        workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
+        for found, wanted in zip(moved, expected, strict=True):
+            scale = np.abs(wanted) + np.abs(h.rate)
+            assert (np.abs(found - wanted) <= DIGITS[dtype] * scale).all()
+    said = capsys.readouterr().err
+    assert said.count("compiling") == 1, "once for both updates"
+    assert str(tmp_path) in said
+
+
+@pytest.mark.parametrize("pull", [l1_pull, l2_pull])
+def test_penalties_are_compiled_too(pull, rng):
+    strength, theta, g = (rng.normal(size=COUNT) for _ in range(3))
+    scale = np.array([0.5])
+    (expected,) = pull(np, strength, scale, theta, g)
+    Workspace().apply(pull, np, strength, scale, theta, g, into=(g,))
+    np.testing.assert_allclose(g, expected, rtol=DIGITS["float64"], atol=1e-15)
+
+
+def test_hyper_parameters_are_arguments_of_one_loop(rng, tmp_path):
+    rule = OPTIMIZERS["adam"]
+    for beta in (0.9, 0.8):
+        h, buffers = given(rule, "float64", (), rng)
+        h.beta1 = beta
+        moved = [buffers[0], *buffers[2:]]
+        one = np.asarray(1.0)
+        expected = rule.rule(np, h, one, *(part.copy() for part in buffers))
+        Workspace().apply(rule.rule, np, h, one, *buffers, into=moved)
+        np.testing.assert_allclose(moved[0], expected[0], rtol=1e-12)
+    assert len(list((tmp_path / "xpmlp").glob("*.py"))) == 1
+
+
+@pytest.mark.parametrize("why", ["few", "members", "strided"])
+def test_what_does_not_suit_runs_as_ufuncs(why, rng, tmp_path):
+    rule, workspace = OPTIMIZERS["adam"], Workspace()
+    h, buffers = given(rule, "float64", (2,) if why == "members" else (), rng)
+    if why == "few":
+        buffers, h.decay = [part[:64].copy() for part in buffers], h.decay[:64].copy()
+    if why == "members":
+        h.rate = np.array([[0.1], [0.2]])
+    if why == "strided":
+        buffers = [np.repeat(part, 2)[::2] for part in buffers]
+    moved, one = [buffers[0], *buffers[2:]], np.asarray(1.0)
+    expected = rule.rule(np, h, one, *(part.copy() for part in buffers))
+    workspace.apply(rule.rule, np, h, one, *buffers, into=moved)
+    assert all(map(np.array_equal, moved, expected))
+    assert not (tmp_path / "xpmlp").exists()
+
+
+def test_where_nothing_can_be_kept_ufuncs_run(monkeypatch, rng, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    rule, workspace = OPTIMIZERS["sgd"], Workspace()
+    h, buffers = given(rule, "float64", (), rng)
+    (expected,) = rule.rule(np, h, np.asarray(1.0), *(part.copy() for part in buffers))
+    workspace.apply(rule.rule, np, h, np.asarray(1.0), *buffers, into=buffers[:1])
+    assert np.array_equal(buffers[0], expected)
+
+
+def test_the_written_loop_is_the_formula():
+    program = trace(
+        OPTIMIZERS["sgd"].rule, SimpleNamespace(rate=np.ones(1)), np.ones(()), *[np.ones(3)] * 2
+    )
+    text = compiled.source(program, [True, True, False, False], (2,), "float64", "sgd")
+    body = [line.strip() for line in text.splitlines()[-4:]]
+    assert body == [
+        "for i in range(a2.size):",
+        "v4 = a0[0] * a3[i]",
+        "v5 = a2[i] - v4",
+        "a2[i] = v5",
+    ]
+
+
+CODE = """
+import numpy as np, xpmlp, sys
+X = np.random.default_rng(0).normal(size=(64, 200))
+model = xpmlp.train("200-200-1", X, X[:, 0], epochs=2)
+print(float(abs(model.flat).sum()), "numba" in sys.modules)
+"""
+
+
+def test_another_process_takes_what_was_kept(tmp_path):
+    said = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", CODE], capture_output=True, text=True, check=True,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        )  # fmt: skip
+        said.append((done.stdout, "compiling" in done.stderr))
+    assert said[0][0] == said[1][0]
+    assert said[0][0].endswith("True\n")
+    assert [compiles for _, compiles in said] == [True, False]
