@@ -93,6 +93,25 @@ def test_what_does_not_suit_runs_as_ufuncs(why, rng, tmp_path):
     assert not (tmp_path / "xpmlp").exists()
 
 
+@pytest.mark.parametrize("part", [".nbc", ".nbi", ".py"])
+def test_a_file_that_is_cut_short_is_written_anew(part, rng, tmp_path):
+    rule = OPTIMIZERS["sgd"]
+    h, buffers = given(rule, "float64", (), rng)
+    (expected,) = rule.rule(np, h, np.asarray(1.0), *(b.copy() for b in buffers))
+    for kept in range(4):
+        theta, g = (b.copy() for b in buffers)
+        Workspace().apply(rule.rule, np, h, np.asarray(1.0), theta, g, into=(theta,))
+        assert np.array_equal(theta, expected)
+        files = [path for path in (tmp_path / "xpmlp").rglob("*") if path.suffix == part]
+        assert files or kept == 1  # the second time nothing could be used
+        if kept == 0:
+            for path in files:
+                path.write_bytes(b"\xff")
+        compiled.module.cache_clear()
+        for name in [name for name in sys.modules if name.startswith("xpmlp_")]:
+            del sys.modules[name]
+
+
 def test_where_nothing_can_be_kept_ufuncs_run(monkeypatch, rng, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -108,12 +127,13 @@ def test_the_written_loop_is_the_formula():
         OPTIMIZERS["sgd"].rule, SimpleNamespace(rate=np.ones(1)), np.ones(()), *[np.ones(3)] * 2
     )
     text = compiled.source(program, [True, True, False, False], (2,), "float64", "sgd")
-    body = [line.strip() for line in text.splitlines()[-4:]]
+    body = [line.strip() for line in text.splitlines()[-5:]]
     assert body == [
         "for i in range(a2.size):",
         "v4 = a0[0] * a3[i]",
         "v5 = a2[i] - v4",
-        "a2[i] = v5",
+        "o0 = v5",
+        "a2[i] = o0",
     ]
 
 

@@ -1,5 +1,6 @@
 """The fast steps of the CPU: the numbers of the plain ones, and nothing recycled in sight."""
 
+from functools import partial, wraps
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +10,10 @@ from xpmlp.backends.cpu import Workspace, ours
 from xpmlp.backends.engine import engine, slow
 from xpmlp.backends.namespace import CPU, to_host
 from xpmlp.core.activations import ACTIVATIONS, activation
+from xpmlp.core.apply import plain
 from xpmlp.core.losses import LOSSES, loss
 from xpmlp.core.network import activated, returned
-from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.core.optimizers import OPTIMIZERS, decoupled
 from xpmlp.core.spec import Spec
 from xpmlp.fit.loop import reports
 from xpmlp.fit.run import assemble
@@ -74,25 +76,41 @@ def test_rules_have_the_plain_bits_where_they_are_written(name, dtype, lead, rng
         theta, *memory = expected
 
 
-def test_a_result_is_not_written_over_an_argument_that_is_needed_still():
+@pytest.fixture
+def trusted(monkeypatch):
+    """The functions of these tests pass for the library's own."""
+    monkeypatch.setattr("xpmlp.backends.cpu.ours", lambda function: True)
+
+
+@pytest.mark.parametrize("count", [2, 2**15])
+@pytest.mark.parametrize("apply", [plain, Workspace().apply], ids=["plain", "fast"])
+def test_a_result_is_not_written_over_an_argument_that_is_needed_still(apply, count, trusted):
     def swap(xp, x, y):
         return y, x + 0.0 * y
 
-    swap.__module__ = "xpmlp.test"
-    x, y = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])
-    Workspace().apply(swap, np, x, y, into=(x, y))
+    x, y = np.full(count, 1.0), np.full(count, 3.0)
+    apply(swap, np, x, y, into=(x, y))
+    assert (x == 3).all()
+    assert (y == 1).all()
+
+
+def test_an_argument_that_stands_twice_is_read_before_it_is_written(trusted):
+    def both(xp, x, y):
+        return x + 1, x * y
+
+    x, y = np.array([[2.0, 3.0]]), np.zeros((1, 2))
+    Workspace().apply(both, np, x, x, into=(x, y))
     assert x.tolist() == [[3.0, 4.0]]
-    assert y.tolist() == [[1.0, 2.0]]
+    assert y.tolist() == [[4.0, 9.0]]
 
 
-def test_a_result_may_be_an_argument_and_a_constant_is_no_result():
+def test_a_result_may_be_an_argument_and_a_constant_is_no_result(trusted):
     def both(xp, x, y):
         return x, x * y
 
     def one(xp, x):
         return xp.ones_like(x)
 
-    both.__module__ = one.__module__ = "xpmlp.test"
     x = np.array([[1.0, 2.0]])
     same, product = Workspace().apply(both, np, x, x)
     assert same is x
@@ -100,11 +118,10 @@ def test_a_result_may_be_an_argument_and_a_constant_is_no_result():
     assert Workspace().apply(one, np, x).tolist() == [[1.0, 1.0]]
 
 
-def test_other_numbers_and_other_shapes_get_their_own_plan():
+def test_other_numbers_and_other_shapes_get_their_own_plan(trusted):
     def scaled(xp, h, x):
         return h.factor * x
 
-    scaled.__module__ = "xpmlp.test"
     workspace = Workspace()
     for factor, shape in ((2.0, (1, 3)), (3.0, (1, 3)), (3.0, (2, 5))):
         workspace.restart()
@@ -124,6 +141,10 @@ def test_a_users_functions_are_told_apart():
     assert not ours(own.slope)
     assert not ours(loss(lambda xp, score, target: (score, target)).value)
     assert not ours(lambda xp, x: x)
+    assert not ours(wraps(activation("relu").f)(lambda xp, z: z))
+    assert not ours(partial(activation("relu").f, np))
+    assert not ours(decoupled(lambda xp, h, t, theta, g: (theta,)))
+    assert ours(decoupled(OPTIMIZERS["adam"].rule))
 
 
 def test_a_users_function_is_called_every_step_with_arrays_that_stay():
@@ -140,6 +161,33 @@ def test_a_users_function_is_called_every_step_with_arrays_that_stay():
     list(reports(run))
     assert len(kept) - before == 2 * 3 * 3  # value and delta, three batches, three epochs
     assert all(bits(one, copy) for one, copy in kept)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.bool_, np.float32, np.float64])
+@pytest.mark.parametrize("members", [None, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_users_function_may_give_another_dtype(kind, members, dtype):
+    def steps(xp, z):
+        return xp.astype(z > 0, kind), xp.astype(xp.ones_like(z), kind)
+
+    spec = Spec.parse("4-6-3", activation=[steps])
+    close(*pair_of(spec, members=members, dtype=dtype), rtol=ORDER if dtype == "float64" else 1e-5)
+
+
+def test_a_users_function_may_promote_by_a_number_of_numpys():
+    root = np.sqrt(2 / np.pi)
+
+    def scaled(xp, z):
+        return xp.tanh(root * z), root * (1 - xp.tanh(root * z) ** 2)
+
+    close(*pair_of(Spec.parse("4-6-3", activation=[scaled]), dtype="float32"), rtol=1e-5)
+
+
+def test_a_rule_may_keep_the_parameters_that_were():
+    def previous(xp, h, t, theta, g, old):
+        return theta - h.rate * g + 0.5 * h.rate * (theta - old), theta
+
+    close(*pair_of(Spec.parse("4-6-3"), optimizer=previous))
 
 
 # Whole trainings
@@ -165,15 +213,16 @@ def pair_of(spec, **arguments):
     return [trained(assemble(spec, X, y, **settings), fast) for fast in (False, True)]
 
 
-def close(plain, fast):
-    (run, reported), (other, found) = plain, fast
-    assert np.allclose(other.state.params, run.state.params, rtol=ORDER, atol=ORDER)
+def close(slowly, fast, rtol=ORDER):
+    (run, reported), (other, found) = slowly, fast
+    assert np.allclose(other.state.params, run.state.params, rtol=rtol, atol=rtol)
     assert all(
-        np.allclose(a, b, rtol=ORDER, atol=ORDER)
+        np.allclose(a, b, rtol=rtol, atol=rtol)
         for a, b in zip(other.state.memory, run.state.memory, strict=True)
     )
-    assert np.allclose([r.loss for r in found], [r.loss for r in reported], rtol=ORDER)
-    assert np.allclose([r.grad_norm for r in found], [r.grad_norm for r in reported], rtol=1e-9)
+    assert np.allclose([r.loss for r in found], [r.loss for r in reported], rtol=rtol)
+    norms = [[r.grad_norm for r in epochs] for epochs in (found, reported)]
+    assert np.allclose(*norms, rtol=max(rtol, 1e-9))
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))

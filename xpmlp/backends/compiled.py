@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -65,9 +66,13 @@ def loop(
     if any(value.at < 0 for value in program.results):
         raise UntraceableError("it gives a constant")
     single = [a.size == 1 for a in given]
+    text = source(program, single, aliases, str(into[0].dtype), title)
     try:
-        run = module(source(program, single, aliases, str(into[0].dtype), title), title)
-    except (ImportError, OSError):
+        run = module(text, title)
+        one = np.ones(1, dtype=into[0].dtype)
+        run(numbers, *[one.copy() for _ in (*given, *into)])  # compiled, or found, here
+    except Exception:  # no numba that works, no folder to keep it in, a file cut short
+        forget(text)
         return None
 
     def planned(*arrays: Array) -> None:
@@ -100,7 +105,8 @@ def source(
         names.append(name)
         fixed.append(alone)
     places = [f"r{r}" if old < 0 else f"a{old}" for r, old in enumerate(aliases)]
-    inside += [f"{p}[i] = {names[v.at]}" for p, v in zip(places, program.results, strict=True)]
+    inside += [f"o{r} = {names[value.at]}" for r, value in enumerate(program.results)]
+    inside += [f"{place}[i] = o{r}" for r, place in enumerate(places)]
     parameters = ["c", *(f"a{i}" for i in range(count)), *(f"r{r}" for r in range(len(places)))]
     head = HEAD.format(title=title, parameters=", ".join(parameters), dtype=dtype)
     lines = [f"    {line}" for line in before]
@@ -117,8 +123,7 @@ def expression(name: str, read: Sequence[str]) -> str:
 @cache
 def module(text: str, title: str) -> Callable[..., None]:
     """The compiled loop of a source, which lies in the cache directory from then on."""
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = cache_folder() / f"xpmlp_{digest}.py"
+    path = kept_at(text)
     if not path.is_file() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
@@ -133,6 +138,20 @@ def module(text: str, title: str) -> Callable[..., None]:
     spec.loader.exec_module(found)
     run: Callable[..., None] = found.run
     return run
+
+
+def forget(text: str) -> None:
+    """Take a loop that does not run out of the cache, so that the next process writes it anew."""
+    with suppress(Exception):
+        path = kept_at(text)
+        for part in (path, *path.parent.glob(f"__pycache__/{path.stem}*")):
+            part.unlink(missing_ok=True)
+
+
+def kept_at(text: str) -> Path:
+    """Where the module of a source lies."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return cache_folder() / f"xpmlp_{digest}.py"
 
 
 def cache_folder() -> Path:

@@ -6,19 +6,26 @@ run as their traced programs, written out as ufunc calls that each have a place 
 """
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpmlp.backends import compiled
-from xpmlp.backends.tracing import Program, UntraceableError, arrays, constants, trace
+from xpmlp.backends.tracing import (
+    TRUTHS,
+    Program,
+    UntraceableError,
+    arrays,
+    constants,
+    number,
+    trace,
+)
 from xpmlp.core.apply import plain
 from xpmlp.core.names import title
 from xpmlp.core.types import Array, Namespace
 
 ROWS = ("maximum", "minimum")  # NumPy is two to four times slower with a number than with a row
-TRUTHS = ("greater", "less", "greater_equal", "less_equal", "logical_and", "logical_not")
 
 
 def chosen(condition: Array, one: Any, other: Any, out: Array) -> None:
@@ -123,7 +130,7 @@ class Call(NamedTuple):
     """One call of `apply` as the step before made it."""
 
     function: Callable[..., Any]
-    shapes: tuple[tuple[int, tuple[int, ...]], ...]  # of the arrays it was given, by position
+    kinds: tuple[tuple[int, tuple[int, ...], Any], ...]  # position, shape, dtype of its arrays
     others: tuple[tuple[int, Any], ...]  # what else it was given, by position
     plan: Plan | None  # None for a function that is run as it is
     pick: tuple[tuple[int, str | None], ...]  # where the plan's arguments lie
@@ -131,11 +138,11 @@ class Call(NamedTuple):
 
     def fits(self, function: Callable[..., Any], given: tuple[Any, ...]) -> bool:
         """Whether this is the call again: of the same function, numbers and namespaces, whose
-        arrays may differ, and with arrays of the same shapes. (Their dtype never changes.)"""
+        arrays may differ, and with arrays of the same shapes and dtypes."""
         if function is not self.function:
             return False
-        for i, shape in self.shapes:
-            if given[i].shape != shape:
+        for i, shape, dtype in self.kinds:
+            if given[i].shape != shape or given[i].dtype != dtype:
                 return False
         return all(given[i] is one for i, one in self.others)
 
@@ -146,8 +153,8 @@ def picked(given: tuple[Any, ...]) -> tuple[tuple[int, str | None], ...]:
     for i, one in enumerate(given):
         if isinstance(one, SimpleNamespace):
             held = vars(one)
-            found += [(i, name) for name in sorted(held) if hasattr(held[name], "dtype")]
-        elif hasattr(one, "dtype"):
+            found += [(i, name) for name in sorted(held) if not number(held[name])]
+        elif not (number(one) or callable(one)):
             found.append((i, None))
     return tuple(found)
 
@@ -182,6 +189,8 @@ class Workspace:
         return self.buffers[k]
 
     def matmul(self, a: Array, b: Array) -> Array:
+        if a.dtype != b.dtype or a.dtype.kind != "f":
+            return np.matmul(a, b)
         if a.ndim == 2 and b.ndim == 2:
             return np.dot(a, b, self.buffer((a.shape[0], b.shape[1]), a.dtype))
         if a.ndim != b.ndim or a.shape[:-2] != b.shape[:-2]:
@@ -229,15 +238,19 @@ class Workspace:
         yours = not all(ours(one) for one in (function, *given) if callable(one))
         plan = None if yours else self.planned(function, given, into)
         is_array = [isinstance(one, np.ndarray) for one in given]
-        shapes = tuple((i, one.shape) for i, one in enumerate(given) if is_array[i])
+        kinds = tuple((i, one.shape, one.dtype) for i, one in enumerate(given) if is_array[i])
         others = tuple((i, one) for i, one in enumerate(given) if not is_array[i])
-        return Call(function, shapes, others, plan, picked(given), yours)
+        return Call(function, kinds, others, plan, picked(given), yours)
 
     def planned(
         self, function: Callable[..., Any], given: tuple[Any, ...], into: Sequence[Array]
     ) -> Plan | None:
-        """The plan for such arguments; None for a function that is not elementwise."""
+        """The plan for such arguments; None for a function that is not elementwise, and for
+        arguments of several dtypes or one that stands twice and is written over."""
         values = arrays(given)
+        twice = any(sum(a is r for a in values) > 1 for r in into)
+        if twice or len({a.dtype for a in (*values, *into)}) > 1:
+            return None
         aliases = tuple(next((j for j, a in enumerate(values) if a is r), -1) for r in into)
         kinds = tuple((a.shape, a.dtype.char) for a in values)
         key = (function, constants(given), kinds, aliases)
@@ -253,7 +266,12 @@ class Workspace:
         return self.plans[key]
 
 
-def ours(function: Callable[..., Any]) -> bool:
-    """Whether a function is of this library: a user's own is called every time, as it is."""
-    home = getattr(function, "__module__", None) or ""
-    return home.startswith("xpmlp.") and not getattr(function, "yours", False)
+def ours(function: Any) -> bool:
+    """Whether a function, and all that it calls on, is of this library: a user's own is called
+    every time, as it is."""
+    if not isinstance(function, FunctionType):
+        return False
+    if not function.__globals__["__name__"].startswith("xpmlp."):
+        return False
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    return all(ours(one) for one in held if callable(one))

@@ -19,7 +19,7 @@ CALLS = {
     "floor": 1, "maximum": 2, "minimum": 2, "add": 2, "subtract": 2, "multiply": 2, "divide": 2,
     "greater": 2, "less": 2, "where": 3,
 }  # fmt: skip
-TRUTHS = ("greater", "less", "greater_equal", "less_equal", "logical_and")
+TRUTHS = ("greater", "less", "greater_equal", "less_equal", "logical_and", "logical_not")
 
 
 class UntraceableError(TypeError):
@@ -96,6 +96,7 @@ class Tracer:
     def __init__(self, arguments: int) -> None:
         self.arguments = arguments
         self.operations: list[Operation] = []
+        self.known: dict[str, int] = {}  # which operation it was, by how it is written
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in CALLS:
@@ -116,9 +117,11 @@ class Tracer:
         if (same := neutral(name, values)) is not None:
             return Traced(self, same)
         operation = Operation(name, values)
-        if operation not in self.operations:  # what was computed once is not computed again
+        # what was computed once is not computed again; written out, 0.0 is not -0.0
+        index = self.known.setdefault(repr(operation), len(self.operations))
+        if index == len(self.operations):
             self.operations.append(operation)
-        return Traced(self, Value(self.arguments + self.operations.index(operation)))
+        return Traced(self, Value(self.arguments + index))
 
     def astype(self, given: Traced, dtype: Any, *, copy: bool = True) -> Any:
         if dtype != "own":
@@ -195,9 +198,11 @@ def number(one: Any) -> bool:
 def constants(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """The numbers and functions among them: what a program holds, and so depends on."""
     return tuple(
-        tuple((name, one) for name, one in sorted(vars(each).items()) if number(one))
+        tuple((name, repr(one)) for name, one in sorted(vars(each).items()) if number(one))
         if isinstance(each, SimpleNamespace)
         else each
+        if callable(each)
+        else repr(each)
         for each in given
         if isinstance(each, SimpleNamespace) or number(each) or callable(each)
     )

@@ -12,6 +12,12 @@ def plain(function: Callable[..., Any], *arguments: Any, into: Sequence[Array] =
     A backend's own `apply` takes the same and gives the same numbers, in fewer passes.
     """
     results = function(*arguments)
-    for buffer, result in zip(into, results if into else (), strict=True):
+    kept = [
+        arguments[0].asarray(result, copy=True)
+        if any(result is other for other in into)
+        else result
+        for result in (results if into else ())
+    ]  # a result that is a buffer itself is taken before that is written over
+    for buffer, result in zip(into, kept, strict=True):
         buffer[...] = result
     return results
