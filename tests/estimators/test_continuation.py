@@ -148,6 +148,15 @@ def test_every_epoch_has_an_order_of_its_own(data):
     assert np.array_equal(np.sort(first), np.sort(seen[-1]))
 
 
+def test_plans_are_kept_between_partial_fits_and_in_no_pickle(data):
+    X, y = data("iris")
+    est = MLPClassifier(random_state=0).partial_fit(X, y, classes=[0, 1, 2])
+    engine = est._optimizer.engine
+    assert est.partial_fit(X, y)._optimizer.engine is engine
+    assert pickle.loads(pickle.dumps(est))._optimizer.engine is None
+    assert copy.deepcopy(est)._optimizer.engine is None
+
+
 # Weights that the user changes
 
 

@@ -1,10 +1,11 @@
 """What classifier and regressor share: fit, partial_fit, and the network's answer for rows."""
 
 import inspect
+import operator
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -108,6 +109,9 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
         """Take or compare the classes of y."""
 
+    def check_labels(self, y: Any) -> None:
+        """ValueError where y holds no labels but numbers."""
+
     def targets(self, y: Any) -> np.ndarray:
         """y as the loss takes it, (N, n_outputs)."""
         raise NotImplementedError
@@ -139,7 +143,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     ) -> tuple[Place, Callable[[], None]]:
         """Everything checked and in its place, and the training that is left to do."""
         if once:
-            self._validate_params()  # scikit-learn leaves it out where one is fitted
+            self.validate_what_changed()
         self.refuse(*held, once=once)
         sizes = hidden_sizes(self)
         first = not (hasattr(self, "coefs_") and (self.warm_start or once))
@@ -162,6 +166,17 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
             self.open_curves(apart)
             run = stochastic.begun(self, spec, place, dtype, (table, apart), once=once)
             return place, partial(stochastic.train, self, run, once=once)
+
+    def validate_what_changed(self) -> None:
+        """Check the parameters again where one was set since `partial_fit` last did.
+
+        (scikit-learn leaves that out where an estimator is fitted.)
+        """
+        now = [getattr(self, name) for name in self._parameter_constraints]
+        before = self.__dict__.get("_validated", ())
+        if len(before) != len(now) or not all(map(operator.is_, before, now)):
+            self._validate_params()
+            self._validated = now
 
     def refuse(self, X_val: Any, y_val: Any, weight_val: Any, *, once: bool) -> None:
         """ValueError for arguments that do not go together."""
@@ -187,6 +202,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         """The checked held-out rows; errors name them as such."""
         with named_val():
             x, labels = read_both(self, incoming(X), given(y, "y"), reset=False)
+            self.check_labels(labels)
             weight, target = read_weight(sample_weight, x.shape[0]), self.targets(labels)
             if target.shape[1] != n_out:
                 raise ValueError(f"y has {target.shape[1]} columns, but there are {n_out} to learn")
@@ -229,7 +245,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         course: Course | None = getattr(self, "_optimizer", None)
         if course is None:
             return new_course(self, check_random_state(self.random_state))
-        course = copy(course)  # an error on the way leaves the old one as it was
+        course = replace(course)  # an error on the way leaves the old one as it was
         if not (first or once) and self.continuation == "scikit-learn":
             anew = new_course(self, check_random_state(self.random_state))
             anew.epoch, anew.best, anew.best_epoch = course.epoch, course.best, course.best_epoch
@@ -324,6 +340,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """What pickle keeps: arrays of the host, so that a GPU is not needed to load."""
         state: dict[str, Any] = dict(super().__getstate__())
+        state.pop("_validated", None)
         for name in OWN_ARRAYS:
             if name in state:
                 state[name] = [to_host(plain(part)) for part in state[name]]

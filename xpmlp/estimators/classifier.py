@@ -128,7 +128,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
 
     def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
         if anew or not hasattr(self, "classes_"):
-            check_classification_targets(y)
+            self.check_labels(y)
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         elif self.warm_start and set(classes := unique_labels(y)) != set(self.classes_):
@@ -137,8 +137,17 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
                 f"call to fit. Previously got {self.classes_}, `y` has {classes}"
             )
 
-    def targets(self, y: Any) -> np.ndarray:
+    def check_labels(self, y: Any) -> None:
         check_classification_targets(y)
+
+    def targets(self, y: Any) -> np.ndarray:
+        kind = self._label_binarizer.y_type_
+        plain = y.ndim == 1 and not kind.startswith("multilabel")
+        index = positions(self.classes_, y) if plain else None
+        if index is not None:
+            marks = np.arange(len(self.classes_)) if kind == "multiclass" else np.ones(1, dtype=int)
+            found: np.ndarray = index[:, None] == marks
+            return found
         classes = unique_labels(y)
         if len(np.setdiff1d(classes, self.classes_)):
             raise ValueError(
@@ -331,3 +340,12 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def positions(classes: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """Where each label stands among the sorted classes; None where one is not among them."""
+    try:
+        index: np.ndarray = np.searchsorted(classes, y).clip(0, len(classes) - 1)
+    except TypeError:  # numbers among texts
+        return None
+    return index if np.all(classes[index] == y) else None

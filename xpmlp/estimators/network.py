@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xpmlp.backends.engine import Engine
 from xpmlp.backends.namespace import Place, is_array, to_host, to_place
 from xpmlp.core.layout import Dense, padded_size, windows
 from xpmlp.core.optimizers import OPTIMIZERS, Optimizer
@@ -36,6 +37,8 @@ class Course:
     kept: Array | None = None  # (P,) ... and what those are
     best: float = float("inf")  # the lowest of what the best weights go by
     best_epoch: int = 0
+    engine: Engine | None = None  # of the last training, with its plans, ...
+    engine_at: str = ""  # ... and the name of the place it is for
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle keeps: arrays of the host, so that a GPU is not needed to load."""
@@ -43,7 +46,8 @@ class Course:
             name: None if value is None else to_host(value)
             for name, value in (("last", self.last), ("kept", self.kept))
         }
-        return self.__dict__ | on_host | {"memory": tuple(map(to_host, self.memory))}
+        memory = tuple(map(to_host, self.memory))
+        return self.__dict__ | on_host | {"memory": memory, "engine": None}
 
 
 def hidden_sizes(est: Any) -> list[int]:

@@ -149,6 +149,9 @@ def begun(
             buffer[...] = move(place, value, dtype, "memory")
     run.state.step[...] = course.step
     run.epoch, run.history = course.epoch, est.history_
+    if course.engine is not None and course.engine_at == place.name:
+        run.engine = course.engine
+    course.engine, course.engine_at = run.engine, place.name
     run.kept = flat
     run.best = xp.full_like(run.best, course.best)
     run.best_epoch = xp.full_like(run.best_epoch, course.best_epoch)
