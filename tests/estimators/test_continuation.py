@@ -155,6 +155,7 @@ def test_plans_are_kept_between_partial_fits_and_in_no_pickle(data):
     assert est.partial_fit(X, y)._optimizer.engine is engine
     assert pickle.loads(pickle.dumps(est))._optimizer.engine is None
     assert copy.deepcopy(est)._optimizer.engine is None
+    assert est.fit(X, y)._optimizer.engine is None
 
 
 # Weights that the user changes

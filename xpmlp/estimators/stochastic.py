@@ -272,6 +272,8 @@ def train(est: Any, run: Run, *, once: bool) -> None:
     finally:
         rule.follow()
         leave(est, run)
+        if not once:  # another partial_fit is soon to come, another fit is not
+            est._optimizer.engine = None
 
 
 def diverged(est: Any, run: Run, error: DivergedError) -> None:
