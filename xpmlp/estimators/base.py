@@ -4,7 +4,7 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -13,29 +13,24 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
 from xpmlp.backends.devices import choose, home
-from xpmlp.backends.namespace import Place, like_caller, running, to_host, to_place
-from xpmlp.core.activations import identity, sigmoid
+from xpmlp.backends.namespace import Place, running, to_host, to_place
 from xpmlp.core.layout import windows
-from xpmlp.core.losses import exp, softmax
 from xpmlp.core.losses import loss as find_loss
 from xpmlp.core.spec import AnyLoss, Spec
-from xpmlp.core.types import Array, Namespace
+from xpmlp.core.types import Array
 from xpmlp.estimators import files, lbfgs, stochastic
+from xpmlp.estimators.inference import LINKS, threads
 from xpmlp.estimators.inputs import (
     given,
     incoming,
     named_val,
     read_both,
-    read_rows,
     read_weight,
 )
 from xpmlp.estimators.network import (
     Course,
-    bare_spec,
-    dense,
     drawn,
     hidden_sizes,
     lists,
@@ -45,16 +40,13 @@ from xpmlp.estimators.network import (
 )
 from xpmlp.estimators.parameters import CONSTRAINTS
 from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, Table
-from xpmlp.fit.checks import is_float
-from xpmlp.fit.data import Elsewhere, own_dtype
-from xpmlp.fit.inference import scores
+from xpmlp.fit.data import own_dtype
 from xpmlp.fit.metrics import reported
 from xpmlp.fit.model import Model
 from xpmlp.storage.model_file import save
 
 LBFGS = "lbfgs"
 OWN_ARRAYS = ("coefs_", "intercepts_")
-LINKS = {"identity": identity, "exp": exp, "softmax": softmax, "logistic": sigmoid}
 
 
 def stochastic_only(est: Any) -> bool:
@@ -132,7 +124,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         """`fit`, or `partial_fit` where it is `once`."""
         with all_or_nothing(self):
             place, training = self.prepared(X, y, sample_weight, held, once=once)
-            with self.threads(), running(place):
+            with threads(self), running(place):
                 training()
         if not all(np.isfinite(to_host(part)).all() for part in (*self.coefs_, *self.intercepts_)):
             raise NonFiniteError(NON_FINITE)
@@ -269,39 +261,6 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
             self.validation_scores_ = []
             self.validation_loss_curve_ = []
             self.best_validation_score_ = -np.inf
-
-    # inference
-
-    def answer(self, X: Any, finish: Callable[[Namespace, Array], Array]) -> Array:
-        """finish(xp, prediction) (N, whatever) of the rows X, as an array like X.
-
-        prediction: the linked scores (n, n_outputs) of a chunk of rows.
-        """
-        check_is_fitted(self)
-        X = incoming(X)
-        rows = read_rows(self, X)
-        place, dtype = home(self.coefs_[0], self.precision), own_dtype(self.coefs_[0])
-        xp, layers = place.xp, dense(self.coefs_, self.intercepts_)
-        sizes = [layer.weights.shape[1] for layer in layers]
-        spec = bare_spec(self, layers[0].weights.shape[0], sizes[:-1], sizes[-1])
-        link = LINKS[self.out_activation_]
-        wanted = getattr(xp, own_dtype(rows) if is_float(rows) else dtype)
-
-        def finished(score: Array) -> Array:
-            found = finish(xp, link(xp, score))
-            real = xp.isdtype(found.dtype, "real floating")
-            return xp.astype(found, wanted, copy=False) if real else found
-
-        with self.threads(), running(place):
-            found = scores(xp, spec, layers, Elsewhere(place, rows, dtype), finished)
-            return to_host(found) if self.output == "numpy" else like_caller(X, found, place)
-
-    def threads(self) -> AbstractContextManager[Any]:
-        """At most `n_threads` threads for each product."""
-        if self.n_threads is None:
-            return nullcontext()
-        limits: AbstractContextManager[Any] = threadpool_limits(self.n_threads, user_api="blas")
-        return limits
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file, whole or not at all.

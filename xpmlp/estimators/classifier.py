@@ -1,6 +1,5 @@
 """`MLPClassifier`: scikit-learn's, and what it lacks."""
 
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -9,7 +8,6 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -22,6 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 from xpmlp.backends.namespace import place_of, running, to_host, to_place
 from xpmlp.core.types import Array, Namespace
 from xpmlp.estimators.base import MLPBase, stochastic_only
+from xpmlp.estimators.classes import check_class_weight, encoded, weighted
+from xpmlp.estimators.inference import answer
 from xpmlp.estimators.inputs import host
 from xpmlp.estimators.parameters import CONSTRAINTS, shared
 
@@ -141,60 +141,13 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         check_classification_targets(y)
 
     def targets(self, y: Any) -> np.ndarray:
-        kind = self._label_binarizer.y_type_
-        plain = y.ndim == 1 and not kind.startswith("multilabel")
-        index = positions(self.classes_, y) if plain else None
-        if index is not None:
-            marks = np.arange(len(self.classes_)) if kind == "multiclass" else np.ones(1, dtype=int)
-            found: np.ndarray = index[:, None] == marks
-            return found
-        classes = unique_labels(y)
-        if len(np.setdiff1d(classes, self.classes_)):
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
-                f"'y' has {classes}."
-            )
-        encoded = self._label_binarizer.transform(y)
-        dense: np.ndarray = encoded.toarray() if hasattr(encoded, "toarray") else encoded
-        return dense.astype(bool)
+        return encoded(self._label_binarizer, y)
 
-    def weights(self, given: np.ndarray | None, y: np.ndarray) -> np.ndarray | None:
+    def weights(self, given: np.ndarray | None, y: Any) -> np.ndarray | None:
         if self.class_weight is None:
             return given
-        if self._label_binarizer.y_type_.startswith("multilabel"):
-            if isinstance(self.class_weight, dict):
-                raise ValueError(
-                    "class_weight of several labels per row must be 'balanced' or a list of dicts "
-                    f"{{0: weight, 1: weight}}, one for each label; got {self.class_weight}"
-                )
-        elif isinstance(self.class_weight, list):
-            raise ValueError(
-                "class_weight must be a dict {label: weight} or 'balanced': a list is for several "
-                f"labels per row; got {self.class_weight}"
-            )
-        elif isinstance(self.class_weight, dict):
-            for label, one in self.class_weight.items():
-                if not isinstance(one, Real) or not 0 <= float(one) < np.inf:
-                    raise ValueError(
-                        f"class_weight must hold numbers of at least 0; got {one!r} for {label!r}"
-                    )
-            strange = [label for label in self.class_weight if label not in self.classes_]
-            if strange:
-                raise ValueError(
-                    f"class_weight names {strange[0]!r}, which is no class of y: {self.classes_}"
-                )
-        if self.class_weight == "balanced" and y.ndim == 1:
-            # a row of weight 2 is two rows: the classes are counted by weight
-            index, ones = np.searchsorted(self.classes_, y), np.ones(len(y))
-            counts = np.bincount(index, ones if given is None else given)
-            shares = counts * np.count_nonzero(counts) / counts.sum()
-            weight = 1 / np.where(shares > 0, shares, 1)[index]
-        else:
-            weight = compute_sample_weight(self.class_weight, y)
-        weight = weight if given is None else weight * given
-        if not weight.any():
-            raise ValueError("class_weight and sample_weight must not be zero for all rows")
-        return weight
+        check_class_weight(self.class_weight, self._label_binarizer)
+        return weighted(self.class_weight, self.classes_, y, given)
 
     def strata(self, target: np.ndarray) -> np.ndarray | None:
         return target if target.shape[1] == 1 else None
@@ -278,7 +231,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
                 return xp.argmax(p, axis=-1, keepdims=True)
             return xp.astype(p > 0.5, xp.int64)
 
-        found = self.answer(X, likeliest)
+        found = answer(self, X, likeliest)
         if self._label_binarizer.y_type_.startswith("multilabel"):
             return csr_matrix(to_host(found)) if self._label_binarizer.sparse_input_ else found
         place, index = place_of(found), found[:, 0]
@@ -304,7 +257,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         def both(xp: Namespace, p: Array) -> Array:
             return p if p.shape[-1] > 1 else xp.concat([1 - p, p], axis=-1)
 
-        return self.answer(X, both)
+        return answer(self, X, both)
 
     def predict_log_proba(self, X: Any) -> Array:
         """The logarithm of `predict_proba`.
@@ -340,12 +293,3 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def positions(classes: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    """Where each label stands among the sorted classes; None where one is not among them."""
-    try:
-        index: np.ndarray = np.searchsorted(classes, y).clip(0, len(classes) - 1)
-    except TypeError:  # numbers among texts
-        return None
-    return index if np.all(classes[index] == y) else None

@@ -10,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from xpmlp.core.losses import LOSSES, Loss
 from xpmlp.core.types import Array
 from xpmlp.estimators.base import MLPBase, stochastic_only
+from xpmlp.estimators.inference import answer
 from xpmlp.estimators.inputs import host
 from xpmlp.estimators.parameters import CONSTRAINTS, Named, shared
 
@@ -202,7 +203,7 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         -------
         (n_samples,), or (n_samples, n_outputs)
         """
-        found = self.answer(X, lambda xp, prediction: prediction)
+        found = answer(self, X, lambda xp, prediction: prediction)
         return found[:, 0] if found.shape[1] == 1 else found
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

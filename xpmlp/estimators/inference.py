@@ -1,0 +1,54 @@
+"""What a fitted network gives for rows from anywhere, chunk by chunk."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
+
+from xpmlp.backends.devices import home
+from xpmlp.backends.namespace import like_caller, running, to_host
+from xpmlp.core.activations import identity, sigmoid
+from xpmlp.core.losses import exp, softmax
+from xpmlp.core.types import Array, Namespace
+from xpmlp.estimators.inputs import incoming, read_rows
+from xpmlp.estimators.network import bare_spec, dense
+from xpmlp.fit.checks import is_float
+from xpmlp.fit.data import Elsewhere, own_dtype
+from xpmlp.fit.inference import scores
+
+LINKS = {"identity": identity, "exp": exp, "softmax": softmax, "logistic": sigmoid}
+
+
+def answer(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) -> Array:
+    """finish(xp, prediction) (N, whatever) of the rows X, as an array like X.
+
+    prediction: the linked scores (n, n_outputs) of a chunk of rows.
+    """
+    check_is_fitted(est)
+    X = incoming(X)
+    rows = read_rows(est, X)
+    place, dtype = home(est.coefs_[0], est.precision), own_dtype(est.coefs_[0])
+    xp, layers = place.xp, dense(est.coefs_, est.intercepts_)
+    sizes = [layer.weights.shape[1] for layer in layers]
+    spec = bare_spec(est, layers[0].weights.shape[0], sizes[:-1], sizes[-1])
+    link = LINKS[est.out_activation_]
+    wanted = getattr(xp, own_dtype(rows) if is_float(rows) else dtype)
+
+    def finished(score: Array) -> Array:
+        found = finish(xp, link(xp, score))
+        real = xp.isdtype(found.dtype, "real floating")
+        return xp.astype(found, wanted, copy=False) if real else found
+
+    with threads(est), running(place):
+        found = scores(xp, spec, layers, Elsewhere(place, rows, dtype), finished)
+        return to_host(found) if est.output == "numpy" else like_caller(X, found, place)
+
+
+def threads(est: Any) -> AbstractContextManager[Any]:
+    """At most `n_threads` threads for each product."""
+    if est.n_threads is None:
+        return nullcontext()
+    limits: AbstractContextManager[Any] = threadpool_limits(est.n_threads, user_api="blas")
+    return limits
