@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,3 +144,23 @@ def test_numpy_needs_no_other_package():
         "sys.exit(any(name in sys.modules for name in ('array_api_compat', 'torch', 'cupy')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+class Foreign:
+    """An array of a namespace that nobody here knows, such as JAX's, which NumPy can read."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.dtype, self.shape, self.ndim = self.values.dtype, self.values.shape, self.values.ndim
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __array_namespace__(self, api_version=None):
+        return SimpleNamespace(__name__="foreign")
+
+
+def test_an_array_of_an_unknown_namespace_comes_to_the_host():
+    found = to_host(Foreign([[1.0, 2.0]]))
+    assert type(found) is np.ndarray
+    assert found.tolist() == [[1.0, 2.0]]

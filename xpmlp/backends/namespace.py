@@ -57,7 +57,7 @@ def to_host(value: Array) -> np.ndarray:
     """`value` as a NumPy array, copied from its device where it lies on one."""
     if isinstance(value, np.ndarray | np.generic):
         return np.asarray(value)
-    from array_api_compat import is_cupy_array, is_torch_array
+    from array_api_compat import is_array_api_strict_namespace, is_cupy_array, is_torch_array
 
     if is_cupy_array(value):
         return value.get()  # type: ignore[no-any-return]
@@ -66,7 +66,9 @@ def to_host(value: Array) -> np.ndarray:
         # NumPy has no bfloat16; float32 holds every number of it
         return (host.float() if dtype_name(host) == "bfloat16" else host).numpy()  # type: ignore[no-any-return]
     xp = value.__array_namespace__()
-    return np.from_dlpack(value.to_device(xp.Device("CPU_DEVICE")))  # array-api-strict
+    if is_array_api_strict_namespace(xp):
+        return np.from_dlpack(value.to_device(xp.Device("CPU_DEVICE")))
+    return np.asarray(value)  # JAX's and others' convert themselves
 
 
 def to_place(place: Place, value: np.ndarray, dtype: str | None = None) -> Array:
