@@ -1,7 +1,10 @@
 """The namespaces that every test body runs on, and what CI demands to be installed."""
 
 import os
+import sys
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -88,6 +91,22 @@ def place_named():
 @pytest.fixture
 def xp(place):
     return place.xp
+
+
+@pytest.fixture(scope="session")
+def recording():
+    """The stand-in for CuPy that records as a CUDA stream does (recording.py beside this file)."""
+    spec = spec_from_file_location("recording", Path(__file__).parent / "recording.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def gpu(recording, monkeypatch):
+    """A place on the stand-in that passes for a GPU."""
+    monkeypatch.setitem(sys.modules, "cupy", recording.CUPY)
+    return Place(recording.XP, recording.DEVICE, "gpu:0")
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ BACKENDS = {"numpy", "cupy", "cupyx", "mpi4py", "sklearn", "nvmath", "numba"}
 MAY_IMPORT_BACKENDS = {
     "core/random.py", "core/initializers.py",
     "backends/namespace.py", "backends/cpu.py", "backends/compiled.py", "backends/cuda.py",
-    "backends/gemm.py",
+    "backends/gemm.py", "backends/kernels.py", "backends/engine.py",
     "backends/doctor.py", "backends/gpu_bench.py", "backends/gpu_checks.py",
-    "fit/gpu_checks.py", "fit/data.py", "fit/checks.py", "fit/labels.py", "fit/parallel.py",
+    "fit/gpu_checks.py", "fit/data.py", "fit/batches.py", "fit/checks.py", "fit/labels.py",
+    "fit/parallel.py",
     "storage/model_file.py", "storage/checkpoint.py", "storage/onnx.py",
     "table/preprocessing.py", "table/splits.py", "table/model.py", "table/fitting.py",
 }  # fmt: skip

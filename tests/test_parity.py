@@ -7,7 +7,7 @@ from xpmlp.backends.namespace import CPU, to_host, to_place
 from xpmlp.core.initializers import initial
 from xpmlp.core.random import bits, dropout_keys, lanes, mask
 from xpmlp.core.spec import Spec
-from xpmlp.fit.data import epoch_order
+from xpmlp.fit.batches import epoch_order
 from xpmlp.fit.parity import CASES, compare
 
 # NumPy is what the others are compared with. array-api-strict computes with NumPy underneath, so

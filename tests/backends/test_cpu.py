@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from xpmlp.backends.cpu import Workspace, ours
+from xpmlp.backends.calls import ours
+from xpmlp.backends.cpu import Workspace
 from xpmlp.backends.engine import engine, slow
 from xpmlp.backends.namespace import CPU, to_host
 from xpmlp.core.activations import ACTIVATIONS, activation
@@ -79,7 +80,7 @@ def test_rules_have_the_plain_bits_where_they_are_written(name, dtype, lead, rng
 @pytest.fixture
 def trusted(monkeypatch):
     """The functions of these tests pass for the library's own."""
-    monkeypatch.setattr("xpmlp.backends.cpu.ours", lambda function: True)
+    monkeypatch.setattr("xpmlp.backends.calls.ours", lambda function: True)
 
 
 @pytest.mark.parametrize("count", [2, 2**15])

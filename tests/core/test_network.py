@@ -8,11 +8,12 @@ import pytest
 
 from xpmlp.backends.namespace import to_host, to_place
 from xpmlp.core.activations import ACTIVATIONS, activation
+from xpmlp.core.apply import plain
 from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import padded_size, windows
 from xpmlp.core.ledger import ShapeError
 from xpmlp.core.losses import LOSSES, loss
-from xpmlp.core.network import activated, backward, forward, returned
+from xpmlp.core.network import activated, backward, forward, gradients, returned
 from xpmlp.core.spec import Spec
 
 ACTIVATION_NAMES = [*ACTIVATIONS, "leaky_relu:0.2", "elu:0.5"]
@@ -171,20 +172,21 @@ def test_no_argument_is_written_to_but_the_gradient(rng):
         assert all(map(np.array_equal, trace[:3], before))
 
 
-def test_elementwise_functions_go_through_apply(rng):
+def test_the_small_functions_go_through_apply(rng):
     flat, x = params_of(SPEC, rng), rng.standard_normal((6, 5))
     seen = []
 
-    def spying(function, xp, inner, *arguments):
-        seen.append((function, inner))
-        return function(xp, inner, *arguments)
+    def spying(function, xp, *arguments, into=()):
+        seen.append((function, arguments[0] if callable(arguments[0]) else len(into)))
+        return plain(function, xp, *arguments, into=into)
 
     params = windows(np, SPEC, flat)
     traces = forward(np, SPEC, params, x, apply=spying)
     backward(np, SPEC, params, traces, traces[-1].a, params, apply=spying)
     tanh, gelu, identity = (activation(layer.activation) for layer in SPEC.layers)
     up = [(activated, f) for f in (tanh.f, gelu.f, identity.f)]
-    assert seen == [*up, (returned, gelu.slope), (returned, tanh.slope)]
+    down = [(gradients, 2), (returned, gelu.slope), (gradients, 2), (returned, tanh.slope)]
+    assert seen == [*up, *down, (gradients, 2)]
 
 
 # PyTorch's autograd, for every activation with every loss

@@ -10,7 +10,8 @@ from xpmlp.backends.namespace import CPU, to_host, to_place
 from xpmlp.core.initializers import initial
 from xpmlp.core.optimizers import optimizer
 from xpmlp.core.training import gradient
-from xpmlp.fit.data import Elsewhere, Resident, batches, epoch_order, prepare, take, unshuffled
+from xpmlp.fit.batches import drawn, epoch_order, unshuffled, windows
+from xpmlp.fit.data import Elsewhere, Resident, prepare
 from xpmlp.fit.labels import Labels
 
 EXACT = 1e-12  # relative: the same float64 terms, added up in another order
@@ -29,13 +30,19 @@ def started(place, spec, seed=0):
     return new_state(place.xp, spec, optimizer("sgd"), params)
 
 
+def batches(place, data, orders, size, steps=3):
+    for window in windows(place, data, orders, size, steps):
+        for t in range(window.steps):
+            yield drawn(window, t)
+
+
 def gradient_of(place, spec, data, orders, size):
     """The mean of the batches' gradients and losses, each by its share of the rows."""
     state, total, loss = started(place, spec), 0.0, 0.0
     for batch, share, _ in batches(place, data, orders, size):
         value = gradient(place.xp, spec, state, batch)
-        total = total + share * to_host(state.grad)
-        loss = loss + share * to_host(value)
+        total = total + to_host(share) * to_host(state.grad)
+        loss = loss + to_host(share) * to_host(value)
     return total, loss
 
 
@@ -56,7 +63,7 @@ def test_take_gives_each_member_its_own_rows(place):
     values = to_place(place, np.arange(12.0).reshape(4, 3))
     index = np.array([[3, 0], [1, 1]])
     index_there = to_place(place, index)
-    picked = take(place.xp, Resident(place.xp, values), index_there)
+    picked = Resident(place.xp, values).take(index_there)
     assert (to_host(picked) == np.arange(12.0).reshape(4, 3)[index]).all()
 
 
@@ -65,12 +72,15 @@ def test_rows_from_elsewhere_are_the_same_rows(place, members, optional):
     csr = optional("scipy.sparse").csr_array
     X = np.round(np.random.default_rng(0).normal(size=(7, 3)))
     here = Resident(place.xp, to_place(place, X, "float32"))
-    index = to_place(place, epoch_order((1,) * (members or (1,))[0], members, 0, 7)[..., :5])
+    index = epoch_order((1,) * (members or (1,))[0], members, 0, 7)[..., :5]
+    index_there = to_place(place, index)
     for other in (X, csr(X)):
         there = Elsewhere(place, other, "float32")
         assert there.shape == here.shape == (7, 3)
-        for pick in (lambda rows: take(place.xp, rows, index), lambda rows: rows.between(2, 6)):
-            found, expected = pick(there), pick(here)
+        for found, expected in (
+            (there.take(index), here.take(index_there)),
+            (there.between(2, 6), here.between(2, 6)),
+        ):
             assert found.dtype == expected.dtype
             assert (to_host(found) == to_host(expected)).all()
 
@@ -101,7 +111,7 @@ def test_padding_is_a_real_row_of_weight_zero(place):
     assert to_host(last.x).tolist() == [[2.0], [2.0]]
     assert to_host(last.target).tolist() == [[5.0], [5.0]]
     assert to_host(last.weight).tolist() == [1.0, 0.0]
-    assert share == 1 / 3
+    assert float(share) == 1 / 3
 
 
 def test_members_batches_follow_their_own_orders(place):

@@ -6,7 +6,7 @@ import pytest
 from xpmlp import DivergedError, Spec, epochs, train
 from xpmlp.backends.namespace import to_host
 from xpmlp.core.random import dropout_keys, mask, order
-from xpmlp.fit.data import epoch_order
+from xpmlp.fit.batches import epoch_order
 
 EXACT = 1e-12  # relative: one product for all members may add up in another order than K products
 K = 7

@@ -6,23 +6,14 @@ run as their traced programs, written out as ufunc calls that each have a place 
 """
 
 from collections.abc import Callable, Sequence
-from types import FunctionType, SimpleNamespace
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from xpmlp.backends import compiled
-from xpmlp.backends.tracing import (
-    TRUTHS,
-    Program,
-    UntraceableError,
-    arrays,
-    constants,
-    number,
-    trace,
-)
-from xpmlp.core.apply import plain
-from xpmlp.core.names import title
+from xpmlp.backends.calls import Calls, Plan
+from xpmlp.backends.tracing import TRUTHS, Program, UntraceableError
 from xpmlp.core.types import Array, Namespace
 
 ROWS = ("maximum", "minimum")  # NumPy is two to four times slower with a number than with a row
@@ -39,14 +30,6 @@ def cast(truths: Array, out: Array) -> None:
 
 
 SPECIAL: dict[str, Callable[..., Any]] = {"where": chosen, "cast": cast}
-
-
-class Plan(NamedTuple):
-    """A program written out for arguments of given shapes."""
-
-    run: Callable[..., None]  # of the arguments, then of the places of the results
-    made: tuple[tuple[tuple[int, ...], Any], ...]  # shape and dtype of each place
-    results: tuple[int, ...]  # where each result is among arguments and places
 
 
 class Writer:
@@ -126,47 +109,13 @@ class Writer:
         return found
 
 
-class Call(NamedTuple):
-    """One call of `apply` as the step before made it."""
-
-    function: Callable[..., Any]
-    kinds: tuple[tuple[int, tuple[int, ...], Any], ...]  # position, shape, dtype of its arrays
-    others: tuple[tuple[int, Any], ...]  # what else it was given, by position
-    plan: Plan | None  # None for a function that is run as it is
-    pick: tuple[tuple[int, str | None], ...]  # where the plan's arguments lie
-    yours: bool  # whether a function of the user's is part of it
-
-    def fits(self, function: Callable[..., Any], given: tuple[Any, ...]) -> bool:
-        """Whether this is the call again: of the same function, numbers and namespaces, whose
-        arrays may differ, and with arrays of the same shapes and dtypes."""
-        if function is not self.function:
-            return False
-        for i, shape, dtype in self.kinds:
-            if given[i].shape != shape or given[i].dtype != dtype:
-                return False
-        return all(given[i] is one for i, one in self.others)
-
-
-def picked(given: tuple[Any, ...]) -> tuple[tuple[int, str | None], ...]:
-    """Where `tracing.arrays` finds the arrays among what a function is given."""
-    found: list[tuple[int, str | None]] = []
-    for i, one in enumerate(given):
-        if isinstance(one, SimpleNamespace):
-            held = vars(one)
-            found += [(i, name) for name in sorted(held) if not number(held[name])]
-        elif not (number(one) or callable(one)):
-            found.append((i, None))
-    return tuple(found)
-
-
-class Workspace:
+class Workspace(Calls):
     """The namespace and the `apply` of one trainer's steps. Not for two threads."""
 
     def __init__(self) -> None:
+        super().__init__(np, np.ndarray)
         self.buffers: list[np.ndarray] = []
-        self.calls: list[Call] = []
-        self.made = self.called = 0  # arrays and calls of this step so far
-        self.plans: dict[Any, Plan | None] = {}
+        self.made = 0  # arrays of this step so far
         self.ones: dict[Any, np.ndarray] = {}
         names = {name: getattr(np, name) for name in dir(np) if not name.startswith("__")}
         own = {"matmul": self.matmul, "sum": self.sum, "__name__": "numpy"}
@@ -175,10 +124,28 @@ class Workspace:
 
     def restart(self) -> None:
         """Begin a step: its buffers may be written again."""
-        self.made = self.called = 0
+        super().restart()
+        self.made = 0
+
+    def write(
+        self,
+        program: Program,
+        values: Sequence[Array],
+        into: Sequence[Array],
+        aliases: Sequence[int],
+        name: str,
+    ) -> Plan:
+        if into and compiled.suits(values, into):
+            run = compiled.loop(program, values, into, aliases, name)
+            if run is not None:
+                return Plan(run, (), ())
+        return Writer(program, values, aliases).plan()
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """The next array of this step, with whatever the step before left in it."""
+        place: np.ndarray | None = self.wanted(shape, dtype)
+        if place is not None:
+            return place
         k = self.made
         self.made = k + 1
         if k < len(self.buffers):
@@ -206,72 +173,3 @@ class Workspace:
         if ones is None:
             ones = self.ones[key] = np.ones((1, x.shape[0]), dtype=x.dtype)
         return np.dot(ones, x, self.buffer((1, x.shape[1]), x.dtype))
-
-    def apply(
-        self, function: Callable[..., Any], xp: Namespace, *given: Any, into: Sequence[Array] = ()
-    ) -> Any:
-        """function(xp, *given) by its program, its results written `into` if given."""
-        k = self.called
-        self.called = k + 1
-        if k < len(self.calls) and self.calls[k].fits(function, given):
-            call = self.calls[k]
-        else:
-            call = self.first(function, given, into)
-            self.calls[k:] = [call]
-        plan = call.plan
-        if plan is None:
-            if call.yours:  # what a user keeps must not change
-                given = tuple(one.copy() if isinstance(one, np.ndarray) else one for one in given)
-            return plain(function, np if call.yours else xp, *given, into=into)
-        values = [given[i] if name is None else getattr(given[i], name) for i, name in call.pick]
-        if into:
-            return plan.run(*values, *into)
-        values += [self.buffer(shape, dtype) for shape, dtype in plan.made]
-        plan.run(*values)
-        if len(plan.results) == 1:
-            return values[plan.results[0]]
-        return tuple([values[at] for at in plan.results])
-
-    def first(
-        self, function: Callable[..., Any], given: tuple[Any, ...], into: Sequence[Array]
-    ) -> Call:
-        yours = not all(ours(one) for one in (function, *given) if callable(one))
-        plan = None if yours else self.planned(function, given, into)
-        is_array = [isinstance(one, np.ndarray) for one in given]
-        kinds = tuple((i, one.shape, one.dtype) for i, one in enumerate(given) if is_array[i])
-        others = tuple((i, one) for i, one in enumerate(given) if not is_array[i])
-        return Call(function, kinds, others, plan, picked(given), yours)
-
-    def planned(
-        self, function: Callable[..., Any], given: tuple[Any, ...], into: Sequence[Array]
-    ) -> Plan | None:
-        """The plan for such arguments; None for a function that is not elementwise, and for
-        arguments of several dtypes or one that stands twice and is written over."""
-        values = arrays(given)
-        twice = any(sum(a is r for a in values) > 1 for r in into)
-        if twice or len({a.dtype for a in (*values, *into)}) > 1:
-            return None
-        aliases = tuple(next((j for j, a in enumerate(values) if a is r), -1) for r in into)
-        kinds = tuple((a.shape, a.dtype.char) for a in values)
-        key = (function, constants(given), kinds, aliases)
-        if key not in self.plans:
-            try:
-                program, run = trace(function, *given), None
-                if into and compiled.suits(values, into):
-                    run = compiled.loop(program, values, into, aliases, title(function))
-                plan = Writer(program, values, aliases).plan() if run is None else Plan(run, (), ())
-                self.plans[key] = plan
-            except UntraceableError:
-                self.plans[key] = None
-        return self.plans[key]
-
-
-def ours(function: Any) -> bool:
-    """Whether a function, and all that it calls on, is of this library: a user's own is called
-    every time, as it is."""
-    if not isinstance(function, FunctionType):
-        return False
-    if not function.__globals__["__name__"].startswith("xpmlp."):
-        return False
-    held = [cell.cell_contents for cell in function.__closure__ or ()]
-    return all(ours(one) for one in held if callable(one))

@@ -1,12 +1,17 @@
-"""What a trainer's steps run on: a namespace, a way to run elementwise functions, a beginning."""
+"""What a trainer's steps run on: a namespace, an `apply`, a beginning, and a way to run them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpmlp.backends.cpu import Workspace
+from xpmlp.backends.graphs import Captured
+from xpmlp.backends.kernels import Kernels
 from xpmlp.backends.namespace import CPU, Place
+from xpmlp.backends.ways import Eager, Way
 from xpmlp.core.apply import plain
 from xpmlp.core.types import Namespace
+
+WORTH = 64  # steps: recording a graph takes about as long as twenty
 
 
 class Engine(NamedTuple):
@@ -15,16 +20,26 @@ class Engine(NamedTuple):
     xp: Namespace
     apply: Callable[..., Any]
     restart: Callable[[], None]  # called before every step: what the last one made may go
+    way: Way
 
 
 def slow(place: Place) -> Engine:
     """The namespace as it is: what every other engine is compared with."""
-    return Engine(place.xp, plain, lambda: None)
+    return Engine(place.xp, plain, lambda: None, Eager())
 
 
-def engine(place: Place) -> Engine:
-    """The fastest that there is at a place."""
-    if place.xp is not CPU.xp:
+def engine(place: Place, steps: int = 0) -> Engine:
+    """The fastest that there is at a place.
+
+    steps: how many may be recorded as a CUDA graph; few are not worth it.
+    """
+    if place.xp is CPU.xp:
+        workspace = Workspace()
+        return Engine(workspace.xp, workspace.apply, workspace.restart, Eager())
+    if not place.name.startswith("gpu:"):
         return slow(place)
-    workspace = Workspace()
-    return Engine(workspace.xp, workspace.apply, workspace.restart)
+    import cupy
+
+    kernels = Kernels(place.xp, cupy)
+    way: Way = Captured(place, cupy.cuda) if steps >= WORTH else Eager()
+    return Engine(kernels.xp, kernels.apply, kernels.restart, way)

@@ -1,4 +1,4 @@
-"""How elementwise functions are run: the one seam through which a backend makes them fast."""
+"""How the small functions of a step are run: the one seam where a backend makes them fast."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,12 +12,11 @@ def plain(function: Callable[..., Any], *arguments: Any, into: Sequence[Array] =
     A backend's own `apply` takes the same and gives the same numbers, in fewer passes.
     """
     results = function(*arguments)
-    kept = [
-        arguments[0].asarray(result, copy=True)
-        if any(result is other for other in into)
-        else result
-        for result in (results if into else ())
-    ]  # a result that is a buffer itself is taken before that is written over
-    for buffer, result in zip(into, kept, strict=True):
-        buffer[...] = result
+    if into:
+        apart = [pair for pair in zip(into, results, strict=True) if pair[0] is not pair[1]]
+        if any(result is buffer for _, result in apart for buffer in into):
+            # a result that is another's buffer is taken before that is written over
+            apart = [(buffer, arguments[0].asarray(r, copy=True)) for buffer, r in apart]
+        for buffer, result in apart:
+            buffer[...] = result
     return results

@@ -45,6 +45,11 @@ def returned(xp: Namespace, slope: Callable[..., Array], back: Array, z: Array, 
     return back * slope(xp, z, a)
 
 
+def gradients(xp: Namespace, x: Array, delta: Array) -> tuple[Array, Array]:
+    """dW = x^T delta, and db, the sum of delta over the rows."""
+    return xp.matmul(x.mT, delta), xp.sum(delta, axis=-2, keepdims=True)
+
+
 def masked(values: Array, mask: Array | None) -> Array:
     return values if mask is None else values * mask
 
@@ -61,8 +66,8 @@ def forward(
     """Carry the rows x (..., B, n_in) through every layer; the last trace's `a` is the score.
 
     params: one (weights, bias) per layer. masks: dropout factors per layer, none at inference.
-    apply: how elementwise functions are run (see `plain`). Raises ShapeError naming the layer,
-    the formula and both shapes where something does not fit.
+    apply: how the functions above are run (see `plain`). Raises ShapeError naming the layer, the
+    formula and both shapes where something does not fit.
 
     >>> import numpy as np
     >>> spec = Spec.parse("2-3-1")
@@ -104,12 +109,9 @@ def backward(
     if tuple(delta.shape) != tuple(traces[-1].z.shape):
         raise bad_delta(spec, delta.shape, traces[-1].z.shape)
     for i in reversed(range(len(traces))):
-        weights, _ = params[i]
-        d_weights, d_bias = grads[i]
-        d_weights[...] = xp.matmul(traces[i].x.mT, delta)
-        d_bias[...] = xp.sum(delta, axis=-2, keepdims=True)
+        apply(gradients, xp, traces[i].x, delta, into=grads[i])
         if i > 0:  # from this layer's delta to that of the layer below
-            below = traces[i - 1]
+            (weights, _), below = params[i], traces[i - 1]
             slope = activation(spec.layers[i - 1].activation).slope
             delta = apply(returned, xp, slope, xp.matmul(delta, weights.mT), below.z, below.a)
             delta = masked(delta, below.mask)

@@ -172,7 +172,9 @@ def new_course(est: Any, random: np.random.RandomState) -> Course:
     )
 
 
-def settings_of(est: Any, course: Course, epochs: int, batch: int, dtype: str) -> Settings:
+def settings_of(
+    est: Any, course: Course, epochs: int, batch: int, dtype: str, **more: Any
+) -> Settings:
     """How to train: scikit-learn's parameters in our words."""
     rule, hyper = rule_of(est)
     return Settings(
@@ -189,4 +191,5 @@ def settings_of(est: Any, course: Course, epochs: int, batch: int, dtype: str) -
         clip=est.clip,
         hyper=hyper,
         monitor="val_score",
+        **more,
     )

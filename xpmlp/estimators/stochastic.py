@@ -16,8 +16,9 @@ from xpmlp.core.layout import windows
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
 from xpmlp.estimators.network import Course, lists, packed, settings_of
+from xpmlp.fit.batches import per_batch, per_row
 from xpmlp.fit.callbacks import ProgressBar
-from xpmlp.fit.data import Data, Elsewhere, Resident, move, per_batch, per_row
+from xpmlp.fit.data import Data, Elsewhere, Resident, move
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import DivergedError, Report, Run
 from xpmlp.fit.probes import probe
@@ -132,7 +133,8 @@ def begun(
             course.best, course.best_epoch = float("inf"), 0
     # a schedule that knows its end goes by max_iter epochs of `fit`, or of `partial_fit` in all
     epochs = max(course.epoch + 1, est.max_iter) if once else course.epoch + est.max_iter
-    chosen = settings_of(est, course, epochs, batch_size(est, len(table.target)), dtype)
+    size = batch_size(est, len(table.target))
+    chosen = settings_of(est, course, epochs, size, dtype, capture=not once)
     checked(est.callbacks)
     probe(place, spec, chosen)
     run = begin(

@@ -1,15 +1,12 @@
-"""Rows, targets and weights where training runs, and the minibatches drawn from them."""
+"""Rows, targets and weights, checked and brought to where training runs."""
 
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpmlp.backends.namespace import Place, dtype_name, is_array, place_of, to_host, to_place
 from xpmlp.core.ledger import misfit
-from xpmlp.core.random import order
 from xpmlp.core.spec import Spec
-from xpmlp.core.training import Batch
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.checks import FLOATS, check_fits, numbers
 from xpmlp.fit.labels import Labels, sample_weights, targets
@@ -26,8 +23,9 @@ class Resident(NamedTuple):
         return tuple(self.x.shape)
 
     def take(self, index: Array) -> Array:
-        """The rows of an index (B,)."""
-        return self.xp.take(self.x, index, axis=0)
+        """The rows of an index (...), (..., n)."""
+        picked = self.xp.take(self.x, self.xp.reshape(index, (-1,)), axis=0)
+        return self.xp.reshape(picked, (*index.shape, *self.x.shape[1:]))
 
     def between(self, start: int, stop: int) -> Array:
         return self.x[start:stop, :]
@@ -47,8 +45,9 @@ class Elsewhere(NamedTuple):
         return tuple(self.x.shape)
 
     def take(self, index: Array) -> Array:
-        """The rows of an index (B,), for rows on the host."""
-        return self.moved(self.x[to_host(index)])
+        """The rows of an index (...), which lies on the host, (..., n)."""
+        picked = self.moved(self.x[np.reshape(index, -1)])
+        return self.place.xp.reshape(picked, (*index.shape, *self.x.shape[1:]))
 
     def between(self, start: int, stop: int) -> Array:
         return self.moved(self.x[start:stop, :])
@@ -129,91 +128,3 @@ def prepare(
         Data(here, move(place, target, dtype, y_name), to_place(place, weight, dtype)),
         labels,
     )
-
-
-def epoch_order(
-    seeds: tuple[int, ...], lead: tuple[int, ...], epoch: int, count: int
-) -> np.ndarray:
-    """The order of the rows in an epoch, (*lead, count) int64: each member its own."""
-    orders = np.stack([order(seed, epoch, count) for seed in seeds])
-    return orders.reshape((*lead, count))
-
-
-def unshuffled(seeds: tuple[int, ...], lead: tuple[int, ...], epoch: int, count: int) -> np.ndarray:
-    """Rows as they come, in every epoch and for every member."""
-    return np.broadcast_to(np.arange(count), (*lead, count))
-
-
-def take(xp: Namespace, rows: Rows, index: Array) -> Array:
-    """The rows of an index (B,) or (K, B): (B, n) or (K, B, n)."""
-    if index.ndim == 1:
-        return rows.take(index)
-    picked = rows.take(xp.reshape(index, (-1,)))
-    return xp.reshape(picked, (*index.shape, *picked.shape[1:]))
-
-
-def unbiased(xp: Namespace, weight: Array, real: int) -> tuple[Array, float]:
-    """Row weights whose gradient is unbiased, and penalties as they are (see `Batch`).
-
-    weight: (..., real) of a batch's real rows. Returns theirs in the batch, and the factor on
-    the strength of every penalty.
-    """
-    return weight / real, 1.0
-
-
-def per_batch(xp: Namespace, weight: Array, real: int) -> tuple[Array, Array]:
-    """scikit-learn's row weights: normalised within each batch, which shares out alpha too.
-
-    A batch whose rows all weigh 0 teaches nothing.
-    """
-    total = xp.sum(weight, axis=-1, keepdims=True)
-    total = xp.where(total > 0, total, xp.full_like(total, float("inf")))
-    return weight / total, 1 / total
-
-
-def per_row(mean: float) -> Callable[..., Any]:
-    """Row weights that are the same in every batch, so that the gradient is unbiased.
-
-    mean: of the weights of all rows. Alpha is shared out likewise.
-    """
-
-    def weigh(xp: Namespace, weight: Array, real: int) -> tuple[Array, Array]:
-        share = weight / (mean * real)
-        return share, xp.full_like(share[..., :1], 1 / (mean * real))
-
-    return weigh
-
-
-class Drawn(NamedTuple):
-    """A minibatch with its part in the epoch."""
-
-    batch: Batch
-    share: float  # of the epoch's rows
-    scale: Any  # factor on the strength of every penalty
-
-
-def batches(
-    place: Place,
-    data: Data,
-    orders: np.ndarray,
-    size: int,
-    weigh: Callable[..., Any] = unbiased,
-) -> Iterator[Drawn]:
-    """The minibatches of an epoch, every one of `size` rows.
-
-    orders: (..., N). The last batch is filled up with its own first row at weight 0.
-    weigh: what its real rows weigh, such as `unbiased`.
-    """
-    target, weights = Resident(place.xp, data.target), Resident(place.xp, data.weight)
-    xp, count = place.xp, orders.shape[-1]
-    index = to_place(place, orders)
-    for start in range(0, count, size):
-        real = min(size, count - start)
-        part = index[..., start : start + real]
-        weight, scale = weigh(xp, take(xp, weights, part), real)
-        if real < size:
-            filling = xp.broadcast_to(part[..., :1], (*part.shape[:-1], size - real))
-            part = xp.concat([part, filling], axis=-1)
-            weight = xp.concat([weight, xp.zeros_like(filling, dtype=weight.dtype)], axis=-1)
-        batch = Batch(take(xp, data.x, part), take(xp, target, part), weight)
-        yield Drawn(batch, real / count, scale)

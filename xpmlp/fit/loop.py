@@ -8,6 +8,7 @@ they are and are read once an epoch.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,8 +29,9 @@ from xpmlp.core.training import (
     update,
 )
 from xpmlp.core.types import Array
+from xpmlp.fit.batches import Drawn, drawn, epoch_order, unbiased, unshuffled, windows
 from xpmlp.fit.callbacks import early_stopping
-from xpmlp.fit.data import Data, Drawn, batches, epoch_order, unbiased, unshuffled
+from xpmlp.fit.data import Data
 from xpmlp.fit.inference import scores
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.metrics import mean_loss, score_for
@@ -49,7 +51,7 @@ class DivergedError(ValueError):
 
 @dataclass
 class Run:
-    """One training under way: everything the loop reads and writes. Made by `run.assemble`."""
+    """One training under way: everything the loop reads and writes. Made by `run.begin`."""
 
     spec: Spec
     settings: Settings
@@ -72,6 +74,20 @@ class Run:
     history: dict[str, list[Any]] = field(default_factory=dict)
     epoch: int = 0  # epochs done
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        xp = self.place.xp
+        self.met = xp.zeros_like(self.best)  # (...) mean loss of the epoch under way, so far
+        self.norm = xp.zeros_like(self.throttle)  # (..., 1) of the last gradient, unclipped
+        self.base = xp.zeros_like(self.throttle)  # (..., 1) the epoch's rate before its schedule
+        self.rate = xp.zeros_like(self.throttle)  # (..., 1) of the last update
+        self.h = SimpleNamespace(**self.hyper | {"rate": self.rate})
+
+    @property
+    def buffers(self) -> tuple[Array, ...]:
+        """All that a step changes."""
+        state = self.state
+        return (state.step, state.params, state.grad, *state.memory, self.met, self.rate, self.norm)
 
     @property
     def batch(self) -> int:
@@ -100,6 +116,7 @@ class Report:
     val_score: Any  # accuracy, R2 or minus the loss (see metrics.score_for); None without one
     best_epoch: Any  # epoch of the best watched value so far
     seconds: float  # spent training so far
+    way: str  # how the steps were run: "eager", or "captured" as a CUDA graph
     run: Run = field(repr=False)
 
     @property
@@ -159,51 +176,55 @@ def progress(run: Run) -> Progress:
     return Progress(step, epoch, epoch / run.settings.epochs)
 
 
-def rates(run: Run) -> Callable[[], Array]:
-    """A function that gives the rate of the coming update, (..., 1)."""
-    xp, moving = run.place.xp, schedule(run.settings.schedule)
-    base = run.hyper["rate"] * run.throttle
-    if moving is constant:
-        return lambda: base
-    dtype = run.state.params.dtype
+def rates(run: Run) -> Callable[[], None]:
+    """A function that writes the rate of the coming update into `run.rate`.
 
-    def now() -> Array:
-        factor = moving(xp, progress(run))  # a Python float is as good as an array
-        return base * (xp.astype(factor, dtype) if hasattr(factor, "dtype") else factor)
-
-    return now
-
-
-def step(run: Run, drawn: Drawn, h: Any, rate_now: Callable[[], Array]) -> tuple[Array, Any]:
-    """One update; returns its loss (...), and the gradient's norm (..., 1) where it is clipped.
-
-    h: the hyper-parameters by name, the same object in every step: its `rate` is written here.
+    What callbacks made of the rate is taken over here, at an epoch's beginning.
     """
+    xp, moving, dtype = run.place.xp, schedule(run.settings.schedule), run.rate.dtype
+    run.base[...] = run.hyper["rate"] * run.throttle
+    run.rate[...] = run.base
+    if moving is constant:
+        return lambda: None
+
+    def move() -> None:
+        factor = moving(xp, progress(run))  # a Python float is as good as an array
+        run.rate[...] = run.base * (
+            xp.astype(factor, dtype) if hasattr(factor, "dtype") else factor
+        )
+
+    return move
+
+
+def step(run: Run, batch: Drawn, move: Callable[[], None]) -> None:
+    """One update, which adds its loss to `run.met`."""
     xp, state, fast, limit = run.place.xp, run.state, run.engine, run.settings.clip
     fast.restart()
-    h.rate = rate_now()
+    move()
     value = gradient(
-        fast.xp, run.spec, state, drawn.batch, masks(run, drawn.batch), apply=fast.apply
+        fast.xp, run.spec, state, batch.batch, masks(run, batch.batch), apply=fast.apply
     )
     for name, strength in run.penalties:
-        cost = penalize(fast.xp, state, name, strength, drawn.scale, apply=fast.apply)
+        cost = penalize(fast.xp, state, name, strength, batch.scale, apply=fast.apply)
         value = value + cost
-    norm = None if limit is None else clip(xp, state, limit)
-    update(fast.xp, run.optimizer, state, h, apply=fast.apply)
-    return value, norm
+    if limit is not None:
+        run.norm[...] = clip(xp, state, limit)
+    update(fast.xp, run.optimizer, state, run.h, apply=fast.apply)
+    run.met[...] = run.met + value * batch.share
 
 
-def train_epoch(run: Run) -> tuple[Array, Array, Array]:
-    """Every row once, in minibatches; returns mean loss (...), last rate and norm (..., 1)."""
-    xp, s, state = run.place.xp, run.settings, run.state
-    h, rate_now = SimpleNamespace(**run.hyper), rates(run)
-    ordered = epoch_order if s.shuffle else unshuffled
-    orders = ordered(s.seeds, s.lead, run.epoch, run.data.rows)
-    total, norm = xp.zeros_like(run.best), None
-    for drawn in batches(run.place, run.data, orders, run.batch, run.weigh):
-        value, norm = step(run, drawn, h, rate_now)
-        total = total + value * drawn.share
-    return total, h.rate, gradient_norm(xp, state.grad) if norm is None else norm
+def train_epoch(run: Run) -> None:
+    """Every row once, in minibatches; leaves `run.met`, `run.rate` and `run.norm`."""
+    xp, s, way = run.place.xp, run.settings, run.engine.way
+    run.met[...] = xp.zeros_like(run.met)
+    move = rates(run)
+    orders = (epoch_order if s.shuffle else unshuffled)(s.seeds, s.lead, run.epoch, run.data.rows)
+    numbers = prod(s.lead) * run.batch * (run.data.x.shape[1] + run.data.target.shape[1])
+    steps = way.window(run.steps_per_epoch, numbers)
+    for window in windows(run.place, run.data, orders, run.batch, steps, run.weigh):
+        way.run(lambda window, t: step(run, drawn(window, t), move), window, run.buffers)
+    if s.clip is None:
+        run.norm[...] = gradient_norm(xp, run.state.grad)
 
 
 def measured(run: Run, data: Data) -> tuple[Array, Array]:
@@ -214,14 +235,14 @@ def measured(run: Run, data: Data) -> tuple[Array, Array]:
     return mean_loss(*found), (run.score or score_for(measure))(*found)
 
 
-def watched(run: Run, met: Array, val_loss: Array | None, val_score: Array | None) -> Array:
+def watched(run: Run, val_loss: Array | None, val_score: Array | None) -> Array:
     """What the best weights and patience go by, lower is better, (...).
 
     The held-out loss or score; without a held-out set the training loss, measured again at the
     epoch's end where the best weights are asked for.
     """
     if val_loss is None or val_score is None:
-        return measured(run, run.data)[0] if run.settings.keep == "best" else met
+        return measured(run, run.data)[0] if run.settings.keep == "best" else run.met
     return val_loss if run.settings.monitor == "val_loss" else -val_score
 
 
@@ -240,23 +261,25 @@ def one_epoch(run: Run) -> dict[str, Any]:
     xp, before = run.place.xp, run.throttle
     started = time.perf_counter()
     with running(run.place):
-        met, rate, norm = train_epoch(run)
+        with run.engine.way.open():
+            train_epoch(run)
         run.epoch += 1
         val_loss, val_score = measured(run, run.held) if run.held else (None, None)
-        finite = xp.isfinite(met) & xp.isfinite(xp.sum(run.state.params, axis=-1))
+        finite = xp.isfinite(run.met) & xp.isfinite(xp.sum(run.state.params, axis=-1))
         active = before[..., 0] > 0
-        keep(run, watched(run, met, val_loss, val_score), finite & active)
+        keep(run, watched(run, val_loss, val_score), finite & active)
         if not bool(xp.all(finite | ~active)):
-            diverged(run, finite, rate)
+            diverged(run, finite)
     run.seconds += time.perf_counter() - started
     return {
-        "loss": on_host(met),
-        "rate": on_host(rate[..., 0]),
-        "grad_norm": on_host(norm[..., 0]),
+        "loss": on_host(run.met),
+        "rate": on_host(run.rate[..., 0]),
+        "grad_norm": on_host(run.norm[..., 0]),
         "val_loss": None if val_loss is None else on_host(val_loss),
         "val_score": None if val_score is None else on_host(val_score),
         "best_epoch": on_host(run.best_epoch),
         "seconds": run.seconds,
+        "way": run.engine.way.name,
     }
 
 
@@ -266,12 +289,12 @@ def on_host(value: Array) -> Any:
     return host.item() if host.ndim == 0 else host.copy()
 
 
-def diverged(run: Run, finite: Array, rate: Array) -> None:
+def diverged(run: Run, finite: Array) -> None:
     """Stop the members that left the finite numbers; DivergedError when none is left."""
     xp = run.place.xp
     run.throttle[...] = run.throttle * xp.astype(finite, run.throttle.dtype)[..., None]
     if stopped(run):
-        largest = float(xp.max(rate))
+        largest = float(xp.max(run.rate))
         raise DivergedError(
             f"training diverged in epoch {run.epoch} (by step {int(run.state.step)}) at learning "
             f"rate {largest:g}: the loss or a weight is no finite number. Try a lower rate, "
@@ -282,6 +305,13 @@ def diverged(run: Run, finite: Array, rate: Array) -> None:
 
 def reports(run: Run) -> Iterator[Report]:
     """Train epoch by epoch until all are done or every member has stopped."""
+    try:
+        yield from epoch_by_epoch(run)
+    finally:
+        run.engine.way.close()
+
+
+def epoch_by_epoch(run: Run) -> Iterator[Report]:
     while run.epoch < run.settings.epochs and not stopped(run):
         numbers = one_epoch(run)
         for name, value in numbers.items():

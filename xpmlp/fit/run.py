@@ -107,12 +107,17 @@ def begin(
         hyper=hyper(place, spec, chosen, state.params),
         penalties=penalties(place, spec, chosen, state.params),
         keys=keys(place, spec, chosen),
-        engine=engine(place),
+        engine=engine(place, steps_ahead(chosen, data)),
         throttle=xp.ones((*chosen.lead, 1), dtype=real, device=device),
         kept=xp.asarray(state.params, copy=True),
         best=xp.full(chosen.lead, float("inf"), dtype=real, device=device),
         best_epoch=xp.zeros(chosen.lead, dtype=xp.int64, device=device),
     )
+
+
+def steps_ahead(chosen: Settings, data: Data) -> int:
+    """How many steps a training has that may be recorded."""
+    return chosen.epochs * -(-data.rows // chosen.batch) if chosen.capture else 0
 
 
 def per_member(place: Place, chosen: Settings, name: str, value: Any, like: Array) -> Any:
@@ -230,8 +235,9 @@ def train(
     initializer: a name such as "he_normal", a function (generator, n_in, n_out), or "auto".
     weight_decay: decoupled, on weights alone; l1, l2: penalties on weights alone.
     clip: the largest norm that a gradient keeps.
-    more: `monitor`, `min_delta`, `shuffle`, and `hyper`, the rule's other hyper-parameters by
-        name, such as {"beta2": 0.95}.
+    more: `monitor`, `min_delta`, `shuffle`; `hyper`, the rule's other hyper-parameters by
+        name, such as {"beta2": 0.95}; `capture=False`, not to record the steps on a GPU as a
+        CUDA graph (a history's "way" says which way they ran).
 
     Returns the Model. Raises ValueError (ShapeError, DivergedError) naming what is wrong.
 

@@ -38,6 +38,7 @@ class Settings:
     monitor: str = "val_loss"
     patience: int | None = None
     min_delta: float = 0.0
+    capture: bool = True
 
     def __post_init__(self) -> None:
         schedule(self.schedule)
@@ -102,8 +103,9 @@ class Settings:
             if not isinstance(value, str | None) or value not in allowed:
                 words = ", ".join(word for word in allowed if word)
                 raise ValueError(f"{name} must be one of {words}; got {value!r}")
-        if not isinstance(self.shuffle, bool):
-            raise ValueError(f"shuffle must be True or False; got {self.shuffle!r}")
+        for name in ("shuffle", "capture"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
 
     def each(self, name: str, value: Any) -> list[float]:
         """`value` as a list of floats: one, or one per member."""

@@ -1,0 +1,245 @@
+"""Training by replays of recorded steps, on a stand-in that forbids what CUDA forbids."""
+
+import gc
+import warnings
+
+import numpy as np
+import pytest
+
+from xpmlp.backends.engine import WORTH
+from xpmlp.backends.graphs import Captured, CaptureWarning
+from xpmlp.backends.namespace import CPU, to_host
+from xpmlp.core.spec import Spec
+from xpmlp.fit import run as assembly
+from xpmlp.fit.batches import per_batch, unbiased
+from xpmlp.fit.loop import reports
+from xpmlp.fit.parity import CASES, Case, case, rows_for
+from xpmlp.fit.run import assemble, finish
+
+ORDER = 1e-12  # relative, float64: libraries round exp and tanh, and add up, in their own ways
+EPOCHS = 20
+
+RAGGED = (  # beside the cases of parity: windows of every kind
+    case("one window an epoch", "5-4-1", batch=10),
+    case("whole windows only", "5-4-1", batch=2, epochs=4),
+    case("a tail of its own", "5-4-2", batch=1, epochs=3, loss="quantile:0.1,0.9"),
+    case("scikit-learn's weights", "5-8-3", loss="cross_entropy", weigh=per_batch, l2=1e-3),
+    case("a population by itself", "5-4-1", members=5, batch=7, clip=0.1, schedule="one_cycle"),
+)
+
+
+@pytest.fixture
+def begun(gpu, monkeypatch):
+    """A function from a case to its run, at the stand-in or where it is said."""
+
+    def begin(asked: Case, place=gpu, dtype="float64", **more):
+        monkeypatch.setattr(assembly, "choose", lambda word, X, precision: place)
+        arguments = {"batch": 16, "epochs": EPOCHS, **asked.arguments, **more}
+        weigh = arguments.pop("weigh", unbiased)
+        arguments |= rows_for(asked.spec, dtype, CPU, arguments)
+        X, y = arguments.pop("X"), arguments.pop("y")
+        run = assemble(asked.spec, X, y, dtype=dtype, **arguments)
+        run.weigh = weigh
+        return run
+
+    return begin
+
+
+def same(one, other) -> bool:
+    return all(
+        to_host(a).tobytes() == to_host(b).tobytes()
+        for a, b in zip(one.buffers, other.buffers, strict=True)
+    )
+
+
+@pytest.mark.parametrize("asked", [*CASES, *RAGGED], ids=lambda asked: asked.name)
+def test_replays_are_the_eager_steps_bit_for_bit(asked, begun):
+    captured, eager = begun(asked), begun(asked, capture=False)
+    for one, other in zip(reports(captured), reports(eager), strict=True):
+        assert (one.way, other.way) == ("captured", "eager")
+        assert same(captured, eager)
+        assert np.all(one.loss == other.loss)
+    assert int(captured.state.step) >= WORTH
+    assert np.isfinite(to_host(captured.state.params)).all()
+
+
+@pytest.mark.parametrize("asked", [*CASES, *RAGGED], ids=lambda asked: asked.name)
+def test_replays_are_what_numpy_computes(asked, begun):
+    captured, host = finish(begun(asked), []), finish(begun(asked, place=CPU), [])
+    found, expected = to_host(captured.flat), host.flat
+    assert np.abs(found - expected).max() <= ORDER * EPOCHS * np.abs(expected).max()
+
+
+# What is yours
+
+
+def bent(xp, z):
+    return z + 0.1 * xp.sin(z), 1 + 0.1 * xp.cos(z)
+
+
+def far(xp, score, target):
+    e = score - target
+    return xp.sum(e * e, axis=-1), 2 * e
+
+
+def signed(xp, h, t, theta, g, m):
+    m = 0.9 * m + g
+    return theta - h.rate * m / (1 + xp.abs(m)), m
+
+
+def test_functions_of_yours_are_recorded_too(begun):
+    yours = Case(
+        "yours",
+        Spec.parse("5-6-2", activation=bent, loss=far),
+        {"optimizer": signed, "schedule": lambda xp, now: 1 / (1 + now.epoch)},
+    )
+    captured, eager = begun(yours), begun(yours, capture=False)
+    assert finish(captured, []).history["way"] == ["captured"] * EPOCHS
+    finish(eager, [])
+    assert same(captured, eager)
+
+
+PLAIN = case("plain", "5-4-1")
+
+
+def test_a_callback_moves_the_rate_of_recorded_steps(begun):
+    def slower(report):
+        report.scale_rate(0.5)
+        return report.epoch == 7
+
+    captured, eager = begun(PLAIN), begun(PLAIN, capture=False)
+    ends = [finish(run, [slower]) for run in (captured, eager)]
+    assert same(captured, eager)
+    assert ends[0].history["rate"] == [1e-3 * 0.5**k for k in range(7)]
+
+
+# When it is not done
+
+
+def reading(xp, now):
+    return 0.5 if float(now.step) < 1e9 else 2.0
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"schedule": reading}, "not permitted when the stream is capturing"),
+        ({"schedule": lambda xp, now: xp.asarray(0.5)}, "a copy from the host"),
+    ],
+)
+def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_so_once(begun, what, said):
+    captured, eager = begun(PLAIN, **what), begun(PLAIN, capture=False, **what)
+    with pytest.warns(CaptureWarning, match=said) as warned:
+        model = finish(captured, [])
+    assert len(warned) == 1
+    assert "one by one" in str(warned[0].message)
+    finish(eager, [])
+    assert model.history["way"] == ["eager"] * EPOCHS
+    assert same(captured, eager)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_failure_in_the_midst_of_training_loses_nothing(begun, recording, first, monkeypatch):
+    """Of the first recording, or of the second, which the last window of an epoch asks for."""
+    asked = case("two graphs", "5-4-2", batch=2)
+    captured, eager = begun(asked), begun(asked, capture=False)
+    end, seen = recording.Stream.end_capture, []
+
+    def failing(stream):
+        seen.append(stream)
+        graph = end(stream)
+        if len(seen) > first:
+            raise RuntimeError("the graph could not be made\nat line 7")
+        return graph
+
+    monkeypatch.setattr(recording.Stream, "end_capture", failing)
+    with pytest.warns(CaptureWarning, match="RuntimeError: the graph could not be made$"):
+        finish(captured, [])
+    finish(eager, [])
+    assert same(captured, eager)
+
+
+def test_an_interruption_of_the_warm_up_leaves_everything_as_it_was(begun):
+    asked = []
+
+    def once(xp, now):
+        asked.append(now)
+        if len(asked) == 3:  # the first was the check of the function, before training
+            raise KeyboardInterrupt
+        return 0.5
+
+    run = begun(PLAIN, schedule=once)
+    before = [to_host(b).copy() for b in run.buffers[:3]]
+    with pytest.raises(KeyboardInterrupt):
+        finish(run, [])
+    assert all((to_host(b) == saved).all() for b, saved in zip(run.buffers, before, strict=False))
+
+
+@pytest.mark.parametrize(
+    "more", [{"capture": False}, {"epochs": (WORTH - 1) // 4}], ids=["asked", "few steps"]
+)
+def test_nothing_is_recorded_where_it_is_not_wanted(begun, more):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = finish(begun(PLAIN, **more), []).history
+    assert set(history["way"]) == {"eager"}
+
+
+def test_numpy_trains_eagerly(begun):
+    assert set(finish(begun(PLAIN, place=CPU), []).history["way"]) == {"eager"}
+
+
+# Memory
+
+
+def test_others_may_use_memory_between_the_replays(begun, recording):
+    def junk(report):
+        with recording.Stream():
+            blocks = [recording.XP.full((n,), float("nan")) for n in (4, 8, 16, 60, 64, 240)]
+        del blocks
+
+    captured, alone = begun(PLAIN), begun(PLAIN)
+    finish(captured, [junk])
+    finish(alone, [])
+    assert same(captured, alone)
+
+
+def test_memory_is_flat_while_training_and_comes_back_after_it(begun, recording):
+    gc.collect()
+    before = recording.DEFAULT_POOL.used_bytes()
+    run, seen = begun(PLAIN), []
+
+    def look(report):
+        gc.collect()
+        way = report.run.engine.way
+        seen.append((way.pool.total_bytes(), way.pool.allocations, recording.DEFAULT_POOL.lent))
+
+    model = finish(run, [look])
+    # an array or two of what the first epoch found out
+    assert len(set(seen[1:])) == 1
+    pool = run.engine.way.pool
+    assert seen[0][0] > 0
+    assert pool.total_bytes() == 0
+    kept = model.flat.data.nbytes
+    del run, model, look
+    gc.collect()
+    assert recording.DEFAULT_POOL.used_bytes() - before <= kept
+    gc.collect()
+
+
+def test_a_generator_that_is_left_early_lets_go_of_its_memory(begun):
+    run = begun(PLAIN)
+    for report in reports(run):
+        if report.epoch == 3:
+            break
+    gc.collect()
+    assert run.engine.way.pool.total_bytes() == 0
+    assert run.engine.way.graphs == {}
+
+
+def test_a_window_is_bounded(gpu, recording):
+    way = Captured(gpu, recording.CUPY.cuda)
+    assert way.window(1000, 10) == Captured.UNROLLED
+    assert way.window(3, 10) == 3
+    assert way.window(1000, Captured.AT_ONCE // 4) == 4
+    assert way.window(1000, 10 * Captured.AT_ONCE) == 1

@@ -1,0 +1,171 @@
+"""The `apply` of a fast backend: functions run by plans that their traced programs are made into.
+
+A step makes the same calls in the same order every time, so the k-th call of a step is first
+compared with the k-th of the step before: nearly always its plan is found at once.
+"""
+
+from collections.abc import Callable, Sequence
+from types import FunctionType, SimpleNamespace
+from typing import Any, NamedTuple
+
+from xpmlp.backends.tracing import Program, UntraceableError, arrays, constants, number, trace
+from xpmlp.core.apply import plain
+from xpmlp.core.names import title
+from xpmlp.core.types import Array, Namespace
+
+
+class Plan(NamedTuple):
+    """A program written out for arguments of given shapes."""
+
+    run: Callable[..., Any]  # of the arguments, then of the places of the results
+    made: tuple[tuple[tuple[int, ...], Any], ...]  # shape and dtype of each place
+    results: tuple[int, ...]  # where each result is among arguments and places
+
+
+class Call(NamedTuple):
+    """One call of `apply` as the step before made it."""
+
+    function: Callable[..., Any]
+    kinds: tuple[tuple[int, tuple[int, ...], Any], ...]  # position, shape, dtype of its arrays
+    others: tuple[tuple[int, Any], ...]  # what else it was given, by position
+    plan: Plan | None  # None for a function that is run as it is
+    pick: tuple[tuple[int, str | None], ...]  # where the plan's arguments lie
+    yours: bool  # whether a function of the user's is part of it
+
+    def fits(self, function: Callable[..., Any], given: tuple[Any, ...]) -> bool:
+        """Whether this is the call again: of the same function, numbers and namespaces, whose
+        arrays may differ, and with arrays of the same shapes and dtypes."""
+        if function is not self.function:
+            return False
+        for i, shape, dtype in self.kinds:
+            if given[i].shape != shape or given[i].dtype != dtype:
+                return False
+        return all(given[i] is one for i, one in self.others)
+
+
+def picked(given: tuple[Any, ...]) -> tuple[tuple[int, str | None], ...]:
+    """Where `tracing.arrays` finds the arrays among what a function is given."""
+    found: list[tuple[int, str | None]] = []
+    for i, one in enumerate(given):
+        if isinstance(one, SimpleNamespace):
+            held = vars(one)
+            found += [(i, name) for name in sorted(held) if not number(held[name])]
+        elif not (number(one) or callable(one)):
+            found.append((i, None))
+    return tuple(found)
+
+
+class Calls:
+    """The `apply` of one trainer's steps. Not for two threads.
+
+    A backend says how a plan is written and where its results go.
+    """
+
+    def __init__(self, base: Namespace, array: Any) -> None:
+        """base: the namespace as it is, for functions of a user's; array: its arrays' type."""
+        self.base, self.array = base, array
+        self.calls: list[Call] = []
+        self.called = 0  # calls of this step so far
+        self.plans: dict[Any, Plan | None] = {}
+        self.places: list[Array] = []  # where the results of the call under way are wanted
+
+    def write(
+        self,
+        program: Program,
+        values: Sequence[Array],
+        into: Sequence[Array],
+        aliases: Sequence[int],
+        name: str,
+    ) -> Plan:
+        """The plan of a program for arguments like `values`; UntraceableError if there is none.
+
+        into: like the buffers that the results are written into; empty where they are new arrays.
+        aliases: which argument each of those is, or -1.
+        """
+        raise NotImplementedError
+
+    def buffer(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A place for a result of this step."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Begin a step."""
+        self.called = 0
+
+    def wanted(self, shape: tuple[int, ...], dtype: Any) -> Array | None:
+        """Where the call under way wants a result of this shape, if it does."""
+        for i, place in enumerate(self.places):
+            if place.shape == shape and place.dtype == dtype:
+                return self.places.pop(i)
+        return None
+
+    def apply(
+        self, function: Callable[..., Any], xp: Namespace, *given: Any, into: Sequence[Array] = ()
+    ) -> Any:
+        """function(xp, *given) by its program, its results written `into` if given."""
+        k = self.called
+        self.called = k + 1
+        if k < len(self.calls) and self.calls[k].fits(function, given):
+            call = self.calls[k]
+        else:
+            call = self.first(function, given, into)
+            self.calls[k:] = [call]
+        plan = call.plan
+        if plan is None:
+            if call.yours:  # what a user keeps must not change
+                given = tuple(one.copy() if isinstance(one, self.array) else one for one in given)
+                return plain(function, self.base, *given, into=into)
+            self.places = list(into)  # products and sums are made there at once
+            try:
+                return plain(function, xp, *given, into=into)
+            finally:
+                self.places = []
+        values = [given[i] if name is None else getattr(given[i], name) for i, name in call.pick]
+        if into:
+            return plan.run(*values, *into)
+        values += [self.buffer(shape, dtype) for shape, dtype in plan.made]
+        plan.run(*values)
+        if len(plan.results) == 1:
+            return values[plan.results[0]]
+        return tuple([values[at] for at in plan.results])
+
+    def first(
+        self, function: Callable[..., Any], given: tuple[Any, ...], into: Sequence[Array]
+    ) -> Call:
+        yours = not all(ours(one) for one in (function, *given) if callable(one))
+        plan = None if yours else self.planned(function, given, into)
+        is_array = [isinstance(one, self.array) for one in given]
+        kinds = tuple((i, one.shape, one.dtype) for i, one in enumerate(given) if is_array[i])
+        others = tuple((i, one) for i, one in enumerate(given) if not is_array[i])
+        return Call(function, kinds, others, plan, picked(given), yours)
+
+    def planned(
+        self, function: Callable[..., Any], given: tuple[Any, ...], into: Sequence[Array]
+    ) -> Plan | None:
+        """The plan for such arguments; None for a function that is not elementwise, and for
+        arguments of several dtypes or one that stands twice and is written over."""
+        values = arrays(given)
+        twice = any(sum(a is r for a in values) > 1 for r in into)
+        if twice or len({a.dtype for a in (*values, *into)}) > 1:
+            return None
+        aliases = tuple(next((j for j, a in enumerate(values) if a is r), -1) for r in into)
+        kinds = tuple((a.shape, a.dtype.char) for a in values)
+        key = (function, constants(given), kinds, aliases)
+        if key not in self.plans:
+            try:
+                program = trace(function, *given)
+                self.plans[key] = self.write(program, values, into, aliases, title(function))
+            except UntraceableError:
+                self.plans[key] = None
+        return self.plans[key]
+
+
+def ours(function: Any) -> bool:
+    """Whether a function, and all that it calls on, is of this library: a user's own is called
+    every time, as it is."""
+    if not isinstance(function, FunctionType):
+        return False
+    if not function.__globals__["__name__"].startswith("xpmlp."):
+        return False
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    return all(ours(one) for one in held if callable(one))

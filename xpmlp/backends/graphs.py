@@ -1,0 +1,148 @@
+"""The steps of a window of minibatches, recorded once as a CUDA graph and replayed.
+
+A graph works on the very arrays that it was recorded with: each window of an epoch is copied
+into one that does not move, and what a step changes are buffers that do not move either. Python
+runs a step once, while it is recorded; what differs from step to step must be in arrays.
+"""
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from xpmlp.backends.namespace import Place, running
+from xpmlp.backends.ways import Advance, Eager
+from xpmlp.core.types import Array
+
+
+class CaptureWarning(UserWarning):
+    """Steps could not be recorded as a CUDA graph; training goes on without."""
+
+
+class Lane:
+    """A stream of its own, on which steps are recorded and replayed."""
+
+    def __init__(self, place: Place, cuda: Any) -> None:
+        """cuda: CuPy's module of that name."""
+        self.place, self.cuda = place, cuda
+        with running(place):
+            self.stream = cuda.Stream(non_blocking=True)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Inside it work goes to the stream, and it is done afterwards."""
+        with running(self.place):
+            self.place.device.synchronize()  # the stream waits for no other by itself
+            with self.stream:
+                yield
+                self.stream.synchronize()
+
+    def record(self, step: Callable[[], Any], warm: Callable[[], Any], pool: Any) -> "Recorded":
+        """A graph of `step`, inside `open`; an error in it ends the recording and is passed on.
+
+        warm: what is run before, so that all is compiled and chosen. pool: the memory both work
+        in, where nothing but other graphs of this lane may be made while the graph lives.
+        """
+        collecting = gc.isenabled()
+        gc.collect()
+        gc.disable()  # a finalizer may call what no recording allows
+        try:
+            with self.cuda.using_allocator(pool.malloc):
+                warm()
+                self.stream.begin_capture()
+                try:
+                    value = step()
+                except BaseException:
+                    with suppress(Exception):  # it may be invalid already
+                        self.stream.end_capture()
+                    raise
+                return Recorded(self.stream.end_capture(), value, pool)
+        finally:
+            if collecting:
+                gc.enable()
+
+
+class Recorded(NamedTuple):
+    """A graph with all that it needs to stay alive."""
+
+    graph: Any
+    value: Any  # what the step returned: the same arrays at every replay
+    pool: Any
+
+    def launch(self) -> None:
+        self.graph.launch()
+
+
+class Captured:
+    """A `Way` that records the steps of a window, once for each length of window."""
+
+    UNROLLED = 16  # steps in a graph: a launch costs as much as some ten kernels
+    AT_ONCE = 2**26  # numbers in a window
+
+    def __init__(self, place: Place, cuda: Any) -> None:
+        self.name = "captured"
+        self.lane, self.pool = Lane(place, cuda), cuda.MemoryPool()
+        self.graphs: dict[int, tuple[Recorded, Any, Advance]] = {}  # by steps in the window
+
+    def window(self, steps: int, numbers: int) -> int:
+        return min(steps, self.UNROLLED, max(1, self.AT_ONCE // numbers))
+
+    def open(self) -> Any:
+        return self.lane.open()
+
+    def run(self, advance: Advance, window: Any, buffers: Sequence[Array]) -> None:
+        if self.name == "captured" and window.steps not in self.graphs:
+            self.record(advance, window, buffers)
+        if self.name != "captured":
+            return Eager().run(advance, window, buffers)
+        recorded, still, _ = self.graphs[window.steps]
+        for place, fresh in zip(still, window, strict=True):
+            if not isinstance(place, float):
+                place[...] = fresh
+        return recorded.launch()
+
+    def record(self, advance: Advance, window: Any, buffers: Sequence[Array]) -> None:
+        """Record a window's steps; where that fails, say so and leave the buffers as they were."""
+        xp = self.lane.place.xp
+        saved = [xp.asarray(buffer, copy=True) for buffer in buffers]
+        still = type(window)(
+            *(p if isinstance(p, float) else xp.asarray(p, copy=True) for p in window)
+        )
+
+        def restore() -> None:
+            for buffer, value in zip(buffers, saved, strict=True):
+                buffer[...] = value
+
+        def warm() -> None:
+            for t in range(min(2, still.steps)):
+                advance(still, t)
+            restore()
+
+        def steps() -> None:
+            for t in range(still.steps):
+                advance(still, t)
+
+        try:
+            # the closure holds the run, and so every array that the graph reads
+            recorded = self.lane.record(steps, warm, self.pool)
+            self.graphs[window.steps] = (recorded, still, advance)
+        except BaseException as error:
+            restore()
+            if not isinstance(error, Exception):
+                raise
+            self.name = Eager.name
+            self.close()
+            warnings.warn(
+                "the steps of this training run one by one, because they could not be recorded "
+                f"as a CUDA graph: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
+                CaptureWarning,
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Drop the graphs, and only then let go of their memory."""
+        with suppress(Exception):  # a device that is broken says so elsewhere
+            self.lane.stream.synchronize()
+        self.graphs.clear()
+        self.pool.free_all_blocks()

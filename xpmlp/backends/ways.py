@@ -1,0 +1,47 @@
+"""How the steps of a trainer are run: one after the other here, as a CUDA graph in `graphs`."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from xpmlp.core.types import Array
+
+Advance = Callable[[Any, int], None]  # makes update t of a window
+
+
+class Way(Protocol):
+    """A way to run steps, a window of minibatches at a time."""
+
+    name: str  # what a history says of it
+
+    def window(self, steps: int, numbers: int) -> int:
+        """How many of an epoch's steps to gather at once, each of `numbers` numbers."""
+
+    def open(self) -> AbstractContextManager[Any]:
+        """Inside it the steps of an epoch are run."""
+
+    def run(self, advance: Advance, window: Any, buffers: Sequence[Array]) -> None:
+        """Every step of a window in turn. buffers: all that a step changes."""
+
+    def close(self) -> None:
+        """Let go of what was kept for the steps to come."""
+
+
+class Eager:
+    """One step after the other, by Python."""
+
+    name = "eager"
+    AT_ONCE = 2**18  # numbers in a window: they are still in the cache when they are learnt from
+
+    def window(self, steps: int, numbers: int) -> int:
+        return min(steps, max(1, self.AT_ONCE // numbers))
+
+    def open(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def run(self, advance: Advance, window: Any, buffers: Sequence[Array]) -> None:
+        for t in range(window.steps):
+            advance(window, t)
+
+    def close(self) -> None:
+        pass
