@@ -399,19 +399,21 @@ XP = SimpleNamespace(
 # Kernels
 
 
+C = {"float32": "float", "float64": "double", "uint32": "unsigned int"}
+
+
 @cache
-def compiled(inputs, outputs, operation):
-    """A kernel's body as a loop of the host's, for both floats."""
-    types = [part.split()[1] for part in (*inputs.split(","), *outputs.split(","))]
-    count = len(inputs.split(","))
-    read = "".join(f"const T {n} = ((T*)p[{i}])[k];" for i, n in enumerate(types[:count]))
-    write = "".join(f"T& {n} = ((T*)p[{count + i}])[k];" for i, n in enumerate(types[count:]))
-    body = f"for (long k = 0; k < n; ++k) {{ {read} {write} {operation} }}"
+def compiled(parameters, inputs, operation):
+    """A kernel's body as a loop of the host's."""
+    lines = []
+    for k, (raw, dtype, name) in enumerate(parameters):
+        kind = ("const " if k < inputs else "") + C[dtype]
+        there = f"({kind}*)p[{k}]"
+        lines.append(f"{kind}* {name} = {there};" if raw else f"{kind}& {name} = ({there})[i];")
     text = (
-        "#include <cmath>\nusing namespace std;\ntemplate <class T> void run(void** p, long n)"
-        f" {{ {body} }}\n"
-        'extern "C" void run_f(void** p, long n) { run<float>(p, n); }\n'
-        'extern "C" void run_d(void** p, long n) { run<double>(p, n); }\n'
+        "#include <cmath>\nusing namespace std;\n"
+        'extern "C" void run(void** p, long n) {\n'
+        f"for (long i = 0; i < n; ++i) {{ {' '.join(lines)}\n{operation}\n}} }}\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cpp"
@@ -427,25 +429,30 @@ class ElementwiseKernel:
     def __init__(self, inputs, outputs, operation, name, options=()):
         assert name.isidentifier()
         assert options == ("--fmad=false",)
-        self.library = compiled(inputs, outputs, operation)
+        written = [part.split() for part in (*inputs.split(","), *outputs.split(","))]
+        self.parameters = tuple((part[0] == "raw", *part[-2:]) for part in written)
         self.inputs = len(inputs.split(","))
+        self.library = compiled(self.parameters, self.inputs, operation)
 
-    def __call__(self, *arrays):
+    def __call__(self, *arrays, size=None):
+        assert len(arrays) == len(self.parameters)
+        for x, (_, dtype, _) in zip(arrays, self.parameters, strict=True):
+            assert isinstance(x, Array)
+            assert x.dtype == dtype
         inputs, out = arrays[: self.inputs], arrays[self.inputs :]
-        assert all(isinstance(x, Array) and x.dtype == out[0].dtype for x in arrays)
-        shape = np.broadcast_shapes(*(x.shape for x in inputs))
-        assert all(x.shape == shape for x in out)
-        execute(self.work, inputs, out)
+        shape = np.broadcast_shapes(*(x.shape for x in inputs)) if size is None else None
+        assert size is not None or all(x.shape == shape for x in out)
+        assert (size is None) != self.parameters[0][0], "a size, and it alone, is for raw arrays"
+        execute(lambda parts, places: self.work(parts, places, shape, size), inputs, out)
 
-    def work(self, parts, places):
-        shape, kind = places[0].shape, places[0].dtype.char
+    def work(self, parts, places, shape, size):
         # a thread reads all of its inputs before it writes
-        read = [np.array(np.broadcast_to(x, shape), order="C") for x in parts]
-        found = [np.empty(shape, dtype=kind) for _ in places]
+        read = [np.array(x if size else np.broadcast_to(x, shape), order="C") for x in parts]
+        found = [np.empty(x.shape, dtype=x.dtype) for x in places]
         pointers = (ctypes.c_void_p * len((*read, *found)))(
             *(x.ctypes.data for x in (*read, *found))
         )
-        getattr(self.library, f"run_{kind}")(pointers, ctypes.c_long(found[0].size))
+        self.library.run(pointers, ctypes.c_long(size or found[0].size))
         for place, values in zip(places, found, strict=True):
             place[...] = values
 

@@ -5,7 +5,7 @@ import pytest
 
 from xpmlp.backends.namespace import CPU, to_host, to_place
 from xpmlp.core.initializers import initial
-from xpmlp.core.random import bits, dropout_keys, lanes, mask
+from xpmlp.core.random import counters, dropout_keys, lanes, mask, words
 from xpmlp.core.spec import Spec
 from xpmlp.fit.batches import epoch_order
 from xpmlp.fit.parity import CASES, compare
@@ -49,8 +49,8 @@ def test_dropout_masks_are_the_same_bits(place, lead, step):
     for where in (CPU, place):
         keys = to_place(where, dropout_keys(seeds, lead, 2), lanes(where.xp))
         now = to_place(where, np.asarray(step))
-        words = to_host(bits(where.xp, keys, now, (16, 9))).astype(np.int64)
-        factors = mask(where.xp, keys, now, 0.3, (16, 9), where.xp.float32)
-        drawn.append((words, to_host(factors)))
+        bits = to_host(words(where.xp, *counters(where.xp, keys, now, (16, 9))))
+        factors = mask(where.xp, keys, now, 0.3, (16, 9), "float32")
+        drawn.append((bits.astype(np.int64), to_host(factors)))
     assert (drawn[0][0] == drawn[1][0]).all()
     assert drawn[0][1].tobytes() == drawn[1][1].tobytes()

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from xpmlp.backends.kernels import OPTIONS, Kernels, literal, source
-from xpmlp.backends.tracing import UntraceableError, trace
+from xpmlp.backends.kernels import OPTIONS, TYPES, WIDEST, Kernels, RowSource, Source
+from xpmlp.backends.tracing import REDUCTIONS, arrays, trace
 from xpmlp.core.activations import ACTIVATIONS, activation
 from xpmlp.core.losses import LOSSES, loss
 from xpmlp.core.network import activated, gradients, returned
 from xpmlp.core.optimizers import OPTIMIZERS
-from xpmlp.core.training import PENALTIES, last_delta
+from xpmlp.core.random import dropout_keys, factors, mask
+from xpmlp.core.training import PENALTIES, outcome
 
 # relative, or to 1: exp and tanh of the C library and of NumPy differ in the last bits, which
 # 1 - tanh(z)**2 lays bare; nothing else differs
@@ -93,16 +94,49 @@ def test_penalties(name, kernels, gpu, values):
     assert alike(g, expected, "float64")
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_last_deltas(name, kernels, gpu, rng):
-    """Where the loss adds up over the outputs it runs as it is, with the same numbers."""
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("lead", "columns"), [((), 4), ((), 1), ((3,), 4), ((3,), 70)])
+@pytest.mark.parametrize("name", [*sorted(LOSSES), "cross_entropy:0.1", "quantile:0.1,0.4,0.8,0.9"])
+def test_losses_and_last_deltas(name, lead, columns, dtype, kernels, gpu, rng):
+    """Rows too long for a thread and quantiles run as they are, with the same numbers."""
     measure, slope = loss(name), activation("identity").slope
-    score, target = (gpu.xp.asarray(rng.uniform(0.1, 0.9, size=(5, 4))) for _ in range(2))
-    target = target[:, :1] if measure.levels else target
-    weight = gpu.xp.asarray(rng.uniform(size=(5, 1)))
-    given = (measure.delta, slope, score, target, weight, score)
-    expected = last_delta(gpu.xp, *given)
-    assert alike(kernels.apply(last_delta, kernels.xp, *given), expected, "float64")
+    columns = measure.levels or columns
+    score = gpu.xp.asarray(4 * rng.normal(size=(*lead, 5, columns)), dtype=np.dtype(dtype))
+    target = gpu.xp.asarray(rng.uniform(0, 0.9, size=score.shape), dtype=np.dtype(dtype))
+    target = target[..., :1] if measure.levels else target
+    weight = gpu.xp.asarray(rng.uniform(size=(*lead, 5, 1)), dtype=np.dtype(dtype))
+    given = (measure.value, measure.delta, slope, score, target, weight, score)
+    expected = outcome(gpu.xp, *given)
+    found = kernels.apply(outcome, kernels.xp, *given)
+    assert all(alike(*pair, dtype) for pair in zip(found, expected, strict=True))
+    one_kernel = kernels.calls[0].plan is not None
+    assert one_kernel == (measure.levels == 0 and columns <= WIDEST)
+
+
+@pytest.mark.parametrize("name", sorted({*ACTIVATIONS} - {"identity"}))
+def test_the_last_layers_slope_is_part_of_it(name, kernels, gpu, rng):
+    measure, pair = loss("cross_entropy"), activation(name)
+    z = gpu.xp.asarray(rng.normal(size=(5, 4)))
+    target, weight = (gpu.xp.asarray(rng.uniform(size=shape)) for shape in ((5, 4), (5, 1)))
+    given = (measure.value, measure.delta, pair.slope, pair.f(gpu.xp, z), target, weight, z)
+    expected = outcome(gpu.xp, *given)
+    found = kernels.apply(outcome, kernels.xp, *given)
+    assert all(alike(*two, "float64") for two in zip(found, expected, strict=True))
+    assert kernels.calls[0].plan is not None
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dropout_masks_are_one_kernel_and_the_same_bits(lead, dtype, kernels, gpu):
+    keys = dropout_keys((1, 2, 3)[: 3 if lead else 1], lead, 0).astype("uint32")
+    for step in (0, 7, 2**31 + 5):
+        kernels.restart()
+        expected = mask(np, keys, np.asarray(step), 0.3, (6, 5), dtype)
+        there = (gpu.xp.asarray(keys), gpu.xp.asarray(np.asarray(step)))
+        found = mask(kernels.xp, *there, 0.3, (6, 5), dtype, apply=kernels.apply)
+        assert found.dtype == dtype
+        assert found.get().tobytes() == expected.tobytes()
+    assert kernels.calls[0].plan is not None
 
 
 def test_products_and_sums_are_made_where_they_are_wanted(kernels, gpu, recording, rng):
@@ -134,7 +168,8 @@ def test_equal_results_are_one_array(kernels, gpu):
 
 @pytest.mark.parametrize("number", [0.1, -2.5e-300, 1e300, 3.0])
 def test_literals_are_the_number(number):
-    assert float(literal(number).removeprefix("T(").removesuffix(")")) == number
+    written = Source(trace(lambda xp, z: z, np.ones(1)), [np.ones(1)]).literal(number, "double")
+    assert float(written.removeprefix("(double)(").removesuffix(")")) == number
 
 
 @pytest.mark.parametrize("number", [np.inf, -np.inf])
@@ -158,34 +193,37 @@ def test_nvidias_compiler_takes_every_kernel(tmp_path):
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no GPU here: no nvcc either")
-    bodies = []
-    one = np.ones((2, 2))
-    for name in ACTIVATIONS:
-        pair = activation(name)
-        for function, given in (
-            (activated, (pair.f, one, one[:1])),
-            (returned, (pair.slope, one, one, one)),
-        ):
-            try:
-                bodies.append(trace(function, *given))
-            except UntraceableError:
-                continue
-    for rule in OPTIMIZERS.values():
-        h = SimpleNamespace(**rule.defaults, rate=one[:, :1], decay=one)
-        bodies.append(trace(rule.rule, h, one, one, one, *[one] * rule.memories))
-    text = ""
-    for k, program in enumerate(bodies):
-        inputs = "".join(f"const T a{i} = p[{i}];" for i in range(program.arguments))
-        out = "".join(f"T& r{r} = p[{r}];" for r in range(len(program.results)))
-        for kind in ("float", "double"):
-            text += (
-                f"__global__ void f{k}_{kind}({kind}* p) {{ typedef {kind} T; {inputs} {out} "
-                f"{source(program, program.results)} }}\n"
+    text, count = "", 0
+    for dtype in ("float32", "float64"):
+        one = np.ones((2, 4), dtype=dtype)
+        asked = [(activated, (activation(name).f, one, one[:1])) for name in ACTIVATIONS]
+        asked += [(returned, (activation(n).slope, one, one, one)) for n in sorted(ACTIVATIONS)]
+        for rule in OPTIMIZERS.values():
+            h = SimpleNamespace(**rule.defaults, rate=one[:, :1], decay=one)
+            asked.append((rule.rule, (h, one, one, one, *[one] * rule.memories)))
+        for name in sorted({*LOSSES} - {"quantile"}):
+            pair, slope = loss(name), activation("tanh").slope
+            asked.append((outcome, (pair.value, pair.delta, slope, one, one, one[:, :1], one)))
+        lane = one.astype("uint32")
+        asked.append((factors, (0.3, dtype, lane[0], lane[:, :1], lane[:, :1], lane[0, :1])))
+        for function, given in asked:
+            program, values = trace(function, *given), arrays(given)
+            rows = any(operation.name in REDUCTIONS for operation in program.operations)
+            written = (RowSource if rows else Source)(program, values)
+            body = (written.by_rows if rows else written.elementwise)(program.results)
+            names = [(f"a{k}", a.dtype.name) for k, a in enumerate(values)]
+            names += [(f"r{r}", written.dtypes[v.at]) for r, v in enumerate(program.results)]
+            held = "".join(
+                f"{TYPES[kind]}* {name} = ({TYPES[kind]}*)p[{k}];"
+                if rows
+                else f"{TYPES[kind]}& {name} = (({TYPES[kind]}*)p[{k}])[i];"
+                for k, (name, kind) in enumerate(names)
             )
+            text += f"__global__ void f{count}(void** p, long i) {{ {held} {body} }}\n"
+            count += 1
     path = tmp_path / "kernels.cu"
     path.write_text(text)
     command = [nvcc, *OPTIONS, "--ptx", "-o", str(tmp_path / "kernels.ptx"), str(path)]
     subprocess.run(command, check=True, capture_output=True)
     ptx = (tmp_path / "kernels.ptx").read_text()
-    assert ptx.count(".entry") == 2 * len(bodies)
-    assert len(bodies) > 25
+    assert ptx.count(".entry") == count > 60

@@ -7,8 +7,9 @@ import pytest
 
 from xpmlp.backends.tracing import Operation, UntraceableError, Value, arrays, constants, trace
 from xpmlp.core.activations import ACTIVATIONS, activation
-from xpmlp.core.losses import loss
+from xpmlp.core.losses import LOSSES, loss
 from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.core.random import factors
 
 ROWS = np.ones((2, 3))
 
@@ -68,11 +69,12 @@ def test_numbers_are_constants_and_arrays_arguments():
     assert program.arguments == 2
 
 
-NOT_ELEMENTWISE = {
-    "a sum": lambda xp, z: xp.sum(z, axis=-1),
+UNKNOWN = {
+    "a sum over rows": lambda xp, z: xp.sum(z, axis=-2, keepdims=True),
+    "a sum of all": lambda xp, z: xp.sum(z),
     "a part": lambda xp, z: z[..., :2],
     "a value": lambda xp, z: z if z > 0 else -z,
-    "a shape": lambda xp, z: z / z.shape[0],
+    "a result's shape": lambda xp, z: z / (2 * z).shape[0],
     "NumPy itself": lambda xp, z: np.exp(z),
     "another dtype": lambda xp, z: xp.astype(z, "int64"),
     "an array of its own": lambda xp, z: z + np.ones(3),
@@ -80,14 +82,30 @@ NOT_ELEMENTWISE = {
 }
 
 
-@pytest.mark.parametrize("what", NOT_ELEMENTWISE)
-def test_what_is_not_elementwise_is_not_traced(what):
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_what_a_stand_in_does_not_know_is_not_traced(what):
     with pytest.raises(UntraceableError):
-        trace(NOT_ELEMENTWISE[what], ROWS)
+        trace(UNKNOWN[what], ROWS)
 
 
-def test_losses_that_reduce_are_not_traced():
-    for function in (loss("cross_entropy").delta, loss("squared_error").value):
-        with pytest.raises(UntraceableError):
-            trace(function, ROWS, ROWS)
-    assert names(trace(loss("squared_error").delta, ROWS, ROWS)) == ["subtract"]
+@pytest.mark.parametrize("name", sorted({*LOSSES} - {"quantile"}))
+def test_every_loss_of_whole_rows_is_traced(name):
+    measure = loss(name)
+    assert names(trace(measure.value, ROWS, ROWS))[-1] in ("sum_flat", "subtract")
+    assert trace(measure.delta, ROWS, ROWS).single
+
+
+def test_a_reduction_over_the_last_axis_is_an_operation():
+    def normal(xp, z):
+        return z - xp.max(z, axis=-1, keepdims=True), xp.sum(z, axis=-1)
+
+    assert names(trace(normal, ROWS)) == ["max", "subtract", "sum_flat"]
+
+
+def test_the_hash_of_dropout_is_whole_numbers_and_a_cast():
+    index, key, now = (np.zeros(n, dtype="uint32") for n in (6, 1, 1))
+    program = trace(factors, 0.3, "float32", index, key, key, now)
+    assert program.cast == "float32"
+    numbers = [v.constant for o in program.operations for v in o.inputs if v.at < 0]
+    assert all(isinstance(number, int) for number in numbers[:-1])
+    assert {"bitwise_xor", "right_shift", "bitwise_and", "cast"} <= set(names(program))

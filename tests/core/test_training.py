@@ -15,7 +15,7 @@ from xpmlp.core.ledger import ShapeError
 from xpmlp.core.losses import LOSSES, loss
 from xpmlp.core.network import forward
 from xpmlp.core.optimizers import OPTIMIZERS, optimizer
-from xpmlp.core.random import bits, dropout_keys, lanes, mask
+from xpmlp.core.random import counters, dropout_keys, lanes, mask, words
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import (
     Batch,
@@ -157,12 +157,12 @@ def test_steps_give_numpys_numbers_on_every_namespace(place, dtype, lead, name, 
     batches = [[part.astype(dtype) for part in rows_of(spec, rng, 6, lead)] for _ in range(3)]
     keys = [dropout_keys(range(lead[0] if lead else 1), lead, i) for i in range(2)]
 
-    def run(xp, put, kind, lane):
+    def run(xp, put, lane):
         state = new_state(xp, spec, optimizer(name), put(params))
         values = []
         for parts in batches:
             masks = [
-                mask(xp, put(key.astype(lane)), state.step, 0.3, (6, layer.n_out), kind)
+                mask(xp, put(key.astype(lane)), state.step, 0.3, (6, layer.n_out), dtype)
                 for key, layer in zip(keys, spec.layers, strict=False)
             ]
             batch = Batch(*map(put, parts))
@@ -172,9 +172,8 @@ def test_steps_give_numpys_numbers_on_every_namespace(place, dtype, lead, name, 
             values.append(step(xp, spec, state, batch, name, h, (*masks, None)))
         return state, values
 
-    expected, numpys = run(np, lambda part: part, np.dtype(dtype), "uint32")
-    kind = getattr(place.xp, dtype)
-    found, theirs = run(place.xp, lambda part: to_place(place, part), kind, lanes(place.xp))
+    expected, numpys = run(np, lambda part: part, "uint32")
+    found, theirs = run(place.xp, lambda part: to_place(place, part), lanes(place.xp))
     assert int(found.step) == 3
     near = NAMESPACE[dtype]
     for value, one in zip(theirs, numpys, strict=True):
@@ -461,8 +460,12 @@ def test_a_step_reads_dropout_from_the_states_own_step():
     # the words of step t are a function of state.step: nothing else has to be saved
     state = state_of(SPEC)
     key = dropout_keys([0], (), 0).astype("uint32")
-    first = bits(np, key, state.step, (3, 4))
+
+    def drawn_at(now):
+        return words(np, *counters(np, key, now, (3, 4)))
+
+    first = drawn_at(state.step)
     state.step[...] = 5
-    assert not np.array_equal(first, bits(np, key, state.step, (3, 4)))
+    assert not np.array_equal(first, drawn_at(state.step))
     state.step[...] = 0
-    assert np.array_equal(first, bits(np, key, state.step, (3, 4)))
+    assert np.array_equal(first, drawn_at(state.step))

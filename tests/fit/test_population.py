@@ -111,10 +111,10 @@ def test_masks_of_a_population_are_those_of_its_seeds():
     seeds = tuple(range(50, 57))
     together = dropout_keys(seeds, (K,), 1).astype(np.uint32)
     step = np.asarray(12)
-    masks = mask(np, together, step, 0.4, (8, 5), np.float64)
+    masks = mask(np, together, step, 0.4, (8, 5), "float64")
     for k, seed in enumerate(seeds):
         alone = dropout_keys((seed,), (), 1).astype(np.uint32)
-        assert (mask(np, alone, step, 0.4, (8, 5), np.float64) == masks[k]).all()
+        assert (mask(np, alone, step, 0.4, (8, 5), "float64") == masks[k]).all()
 
 
 @pytest.mark.parametrize("held_out", [True, False])

@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
-from xpmlp.backends.tracing import Program, UntraceableError, arrays, constants, number, trace
+from xpmlp.backends.tracing import (
+    REDUCTIONS,
+    Program,
+    UntraceableError,
+    arrays,
+    constants,
+    number,
+    trace,
+)
 from xpmlp.core.apply import plain
 from xpmlp.core.names import title
 from xpmlp.core.types import Array, Namespace
@@ -53,6 +61,15 @@ def picked(given: tuple[Any, ...]) -> tuple[tuple[int, str | None], ...]:
         elif not (number(one) or callable(one)):
             found.append((i, None))
     return tuple(found)
+
+
+def reach(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of what an operation of a program gives for inputs of these shapes."""
+    if name in REDUCTIONS:
+        return shapes[0][:-1] if name.endswith("flat") else (*shapes[0][:-1], 1)
+    depth = max(map(len, shapes))
+    padded = [(1,) * (depth - len(shape)) + tuple(shape) for shape in shapes]
+    return tuple(max(sizes) if 0 not in sizes else 0 for sizes in zip(*padded, strict=True))
 
 
 class Calls:

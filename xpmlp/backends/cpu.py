@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.backends import compiled
-from xpmlp.backends.calls import Calls, Plan
+from xpmlp.backends.calls import Calls, Plan, reach
 from xpmlp.backends.tracing import TRUTHS, Program, UntraceableError
 from xpmlp.core.types import Array, Namespace
 
@@ -29,7 +29,13 @@ def cast(truths: Array, out: Array) -> None:
     np.copyto(out, truths, casting="unsafe")
 
 
-SPECIAL: dict[str, Callable[..., Any]] = {"where": chosen, "cast": cast}
+SPECIAL: dict[str, Callable[..., Any]] = {
+    "where": chosen, "cast": cast, "sum": np.add.reduce, "max": np.maximum.reduce,
+    "sum_flat": np.add.reduce, "max_flat": np.maximum.reduce,
+}  # fmt: skip
+# axis, dtype, out, keepdims: by position, which is faster
+LINES = {"sum": "({}, -1, None, {}, True)", "sum_flat": "({}, -1, None, {})"}
+LINES |= {"max": LINES["sum"], "max_flat": LINES["sum_flat"]}
 
 
 class Writer:
@@ -72,13 +78,21 @@ class Writer:
         pool = self.free.get(kind)
         return pool.pop() if pool else self.keep(np.empty(*kind))
 
+    def result_dtype(self, name: str, kinds: Sequence[Any]) -> Any:
+        if name in TRUTHS:
+            return np.dtype(bool)
+        if name == "cast":
+            return np.dtype(self.program.cast or self.dtype)
+        return next(dtype for _, dtype in kinds if dtype.kind != "b")
+
     def plan(self) -> Plan:
         program, first = self.program, len(self.names)
         last = {v.at: i for i, o in enumerate(program.operations) for v in o.inputs}
         ends = {value.at for value in program.results}
         for i, (name, inputs) in enumerate(program.operations):
-            shape = np.broadcast_shapes(*(self.types[v.at][0] for v in inputs if v.at >= 0))
-            self.types.append((shape, np.dtype(bool) if name in TRUTHS else self.dtype))
+            kinds = [self.types[v.at] for v in inputs if v.at >= 0]
+            shape = reach(name, [shape for shape, _ in kinds])
+            self.types.append((shape, self.result_dtype(name, kinds)))
             read = [
                 self.names[v.at] if v.at >= 0 else self.constant(name, v.constant, shape)
                 for v in inputs
@@ -88,7 +102,8 @@ class Writer:
                     self.free.setdefault(self.types[v], []).append(self.names[v])
             self.names.append(self.place(first + i, last, i))
             self.known[name] = SPECIAL.get(name) or getattr(np, name)
-            self.lines.append(f"{name}({', '.join(read)}, out={self.names[-1]})")
+            form = LINES.get(name, f"({'{}, ' * len(read)}out={{}})")
+            self.lines.append(name + form.format(*read, self.names[-1]))
         for value, place, old in zip(program.results, self.places, self.aliases, strict=True):
             if value.at < 0:
                 raise UntraceableError("it gives a constant")

@@ -1,4 +1,4 @@
-"""An elementwise function of the core, traced once into the operations that it comes to.
+"""A small function of the core, traced once into the operations that it comes to.
 
 A namespace cannot see operators: `beta * m` never passes through `xp`. So the function is called
 once with stand-ins that note every operator and every call on `xp`. What comes of it is a
@@ -12,31 +12,33 @@ from typing import Any, NamedTuple
 OPERATORS = {
     "__add__": "add", "__sub__": "subtract", "__mul__": "multiply", "__truediv__": "divide",
     "__pow__": "power", "__gt__": "greater", "__lt__": "less", "__ge__": "greater_equal",
-    "__le__": "less_equal", "__and__": "logical_and",
+    "__le__": "less_equal", "__xor__": "bitwise_xor", "__rshift__": "right_shift",
 }  # fmt: skip
 CALLS = {
     "abs": 1, "exp": 1, "expm1": 1, "log": 1, "log1p": 1, "sqrt": 1, "tanh": 1, "sin": 1, "cos": 1,
     "floor": 1, "maximum": 2, "minimum": 2, "add": 2, "subtract": 2, "multiply": 2, "divide": 2,
     "greater": 2, "less": 2, "where": 3,
 }  # fmt: skip
+REDUCTIONS = ("sum", "max", "sum_flat", "max_flat")  # over the last axis; flat: without keepdims
+REAL = ("float32", "float64")
 TRUTHS = ("greater", "less", "greater_equal", "less_equal", "logical_and", "logical_not")
 
 
 class UntraceableError(TypeError):
-    """The function is not elementwise, or asks for something a stand-in does not have."""
+    """The function asks for something that a stand-in does not have."""
 
 
 class Value(NamedTuple):
     """A number that an operation takes: an argument or an earlier result, or a constant."""
 
     at: int  # arguments first, then one for each operation; -1 for a constant
-    constant: float = 0.0
+    constant: float = 0.0  # whole where the arguments are
 
 
 class Operation(NamedTuple):
     """One operation on whole arrays."""
 
-    name: str  # the Array API's; "cast" makes numbers of truths
+    name: str  # the Array API's, or of REDUCTIONS; "cast" makes numbers of truths
     inputs: tuple[Value, ...]
 
 
@@ -47,6 +49,7 @@ class Program(NamedTuple):
     operations: tuple[Operation, ...]
     results: tuple[Value, ...]
     single: bool  # whether the function returns one array, not a tuple
+    cast: str | None = None  # the dtype that truths are cast to, if it is not the arguments'
 
 
 class Traced:
@@ -62,10 +65,18 @@ class Traced:
         """Stands for the dtype that all floats of a function share."""
         return "own"
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tracer.shapes[self.value.at]
+
     def __getitem__(self, key: Any) -> "Traced":
         if key != (..., slice(None, 1), slice(None)):
             raise UntraceableError(f"it takes a part of an array: {key!r}")
         return self  # a row like the others: what is made of it broadcasts
+
+    def __and__(self, other: Any) -> "Traced":
+        truths = self.tracer.is_truth(self)
+        return self.tracer.note("logical_and" if truths else "bitwise_and", self, other)
 
     def __neg__(self) -> "Traced":
         return self.tracer.note("negative", self)
@@ -93,12 +104,18 @@ for magic, named in OPERATORS.items():
 class Tracer:
     """Notes what is done to the stand-ins; it is the `xp` of the function that is traced."""
 
-    def __init__(self, arguments: int) -> None:
-        self.arguments = arguments
+    def __init__(self, given: list[Any]) -> None:
+        """given: the arguments' arrays, all of one dtype."""
+        self.arguments = len(given)
+        self.shapes = [tuple(one.shape) for one in given]
+        self.whole = any("int" in str(one.dtype) for one in given)
+        self.cast: str | None = None
         self.operations: list[Operation] = []
         self.known: dict[str, int] = {}  # which operation it was, by how it is written
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
+        if name in REAL:
+            return name
         if name not in CALLS:
             raise UntraceableError(f"it calls xp.{name}")
         return lambda *inputs: self.note(name, *inputs)
@@ -108,7 +125,11 @@ class Tracer:
             return given.value
         if isinstance(given, bool) or not isinstance(given, int | float):
             raise UntraceableError(f"it uses a {type(given).__name__}")
-        return Value(-1, float(given))
+        return Value(-1, given if self.whole else float(given))
+
+    def is_truth(self, given: Traced) -> bool:
+        last = given.value.at - self.arguments
+        return last >= 0 and self.operations[last].name in TRUTHS
 
     def note(self, name: str, *inputs: Any) -> Traced:
         if name in CALLS and len(inputs) != CALLS[name]:
@@ -124,11 +145,23 @@ class Tracer:
         return Traced(self, Value(self.arguments + index))
 
     def astype(self, given: Traced, dtype: Any, *, copy: bool = True) -> Any:
+        truths = self.is_truth(given)
         if dtype != "own":
-            raise UntraceableError(f"it casts to {dtype}")
-        last = given.value.at - self.arguments
-        truths = last >= 0 and self.operations[last].name in TRUTHS
+            if not truths or dtype not in REAL:
+                raise UntraceableError(f"it casts to {dtype}")
+            self.cast = dtype
         return self.note("cast", given) if truths else given
+
+    def sum(self, x: Traced, *, axis: int | None = None, keepdims: bool = False) -> Traced:
+        return self.reduce("sum", x, axis, keepdims)
+
+    def max(self, x: Traced, *, axis: int | None = None, keepdims: bool = False) -> Traced:
+        return self.reduce("max", x, axis, keepdims)
+
+    def reduce(self, name: str, x: Traced, axis: int | None, keepdims: bool) -> Traced:
+        if axis != -1:
+            raise UntraceableError(f"it takes the {name} over axis {axis}")
+        return self.note(name if keepdims else f"{name}_flat", x)
 
     def full_like(self, like: Traced, fill_value: float) -> Traced:
         return Traced(self, Value(-1, float(fill_value)))
@@ -155,9 +188,9 @@ def trace(function: Callable[..., Any], *given: Any) -> Program:
 
     given: arrays, Python numbers, or a namespace of both (hyper-parameters). The program's
     arguments are the arrays in order, those of a namespace sorted by name; numbers are constants.
-    Raises UntraceableError where the function is not made of elementwise operations alone.
+    Raises UntraceableError where the function is not made of known operations alone.
     """
-    tracer = Tracer(len(arrays(given)))
+    tracer = Tracer(arrays(given))
     count = 0
 
     def stand_in(one: Any) -> Any:
@@ -177,7 +210,7 @@ def trace(function: Callable[..., Any], *given: Any) -> Program:
         raise UntraceableError(str(error)) from error
     single = not isinstance(found, tuple)
     results = tuple(tracer.value(one) for one in ((found,) if single else found))
-    return Program(tracer.arguments, tuple(tracer.operations), results, single)
+    return Program(tracer.arguments, tuple(tracer.operations), results, single, tracer.cast)
 
 
 def arrays(given: tuple[Any, ...]) -> list[Any]:
@@ -192,7 +225,8 @@ def arrays(given: tuple[Any, ...]) -> list[Any]:
 
 
 def number(one: Any) -> bool:
-    return isinstance(one, int | float)
+    """Whether it is part of the program: a number, or the name of a dtype."""
+    return isinstance(one, int | float | str)
 
 
 def constants(given: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -115,8 +115,6 @@ def initial(spec: Spec, seed: int, asked: str | Initializer = "auto") -> np.ndar
     return flat
 
 
-def initial_population(
-    spec: Spec, seeds: Sequence[int], asked: str | Initializer = "auto"
-) -> np.ndarray:
+def initial_population(spec: Spec, seeds: Sequence[int], asked: Any = "auto") -> np.ndarray:
     """One row of initial weights per seed, (K, P): member k is what seeds[k] draws alone."""
     return np.stack([initial(spec, seed, asked) for seed in seeds])

@@ -5,22 +5,12 @@ from difflib import get_close_matches
 from typing import Any
 
 SYNONYMS = {  # what other libraries call ours
-    "swish": "silu",
-    "linear": "identity",
-    "logistic": "sigmoid",
-    "mse": "squared_error",
-    "mae": "absolute_error",
-    "l1": "absolute_error",
-    "pinball": "quantile",
-    "bce": "binary_cross_entropy",
-    "log_loss": "cross_entropy",
-    "nll": "cross_entropy",
-    "categorical_crossentropy": "cross_entropy",
-    "xavier": "glorot_uniform",
-    "he": "he_normal",
-    "kaiming": "he_uniform",
-    "lecun": "lecun_normal",
-}
+    "swish": "silu", "linear": "identity", "logistic": "sigmoid", "mse": "squared_error",
+    "mae": "absolute_error", "l1": "absolute_error", "pinball": "quantile",
+    "bce": "binary_cross_entropy", "log_loss": "cross_entropy", "nll": "cross_entropy",
+    "categorical_crossentropy": "cross_entropy", "xavier": "glorot_uniform", "he": "he_normal",
+    "kaiming": "he_uniform", "lecun": "lecun_normal",
+}  # fmt: skip
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -5,12 +5,14 @@ on the host and is uploaded. Dropout masks are drawn every step, where the array
 counter-based 32-bit hash in plain integer operations: the same choices on every namespace.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from math import prod
+from typing import Any
 
 import numpy as np
 
+from xpmlp.core.apply import plain
 from xpmlp.core.types import Array, Namespace
 
 
@@ -66,27 +68,41 @@ def lanes(xp: Namespace) -> str:
     return "uint32" if "uint32" in known else "int64"
 
 
-def bits(xp: Namespace, key: Array, step: Array, shape: tuple[int, ...]) -> Array:
-    """Random 32-bit words (..., *shape), a function of `key` (..., 2), `step` () and the index.
-
-    No value is read and no state kept: the same key, step and shape give the same words.
-    """
+def words(xp: Namespace, index: Array, first: Array, second: Array, now: Array) -> Array:
+    """Random 32-bit words (..., n), a function of the index (n,), the key's two words (..., 1) and
+    the step (1,): the same arguments give the same words."""
     low = 0xFFFFFFFF
+    return mix(mix(index ^ first, low) ^ mix((now & low) ^ second, low), low)
+
+
+def counters(xp: Namespace, key: Array, step: Array, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """The arguments of `words` for a key (..., 2), a step () and the index of an array."""
     index = xp.arange(prod(shape), dtype=key.dtype, device=key.device)
     # 1-d, not 0-d: NumPy warns where the product of two scalars wraps
-    now = xp.astype(xp.reshape(step, (1,)), key.dtype) & low
-    moment = mix(now ^ key[..., 1:], low)
-    words = mix(mix(index ^ key[..., :1], low) ^ moment, low)
-    return xp.reshape(words, (*key.shape[:-1], *shape))
+    return index, key[..., :1], key[..., 1:], xp.astype(xp.reshape(step, (1,)), key.dtype)
+
+
+def factors(
+    xp: Namespace, rate: float, dtype: str, index: Array, first: Array, second: Array, now: Array
+) -> Array:
+    kept = words(xp, index, first, second, now) >= round(rate * 2**32)
+    return xp.astype(kept, getattr(xp, dtype)) * (1 / (1 - rate))
 
 
 def mask(
-    xp: Namespace, key: Array, step: Array, rate: float, shape: tuple[int, ...], dtype: object
+    xp: Namespace,
+    key: Array,
+    step: Array,
+    rate: float,
+    shape: tuple[int, ...],
+    dtype: str,
+    *,
+    apply: Callable[..., Any] = plain,
 ) -> Array:
     """Dropout factors (..., *shape): 0 with probability `rate`, else 1 / (1 - rate).
 
     Thresholded as integers, so that the same units drop on every namespace (Srivastava et al.
     2014, in the inverted form that leaves inference alone).
     """
-    kept = bits(xp, key, step, shape) >= round(rate * 2**32)
-    return xp.astype(kept, dtype) * (1 / (1 - rate))
+    drawn = apply(factors, xp, rate, dtype, *counters(xp, key, step, shape))
+    return xp.reshape(drawn, (*key.shape[:-1], *shape))

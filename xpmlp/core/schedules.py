@@ -96,14 +96,9 @@ def product(first: Schedule, second: Schedule) -> Schedule:
 
 
 SCHEDULES = {
-    "constant": lambda: constant,
-    "step": step,
-    "exponential": exponential,
-    "cosine": cosine,
-    "warmup": warmup,
-    "inverse_scaling": inverse_scaling,
-    "one_cycle": one_cycle,
-}
+    "constant": lambda: constant, "step": step, "exponential": exponential, "cosine": cosine,
+    "warmup": warmup, "inverse_scaling": inverse_scaling, "one_cycle": one_cycle,
+}  # fmt: skip
 
 
 def schedule(asked: str | Schedule | None) -> Schedule:

@@ -62,17 +62,19 @@ def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Arr
     )
 
 
-def last_delta(
+def outcome(
     xp: Namespace,
+    value: Callable[..., Array],
     delta: Callable[..., Array],
     slope: Callable[..., Array],
     score: Array,
     target: Array,
     weight: Array,
     z: Array,
-) -> Array:
-    """dL/dz of the last layer: dL/dscore, each row times its weight, times f'(z)."""
-    return delta(xp, score, target) * weight * slope(xp, z, score)
+) -> tuple[Array, Array]:
+    """Each row's loss (..., B), and dL/dz of the last layer: dL/dscore, times the row's weight
+    (..., B, 1), times f'(z)."""
+    return value(xp, score, target), delta(xp, score, target) * weight * slope(xp, z, score)
 
 
 def gradient(
@@ -96,10 +98,10 @@ def gradient(
     if batch.weight.shape[-1:] != end.a.shape[-2:-1]:
         raise bad_weight(batch.weight.shape, end.a.shape)
     slope = activation(spec.layers[-1].activation).slope
-    outcome = (end.a, batch.target, batch.weight[..., None], end.z)
-    delta = apply(last_delta, xp, measure.delta, slope, *outcome)
+    functions, rows = (measure.value, measure.delta, slope), (end.a, batch.target)
+    losses, delta = apply(outcome, xp, *functions, *rows, batch.weight[..., None], end.z)
     backward(xp, spec, state.layers, traces, delta, state.grads, apply=apply)
-    return xp.sum(apply(measure.value, xp, end.a, batch.target) * batch.weight, axis=-1)
+    return xp.sum(losses * batch.weight, axis=-1)
 
 
 def l1_cost(xp: Namespace, strength: Array, scale: Any, theta: Array) -> Array:

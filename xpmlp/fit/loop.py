@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from xpmlp.backends.engine import Engine
-from xpmlp.backends.namespace import Place, running, to_host
+from xpmlp.backends.namespace import Place, dtype_name, running, to_host
 from xpmlp.core.losses import loss
 from xpmlp.core.optimizers import Optimizer
 from xpmlp.core.random import mask
@@ -161,11 +161,12 @@ def masks(run: Run, batch: Batch) -> tuple[Array | None, ...]:
     """Dropout factors of this step for every layer; () where no layer has dropout."""
     if not any(layer.dropout for layer in run.spec.layers):
         return ()
-    rows, dtype = batch.weight.shape[-1], run.state.params.dtype
+    rows, dtype = batch.weight.shape[-1], dtype_name(run.state.params)
+    xp, step, apply = run.engine.xp, run.state.step, run.engine.apply
     return tuple(
         None
         if key is None
-        else mask(run.place.xp, key, run.state.step, layer.dropout, (rows, layer.n_out), dtype)
+        else mask(xp, key, step, layer.dropout, (rows, layer.n_out), dtype, apply=apply)
         for key, layer in zip(run.keys, run.spec.layers, strict=True)
     )
 
