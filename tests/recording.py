@@ -76,6 +76,9 @@ class MemoryPool:
                 RELEASED[id(memory)] = memory  # held, so that the number is not another's
         self.free.clear()
 
+    def free_bytes(self):
+        return self.total_bytes() - self.lent
+
     def used_bytes(self):
         return self.lent
 
@@ -89,6 +92,12 @@ class OutOfMemoryError(MemoryError):
 
 DEFAULT_POOL = MemoryPool()
 RELEASED = {}
+CARD = 16e9  # bytes, beside what has a limit of its own
+
+
+def memory_info():
+    limit = CARD if DEFAULT_POOL.limit is None else DEFAULT_POOL.limit
+    return int(limit - DEFAULT_POOL.total_bytes()), int(limit)
 
 
 @contextmanager
@@ -463,5 +472,10 @@ CUPY = SimpleNamespace(
     sum=total,
     ElementwiseKernel=ElementwiseKernel,
     get_default_memory_pool=lambda: DEFAULT_POOL,
-    cuda=SimpleNamespace(Stream=Stream, MemoryPool=MemoryPool, using_allocator=using_allocator),
+    cuda=SimpleNamespace(
+        Stream=Stream,
+        MemoryPool=MemoryPool,
+        using_allocator=using_allocator,
+        runtime=SimpleNamespace(memGetInfo=memory_info),
+    ),
 )

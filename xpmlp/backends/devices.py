@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from xpmlp.backends import cuda
-from xpmlp.backends.namespace import CPU, Place, place_of
+from xpmlp.backends.namespace import CPU, Place, place_of, running
 from xpmlp.core.names import nearest
 
 WORDS = ("auto", "cpu", "gpu", "gpu:N", "cuda", "cuda:N")
@@ -66,6 +66,26 @@ def writable(X: object) -> bool:
     from array_api_compat import is_writeable_array
 
     return bool(is_writeable_array(X))
+
+
+def free_bytes(place: Place) -> int | None:
+    """Bytes that could be had on a GPU; None elsewhere, where nobody counts them."""
+    if not place.name.startswith("gpu:"):
+        return None
+    import cupy
+
+    with running(place):
+        free, _ = cupy.cuda.runtime.memGetInfo()
+        return int(free) + int(cupy.get_default_memory_pool().free_bytes())
+
+
+def release(place: Place) -> None:
+    """Give the memory that nobody uses any more back to a GPU's others."""
+    if place.name.startswith("gpu:"):
+        import cupy
+
+        with running(place):
+            cupy.get_default_memory_pool().free_all_blocks()
 
 
 def default_word() -> str:

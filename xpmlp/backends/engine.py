@@ -41,5 +41,5 @@ def engine(place: Place, steps: int = 0) -> Engine:
     import cupy
 
     kernels = Kernels(place.xp, cupy)
-    way: Way = Captured(place, cupy.cuda) if steps >= WORTH else Eager()
+    way: Way = Captured(place, cupy.cuda) if steps >= WORTH else Eager(Captured.UNROLLED)
     return Engine(kernels.xp, kernels.apply, kernels.restart, way)

@@ -33,8 +33,12 @@ class Eager:
     name = "eager"
     AT_ONCE = 2**18  # numbers in a window: they are still in the cache when they are learnt from
 
+    def __init__(self, most: int | None = None) -> None:
+        """most: steps in a window."""
+        self.most = most
+
     def window(self, steps: int, numbers: int) -> int:
-        return min(steps, max(1, self.AT_ONCE // numbers))
+        return min(steps, self.most or steps, max(1, self.AT_ONCE // numbers))
 
     def open(self) -> AbstractContextManager[Any]:
         return nullcontext()

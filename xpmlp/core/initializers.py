@@ -4,6 +4,7 @@ An initializer is a function (generator, n_in, n_out) -> (n_in, n_out) float64.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from xpmlp.backends.devices import choose, home
+from xpmlp.backends.devices import choose, home, release
 from xpmlp.backends.namespace import Place, running, to_host, to_place
 from xpmlp.core.layout import windows
 from xpmlp.core.losses import loss as find_loss
@@ -126,6 +126,8 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
             place, training = self.prepared(X, y, sample_weight, held, once=once)
             with threads(self), running(place):
                 training()
+            del training
+            release(place)
         if not all(np.isfinite(to_host(part)).all() for part in (*self.coefs_, *self.intercepts_)):
             raise NonFiniteError(NON_FINITE)
         return self

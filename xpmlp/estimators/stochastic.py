@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from xpmlp.core.types import Array
 from xpmlp.estimators.network import Course, lists, packed, settings_of
 from xpmlp.fit.batches import per_batch, per_row
 from xpmlp.fit.callbacks import ProgressBar
-from xpmlp.fit.data import Data, Elsewhere, Resident, move
+from xpmlp.fit.data import Data, Elsewhere, Rows, move, resident
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import DivergedError, Report, Run
+from xpmlp.fit.memory import brought, explained, need
 from xpmlp.fit.probes import probe
 from xpmlp.fit.run import attended, begin, checked
 
@@ -54,13 +56,13 @@ class Table:
         weight = None if self.weight is None else self.weight[index]
         return Table(x, self.target[index], self.labels[index], weight)
 
-    def data(self, place: Place, dtype: str) -> Data:
-        """The rows where training runs; sparse ones come there batch by batch."""
+    def data(self, place: Place, dtype: str, bring: Callable[..., Rows] = resident) -> Data:
+        """The rows where training runs; sparse ones come there window by window."""
         name = "X" + self.suffix
         if hasattr(self.x, "toarray"):
             rows: Any = Elsewhere(place, self.x, dtype, name)
         else:
-            rows = Resident(place.xp, move(place, self.x, dtype, name))
+            rows = bring(place, self.x, dtype, name)
         weight = np.ones(len(self.target)) if self.weight is None else self.weight
         target = move(place, self.target, dtype, "y" + self.suffix)
         return Data(rows, target, to_place(place, weight, dtype))
@@ -137,15 +139,19 @@ def begun(
     chosen = settings_of(est, course, epochs, size, dtype, capture=not once)
     checked(est.callbacks)
     probe(place, spec, chosen)
-    run = begin(
-        spec,
-        chosen,
-        place,
-        table.data(place, dtype),
-        None if held is None else held.data(place, dtype),
-        Labels(None, False),
-        start,
-    )
+    asked = need(place, spec, chosen, dtype)
+    bring = partial(brought, asked)
+    with explained(asked):
+        run = begin(
+            spec,
+            chosen,
+            place,
+            table.data(place, dtype, bring),
+            None if held is None else held.data(place, dtype, bring),
+            Labels(None, False),
+            start,
+            asked,
+        )
     if course.solver is est.solver or course.solver == est.solver:
         for buffer, value in zip(run.state.memory, course.memory, strict=False):
             buffer[...] = move(place, value, dtype, "memory")

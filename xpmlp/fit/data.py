@@ -1,5 +1,6 @@
 """Rows, targets and weights, checked and brought to where training runs."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,6 +83,11 @@ def move(place: Place, value: Array, dtype: str, name: str) -> Array:
     return move(place, to_host(value), dtype, name)
 
 
+def resident(place: Place, x: Array, dtype: str, name: str) -> Rows:
+    """Rows brought to a place, all at once."""
+    return Resident(place.xp, move(place, x, dtype, name))
+
+
 def rows(value: Any, spec: Spec, name: str = "X") -> Array:
     """X (N, n_in), where it lies; ShapeError with the ledger's line where it does not fit."""
     x = numbers(value, name, (2,))
@@ -113,10 +119,14 @@ def prepare(
     class_weight: Any = None,
     known: Labels | None = None,
     suffix: str = "",
+    bring: Callable[..., Rows] = resident,
 ) -> tuple[Data, Labels]:
-    """A checked set at `place`; errors name X, y and sample_weight with the suffix."""
+    """A checked set at `place`; errors name X, y and sample_weight with the suffix.
+
+    bring: what takes X where it is trained on, a function like `resident`.
+    """
     x = rows(X, spec, "X" + suffix)
-    here = Resident(place.xp, move(place, x, dtype, "X" + suffix))
+    here = bring(place, x, dtype, "X" + suffix)
     y_name, weight_name = "y" + suffix, "sample_weight" + suffix
     target, labels = targets(y, spec, y_name, known)
     if target.shape[0] != x.shape[0]:

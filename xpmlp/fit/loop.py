@@ -34,6 +34,7 @@ from xpmlp.fit.callbacks import early_stopping
 from xpmlp.fit.data import Data
 from xpmlp.fit.inference import scores
 from xpmlp.fit.labels import Labels
+from xpmlp.fit.memory import Need, explained
 from xpmlp.fit.metrics import mean_loss, score_for
 from xpmlp.fit.model import Model, snapshot
 from xpmlp.fit.settings import Settings
@@ -58,6 +59,7 @@ class Run:
     place: Place
     optimizer: Optimizer
     state: State
+    need: Need
     data: Data
     held: Data | None  # the held-out set, if any
     labels: Labels
@@ -261,7 +263,7 @@ def one_epoch(run: Run) -> dict[str, Any]:
     """Train an epoch, measure it, keep what is to be kept; the numbers on the host."""
     xp, before = run.place.xp, run.throttle
     started = time.perf_counter()
-    with running(run.place):
+    with running(run.place), explained(run.need):
         with run.engine.way.open():
             train_epoch(run)
         run.epoch += 1

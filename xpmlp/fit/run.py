@@ -1,9 +1,10 @@
 """`train` and `epochs`: the one place where a training is assembled."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
-from xpmlp.backends.devices import choose
+from xpmlp.backends.devices import choose, release
 from xpmlp.backends.engine import engine
 from xpmlp.backends.namespace import Place, running, to_place
 from xpmlp.core.initializers import initial, initial_population
@@ -15,6 +16,7 @@ from xpmlp.core.types import Array
 from xpmlp.fit.data import Data, own_dtype, prepare
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import Penalty, Report, Run, reports
+from xpmlp.fit.memory import Need, brought, explained, need
 from xpmlp.fit.model import Model
 from xpmlp.fit.probes import probe
 from xpmlp.fit.settings import Settings, settings
@@ -46,7 +48,9 @@ def assemble(
     dtype = chosen.dtype or own_dtype(X)
     if (X_val is None) != (y_val is None):
         raise ValueError(f"{'X_val' if X_val is None else 'y_val'} is missing: give both or none")
-    with running(place):
+    asked = need(place, spec, chosen, dtype)
+    bring = partial(brought, asked)
+    with running(place), explained(asked):
         data, labels = prepare(
             X,
             y,
@@ -55,6 +59,7 @@ def assemble(
             dtype,
             sample_weight=sample_weight,
             class_weight=chosen.class_weight,
+            bring=bring,
         )
         held = None
         if X_val is not None:
@@ -67,10 +72,11 @@ def assemble(
                 sample_weight=sample_weight_val,
                 known=labels,
                 suffix="_val",
+                bring=bring,
             )
         probe(place, spec, chosen)
         params = drawn(place, spec, chosen, dtype)
-        return begin(spec, chosen, place, data, held, labels, params)
+        return begin(spec, chosen, place, data, held, labels, params, asked)
 
 
 def drawn(place: Place, spec: Spec, chosen: Settings, dtype: str) -> Array:
@@ -90,6 +96,7 @@ def begin(
     held: Data | None,
     labels: Labels,
     params: Array,
+    asked: Need,
 ) -> Run:
     """A run at epoch 0 from `params` (..., P): empty memory, hyper-parameters where needed."""
     xp, device, rule = place.xp, place.device, chosen.rule()
@@ -101,6 +108,7 @@ def begin(
         place=place,
         optimizer=rule,
         state=state,
+        need=asked,
         data=data,
         held=held,
         labels=labels,
@@ -277,7 +285,10 @@ def train(
         clip=clip,
         **more,
     )
-    return finish(run, callbacks)
+    place, model = run.place, finish(run, callbacks)
+    del run
+    release(place)
+    return model
 
 
 def checked(callbacks: Any) -> list[Callable[[Report], Any]]:
