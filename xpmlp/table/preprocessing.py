@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from xpmlp.core.types import Array, Namespace
+
 
 class MinMax(NamedTuple):
     """Each column's smallest and largest value, which are mapped to 0 and 1.
@@ -83,22 +85,33 @@ def robust_scale(values: np.ndarray) -> float:
     return float(1 / spread) if spread > 0 and np.isfinite(1 / spread) else 0.0
 
 
-def smooth_clip(z: np.ndarray) -> np.ndarray:
+def smooth_clip(xp: Namespace, z: Array) -> Array:
     """z / sqrt(1 + (z / 3)^2): near z in the middle, never beyond 3 (RealMLP's)."""
-    return np.asarray(z / np.hypot(1, z / 3))  # hypot: the square of 1e200 is no float
+    return z / xp.hypot(xp.ones_like(z), z / 3)  # hypot: the square of 1e200 is no float
+
+
+def scaled(xp: Namespace, column: Encoded, values: Array, gap: Array) -> Array:
+    """The first input (N,) of a number or date: 0 where there is a gap (N,) of truths."""
+    z = (values - column.center) * column.scale
+    return smooth_clip(xp, xp.where(gap, xp.zeros_like(z), z))
+
+
+def places(column: Encoded) -> tuple[dict[str, int], int, int]:
+    """Which input each category has, which any other text, and which a missing cell; one beyond
+    the last stands for none."""
+    known = {value: i for i, value in enumerate(column.categories)}
+    rest = len(known) if column.rest else column.width
+    return known, rest, len(known) + column.rest if column.gaps else column.width
 
 
 def encode(column: Encoded, values: Any) -> tuple[np.ndarray, int]:
     """A column's inputs (N, width) in float32, and how many cells had an unknown category."""
     if column.kind in NUMERIC:
         gap = np.isnan(values)
-        z = smooth_clip(np.where(gap, 0.0, (values - column.center) * column.scale))
+        z = scaled(np, column, values, gap)
         parts = [z[:, None]] + ([gap[:, None]] if column.gaps else [])
         return np.concatenate(parts, axis=1).astype(np.float32), 0
-    place = {value: i for i, value in enumerate(column.categories)}
-    kept, nowhere = len(place), column.width  # one column beyond takes what has no input
-    rest = kept if column.rest else nowhere
-    gap = kept + column.rest if column.gaps else nowhere
+    place, rest, gap = places(column)
     index = [gap if value is None else place.get(value, rest) for value in values]
     unknown = sum(value is not None and value not in place for value in values)
     hot = np.zeros((len(index), column.width + 1), dtype=np.float32)
