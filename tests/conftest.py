@@ -120,6 +120,27 @@ def optional():
     return installed
 
 
+@pytest.fixture(params=["onnx", "onnxruntime"])
+def run_onnx(request):
+    """A function from a checked ONNX file's bytes and its inputs to its outputs by name, as onnx's
+    own reference computes them, and as onnxruntime does."""
+    onnx = installed("onnx")
+    runtime = installed({"onnx": "onnx.reference"}.get(request.param, request.param))
+
+    def run(data: bytes, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        model = onnx.load_from_string(data)
+        onnx.checker.check_model(model, full_check=True)
+        names = [value.name for value in model.graph.output]
+        if request.param == "onnxruntime":
+            session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
+            return dict(zip(names, session.run(None, inputs), strict=True))
+        with np.errstate(all="ignore"):
+            found = runtime.ReferenceEvaluator(model).run(None, inputs)
+        return dict(zip(names, found, strict=True))
+
+    return run
+
+
 def pytest_sessionfinish(session):
     """Where XPMLP_REQUIRE is set, a skip for any reason but those of SKIPPED is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -13,7 +13,7 @@ PUBLIC = {
     "Activation", "Batch", "DivergedError", "GPUUnavailableError", "Layer", "Loss", "MLPClassifier",
     "MLPRegressor", "Model", "ProgressBar", "Report", "ShapeError", "Spec", "State", "TableModel",
     "backward", "epochs", "forward", "from_sklearn", "gradcheck", "gradient", "ledger", "load",
-    "new_state", "plateau", "plot_history", "save", "stop_at", "train", "update",
+    "new_state", "plateau", "plot_history", "save", "stop_at", "to_onnx", "train", "update",
 }  # fmt: skip
 
 

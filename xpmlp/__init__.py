@@ -34,6 +34,7 @@ HOMES = {
     "plot_history": "cli.plots",
     "save": "storage.model_file",
     "stop_at": "fit.callbacks",
+    "to_onnx": "storage.onnx",
     "train": "fit.run",
     "update": "core.training",
 }

@@ -1,0 +1,138 @@
+"""The namespace that notes: what ONNX lacks keeps its digits, and what does not fit is refused."""
+
+import numpy as np
+import pytest
+
+from xpmlp.backends.tracing import CALLS, UntraceableError
+from xpmlp.storage.onnx import serialized
+from xpmlp.storage.onnx_graph import Graph
+
+pytest.importorskip("onnx")
+
+RELATIVE = {"float32": 1e-6, "float64": 5e-15}  # a few roundings
+TINY = np.finfo(np.float32).tiny
+
+
+@pytest.fixture
+def made(run_onnx):
+    """A function from a function of (xp, *arrays) and arrays (N,) to what its graph gives."""
+
+    def run(function, *arrays):
+        graph = Graph()
+        names = [f"a{i}" for i in range(len(arrays))]
+        given = [
+            graph.input(name, str(a.dtype), ("N",)) for name, a in zip(names, arrays, strict=True)
+        ]
+        graph.output("found", function(graph, *given))
+        return run_onnx(serialized(graph), dict(zip(names, arrays, strict=True)))["found"]
+
+    return run
+
+
+def numbers(lowest, highest):
+    powers = [sign * 10.0**-k for k in range(1, 31) for sign in (-1, 1)]
+    found = np.concatenate([np.linspace(lowest, highest, 3001), powers, [0.0, 1e30, np.inf]])
+    return found[found >= lowest]
+
+
+# the smallest that each is defined for
+LACKING = {"expm1": -110.0, "log1p": -1.0}
+
+
+@pytest.mark.parametrize("name", LACKING)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_onnx_lacks_keeps_its_digits(name, dtype, made):
+    x = numbers(LACKING[name], 95.0).astype(dtype)
+    found = made(lambda xp, x: getattr(xp, name)(x), x)
+    with np.errstate(all="ignore"):
+        wanted = getattr(np, name)(x)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, wanted, rtol=RELATIVE[dtype], atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_hypotenuse_does_not_overflow(dtype, made):
+    large = np.sqrt(np.finfo(dtype).max) * 1e5
+    a = np.array([0, 3, -3, 1, 1, large, large, 1], dtype=dtype)
+    b = np.array([0, 4, 4, 0, 1e-9, large, 1, -large], dtype=dtype)
+    found = made(lambda xp, a, b: xp.hypot(a, b), a, b)
+    np.testing.assert_allclose(found, np.hypot(a, b), rtol=RELATIVE[dtype], atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_every_call_that_is_traced_is_noted(name, made, rng):
+    given = list(rng.uniform(0.1, 2, (CALLS[name], 50)).astype(np.float32))
+    if name == "where":
+        found = made(lambda xp, a, b, c: xp.where(a > b, a, c), *given)
+        np.testing.assert_array_equal(found, np.where(given[0] > given[1], given[0], given[2]))
+        return
+    found = made(lambda xp, *arrays: getattr(xp, name)(*arrays), *given)
+    np.testing.assert_allclose(found, getattr(np, name)(*given), rtol=RELATIVE["float32"])
+
+
+OPERATORS = {
+    "numbers": lambda a, b: 2 - 3 * a / (b + 1) ** 2 + (-b) / 7 - 1 / a,
+    "comparisons": lambda a, b: (a > b) * a + (a >= 1) * b + (b < 1) * (a + b) + (a <= b) * -b,
+    "logic": lambda a, b: ((a > 1) & ~(b > 1)) * a,
+}
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_operators_are_noted(kind, dtype, made, rng):
+    a, b = rng.uniform(0.1, 2, (2, 50)).astype(dtype)
+    found = made(lambda xp, a, b: OPERATORS[kind](a, b), a, b)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, OPERATORS[kind](a, b), rtol=RELATIVE[dtype])
+
+
+def test_what_is_computed_twice_is_noted_once():
+    graph = Graph()
+    x = graph.input("x", "float32", ("N",))
+    assert graph.exp(x) + graph.exp(x) is graph.exp(x) + graph.exp(x)
+    assert [node.op_type for node in graph.nodes] == ["Exp", "Add"]
+    assert graph.constant(0.0, "float32") is not graph.constant(-0.0, "float32")
+
+
+def test_names_of_inputs_are_left_to_them(made):
+    graph = Graph()
+    for name in ("Exp.0", "constant.0", "_Exp.0"):
+        graph.input(name, "float32", ("N",))
+    noted = graph.exp(graph.inputs["Exp.0"])
+    assert noted.name not in graph.inputs
+    assert graph.constant(1.0, "float32").name not in graph.inputs
+
+
+NOT_NOTED = {
+    "an unknown call": (lambda xp, x: xp.fft(x), "it calls xp.fft"),
+    "a missing argument": (lambda xp, x: xp.maximum(x), "xp.maximum with 1 argument"),
+    "a text": (lambda xp, x: x + "a", "it uses a str"),
+    "a truth": (lambda xp, x: x + True, "it uses a bool"),
+    "an array": (lambda xp, x: x + np.ones(3), "it uses a ndarray"),
+    "another dtype": (lambda xp, x: x + xp.astype(x, xp.float64), "float64 together with float32"),
+    "an unknown dtype": (lambda xp, x: xp.astype(x, "complex64"), "it casts to complex64"),
+    "a part": (lambda xp, x: x[..., 1:], "it takes a part of an array"),
+    "a row as an array": (lambda xp, x: x + x[..., :1, :], "it uses a Row"),
+    "a reading": (lambda xp, x: x if x > 0 else -x, "it reads a value"),
+    "another axis": (lambda xp, x: xp.sum(x, axis=-2), "it reduces over the axis -2"),
+    "NumPy": (lambda xp, x: np.clip(x, 0, 1), "it calls NumPy itself"),
+    "NumPy's ufuncs": (lambda xp, x: np.exp(x), "ufunc"),
+    "shapes that do not fit": (lambda xp, x: x + xp.input("y", "float32", (3, 2)), "do not go"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_NOTED)
+def test_what_is_not_noted_is_said(kind):
+    function, said = NOT_NOTED[kind]
+    graph = Graph()
+    x = graph.input("x", "float32", ("N", 5))
+    with pytest.raises(TypeError, match=said) as caught:
+        function(graph, x)
+    assert isinstance(caught.value, UntraceableError) or kind == "NumPy's ufuncs"
+
+
+def test_a_constant_beyond_the_dtype_is_refused():
+    with pytest.raises(ValueError, match=r"constant\.0 has 1e\+300, beyond float32"):
+        Graph().constant(1e300, "float32")
+    Graph().constant(np.inf, "float32")
+    Graph().constant(1e300, "float64")
