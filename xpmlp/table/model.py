@@ -11,6 +11,9 @@ from xpmlp.core.names import nearest
 from xpmlp.core.spec import Spec
 from xpmlp.fit.model import Model
 from xpmlp.storage.model_file import read, save
+from xpmlp.storage.onnx import answer, answers, network
+from xpmlp.storage.onnx_graph import Graph
+from xpmlp.table.onnx import in_unit, inputs
 from xpmlp.table.preprocessing import Encoded, encode, from_saved, learn, to_arrays, to_config
 from xpmlp.table.reading import TableError, column, finite, missing, names_of
 
@@ -91,6 +94,15 @@ class TableModel:
         }
         arrays = to_arrays(self.columns) | {"table.target": np.array([self.center, self.scale])}
         return self.model, {"table": table}, arrays
+
+    def into_onnx(self, graph: Graph) -> None:
+        """Write the columns as inputs, the network, and the answer (see `xpmlp.to_onnx`)."""
+        x = inputs(graph, self.columns)
+        found = answers(graph, self.model, network(graph, self.model, x))
+        if self.task == REGRESSION:
+            found["prediction"] = in_unit(graph, found["prediction"], self.center, self.scale)
+        answer(graph, found)
+        graph.metadata |= {"target": self.target, "task": self.task}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write network and columns to one file (see `xpmlp.save`)."""
