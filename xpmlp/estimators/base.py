@@ -20,7 +20,7 @@ from xpmlp.core.layout import windows
 from xpmlp.core.losses import loss as find_loss
 from xpmlp.core.spec import AnyLoss, Spec
 from xpmlp.core.types import Array
-from xpmlp.estimators import files, lbfgs, stochastic
+from xpmlp.estimators import files, lbfgs, onnx, stochastic
 from xpmlp.estimators.inference import LINKS, threads
 from xpmlp.estimators.inputs import (
     given,
@@ -44,6 +44,7 @@ from xpmlp.fit.data import own_dtype
 from xpmlp.fit.metrics import reported
 from xpmlp.fit.model import Model
 from xpmlp.storage.model_file import save
+from xpmlp.storage.onnx_graph import Graph
 
 LBFGS = "lbfgs"
 OWN_ARRAYS = ("coefs_", "intercepts_")
@@ -297,6 +298,11 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
         """What a model file holds (see `xpmlp.save`)."""
         return files.parts(self)
+
+    def into_onnx(self, graph: Graph) -> None:
+        """Write the fitted network and its answer (see `xpmlp.to_onnx`)."""
+        check_is_fitted(self)
+        onnx.write(self, graph)
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle keeps: arrays of the host, so that a GPU is not needed to load."""

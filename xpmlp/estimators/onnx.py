@@ -1,0 +1,25 @@
+"""A fitted estimator in an ONNX graph (see `xpmlp.to_onnx`)."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from xpmlp.estimators.classes import is_multilabel
+from xpmlp.estimators.files import network as fitted
+from xpmlp.fit.labels import Labels
+from xpmlp.storage.onnx import answer, answers, network, rows
+from xpmlp.storage.onnx_graph import Graph
+
+
+def write(est: Any, graph: Graph) -> None:
+    """Write the network and what `predict` and `predict_proba` make of it."""
+    model, binarizer = fitted(est), getattr(est, "_label_binarizer", None)
+    if binarizer is not None and len(est.classes_) == 1:  # `predict` knows no other label
+        model = replace(model, labels=Labels(np.repeat(est.classes_, 2), flat=True))
+    linked = network(graph, model, rows(graph, model))
+    if binarizer is not None and is_multilabel(binarizer):
+        label = graph.astype(graph.greater(linked, 0.5), "int64")
+        answer(graph, {"label": label, "probabilities": linked})
+    else:
+        answer(graph, answers(graph, model, linked))
