@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "predictions of a model for every row of a table",
     "score": "how good a model is on rows with a known target",
     "inspect": "what a model file holds",
+    "export": "a model file as ONNX, for other runtimes",
     "demo": "train on handwritten digits, draw the loss, save the model",
     "shapes": "every formula of a training step with its shapes",
     "doctor": "what this machine offers, and what mends it",

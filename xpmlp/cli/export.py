@@ -1,0 +1,36 @@
+"""`xpmlp export MODEL`: a model file as ONNX."""
+
+import argparse
+from pathlib import Path
+
+from xpmlp.cli.train import writable
+from xpmlp.storage.atomic import write_atomic
+from xpmlp.storage.onnx import graph_of, serialized
+from xpmlp.storage.onnx_graph import Symbol
+from xpmlp.table.model import load
+
+EXAMPLE = "xpmlp export houses.safetensors --out houses.onnx"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a model file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="(MODEL with the ending .onnx)")
+
+
+def shown(value: Symbol, word: str) -> str:
+    return f"  {word} {value.name!r}: {value.dtype} ({', '.join(map(str, value.shape))})"
+
+
+def run(options: argparse.Namespace) -> int:
+    if not Path(options.model).is_file():
+        raise ValueError(f"{options.model}: there is no such model file")
+    out = Path(options.model).with_suffix(".onnx") if options.out is None else options.out
+    writable(out, [options.model])
+    if out.suffix != ".onnx":
+        raise ValueError(f"--out must end in .onnx; got {out}")
+    graph = graph_of(load(options.model))
+    write_atomic(out, serialized(graph))
+    print(f"wrote {out}")
+    for word, values in (("input", graph.inputs), ("output", graph.outputs)):
+        print("\n".join(shown(value, word) for value in values.values()))
+    return 0
