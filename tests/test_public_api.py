@@ -36,11 +36,25 @@ def test_unknown_name_is_an_attribute_error():
         _ = xpmlp.trian
 
 
-def test_import_loads_no_other_package():
-    loaded = run(
-        "import sys; import xpmlp; print([m for m in ('numpy', 'torch') if m in sys.modules])"
-    )
-    assert loaded == "[]"
+LOADED = """
+import sys
+before = set(sys.modules)
+{code}
+tops = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*sorted(tops - sys.stdlib_module_names), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import xpmlp", "from xpmlp.cli.main import main; main(['shapes', '2,3,1'])"],
+    ids=["import", "shapes"],
+)
+def test_a_start_loads_no_other_package(code):
+    """What makes it fast; how fast it is, `scripts/startup.py` measures."""
+    command = [sys.executable, "-c", LOADED.format(code=code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["xpmlp"]
 
 
 def test_training_loads_neither_scikit_learn_nor_compat():
@@ -48,7 +62,7 @@ def test_training_loads_neither_scikit_learn_nor_compat():
     code = (
         "import sys, numpy, xpmlp; xpmlp.train('1-1', numpy.ones((4, 1)), numpy.ones(4), epochs=1);"
         "print([m for m in ('sklearn', 'scipy', 'torch', 'cupy', 'array_api_compat', 'matplotlib',"
-        " 'tqdm') if m in sys.modules])"
+        " 'tqdm', 'numba', 'polars', 'narwhals', 'safetensors', 'onnx') if m in sys.modules])"
     )
     assert run(code) == "[]"
 

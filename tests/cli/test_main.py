@@ -187,14 +187,3 @@ def test_a_reader_that_leaves_is_no_traceback():
         ["/bin/sh", "-c", program], check=False, capture_output=True, text=True, timeout=60
     )
     assert "Traceback" not in done.stderr
-
-
-def test_shapes_imports_no_heavy_package():
-    program = (
-        "import sys; from xpmlp.cli.main import main; main(['shapes', '2-3-1']);"
-        "sys.exit(any(n in sys.modules for n in ('sklearn', 'matplotlib', 'torch', 'cupy')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, timeout=60
-    )
-    assert done.returncode == 0
