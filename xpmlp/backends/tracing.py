@@ -66,7 +66,7 @@ class Traced:
         return "own"
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[Any, ...]:
         return self.tracer.shapes[self.value.at]
 
     def __getitem__(self, key: Any) -> "Traced":
@@ -152,13 +152,13 @@ class Tracer:
             self.cast = dtype
         return self.note("cast", given) if truths else given
 
-    def sum(self, x: Traced, *, axis: int | None = None, keepdims: bool = False) -> Traced:
+    def sum(self, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
         return self.reduce("sum", x, axis, keepdims)
 
-    def max(self, x: Traced, *, axis: int | None = None, keepdims: bool = False) -> Traced:
+    def max(self, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
         return self.reduce("max", x, axis, keepdims)
 
-    def reduce(self, name: str, x: Traced, axis: int | None, keepdims: bool) -> Traced:
+    def reduce(self, name: str, x: Traced, axis: Any, keepdims: bool) -> Traced:
         if axis != -1:
             raise UntraceableError(f"it takes the {name} over axis {axis}")
         return self.note(name if keepdims else f"{name}_flat", x)

@@ -115,27 +115,28 @@ def selu_slope(xp: Namespace, z: Array, a: Array) -> Array:
     return SELU_SCALE * up + (1 - up) * below
 
 
-GELU_RATE = math.sqrt(2 / math.pi)
+GELU_RATE = 2 * math.sqrt(2 / math.pi)
 GELU_CUBE = 0.044715
-GELU_FAR = 20.0  # tanh is exactly +-1 from here on, in float64 too
+GELU_FAR = 9.9  # beyond it f is z or 0 to every digit, and exp overflows in float32
 
 
 def gelu_parts(xp: Namespace, z: Array) -> tuple[Array, Array]:
-    """z within +-GELU_FAR, so that its cube is finite, and the tanh of gelu's formula."""
+    """z within +-GELU_FAR, and the share of z that gelu lets through."""
     near = xp.minimum(xp.maximum(z, level(xp, z, -GELU_FAR)), level(xp, z, GELU_FAR))
-    return near, xp.tanh(GELU_RATE * near * (1 + GELU_CUBE * near * near))
+    return near, 1 / (1 + xp.exp(-GELU_RATE * near * (1 + GELU_CUBE * near * near)))
 
 
 def gelu(xp: Namespace, z: Array) -> Array:
-    """The tanh form of Hendrycks & Gimpel 2016 (the Array API has no erf)."""
-    _, t = gelu_parts(xp, z)
-    return (0.5 * z) * (1 + t)
+    """The tanh form of Hendrycks & Gimpel 2016 (the Array API has no erf), with the tanh written
+    as an exponential: 1 + tanh loses its digits below zero."""
+    _, share = gelu_parts(xp, z)
+    return z * share
 
 
 def gelu_slope(xp: Namespace, z: Array, a: Array) -> Array:
-    near, t = gelu_parts(xp, z)
+    near, share = gelu_parts(xp, z)
     bend = GELU_RATE * near * (1 + 3 * GELU_CUBE * near * near)
-    return 0.5 * (1 + t) + 0.5 * (1 - t * t) * bend
+    return share + share * (1 - share) * bend
 
 
 def silu(xp: Namespace, z: Array) -> Array:

@@ -33,6 +33,8 @@ Shape = tuple[int | str, ...]  # a text is a size that is known when the graph i
 class Symbol(Traced):
     """Stands for an array of the graph; its operators become nodes."""
 
+    shape: tuple[Any, ...] = ()
+
     def __init__(self, graph: "Graph", name: str, dtype: str, shape: Shape) -> None:
         self.tracer: Graph = graph
         self.name, self.kind, self.shape = name, dtype, shape
@@ -69,7 +71,7 @@ class Graph(Tracer):
     float32, float64, int64 = "float32", "float64", "int64"
 
     def __init__(self) -> None:
-        super().__init__(0)
+        super().__init__([])
         self.onnx = needed("onnx", "onnx")
         self.inputs: dict[str, Symbol] = {}
         self.outputs: dict[str, Symbol] = {}
@@ -155,6 +157,9 @@ class Graph(Tracer):
         kind = "bool" if name in TRUTHS else dtype
         return self.node(OPERATORS[name], given, kind, broadcast([one.shape for one in given]))
 
+    def is_truth(self, given: Any) -> bool:
+        return bool(given.dtype == "bool")
+
     def symbol(self, given: Any, dtype: str) -> Symbol:
         """A number or a stand-in as one of that dtype; truths are numbers among numbers."""
         if isinstance(given, Real) and given is not True and given is not False:
@@ -179,11 +184,11 @@ class Graph(Tracer):
     def isnan(self, x: Symbol) -> Symbol:
         return self.node("IsNaN", [x], "bool", x.shape)
 
-    def max(self, x: Symbol, *, axis: int, keepdims: bool = False) -> Symbol:
+    def max(self, x: Any, *, axis: Any = None, keepdims: bool = False) -> Symbol:
         shape = reduced(x, axis, keepdims)
         return self.node("ReduceMax", [x], x.dtype, shape, axes=[-1], keepdims=int(keepdims))
 
-    def sum(self, x: Symbol, *, axis: int, keepdims: bool = False) -> Symbol:
+    def sum(self, x: Any, *, axis: Any = None, keepdims: bool = False) -> Symbol:
         axes, shape = self.constant([-1], "int64"), reduced(x, axis, keepdims)
         return self.node("ReduceSum", [x, axes], x.dtype, shape, keepdims=int(keepdims))
 
@@ -246,7 +251,7 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     return tuple(found)
 
 
-def reduced(x: Symbol, axis: int, keepdims: bool) -> Shape:
+def reduced(x: Symbol, axis: int | None, keepdims: bool) -> Shape:
     """The shape without its last axis, or with 1 in its place."""
     if axis != -1:
         raise UntraceableError(f"it reduces over the axis {axis}, not over the last")
