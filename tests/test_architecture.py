@@ -9,13 +9,13 @@ import pytest
 import xpmlp
 
 PACKAGE = Path(xpmlp.__file__).parent
-RANKS = ["core", "backends", "fit", "storage", "table", "estimators", "cli", ""]
+RANKS = ["core", "backends", "fit", "storage", "table", "estimators", "bench", "cli", ""]
 BACKENDS = {"numpy", "cupy", "cupyx", "mpi4py", "sklearn", "nvmath", "numba"}
 MAY_IMPORT_BACKENDS = {
     "core/random.py", "core/initializers.py",
     "backends/namespace.py", "backends/cpu.py", "backends/compiled.py", "backends/cuda.py",
-    "backends/gemm.py", "backends/kernels.py", "backends/engine.py",
-    "backends/devices.py",
+    "backends/gemm.py", "backends/kernels.py", "backends/engine.py", "backends/devices.py",
+    "backends/floor.py",
     "backends/doctor.py", "backends/gpu_bench.py", "backends/gpu_checks.py",
     "fit/gpu_checks.py", "fit/data.py", "fit/batches.py", "fit/checks.py", "fit/labels.py",
     "fit/parallel.py",
@@ -83,7 +83,7 @@ def test_imports_run_in_no_circle():
 @pytest.mark.parametrize("name", FILES)
 def test_backends_are_imported_where_they_may_be(name):
     found = {module.split(".")[0] for module in imports(TREES[name])} & BACKENDS
-    if folder(name) not in ("estimators",) and name not in MAY_IMPORT_BACKENDS:
+    if folder(name) not in ("estimators", "bench") and name not in MAY_IMPORT_BACKENDS:
         assert not found, f"{name} imports {found}"
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,10 +18,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def installed() -> dict[str, str]:
+def installed(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Versions of the packages that xpmlp can use, of those that are installed."""
     found = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
