@@ -15,6 +15,7 @@ MAY_IMPORT_BACKENDS = {
     "core/random.py", "core/initializers.py",
     "backends/namespace.py", "backends/cpu.py", "backends/compiled.py", "backends/cuda.py",
     "backends/gemm.py", "backends/kernels.py", "backends/engine.py", "backends/devices.py",
+    "backends/tape.py",
     "backends/floor.py",
     "backends/doctor.py", "backends/gpu_bench.py", "backends/gpu_checks.py",
     "fit/gpu_checks.py", "fit/data.py", "fit/batches.py", "fit/checks.py", "fit/labels.py",

@@ -67,7 +67,7 @@ def reach(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """The shape of what an operation of a program gives for inputs of these shapes."""
     if name in REDUCTIONS:
         return shapes[0][:-1] if name.endswith("flat") else (*shapes[0][:-1], 1)
-    depth = max(map(len, shapes))
+    depth = max(map(len, shapes), default=0)
     padded = [(1,) * (depth - len(shape)) + tuple(shape) for shape in shapes]
     return tuple(max(sizes) if 0 not in sizes else 0 for sizes in zip(*padded, strict=True))
 

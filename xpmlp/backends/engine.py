@@ -7,11 +7,12 @@ from xpmlp.backends.cpu import Workspace
 from xpmlp.backends.graphs import Captured
 from xpmlp.backends.kernels import Kernels
 from xpmlp.backends.namespace import CPU, Place
+from xpmlp.backends.tape import Replayed
 from xpmlp.backends.ways import Eager, Way
 from xpmlp.core.apply import plain
 from xpmlp.core.types import Namespace
 
-WORTH = 64  # steps: recording a graph takes about as long as twenty
+WORTH = 64  # steps: recording takes about as long as twenty
 
 
 class Engine(NamedTuple):
@@ -31,11 +32,12 @@ def slow(place: Place) -> Engine:
 def engine(place: Place, steps: int = 0) -> Engine:
     """The fastest that there is at a place.
 
-    steps: how many may be recorded as a CUDA graph; few are not worth it.
+    steps: how many are to come that may be recorded and replayed; few are not worth it.
     """
     if place.xp is CPU.xp:
         workspace = Workspace()
-        return Engine(workspace.xp, workspace.apply, workspace.restart, Eager())
+        replayed: Way = Replayed(workspace) if steps >= WORTH else Eager()
+        return Engine(workspace.xp, workspace.apply, workspace.restart, replayed)
     if not place.name.startswith("gpu:"):
         return slow(place)
     import cupy

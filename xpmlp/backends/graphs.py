@@ -7,13 +7,12 @@ runs a step once, while it is recorded; what differs from step to step must be i
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from xpmlp.backends.namespace import Place, running
 from xpmlp.backends.ways import Advance, Eager
-from xpmlp.core.types import Array
 
 
 class CaptureWarning(UserWarning):
@@ -83,7 +82,7 @@ class Captured:
     def __init__(self, place: Place, cuda: Any) -> None:
         self.name = "captured"
         self.lane, self.pool = Lane(place, cuda), cuda.MemoryPool()
-        self.graphs: dict[int, tuple[Recorded, Any, Advance]] = {}  # by steps in the window
+        self.graphs: dict[int, tuple[Recorded, Any, Any]] = {}  # by steps in the window
 
     def window(self, steps: int, numbers: int) -> int:
         return min(steps, self.UNROLLED, max(1, self.AT_ONCE // numbers))
@@ -91,20 +90,20 @@ class Captured:
     def open(self) -> Any:
         return self.lane.open()
 
-    def run(self, advance: Advance, window: Any, buffers: Sequence[Array]) -> None:
+    def run(self, advance: Advance, run: Any, window: Any) -> None:
         if self.name == "captured" and window.steps not in self.graphs:
-            self.record(advance, window, buffers)
+            self.record(advance, run, window)
         if self.name != "captured":
-            return Eager().run(advance, window, buffers)
+            return Eager().run(advance, run, window)
         recorded, still, _ = self.graphs[window.steps]
         for place, fresh in zip(still, window, strict=True):
             if not isinstance(place, float):
                 place[...] = fresh
         return recorded.launch()
 
-    def record(self, advance: Advance, window: Any, buffers: Sequence[Array]) -> None:
+    def record(self, advance: Advance, run: Any, window: Any) -> None:
         """Record a window's steps; where that fails, say so and leave the buffers as they were."""
-        xp = self.lane.place.xp
+        xp, buffers = self.lane.place.xp, run.buffers
         saved = [xp.asarray(buffer, copy=True) for buffer in buffers]
         still = type(window)(
             *(p if isinstance(p, float) else xp.asarray(p, copy=True) for p in window)
@@ -116,17 +115,17 @@ class Captured:
 
         def warm() -> None:
             for t in range(min(2, still.steps)):
-                advance(still, t)
+                advance(run, still, t)
             restore()
 
         def steps() -> None:
             for t in range(still.steps):
-                advance(still, t)
+                advance(run, still, t)
 
         try:
-            # the closure holds the run, and so every array that the graph reads
             recorded = self.lane.record(steps, warm, self.pool)
-            self.graphs[window.steps] = (recorded, still, advance)
+            # the run holds every other array that the graph reads
+            self.graphs[window.steps] = (recorded, still, run)
         except BaseException as error:
             restore()
             if not isinstance(error, Exception):

@@ -1,12 +1,10 @@
 """How the steps of a trainer are run: one after the other here, as a CUDA graph in `graphs`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-from xpmlp.core.types import Array
-
-Advance = Callable[[Any, int], None]  # makes update t of a window
+Advance = Callable[[Any, Any, int], None]  # of a run, a window and t: makes its update t
 
 
 class Way(Protocol):
@@ -20,8 +18,8 @@ class Way(Protocol):
     def open(self) -> AbstractContextManager[Any]:
         """Inside it the steps of an epoch are run."""
 
-    def run(self, advance: Advance, window: Any, buffers: Sequence[Array]) -> None:
-        """Every step of a window in turn. buffers: all that a step changes."""
+    def run(self, advance: Advance, run: Any, window: Any) -> None:
+        """Every step of a window in turn. `run.buffers` are all that a step changes."""
 
     def close(self) -> None:
         """Let go of what was kept for the steps to come."""
@@ -43,9 +41,9 @@ class Eager:
     def open(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def run(self, advance: Advance, window: Any, buffers: Sequence[Array]) -> None:
+    def run(self, advance: Advance, run: Any, window: Any) -> None:
         for t in range(window.steps):
-            advance(window, t)
+            advance(run, window, t)
 
     def close(self) -> None:
         pass

@@ -17,7 +17,7 @@ from xpmlp.backends.namespace import Place, dtype_name, running, to_host
 from xpmlp.core.losses import loss
 from xpmlp.core.optimizers import Optimizer
 from xpmlp.core.random import mask
-from xpmlp.core.schedules import Progress, constant, schedule
+from xpmlp.core.schedules import Progress, Schedule, constant, schedule
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import (
     Batch,
@@ -28,8 +28,8 @@ from xpmlp.core.training import (
     penalize,
     update,
 )
-from xpmlp.core.types import Array
-from xpmlp.fit.batches import Drawn, drawn, epoch_order, unbiased, unshuffled, windows
+from xpmlp.core.types import Array, Namespace
+from xpmlp.fit.batches import Drawn, Window, drawn, epoch_order, unbiased, unshuffled, windows
 from xpmlp.fit.callbacks import early_stopping
 from xpmlp.fit.data import Data
 from xpmlp.fit.inference import scores
@@ -179,31 +179,20 @@ def progress(run: Run) -> Progress:
     return Progress(step, epoch, epoch / run.settings.epochs)
 
 
-def rates(run: Run) -> Callable[[], None]:
-    """A function that writes the rate of the coming update into `run.rate`.
-
-    What callbacks made of the rate is taken over here, at an epoch's beginning.
-    """
-    xp, moving, dtype = run.place.xp, schedule(run.settings.schedule), run.rate.dtype
-    run.base[...] = run.hyper["rate"] * run.throttle
-    run.rate[...] = run.base
-    if moving is constant:
-        return lambda: None
-
-    def move() -> None:
-        factor = moving(xp, progress(run))  # a Python float is as good as an array
-        run.rate[...] = run.base * (
-            xp.astype(factor, dtype) if hasattr(factor, "dtype") else factor
-        )
-
-    return move
+def scaled(
+    xp: Namespace, moving: Schedule, base: Array, step: Array, epoch: Array, fraction: Array
+) -> tuple[Array]:
+    """The rate (..., 1): a schedule's factor, an array or as well a Python number, times base."""
+    return (base * moving(xp, Progress(step, epoch, fraction)),)
 
 
-def step(run: Run, batch: Drawn, move: Callable[[], None]) -> None:
+def step(run: Run, batch: Drawn) -> None:
     """One update, which adds its loss to `run.met`."""
     xp, state, fast, limit = run.place.xp, run.state, run.engine, run.settings.clip
+    moving = schedule(run.settings.schedule)
     fast.restart()
-    move()
+    if moving is not constant:
+        fast.apply(scaled, fast.xp, moving, run.base, *progress(run), into=(run.rate,))
     value = gradient(
         fast.xp, run.spec, state, batch.batch, masks(run, batch.batch), apply=fast.apply
     )
@@ -216,16 +205,22 @@ def step(run: Run, batch: Drawn, move: Callable[[], None]) -> None:
     run.met[...] = run.met + value * batch.share
 
 
+def advance(run: Run, window: Window, t: int) -> None:
+    """Update t of a window."""
+    step(run, drawn(window, t))
+
+
 def train_epoch(run: Run) -> None:
     """Every row once, in minibatches; leaves `run.met`, `run.rate` and `run.norm`."""
     xp, s, way = run.place.xp, run.settings, run.engine.way
     run.met[...] = xp.zeros_like(run.met)
-    move = rates(run)
+    run.base[...] = run.hyper["rate"] * run.throttle  # with what callbacks made of it
+    run.rate[...] = run.base
     orders = (epoch_order if s.shuffle else unshuffled)(s.seeds, s.lead, run.epoch, run.data.rows)
     numbers = prod(s.lead) * run.batch * (run.data.x.shape[1] + run.data.target.shape[1])
     steps = way.window(run.steps_per_epoch, numbers)
     for window in windows(run.place, run.data, orders, run.batch, steps, run.weigh):
-        way.run(lambda window, t: step(run, drawn(window, t), move), window, run.buffers)
+        way.run(advance, run, window)
     if s.clip is None:
         run.norm[...] = gradient_norm(xp, run.state.grad)
 

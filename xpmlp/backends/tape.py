@@ -1,0 +1,353 @@
+"""The steps of a trainer on NumPy, recorded once as a list of calls and replayed.
+
+A small network's step is mostly Python. Its calls are the same every time, on buffers that do
+not move, so the first step is run on stand-ins that note each call, and the steps after it are
+the noted calls alone, every result in the place where it lay before. What differs from step to
+step is the minibatch. A step that reads a value or calls a function of the user's is not noted.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpmlp.backends.cpu import Workspace, cast, chosen
+from xpmlp.backends.ways import Advance, Eager
+from xpmlp.core.apply import plain
+from xpmlp.core.types import Array
+
+UNARY: dict[str, Any] = {"__neg__": np.negative, "__invert__": np.invert, "__abs__": np.abs}
+BINARY: dict[str, Any] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide, "pow": np.power,
+    "and": np.bitwise_and, "xor": np.bitwise_xor, "rshift": np.right_shift,
+}  # fmt: skip
+COMPARED: dict[str, Any] = {
+    "__gt__": np.greater, "__lt__": np.less, "__ge__": np.greater_equal, "__le__": np.less_equal,
+    "__eq__": np.equal, "__ne__": np.not_equal,
+}  # fmt: skip
+MADE = ("zeros", "ones", "full", "empty", "arange", "zeros_like", "ones_like", "full_like")
+
+
+class UntapedError(TypeError):
+    """A step does what cannot be noted: it reads a value, or calls a function of the user's."""
+
+
+class Taped:
+    """Stands for an array of the step that is noted; it holds the array."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, tape: "Tape", data: Array, name: str, line: int = -1) -> None:
+        """line: which of the tape's lines makes it; -1 where it lies still."""
+        self.tape, self.data, self.name, self.line = tape, data, name, line
+        self.shape, self.dtype, self.ndim, self.device = data.shape, data.dtype, data.ndim, "cpu"
+        self.size = data.size
+
+    @property
+    def mT(self) -> "Taped":
+        return self.tape.view(self, ".mT", self.data.mT)
+
+    def __getitem__(self, key: Any) -> "Taped":
+        return self.tape.view(self, f"[{self.tape.hold(key)}]", self.data[key])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if key is not ...:
+            raise UntapedError("it writes a part of an array")
+        self.tape.write(self, value)
+
+    def refuse(self, *_: Any) -> Any:
+        raise UntapedError("it reads a value")
+
+    __bool__ = __float__ = __int__ = __index__ = __iter__ = __len__ = __array__ = refuse
+    __hash__ = object.__hash__
+
+
+def operator(ufunc: np.ufunc, *, swapped: bool = False) -> Callable[..., Any]:
+    if ufunc.nin == 1:
+        return lambda self: self.tape.ufunc(ufunc, self)
+    if swapped:
+        return lambda self, other: self.tape.ufunc(ufunc, other, self)
+    return lambda self, other: self.tape.ufunc(ufunc, self, other)
+
+
+for magic, one in (UNARY | COMPARED).items():
+    setattr(Taped, magic, operator(one))
+for short, one in BINARY.items():
+    setattr(Taped, f"__{short}__", operator(one))
+    setattr(Taped, f"__r{short}__", operator(one, swapped=True))
+
+
+class Line(NamedTuple):
+    """One call, as Python; {out} stands for the name of its result."""
+
+    text: str
+    touched: list[Any]  # what it reads, then what it writes
+    result: str = ""  # the name of what it writes, where that may be another place
+    elementwise: bool = False
+
+
+class Tape:
+    """The namespace and the `apply` of the step that is noted."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.lines: list[Line] = []
+        self.held: dict[str, Any] = {}  # what the lines refer to, by name
+        self.names: dict[int, str] = {}
+        self.constants: set[str] = set()  # results that no line makes again
+        own = {name: getattr(self, name) for name in ("matmul", "sum", "max", "where", "astype")}
+        own |= {name: self.making(getattr(np, name)) for name in MADE}
+        ufuncs = {
+            name: self.calling(getattr(np, name))
+            for name in dir(np)
+            if isinstance(getattr(np, name), np.ufunc)
+        }
+        others = {name: self.viewing(getattr(np, name)) for name in ("reshape", "broadcast_to")}
+        others["asarray"] = self.asarray
+        types = {name: getattr(np, name) for name in ("float32", "float64", "int64", "uint32")}
+        self.xp: Any = SimpleNamespace(**ufuncs | types | others | own)
+
+    # what a line refers to
+
+    def hold(self, value: Any) -> str:
+        """The name of something that stays as it is."""
+        known = self.names.get(id(value))
+        if known is None:
+            known = self.names[id(value)] = f"k{len(self.held)}"
+            self.held[known] = value
+        return known
+
+    def taped(self, given: Any) -> Any:
+        """Something with stand-ins for the arrays in it."""
+        if isinstance(given, np.ndarray):
+            return Taped(self, given, self.hold(given))
+        if isinstance(given, SimpleNamespace):
+            return SimpleNamespace(**self.taped(vars(given)))
+        if isinstance(given, dict):
+            return {name: self.taped(value) for name, value in given.items()}
+        if isinstance(given, tuple) and hasattr(given, "_fields"):
+            return type(given)(*map(self.taped, given))
+        return tuple(map(self.taped, given)) if isinstance(given, tuple) else given
+
+    def raw(self, given: Any) -> Any:
+        """The same with the arrays themselves."""
+        if isinstance(given, Taped):
+            return given.data
+        if isinstance(given, SimpleNamespace):
+            return SimpleNamespace(**{name: self.raw(one) for name, one in vars(given).items()})
+        if isinstance(given, np.ndarray):
+            raise UntapedError("it makes an array of its own")
+        return given
+
+    def name(self, given: Any) -> str:
+        return given.name if isinstance(given, Taped) else self.hold(given)
+
+    # what becomes a line
+
+    def note(
+        self, form: str, inputs: Sequence[Any], result: Array, *, elementwise: bool = False
+    ) -> Taped:
+        """A line that makes `result`, here in new memory, from the inputs; {out} is its place."""
+        result = np.asarray(result)
+        name, touched = self.hold(result), [*map(self.raw, inputs), result]
+        text = form.format(*map(self.name, inputs), out="{out}")
+        self.lines.append(Line(text, touched, name, elementwise))
+        return Taped(self, result, name, len(self.lines) - 1)
+
+    def view(self, of: Taped, text: str, found: Array) -> Taped:
+        """A part of an array: the same memory for ever, or of every step's own."""
+        if not of.name.startswith("m"):
+            return Taped(self, found, self.hold(found))
+        name = f"m{len(self.lines)}"
+        self.lines.append(Line(f"{name} = {of.name}{text}", [of.data]))
+        return Taped(self, found, name, len(self.lines) - 1)
+
+    def write(self, target: Taped, value: Any) -> None:
+        """target[...] = value: where the line that makes it may, it makes it there."""
+        if target.name in self.constants:
+            raise UntapedError("it writes into an array of its own")
+        if isinstance(value, Taped) and value.line >= 0 and self.may_lie(target, value):
+            line = self.lines[value.line]
+            touched = [*line.touched[:-1], target.data]
+            self.lines[value.line] = line._replace(result=target.name, touched=touched)
+            target.data[...] = value.data
+            value.name, value.data, value.line = target.name, target.data, -1
+            return
+        target.data[...] = self.raw(value)
+        text = f"{self.hold(np.copyto)}({target.name}, {self.name(value)})"
+        self.lines.append(Line(text, [self.raw(value), target.data]))
+
+    def may_lie(self, target: Taped, value: Taped) -> bool:
+        """Whether a value may be made in the target's place: alike, and nothing is in the way."""
+        line, later = self.lines[value.line], self.lines[value.line + 1 :]
+        if line.result != value.name or (target.shape, target.dtype) != (value.shape, value.dtype):
+            return False
+        # elementwise a result may lie where an argument does
+        read = [x for x in line.touched[:-1] if not (line.elementwise and x is target.data)]
+        between = [x for each in later for x in each.touched]
+        pairs = [(x, target.data) for x in (*read, *between)] + [(x, value.data) for x in between]
+        return not any(isinstance(x, np.ndarray) and np.may_share_memory(x, y) for x, y in pairs)
+
+    def ufunc(self, ufunc: np.ufunc, *inputs: Any) -> Taped:
+        form = f"{self.hold(ufunc)}({', '.join('{}' for _ in inputs)}, out={{out}})"
+        return self.note(form, inputs, ufunc(*map(self.raw, inputs)), elementwise=True)
+
+    def calling(self, ufunc: np.ufunc) -> Callable[..., Taped]:
+        return lambda *inputs: self.ufunc(ufunc, *inputs)
+
+    def making(self, function: Callable[..., Array]) -> Callable[..., Taped]:
+        """An array that depends on no value: it is made once."""
+
+        def make(*given: Any, **named: Any) -> Taped:
+            made = np.asarray(function(*map(self.raw, given), **named))
+            self.constants.add(self.hold(made))
+            return Taped(self, made, self.hold(made))
+
+        return make
+
+    def viewing(self, function: Callable[..., Array]) -> Callable[..., Taped]:
+        """An array in another shape."""
+
+        def viewed(x: Taped, shape: tuple[int, ...]) -> Taped:
+            found = function(x.data, shape)
+            if not np.may_share_memory(found, x.data):
+                raise UntapedError("it copies an array into another shape")
+            if x.name.startswith("m"):
+                raise UntapedError("it gives a minibatch another shape")
+            return self.view(x, "", found)
+
+        return viewed
+
+    def reduce(self, ufunc: np.ufunc, x: Taped, axis: int | None, keepdims: bool) -> Taped:
+        form = f"{self.hold(ufunc.reduce)}({{}}, {axis}, None, {{out}}, {keepdims})"
+        return self.note(form, [x], ufunc.reduce(x.data, axis=axis, keepdims=keepdims))
+
+    def max(self, x: Taped, *, axis: int | None = None, keepdims: bool = False) -> Taped:
+        return self.reduce(np.maximum, x, axis, keepdims)
+
+    def sum(self, x: Taped, *, axis: int | None = None, keepdims: bool = False) -> Taped:
+        if axis == -2 and keepdims and x.ndim == 2:
+            ones = np.ones((1, x.shape[0]), dtype=x.dtype)
+            return self.matmul(Taped(self, ones, self.hold(ones)), x)
+        return self.reduce(np.add, x, axis, keepdims)
+
+    def matmul(self, a: Taped, b: Taped) -> Taped:
+        product = np.dot if a.ndim == 2 and b.ndim == 2 else np.matmul
+        form = f"{self.hold(product)}({{}}, {{}}, {{out}})"
+        return self.note(form, [a, b], product(a.data, b.data))
+
+    def where(self, condition: Any, one: Any, other: Any) -> Taped:
+        inputs = [condition, one, other]
+        form = f"{self.hold(chosen)}({{}}, {{}}, {{}}, {{out}})"
+        return self.note(form, inputs, np.where(*map(self.raw, inputs)))
+
+    def astype(self, x: Taped, dtype: Any, *, copy: bool = True) -> Taped:
+        return self.note(f"{self.hold(cast)}({{}}, {{out}})", [x], x.data.astype(dtype))
+
+    def asarray(self, x: Taped, *, copy: bool | None = None, **_: Any) -> Taped:
+        return self.astype(x, x.dtype)
+
+    def apply(
+        self, function: Callable[..., Any], xp: Any, *given: Any, into: Sequence[Taped] = ()
+    ) -> Any:
+        values, places = tuple(map(self.raw, given)), [one.data for one in into]
+        call = self.workspace.first(function, values, places)
+        if call.yours:
+            raise UntapedError("it calls a function of yours")
+        if call.plan is None:
+            return plain(function, self.xp, *given, into=into)
+        plan = call.plan
+        inputs = [given[i] if name is None else getattr(given[i], name) for i, name in call.pick]
+        made = [np.empty(shape, dtype=dtype) for shape, dtype in plan.made if not into]
+        results = [*into, *(Taped(self, one, self.hold(one)) for one in made)]
+        plan.run(*map(self.raw, inputs), *(one.data for one in results))
+        names = ", ".join(map(self.name, (*inputs, *results)))
+        touched = [self.raw(one) for one in (*inputs, *results)]
+        self.lines.append(Line(f"{self.hold(plan.run)}({names})", touched))
+        if into:
+            return None
+        found = [(*inputs, *results)[at] for at in plan.results]
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def function(self, parameters: Sequence[str]) -> Callable[..., None]:
+        """The noted lines as a function of the minibatch's arrays."""
+        body = "\n        ".join(line.text.replace("{out}", line.result) for line in self.lines)
+        text = (
+            f"def made({', '.join(self.held)}):\n"
+            f"    def replay({', '.join(parameters)}):\n        {body}\n    return replay\n"
+        )
+        space: dict[str, Any] = {}
+        exec(text, space)
+        replay: Callable[..., None] = space["made"](**self.held)
+        return replay
+
+
+class Replayed:
+    """A `Way` that notes the first step and replays it."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.name, self.workspace, self.eager = "replayed", workspace, Eager()
+        self.replay: Callable[..., None] | None = None
+
+    def window(self, steps: int, numbers: int) -> int:
+        return self.eager.window(steps, numbers)
+
+    def open(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def run(self, advance: Advance, run: Any, window: Any) -> None:
+        first = 0
+        if self.name == "replayed" and self.replay is None:
+            first = self.record(advance, run, window)
+        replay = self.replay
+        if replay is None:
+            for t in range(first, window.steps):
+                advance(run, window, t)
+            return
+        arrays = [part for part in window if not isinstance(part, float)]
+        for t in range(first, window.steps):
+            replay(*[part[t] for part in arrays])
+
+    def record(self, advance: Advance, run: Any, window: Any) -> int:
+        """Note a step while it is made; how many steps were made."""
+        state = [np.array(buffer) for buffer in run.buffers]
+        tape = Tape(self.workspace)
+        shadow = copy.copy(run)
+        for name, value in vars(run).items():
+            if name not in ("data", "held", "kept", "history"):
+                setattr(shadow, name, tape.taped(value))
+        shadow.place = run.place._replace(xp=tape.xp)
+        shadow.engine = run.engine._replace(xp=tape.xp, apply=tape.apply)
+        names: list[str] = []
+        parts: list[Any] = []
+        for name, part in zip(window._fields, window, strict=True):
+            if isinstance(part, float):
+                parts.append(part)
+                continue
+            names.append(f"m_{name}")
+            parts.append(Batched(Taped(tape, np.asarray(part[0]), names[-1])))
+        try:
+            advance(shadow, type(window)(*parts), 0)
+            self.replay = tape.function(names)
+            return 1
+        except (UntapedError, AttributeError, TypeError):
+            for buffer, value in zip(run.buffers, state, strict=True):
+                buffer[...] = value
+            self.name = self.eager.name
+            return 0
+
+    def close(self) -> None:
+        self.replay = None
+
+
+class Batched:
+    """A window's array that has but one minibatch."""
+
+    def __init__(self, only: Taped) -> None:
+        self.only = only
+
+    def __getitem__(self, key: Any) -> Taped:
+        return self.only
