@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -166,6 +167,17 @@ def test_a_file_of_something_else_is_refused(data, tmp_path):
         MLPClassifier().save(path)
 
 
+def deep(levels):
+    value = []
+    for _ in range(levels):
+        value = {"tuple": [value]}
+    return value
+
+
+# keys that hash alike: each is compared with all the others
+ONE_HASH = {"dict": [[i * (2**61 - 1), 1.0] for i in range(3000)]}
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -179,6 +191,31 @@ def test_a_file_of_something_else_is_refused(data, tmp_path):
         lambda section: section["course"].pop("seed"),
         lambda section: section["course"].update(split=[]),
         lambda section: section.update(names=5),
+        lambda section: section.update(names=[1, 2, 3, 4]),
+        lambda section: section.update(names=["a", "b", "a", "c"]),
+        lambda section: section["parameters"].update(activation="tanh"),
+        lambda section: section["parameters"].update(activation="relu:0.5"),
+        lambda section: section["parameters"].update(callbacks=[1]),
+        lambda section: section["parameters"].update(alpha=deep(400)),
+        lambda section: section["parameters"].update(class_weight={"a": 1, "b": 2}),
+        lambda section: section["parameters"].update(class_weight=ONE_HASH),
+        lambda section: section["fitted"].update(n_layers_=4),
+        lambda section: section["fitted"].update(n_outputs_=1),
+        lambda section: section["fitted"].update(out_activation_="logistic"),
+        lambda section: section["fitted"].update(loss_curve_=["low"]),
+        lambda section: section["fitted"].update(_no_improvement_count="none"),
+        lambda section: section.pop("labels"),
+        lambda section: section["labels"].update(values=[0, 1, 3]),
+        lambda section: section["labels"].update(dtype="|u1", values=[0, 1, 300]),
+        lambda section: section["labels"].update(type="binary"),
+        lambda section: section["labels"].update(sparse=0),
+        lambda section: section["labels"].update(dtype="|O", values=[[0], [1], [2]]),
+        lambda section: section["course"].update(seed=-1),
+        lambda section: section["course"].update(solver="newton"),
+        lambda section: section["course"].update(learning_rate=0),
+        lambda section: section["course"].update(split={"tuple": [10**6, 0, 0.0]}),
+        lambda section: section["course"].update(split={"tuple": [-1, 0, 0.0]}),
+        lambda section: section["course"].update(split={"tuple": [0, 0, "a"]}),
     ],
 )  # fmt: skip
 def test_a_section_that_save_does_not_write_is_refused(spoil, data, tmp_path):
@@ -192,6 +229,56 @@ def test_a_section_that_save_does_not_write_is_refused(spoil, data, tmp_path):
     (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
     with pytest.raises(ValueError, match="model is not a whole model file"):
         MLPClassifier.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("section", [[1], "MLPClassifier", 5, {}])
+def test_a_section_that_is_no_estimator_is_refused(section, data, tmp_path):
+    from xpmlp.storage import model_file
+
+    X, y = data("iris")
+    model, _, _ = MLPClassifier(**SHORT).fit(X, y).parts()
+    (tmp_path / "model").write_bytes(model_file.encode(model, {"estimator": section}, {}))
+    with pytest.raises(ValueError, match=r"model (holds a None, not|is not a whole)"):
+        MLPClassifier.load(tmp_path / "model")
+
+
+def test_a_population_is_no_estimators_network(data, tmp_path):
+    from xpmlp.storage import model_file
+
+    X, y = data("diabetes")
+    est = MLPRegressor(**SHORT, solver="lbfgs").fit(X, y)
+    model, sections, arrays = est.parts()
+    several = replace(model, flat=model.flat[None, :])
+    (tmp_path / "model").write_bytes(model_file.encode(several, sections, arrays))
+    with pytest.raises(ValueError, match="do not ask for its network"):
+        MLPRegressor.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("spoiled", ["memory.1", "last", "split"])
+def test_an_array_too_few_or_of_another_kind_is_refused(spoiled, data, tmp_path):
+    from xpmlp.storage import model_file
+
+    X, y = data("iris")
+    model, sections, arrays = MLPClassifier(**SHORT, early_stopping=True).fit(X, y).parts()
+    name = f"estimator.{spoiled}"
+    if spoiled == "split":
+        arrays[name] = arrays[name].astype(np.int32)
+    else:
+        del arrays[name]
+    (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
+    with pytest.raises(ValueError, match="model is not a whole model file"):
+        MLPClassifier.load(tmp_path / "model")
+
+
+def test_an_array_that_is_not_known_is_left_alone(data, tmp_path):
+    """A later version may add one."""
+    from xpmlp.storage import model_file
+
+    X, y = data("iris")
+    model, sections, arrays = MLPClassifier(**SHORT).fit(X, y).parts()
+    arrays["estimator.later"] = np.zeros(3)
+    (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
+    assert MLPClassifier.load(tmp_path / "model").score(X, y) > 0
 
 
 def test_arrays_that_do_not_fit_are_refused(data, tmp_path):

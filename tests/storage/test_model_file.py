@@ -421,6 +421,82 @@ def test_a_missing_entry_with_a_valid_digest_is_refused(key, rows, path):
     assert refused(path, put_together(header, body)) is None
 
 
+ODD_LABELS = {
+    "a dtype of gigabytes": (["a", "b"], "<U1000000000"),
+    "bytes of gigabytes": (["a", "b"], "|S2000000000"),
+    "a dtype that is no Python": (["a", "b"], "(1"),
+    "a dtype of an old spelling": (["a", "b"], "a5"),
+    "a dtype of fields": (["a", "b"], "i4,i4"),
+    "a unit that NumPy lacks": ([0, 1], "<M8[qq]"),
+    "texts cut off": (["long", "longer"], "<U4"),
+    "texts for numbers": (["0", "1"], "<i8"),
+    "numbers that a dtype lacks": ([0, 300], "|u1"),
+    "numbers that a dtype rounds": ([0.1, 0.2], "<f4"),
+    "not sorted": (["b", "a"], "<U1"),
+    "twice": (["a", "a"], "<U1"),
+    "a number and a text": ([1, "a"], "|O"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_LABELS)
+def test_labels_that_save_does_not_write_are_refused(kind, rows, path):
+    header, body = taken_apart(encode(*train("3-2", rows, SIDE, loss="cross_entropy").parts()))
+    config = json.loads(header["__metadata__"]["config"])
+    config["classes"], config["classes_dtype"] = ODD_LABELS[kind]
+    header["__metadata__"]["config"] = json.dumps(config)
+    assert refused(path, put_together(header, body)) is None
+
+
+def test_labels_beyond_what_load_takes_are_refused_by_save(rows, path):
+    wide = np.array(["no", "yes"], dtype="<U9000000")[SIDE]
+    model = train("3-2", rows, wide, loss="cross_entropy", epochs=1)
+    with pytest.raises(ValueError, match="class labels of dtype <U9000000 cannot be saved"):
+        save(model, path)
+
+
+@pytest.mark.parametrize("layers", ["3-4-2", [3, 4, 2], [[4, 3, "relu"], [2, None, "identity"]]])
+def test_layers_that_are_not_written_in_full_are_refused(layers, rows, path):
+    header, body = taken_apart(encode(*small(rows).parts()))
+    config = json.loads(header["__metadata__"]["config"])
+    config["spec"]["layers"] = layers
+    header["__metadata__"]["config"] = json.dumps(config)
+    assert refused(path, put_together(header, body)) is None
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_json_is_refused(constant, rows, path):
+    header, body = taken_apart(encode(*small(rows).parts()))
+    config = header["__metadata__"]["config"]
+    header["__metadata__"]["config"] = config.replace('"epochs": 2', f'"epochs": {constant}')
+    assert constant in header["__metadata__"]["config"]
+    assert refused(path, put_together(header, body)) is None
+
+
+def test_an_error_is_short_whatever_the_file_says(rows, path):
+    header, body = taken_apart(encode(*small(rows).parts()))
+    config = json.loads(header["__metadata__"]["config"])
+    header["__metadata__"]["config"] = json.dumps(config | {"members": "x" * 100_000})
+    path.write_bytes(put_together(header, body))
+    with pytest.raises(ValueError, match="members must be a whole number") as caught:
+        load(path)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_dtype_of_another_package_is_refused_without_importing_it(rows, path):
+    header, body = taken_apart(encode(*small(rows).parts()))
+    header["layers.0.bias"] |= {"dtype": "F8_E4M3", "shape": [32]}
+    path.write_bytes(put_together(header, body))
+    program = (
+        "import sys, xpmlp\n"
+        "try: xpmlp.load(sys.argv[1])\n"
+        "except ValueError as e: print('layers.0.bias' in str(e), 'ml_dtypes' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["True", "False"]
+
+
 @pytest.mark.parametrize("key", ["format", "format_version", "config", "sha256"])
 @pytest.mark.parametrize("value", [None, "", "2", 1, "missing"])
 def test_wrong_metadata_is_refused(key, value, rows, path):

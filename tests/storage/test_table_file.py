@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,6 +166,11 @@ CHANGED = {
     ),
     "another network": at("spec", "layers", value=[[4, 9, "tanh", 0.0], [1, 4, "identity", 0.0]]),
     "no trained": at("trained", value=None),
+    "categories in one text": at("table", "columns", 2, "categories", value="y"),
+    "categories of a number": at(*COLUMN, "categories", value=["y"]),
+    "no counts of rows": at("table", "trained", "rows", value=None),
+    "counts that are no numbers": at("table", "trained", "rows", value={"training": [1]}),
+    "two axes of answers": at("one_dimensional", value=False),
 }
 
 
@@ -202,6 +208,34 @@ def test_changed_arrays_are_refused_with_the_path(name, odd, number, path):
     with pytest.raises(ValueError, match="is not a whole model file") as caught:
         load(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_population_is_no_tables_network(number, path):
+    several = replace(number, model=replace(number.model, flat=number.model.flat[None, :]))
+    several.save(path)
+    with pytest.raises(ValueError, match="does not give one answer per row"):
+        load(path)
+
+
+def test_a_score_that_is_no_number_is_saved(number, path):
+    """R2 of a single held-out row is NaN, which JSON has no word for."""
+    odd = replace(number, trained=number.trained | {"metrics": {"r2": float("nan"), "mae": 1.0}})
+    odd.save(path)
+    found = load(path).trained["metrics"]
+    assert found["mae"] == 1.0
+    assert np.isnan(found["r2"])
+
+
+def test_extreme_centers_and_scales_predict_without_a_warning(number, path):
+    """A file may hold any finite number, and so may a table."""
+    a, gaps, c = number.columns
+    columns = (a._replace(center=-1.7e308, scale=1e-300), gaps._replace(scale=1.7e308), c)
+    replace(number, columns=columns).save(path)
+    cells = {"a": [1.7e308, -1.7e308, None], "gaps": [1e300, -1e300, None], "c": ["y", None, "z"]}
+    found = load(path)
+    assert np.isfinite(found.inputs(cells).x).all()
+    assert np.abs(found.inputs(cells).x).max() <= 3.001
+    assert np.isfinite(found.predict(cells)).all()
 
 
 def test_classes_and_task_must_go_together(label, path):

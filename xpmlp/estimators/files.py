@@ -2,29 +2,66 @@
 
 import math
 import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.preprocessing import LabelBinarizer
 
 from xpmlp.backends.devices import place_for
 from xpmlp.backends.namespace import CPU, Place, dtype_name, to_host, to_place
 from xpmlp.core.layout import padded_size, windows
+from xpmlp.core.losses import loss
+from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.core.spec import Spec
+from xpmlp.estimators.inference import LINKS
 from xpmlp.estimators.network import Course, lists, packed, plain, spec_of
 from xpmlp.fit.data import own_dtype
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.model import Model
-from xpmlp.storage.model_file import Contents, listed, read, unlisted
+from xpmlp.storage.class_labels import listed, unlisted
+from xpmlp.storage.model_file import UNFIT, Contents, read, refusal
 
 SECTION = "estimator"
-FITTED = (
-    "n_features_in_", "n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "loss_",
-    "loss_curve_", "best_loss_", "validation_scores_", "validation_loss_curve_",
-    "best_validation_score_", "_no_improvement_count", "history_",
-)  # fmt: skip
-COURSE = (
-    "seed", "solver", "learning_rate_init", "learning_rate", "step", "epoch", "best", "best_epoch",
-)  # fmt: skip
+
+
+def whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def real(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def positive(value: Any) -> bool:
+    return real(value) and 0 < value < math.inf
+
+
+def curve(value: Any) -> bool:
+    return isinstance(value, list) and all(one is None or real(one) for one in value)
+
+
+def optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+# what a file holds of an estimator, by name, and whether a value can be it
+FITTED: dict[str, Callable[[Any], bool]] = {
+    "n_features_in_": whole, "n_iter_": whole, "t_": whole, "n_layers_": whole,
+    "n_outputs_": whole, "out_activation_": lambda value: value in LINKS, "loss_": real,
+    "loss_curve_": curve, "best_loss_": optional(real), "validation_scores_": optional(curve),
+    "validation_loss_curve_": optional(curve), "best_validation_score_": optional(real),
+    "_no_improvement_count": whole,
+    "history_": lambda value: isinstance(value, dict)
+    and all(isinstance(name, str) and curve(series) for name, series in value.items()),
+}  # fmt: skip
+COURSE: dict[str, Callable[[Any], bool]] = {
+    "seed": whole, "solver": lambda value: isinstance(value, str), "step": whole, "epoch": whole,
+    "learning_rate_init": positive, "learning_rate": positive, "best": real, "best_epoch": whole,
+}  # fmt: skip
+KEY = (624,)  # of a Mersenne twister
+SAME_HASH = 8  # keys of a dict; millions, which a forger can find, would take it hours
 
 
 def written(value: Any, name: str) -> Any:
@@ -53,25 +90,47 @@ def reread(value: Any) -> Any:
         return [reread(one) for one in value]
     if not isinstance(value, dict):
         return value
+    if len(value) != 1:
+        raise ValueError(f"it holds an object of {len(value)} keys, not one")
     ((kind, inner),) = value.items()
-    if kind == "float":
+    if kind == "float" and inner in ("nan", "inf", "-inf"):
         return float(inner)
-    if kind == "tuple":
+    if kind == "tuple" and isinstance(inner, list):
         return tuple(reread(one) for one in inner)
-    if kind != "dict":
+    if kind != "dict" or not isinstance(inner, list):
         raise ValueError(f"it holds a value of the unknown kind {kind!r}")
-    return {reread(key): reread(one) for key, one in inner}
+    pairs = [(reread(key), reread(one)) for key, one in inner]
+    if len({hash(key) for key, _ in pairs}) < len(pairs) - SAME_HASH:
+        raise ValueError("it holds keys that differ in nothing a dict goes by")
+    return dict(pairs)
+
+
+def checked(values: Any, table: Mapping[str, Callable[[Any], bool]]) -> dict[str, Any]:
+    """The values by name, each of which can be what its name says."""
+    found = {name: reread(value) for name, value in values.items()}
+    for name, value in found.items():
+        if name not in table or not table[name](value):
+            raise ValueError(f"it has the attribute {name!r}, which is {value!r}")
+    return found
 
 
 def network(est: Any) -> Model:
     """The fitted network by itself, on the host."""
+    spec, labels = network_spec(est), network_labels(est)
+    flat = packed(CPU, spec, est.coefs_, est.intercepts_, own_dtype(plain(est.coefs_[0])))
+    return Model(spec, flat, CPU, labels, getattr(est, "history_", {}))
+
+
+def network_spec(est: Any) -> Spec:
+    """The network that the weights and parameters make."""
     layers = [plain(part) for part in est.coefs_]
     sizes = [part.shape[1] for part in layers]
-    spec = spec_of(est, layers[0].shape[0], sizes[:-1], sizes[-1], est.loss_asked())
+    return spec_of(est, layers[0].shape[0], sizes[:-1], sizes[-1], est.loss_asked())
+
+
+def network_labels(est: Any) -> Labels:
     classes = class_labels(est)
-    flat = packed(CPU, spec, est.coefs_, est.intercepts_, own_dtype(layers[0]))
-    one = classes is not None or est.n_outputs_ == 1
-    return Model(spec, flat, CPU, Labels(classes, one), getattr(est, "history_", {}))
+    return Labels(classes, classes is not None or est.n_outputs_ == 1)
 
 
 def class_labels(est: Any) -> np.ndarray | None:
@@ -129,61 +188,113 @@ def restored(cls: type, path: str | os.PathLike[str], device: str | None) -> Any
     found = read(path)
     section = found.sections.get(SECTION)
     if section is None or section.get("class") != cls.__name__:
-        held = "a network alone" if section is None else f"a {section.get('class')}"
+        held = "a network alone" if section is None else f"a {section.get('class')}"[:80]
         raise ValueError(f"{os.fspath(path)} holds {held}, not a {cls.__name__}: see xpmlp.load")
     place = CPU if device is None else place_for(device)
     try:
         return rebuilt(cls, found, section, place)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{os.fspath(path)} is not a whole model file: {error}") from None
+    except UNFIT as error:
+        raise refusal(path, error) from None
 
 
 def rebuilt(cls: Any, found: Contents, section: dict[str, Any], place: Place) -> Any:
-    parameters = {name: reread(value) for name, value in section["parameters"].items()}
-    est = cls(**parameters)
+    """The estimator of these parts; an UNFIT error where they do not go together."""
+    model, names = found.model, section["names"]
+    est = cls(**{name: reread(value) for name, value in section["parameters"].items()})
     est._validate_params()
-    fitted = {name: reread(value) for name, value in section["fitted"].items()}
-    if not set(fitted) <= set(FITTED):
-        raise ValueError(f"it has the attributes {sorted(set(fitted) - set(FITTED))}")
-    est.__dict__.update(fitted)
-    names, spec = section["names"], found.model.spec
-    if est.n_features_in_ != spec.n_in or len(names) not in (0, spec.n_in):
-        raise ValueError(f"its columns do not fit its network {spec}")
+    est.__dict__.update(checked(section["fitted"], FITTED))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its columns' names are no texts")
     if names:
         est.feature_names_in_ = np.array(names, dtype=object)
-    flat = to_place(place, found.model.flat)
-    est.coefs_, est.intercepts_ = lists(windows(place.xp, spec, flat))
-    if "labels" in section:
-        est._label_binarizer = binarizer_of(section["labels"], spec.n_out)
+    flat = to_place(place, model.flat)
+    est.coefs_, est.intercepts_ = lists(windows(place.xp, model.spec, flat))
+    if ("labels" in section) != is_classifier(est):
+        raise ValueError(f"its labels are not those of a {cls.__name__}")
+    if is_classifier(est):
+        est._label_binarizer = binarizer_of(section["labels"], model.spec.n_out)
         est.classes_ = est._label_binarizer.classes_
+    check_together(est, model, names)
     if section["course"] is not None:
-        est._optimizer = course_of(section["course"], found, padded_size(spec))
+        est._optimizer = course_of(section["course"], found, padded_size(model.spec))
     return est
+
+
+def check_together(est: Any, model: Model, names: list[str]) -> None:
+    """ValueError where an estimator does not fit the network in its file."""
+    spec, labels = model.spec, network_labels(est)
+    if est.n_features_in_ != spec.n_in or len(names) not in (0, spec.n_in):
+        raise ValueError(f"its columns do not fit its network {spec}")
+    if len(set(names)) < len(names):
+        raise ValueError("two columns have one name")
+    if model.members is not None or network_spec(est) != spec or len(est.callbacks):
+        raise ValueError(f"its parameters do not ask for its network {spec}")
+    if (est.n_layers_, est.n_outputs_) != (len(spec.sizes), spec.n_out):
+        raise ValueError(f"its layers and outputs are not those of its network {spec}")
+    if LINKS[est.out_activation_] is not loss(spec.loss).link:
+        raise ValueError(f"its outputs are not {est.out_activation_!r}")
+    classes: Any = labels.classes
+    if labels.flat != model.labels.flat or not np.array_equal(classes, model.classes_):
+        raise ValueError("its labels are not those of its network")
 
 
 def binarizer_of(saved: dict[str, Any], outputs: int) -> LabelBinarizer:
     found = LabelBinarizer()
     values, dtype = saved["values"], saved["dtype"]
-    whole = np.dtype(dtype).kind == "O"
-    found.classes_ = np.array(reread(values), dtype=object) if whole else unlisted(values, dtype)
-    found.y_type_, found.sparse_input_ = saved["type"], bool(saved["sparse"])
+    is_object = dtype == np.dtype(object).str
+    found.classes_ = objects_of(reread(values)) if is_object else unlisted(values, dtype)
+    found.y_type_, found.sparse_input_ = saved["type"], saved["sparse"]
     count = len(found.classes_)
-    if outputs != {"binary": 1, "multiclass": count, "multilabel-indicator": count}[found.y_type_]:
+    wanted = {"binary": (1, 2), "multiclass": (outputs,), "multilabel-indicator": (outputs,)}
+    if count not in wanted[found.y_type_] or (found.y_type_ == "binary" and outputs != 1):
         raise ValueError(f"it has {count} classes for a network of {outputs} outputs")
+    if type(found.sparse_input_) is not bool:
+        raise ValueError(f"sparse must be true or false; it has {found.sparse_input_!r}")
     return found
 
 
+def objects_of(values: Any) -> np.ndarray:
+    """Labels that are Python's objects: texts, numbers or booleans."""
+    if not (isinstance(values, list) and all(isinstance(v, str | int | float) for v in values)):
+        raise ValueError("its labels are no list of texts and numbers")
+    return np.array(values, dtype=object)
+
+
 def course_of(saved: dict[str, Any], found: Contents, size: int) -> Course:
-    split, arrays = np.random.RandomState(), dict(found.arrays)
-    split.set_state(("MT19937", arrays.pop("estimator.split"), *reread(saved["split"])))
-    for name, value in arrays.items():
+    """What training goes on with; arrays that this version does not know are left alone."""
+    course = checked({name: saved[name] for name in COURSE}, COURSE)
+    arrays = {name.partition(".")[2]: value for name, value in found.arrays.items()}
+    memories = [f"memory.{i}" for i in range(memory_count(course["solver"]))]
+    if memories and memories[0] not in arrays:
+        memories = []  # before the first update
+    for name in (*memories, *(pair := [n for n in ("last", "kept") if n in arrays])):
+        value = arrays[name]
         if value.shape != (size,) or dtype_name(value) != dtype_name(found.model.flat):
-            raise ValueError(f"its array {name!r} does not fit its network")
-    memory = [arrays[name] for name in sorted(arrays) if name.startswith("estimator.memory.")]
+            raise ValueError(f"its array 'estimator.{name}' does not fit its network")
+    if len(pair) == 1:
+        raise ValueError(f"it has an array 'estimator.{pair[0]}' alone")
     return Course(
-        split=split,
-        memory=tuple(memory),
-        last=arrays.get("estimator.last"),
-        kept=arrays.get("estimator.kept"),
-        **{name: reread(saved[name]) for name in COURSE},
+        split=split_of(arrays["split"], reread(saved["split"])),
+        memory=tuple(arrays[name] for name in memories),
+        last=arrays.get("last"),
+        kept=arrays.get("kept"),
+        **course,
     )
+
+
+def memory_count(solver: str) -> int:
+    """How many buffers the rule of a solver remembers."""
+    own = {"adam": "adam_sklearn", "sgd": "momentum"}
+    return OPTIMIZERS[own.get(solver, solver)].memories
+
+
+def split_of(key: np.ndarray, saved: Any) -> np.random.RandomState:
+    """The generator of held-out rows; NumPy itself would read beyond its key for a place beyond."""
+    place, has_gauss, gauss = saved
+    if key.shape != KEY or key.dtype != np.uint32 or not (whole(place) and place <= KEY[0]):
+        raise ValueError("its generator of held-out rows has no key of 624 numbers, or no place")
+    if has_gauss not in (0, 1) or not real(gauss):
+        raise ValueError("its generator of held-out rows has no number in hand")
+    split = np.random.RandomState()
+    split.set_state(("MT19937", key, place, int(has_gauss), float(gauss)))
+    return split

@@ -15,13 +15,14 @@ import numpy as np
 
 from xpmlp import __version__
 from xpmlp.backends.devices import place_for
-from xpmlp.backends.namespace import CPU, to_host, to_place
+from xpmlp.backends.namespace import CPU, Place, to_host, to_place
 from xpmlp.core.layout import padded_size, windows
 from xpmlp.core.losses import loss
 from xpmlp.core.spec import Spec
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.model import Model
 from xpmlp.storage.atomic import write_atomic
+from xpmlp.storage.class_labels import listed, unlisted
 
 FORMAT = "xpmlp-model"
 VERSION = 1
@@ -30,7 +31,11 @@ HEADER_LIMIT = 16 * 2**20  # bytes; a header is a few kilobytes
 SECTIONS = ("table", "estimator")  # what may stand around a network
 DTYPES = ("float32", "float64")
 KEYS = {"spec", "members", "dtype", "classes", "classes_dtype", "one_dimensional"}
-LABEL_KINDS = "biufUTSmMO"  # NumPy's letters for booleans, numbers, texts, bytes, dates, big ints
+# of arrays; safetensors imports other packages for others
+ARRAYS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
+SAID = 1000  # characters of what a file says that an error repeats
+# what a check of unknown values may run into
+UNFIT = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 class Savable(Protocol):
@@ -74,11 +79,19 @@ class Contents(NamedTuple):
 
 def read(path: str | os.PathLike[str], device: str | None = None) -> Contents:
     """All that a model file holds; ValueError with the path as for `load`."""
+    place = CPU if device is None else place_for(device)
     data = Path(path).read_bytes()
     try:
-        return decode(data, device)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)} is not a whole model file: {error}") from None
+        return decode(data, place)
+    except UNFIT as error:
+        raise refusal(path, error) from None
+
+
+def refusal(path: str | os.PathLike[str], error: Exception) -> ValueError:
+    """The error that refuses a file, of bounded length whatever the file says."""
+    said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    short = said if len(said) <= SAID else f"{said[:SAID]}..."
+    return ValueError(f"{os.fspath(path)} is not a whole model file: {short}")
 
 
 def configuration(model: Model, sections: Mapping[str, Any]) -> str:
@@ -99,29 +112,6 @@ def configuration(model: Model, sections: Mapping[str, Any]) -> str:
         | {name: sections.get(name) for name in SECTIONS},
         allow_nan=False,
     )
-
-
-def listed(classes: np.ndarray) -> list[Any]:
-    """Class labels as JSON has them: bytes as Latin-1 text, dates as their whole numbers."""
-    kind = classes.dtype.kind
-    if kind not in LABEL_KINDS or (kind == "O" and not all(type(c) is int for c in classes)):
-        raise ValueError(f"class labels of dtype {classes.dtype} cannot be saved")
-    if kind == "S":
-        return [label.decode("latin-1") for label in classes.tolist()]
-    found: list[Any] = (classes.astype(np.int64) if kind in "mM" else classes).tolist()
-    return found
-
-
-def unlisted(labels: list[Any], dtype: str) -> np.ndarray:
-    """What `listed` was given."""
-    kind = np.dtypes.StringDType() if "T" in dtype else np.dtype(dtype)
-    if kind.kind not in LABEL_KINDS or not all(isinstance(c, str | int | float) for c in labels):
-        raise ValueError(f"it has class labels of dtype {dtype!r}")
-    if kind.kind == "S":
-        return np.array([label.encode("latin-1") for label in labels], dtype=kind)
-    if kind.kind in "mM":
-        return np.array(labels, dtype=np.int64).view(kind)
-    return np.array(labels, dtype=kind)
 
 
 def finite(value: Any) -> Any:
@@ -158,11 +148,20 @@ def stamp(digest: str) -> bytes:
     return f'"sha256":"{digest}"'.encode()
 
 
+def parsed(text: str | bytes) -> Any:
+    """The value of JSON in the strict sense: no key twice, no NaN."""
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refused)
+
+
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in its header")
     return found
+
+
+def refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
@@ -171,8 +170,8 @@ def read_metadata(data: bytes) -> dict[str, str]:
     if len(data) < 8 or not 2 <= size <= min(HEADER_LIMIT, len(data) - 8):
         raise ValueError("it is cut off, or no safetensors file")
     try:
-        header = json.loads(data[8 : 8 + size], object_pairs_hook=unique)
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        header = parsed(data[8 : 8 + size])
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"its header is no JSON ({error})") from None
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
@@ -182,11 +181,15 @@ def read_metadata(data: bytes) -> dict[str, str]:
             f"it has format version {metadata.get('format_version')!r}; this library "
             f"({__version__}) reads {VERSION}"
         )
+    for name, tensor in header.items():
+        if name != "__metadata__" and (type(tensor) is not dict or tensor["dtype"] not in ARRAYS):
+            raise ValueError(f"its tensor {name!r} is {tensor}")
     digest = metadata.get("sha256")
     if not isinstance(digest, str) or len(digest) != len(BLANK):
         raise ValueError("it has no SHA-256")
-    blanked = data[: 8 + size].replace(stamp(digest), stamp(BLANK), 1)
-    if hashlib.sha256(blanked + data[8 + size :]).hexdigest() != digest:
+    computed = hashlib.sha256(data[: 8 + size].replace(stamp(digest), stamp(BLANK), 1))
+    computed.update(memoryview(data)[8 + size :])
+    if computed.hexdigest() != digest:
         raise ValueError("its SHA-256 does not match: the file was changed or damaged")
     return metadata
 
@@ -206,10 +209,10 @@ def read_config(text: Any) -> Config:
     """The configuration in the metadata; ValueError for anything that `save` does not write."""
     if not isinstance(text, str):
         raise ValueError("it has no configuration")
-    config = json.loads(text, object_pairs_hook=unique)
+    config = parsed(text)
     if not isinstance(config, dict) or not set(config) >= KEYS:
         raise ValueError(f"its configuration must hold {', '.join(sorted(KEYS))}")
-    spec = Spec.from_json(json.dumps(config["spec"]))
+    spec = read_spec(config["spec"])
     members, flat = config["members"], config["one_dimensional"]
     if not (members is None or (type(members) is int and members >= 1)):
         raise ValueError(f"members must be a whole number or null; it has {members!r}")
@@ -223,7 +226,19 @@ def read_config(text: Any) -> Config:
     if not isinstance(trained, dict):
         raise ValueError("it does not say what training came to")
     sections = {name: config[name] for name in SECTIONS if config.get(name) is not None}
+    if not all(isinstance(section, dict) for section in sections.values()):
+        raise ValueError(f"{' or '.join(sections)} must be an object")
     return Config(spec, lead, config["dtype"], Labels(classes, flat), sections, trained)
+
+
+def read_spec(value: Any) -> Spec:
+    """The network, whose layers are written in full."""
+    rows = value.get("layers") if isinstance(value, dict) else None
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list) and [type(one) for one in row[:-1]] == [int, int, str] for row in rows
+    ):
+        raise ValueError("its layers are not written as [n_out, n_in, activation, dropout]")
+    return Spec.from_json(json.dumps(value))
 
 
 def read_classes(labels: Any, dtype: Any, spec: Spec) -> np.ndarray | None:
@@ -236,20 +251,21 @@ def read_classes(labels: Any, dtype: Any, spec: Spec) -> np.ndarray | None:
     wanted = 2 if spec.n_out == 1 else spec.n_out
     if classes.shape != (wanted,) or loss(spec.loss).labels == "none":
         raise ValueError(f"it has {len(labels)} classes for a network of {spec.n_out} outputs")
+    if not (classes[:-1] < classes[1:]).all():
+        raise ValueError("its classes are not sorted, or one stands twice")
     return classes
 
 
-def decode(data: bytes, device: str | None) -> Contents:
-    """What the bytes of a file hold; ValueError for anything but what `encode` writes."""
+def decode(data: bytes, place: Place) -> Contents:
+    """What the bytes of a file hold; an UNFIT error for anything but what `encode` writes."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as unpack
 
-    metadata = read_metadata(data)
+    config = read_config(read_metadata(data).get("config"))
     try:
-        config = read_config(metadata.get("config"))
         tensors = unpack(data)
-    except (SafetensorError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
     wanted = {}
     for i, layer in enumerate(config.spec.layers):
         wanted[f"layers.{i}.weights"] = (*config.lead, layer.n_in, layer.n_out)
@@ -260,12 +276,13 @@ def decode(data: bytes, device: str | None) -> Contents:
     if strange:
         raise ValueError(f"it has {strange} but describes no {strange[0].partition('.')[0]}")
     found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-    if found != {name: (shape, np.dtype(config.dtype)) for name, shape in wanted.items()}:
-        raise ValueError(f"its tensors are {found}, not {wanted} in {config.dtype}")
+    asked = {name: (shape, np.dtype(config.dtype)) for name, shape in wanted.items()}
+    for name in sorted(found.keys() | asked.keys()):
+        if found.get(name) != asked.get(name):
+            raise ValueError(f"its tensor {name!r} is {found.get(name)}, not {asked.get(name)}")
     flat = np.zeros((*config.lead, padded_size(config.spec)), dtype=config.dtype)
     for i, window in enumerate(windows(np, config.spec, flat)):
         window.weights[...] = tensors[f"layers.{i}.weights"]
         window.bias[..., 0, :] = tensors[f"layers.{i}.bias"]
-    place = CPU if device is None else place_for(device)
     model = Model(config.spec, to_place(place, flat), place, config.labels)
     return Contents(model, config.sections, arrays, config.trained)

@@ -1,5 +1,6 @@
 """A network with the table around it: raw columns in, labels or numbers in their units out."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import numpy as np
 from xpmlp.core.names import nearest
 from xpmlp.core.spec import Spec
 from xpmlp.fit.model import Model
-from xpmlp.storage.model_file import read, save
+from xpmlp.storage.model_file import UNFIT, read, refusal, save
 from xpmlp.storage.onnx import answer, answers, network
 from xpmlp.storage.onnx_graph import Graph
 from xpmlp.table.onnx import in_unit, inputs
@@ -18,6 +19,7 @@ from xpmlp.table.preprocessing import Encoded, encode, from_saved, learn, to_arr
 from xpmlp.table.reading import TableError, column, finite, missing, names_of
 
 REGRESSION, CLASSIFICATION = "regression", "classification"
+TRAINED = ("metrics", "baseline", "rows")  # scores at training, and counts of rows
 FEW = 20  # whole numbers with at most as many values look like classes
 
 
@@ -90,7 +92,7 @@ class TableModel:
             "target": self.target,
             "task": self.task,
             "columns": to_config(self.columns),
-            "trained": dict(self.trained),
+            "trained": {name: standard(scores) for name, scores in self.trained.items()},
         }
         arrays = to_arrays(self.columns) | {"table.target": np.array([self.center, self.scale])}
         return self.model, {"table": table}, arrays
@@ -121,29 +123,40 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model | 
         return found.model
     try:
         return from_parts(found.model, table, found.arrays)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{os.fspath(path)} is not a whole model file: {error}") from None
+    except UNFIT as error:
+        raise refusal(path, error) from None
+
+
+def standard(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Scores as JSON has them: null for NaN, such as the R2 of a single row."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def read_scores(saved: Any) -> dict[str, float]:
+    """What `standard` was given; ValueError for anything else."""
+    scores = {name: math.nan if value is None else value for name, value in saved.items()}
+    if not all(type(value) in (int, float) for value in scores.values()):
+        raise ValueError("its scores at training are no numbers")
+    return scores
 
 
 def from_parts(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> TableModel:
-    """The table model of these parts; ValueError where they do not go together."""
+    """The table model of these parts; an UNFIT error where they do not go together."""
     columns = from_saved(table["columns"], arrays)
     target = arrays["table.target"]
     if sum(known.width for known in columns) != model.spec.n_in:
         raise ValueError("its columns do not fit its network")
-    if target.shape != (2,) or not np.isfinite(target).all():
+    if target.shape != (2,) or target.dtype != np.float64 or not np.isfinite(target).all():
         raise ValueError("its target's center and scale are no two numbers")
     if table["task"] not in (REGRESSION, CLASSIFICATION) or not isinstance(table["target"], str):
         raise ValueError("it does not say what is predicted")
     if (table["task"] == CLASSIFICATION) != (model.classes_ is not None):
         raise ValueError(f"its classes do not fit its task {table['task']!r}")
-    for scores in (table["trained"]["metrics"], table["trained"]["baseline"]):
-        if not all(isinstance(value, int | float) for value in scores.values()):
-            raise ValueError("its scores at training are no numbers")
+    if model.members is not None or not model.labels.flat:
+        raise ValueError("its network does not give one answer per row")
+    trained = {name: read_scores(table["trained"][name]) for name in TRAINED}
     center, scale = target.tolist()
-    return TableModel(
-        model, columns, table["target"], table["task"], center, scale, dict(table["trained"])
-    )
+    return TableModel(model, columns, table["target"], table["task"], center, scale, trained)
 
 
 def cells(frame: Any, known: Encoded) -> Any:

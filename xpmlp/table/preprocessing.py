@@ -90,9 +90,15 @@ def smooth_clip(xp: Namespace, z: Array) -> Array:
     return z / xp.hypot(xp.ones_like(z), z / 3)  # hypot: the square of 1e200 is no float
 
 
+def within(xp: Namespace, z: Array) -> Array:
+    """z, and where that is no float the largest of its sign."""
+    top = float(np.finfo(np.float64).max)
+    return xp.minimum(xp.maximum(z, -top), top)
+
+
 def scaled(xp: Namespace, column: Encoded, values: Array, gap: Array) -> Array:
     """The first input (N,) of a number or date: 0 where there is a gap (N,) of truths."""
-    z = (values - column.center) * column.scale
+    z = within(xp, within(xp, values - column.center) * column.scale)
     return smooth_clip(xp, xp.where(gap, xp.zeros_like(z), z))
 
 
@@ -108,7 +114,8 @@ def encode(column: Encoded, values: Any) -> tuple[np.ndarray, int]:
     """A column's inputs (N, width) in float32, and how many cells had an unknown category."""
     if column.kind in NUMERIC:
         gap = np.isnan(values)
-        z = scaled(np, column, values, gap)
+        with np.errstate(over="ignore"):
+            z = scaled(np, column, values, gap)
         parts = [z[:, None]] + ([gap[:, None]] if column.gaps else [])
         return np.concatenate(parts, axis=1).astype(np.float32), 0
     place, rest, gap = places(column)
@@ -146,10 +153,14 @@ def from_saved(config: Any, arrays: Mapping[str, np.ndarray]) -> tuple[Encoded, 
     center, scale = (arrays.get(name, np.zeros(0)) for name in ("table.center", "table.scale"))
     if not isinstance(config, list) or not (center.shape == scale.shape == (len(config),)):
         raise ValueError("its columns and their numbers do not go together")
+    if not (center.dtype == scale.dtype == np.float64):
+        raise ValueError("its columns' numbers are not in float64")
     if not (np.isfinite(center).all() and np.isfinite(scale).all()):
         raise ValueError("a column's center or scale is no finite number")
     found = []
     for entry, c, s in zip(config, center.tolist(), scale.tolist(), strict=True):
+        if not isinstance(entry["categories"], list):
+            raise ValueError("a column's categories are no list")
         column = Encoded(center=c, scale=s, **{**entry, "categories": tuple(entry["categories"])})
         texts = [column.name, column.kind, *column.categories]
         if not all(isinstance(text, str) for text in texts) or not all(
@@ -158,6 +169,8 @@ def from_saved(config: Any, arrays: Mapping[str, np.ndarray]) -> tuple[Encoded, 
             raise ValueError("a column is described by values of the wrong type")
         if column.kind not in (*NUMERIC, "category"):
             raise ValueError(f"column {column.name!r} is of unknown kind {column.kind!r}")
+        if column.kind in NUMERIC and (column.categories or column.rest):
+            raise ValueError(f"column {column.name!r} holds numbers, but has categories")
         if len(set(column.categories)) < len(column.categories):
             raise ValueError(f"column {column.name!r} has a category twice")
         found.append(column)
