@@ -1,0 +1,92 @@
+"""The script that makes hostile files: it counts them, finds faults, keeps and repeats them."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn")
+SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz_files.py"
+DATA = Path(__file__).parents[1] / "data"
+
+
+def run(*words):
+    command = [sys.executable, SCRIPT, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_hostile_files_load_correctly_or_are_refused(tmp_path):
+    done = run("--count", 100_000, "--keep", tmp_path / "faults", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["files"] == 100_000 == sum(found["answers"].values())
+    assert found["faults"] == []
+    assert found["sources"] == len(list(DATA.rglob("*.safetensors")))
+    # a run that only refuses, or one that tries no change, would prove little
+    assert min(found["answers"].values()) > 1000
+    assert min(found["changes"].values()) > 1000
+
+
+def test_it_reports_what_it_did(tmp_path):
+    done = run("--count", 200, "--seed", 5, "--keep", tmp_path / "faults")
+    assert done.returncode == 0, done.stderr
+    assert "200 hostile files" in done.stdout
+    assert not (tmp_path / "faults").exists()
+
+
+def test_it_ends_in_time(tmp_path):
+    done = run("--minutes", 0.02, "--count", 10**9, "--json")
+    assert done.returncode == 0, done.stderr
+    assert 1.2 < json.loads(done.stdout)["seconds"] < 30
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--data", "nowhere"], "no .safetensors file"), (["--count", "many"], "invalid int")],
+)
+def test_bad_arguments_are_named(words, said):
+    done = run(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("fuzz_files", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_fault_is_kept_and_can_be_repeated(script, tmp_path, monkeypatch, capsys):
+    good = script.KINDS["model"]
+
+    def at_fault(path):
+        data = path.read_bytes()
+        if len(data) % 7 == 0:
+            raise MemoryError("no memory")
+        return good.load(path)
+
+    folder = tmp_path / "good"
+    folder.mkdir()
+    data = (DATA / "version-1" / "model-numbers.safetensors").read_bytes()
+    assert len(data) % 7
+    (folder / "model-numbers.safetensors").write_bytes(data)
+    monkeypatch.setitem(script.KINDS, "model", good._replace(load=at_fault))
+    monkeypatch.setattr(sys, "argv", ["fuzz_files.py", "--count", "100", "--seed", "3", "--json",
+                                      "--data", str(folder), "--keep", str(tmp_path)])  # fmt: skip
+    assert script.main() == 1
+    found = json.loads(capsys.readouterr().out)
+    first = found["faults"][0]
+    assert "MemoryError: no memory" in first["fault"]
+    kept = tmp_path / f"fault-3-{first['number']}.safetensors"
+    assert len(kept.read_bytes()) % 7 == 0
+    before = kept.read_bytes()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", str(first["number"])])
+    assert script.main() == 1
+    assert kept.read_bytes() == before
+    assert "MemoryError: no memory" in capsys.readouterr().err
