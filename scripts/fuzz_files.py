@@ -52,7 +52,6 @@ def use_estimator(est: Any) -> None:
     if hasattr(est, "feature_names_in_"):
         rows = needed("pandas", "test").DataFrame(rows, columns=est.feature_names_in_)
     est.predict(rows)
-    repr(est)
 
 
 def pack(model: Any) -> bytes:

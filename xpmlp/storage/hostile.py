@@ -124,14 +124,15 @@ def judged(case: Case, victim: Source, other: Source, path: Path) -> str:
     if found is None:
         return REFUSED
     try:
-        held = content(kind.pack(found))
         kind.use(found)
-        path.write_bytes(kind.pack(found))
+        saved = kind.pack(found)
+        path.write_bytes(saved)
         again = content(kind.pack(kind.load(path)))
     except Exception as error:
         raise Fault(f"it loads, but then: {type(error).__name__}: {error}") from error
     finally:
         path.write_bytes(case.data)
+    held = content(saved)
     if again != held:
         raise Fault("it loads, but saved again it is another")
     if not case.sealed and held not in (victim.holds, other.holds):
