@@ -236,6 +236,8 @@ def test_extreme_centers_and_scales_predict_without_a_warning(number, path):
     assert np.isfinite(found.inputs(cells).x).all()
     assert np.abs(found.inputs(cells).x).max() <= 3.001
     assert np.isfinite(found.predict(cells)).all()
+    replace(number, center=1.7e308, scale=1.7e308).save(path)
+    assert load(path).predict(frame()).shape == (60,)
 
 
 def test_classes_and_task_must_go_together(label, path):

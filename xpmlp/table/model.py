@@ -84,7 +84,8 @@ class TableModel:
         """The network's predictions in the target's unit."""
         if self.task == CLASSIFICATION:
             return predicted
-        return np.asarray(predicted.astype(np.float64) * self.scale + self.center)
+        with np.errstate(all="ignore"):  # as in the network: what no float holds is infinite
+            return np.asarray(predicted.astype(np.float64) * self.scale + self.center)
 
     def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
         """What a model file holds: the network, and the table around it."""
