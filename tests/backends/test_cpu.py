@@ -8,7 +8,7 @@ import pytest
 
 from xpmlp.backends.calls import ours
 from xpmlp.backends.cpu import Workspace
-from xpmlp.backends.engine import engine, slow
+from xpmlp.backends.engine import WORTH, engine, slow
 from xpmlp.backends.namespace import CPU, to_host
 from xpmlp.core.activations import ACTIVATIONS, activation
 from xpmlp.core.apply import plain
@@ -194,8 +194,11 @@ def test_a_rule_may_keep_the_parameters_that_were():
 # Whole trainings
 
 
-def trained(run, fast):
-    run.engine = engine(run.place) if fast else slow(run.place)
+ENGINES = {"plain": slow, "fast": engine, "replayed": lambda place: engine(place, WORTH)}
+
+
+def trained(run, how):
+    run.engine = ENGINES[how](run.place)
     found = list(reports(run))
     return run, found
 
@@ -211,11 +214,15 @@ def pair_of(spec, **arguments):
     else:
         y = rng.uniform(0.1, 2, size=(23, 1 if kind.levels else spec.n_out))
     settings = {"epochs": 3, "batch": 5, "rate": 0.01} | arguments
-    return [trained(assemble(spec, X, y, **settings), fast) for fast in (False, True)]
+    return [trained(assemble(spec, X, y, **settings), how) for how in ENGINES]
 
 
-def close(slowly, fast, rtol=ORDER):
+def close(slowly, fast, replayed, rtol=ORDER):
+    """The fast ways against the slow one, and replays against the steps that they are of."""
     (run, reported), (other, found) = slowly, fast
+    again, repeated = replayed
+    assert all(bits(*two) for two in zip(again.buffers, other.buffers, strict=True))
+    assert np.array_equal([r.loss for r in repeated], [r.loss for r in found])
     assert np.allclose(other.state.params, run.state.params, rtol=rtol, atol=rtol)
     assert all(
         np.allclose(a, b, rtol=rtol, atol=rtol)
@@ -231,7 +238,9 @@ def close(slowly, fast, rtol=ORDER):
 def test_every_activation_and_loss_trains_as_plainly(name, measure):
     measure = "quantile:0.1,0.5,0.9" if measure == "quantile" else measure
     spec = Spec.parse("4-6-5-3", activation=name, loss=measure)
-    close(*pair_of(spec))
+    trainings = pair_of(spec)
+    close(*trainings)
+    assert {r.way for r in trainings[2][1]} == {"replayed"}
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
@@ -243,7 +252,9 @@ def test_every_activation_and_loss_trains_as_plainly(name, measure):
 )
 def test_every_rule_trains_as_plainly(name, members, more):
     spec = Spec.parse("4-6-5-3", activation="tanh", dropout=0.2, loss="cross_entropy")
-    close(*pair_of(spec, optimizer=name, members=members, **more))
+    trainings = pair_of(spec, optimizer=name, members=members, **more)
+    close(*trainings)
+    assert {r.way for r in trainings[2][1]} == {"replayed"}
 
 
 @pytest.mark.parametrize("sizes", ["3-1", "1-1-1", "2-40-1", "50-64-64-10"])

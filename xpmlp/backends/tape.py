@@ -98,7 +98,10 @@ class Tape:
         self.held: dict[str, Any] = {}  # what the lines refer to, by name
         self.names: dict[int, str] = {}
         self.constants: set[str] = set()  # results that no line makes again
-        own = {name: getattr(self, name) for name in ("matmul", "sum", "max", "where", "astype")}
+        own = {
+            name: getattr(self, name)
+            for name in ("matmul", "sum", "max", "where", "astype", "concat")
+        }
         own |= {name: self.making(getattr(np, name)) for name in MADE}
         ufuncs = {
             name: self.calling(getattr(np, name))
@@ -238,6 +241,10 @@ class Tape:
         product = np.dot if a.ndim == 2 and b.ndim == 2 else np.matmul
         form = f"{self.hold(product)}({{}}, {{}}, {{out}})"
         return self.note(form, [a, b], product(a.data, b.data))
+
+    def concat(self, parts: Sequence[Taped], *, axis: int) -> Taped:
+        form = f"{self.hold(np.concatenate)}(({'{}, ' * len(parts)}), {axis}, {{out}})"
+        return self.note(form, parts, np.concatenate([part.data for part in parts], axis=axis))
 
     def where(self, condition: Any, one: Any, other: Any) -> Taped:
         inputs = [condition, one, other]

@@ -225,8 +225,8 @@ def arrays(given: tuple[Any, ...]) -> list[Any]:
 
 
 def number(one: Any) -> bool:
-    """Whether it is part of the program: a number, or the name of a dtype."""
-    return isinstance(one, int | float | str)
+    """Whether it is part of the program: a number of Python's, or the name of a dtype."""
+    return isinstance(one, int | float | str) and not hasattr(one, "dtype")  # as NumPy's have
 
 
 def constants(given: tuple[Any, ...]) -> tuple[Any, ...]:

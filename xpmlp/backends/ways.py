@@ -7,6 +7,9 @@ from typing import Any, Protocol
 Advance = Callable[[Any, Any, int], None]  # of a run, a window and t: makes its update t
 
 
+WAYS = ("eager", "replayed", "captured")  # their names
+
+
 class Way(Protocol):
     """A way to run steps, a window of minibatches at a time."""
 

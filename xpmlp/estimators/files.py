@@ -11,6 +11,7 @@ from sklearn.preprocessing import LabelBinarizer
 
 from xpmlp.backends.devices import place_for
 from xpmlp.backends.namespace import CPU, Place, dtype_name, to_host, to_place
+from xpmlp.backends.ways import WAYS
 from xpmlp.core.layout import padded_size, windows
 from xpmlp.core.losses import loss
 from xpmlp.core.optimizers import OPTIMIZERS
@@ -42,6 +43,15 @@ def curve(value: Any) -> bool:
     return isinstance(value, list) and all(one is None or real(one) for one in value)
 
 
+def history(value: Any) -> bool:
+    """By name a number an epoch, but for the words of "way"."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return False
+    words = value.get("way", [])
+    known = isinstance(words, list) and all(word in WAYS for word in words)
+    return known and all(curve(series) for name, series in value.items() if name != "way")
+
+
 def optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
@@ -53,8 +63,7 @@ FITTED: dict[str, Callable[[Any], bool]] = {
     "loss_curve_": curve, "best_loss_": optional(real), "validation_scores_": optional(curve),
     "validation_loss_curve_": optional(curve), "best_validation_score_": optional(real),
     "_no_improvement_count": whole,
-    "history_": lambda value: isinstance(value, dict)
-    and all(isinstance(name, str) and curve(series) for name, series in value.items()),
+    "history_": history,
 }  # fmt: skip
 COURSE: dict[str, Callable[[Any], bool]] = {
     "seed": whole, "solver": lambda value: isinstance(value, str), "step": whole, "epoch": whole,
