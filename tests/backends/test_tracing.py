@@ -10,6 +10,7 @@ from xpmlp.core.activations import ACTIVATIONS, activation
 from xpmlp.core.losses import LOSSES, loss
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.random import factors
+from xpmlp.fit.metrics import reported
 
 ROWS = np.ones((2, 3))
 
@@ -93,6 +94,11 @@ def test_every_loss_of_whole_rows_is_traced(name):
     measure = loss(name)
     assert names(trace(measure.value, ROWS, ROWS))[-1] in ("sum_flat", "subtract")
     assert trace(measure.delta, ROWS, ROWS).single
+
+
+@pytest.mark.parametrize("name", ["squared_error", "cross_entropy", "binary_cross_entropy"])
+def test_scikit_learns_way_to_report_a_loss_is_traced(name):
+    assert len(trace(reported(name).value, ROWS, ROWS).operations) > 1
 
 
 def test_a_reduction_over_the_last_axis_is_an_operation():

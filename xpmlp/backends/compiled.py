@@ -19,6 +19,8 @@ from xpmlp.backends.tracing import Program, UntraceableError
 from xpmlp.core.types import Array
 
 PAYS_FROM = 2**15  # parameters; loading numba takes half a second, and ufuncs are fast below
+MANY = 25_000  # steps, in which a small update too saves that time
+PAYS_THEN_FROM = 2**10
 INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "power": "**", "greater": ">",
     "less": "<", "greater_equal": ">=", "less_equal": "<=", "logical_and": "and",
@@ -44,11 +46,12 @@ def available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def suits(given: Sequence[Array], into: Sequence[Array]) -> bool:
-    """Whether a rule's arrays are contiguous and of one large size, or single numbers."""
+def suits(given: Sequence[Array], into: Sequence[Array], least: int = PAYS_FROM) -> bool:
+    """Whether a rule's arrays are contiguous and of one size, at least so large, or single
+    numbers."""
     sizes = {a.size for a in (*given, *into)} - {1}
     flat = all(a.flags.c_contiguous for a in (*given, *into))
-    return len(sizes) == 1 and max(sizes) >= PAYS_FROM and flat and available()
+    return len(sizes) == 1 and max(sizes) >= least and flat and available()
 
 
 def loop(

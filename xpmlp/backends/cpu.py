@@ -127,8 +127,10 @@ class Writer:
 class Workspace(Calls):
     """The namespace and the `apply` of one trainer's steps. Not for two threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int = 0) -> None:
+        """steps: how many are to come; with many of them small updates are compiled too."""
         super().__init__(np, np.ndarray)
+        self.least = compiled.PAYS_FROM if steps < compiled.MANY else compiled.PAYS_THEN_FROM
         self.buffers: list[np.ndarray] = []
         self.made = 0  # arrays of this step so far
         self.ones: dict[Any, np.ndarray] = {}
@@ -150,7 +152,7 @@ class Workspace(Calls):
         aliases: Sequence[int],
         name: str,
     ) -> Plan:
-        if into and compiled.suits(values, into):
+        if into and compiled.suits(values, into, self.least):
             run = compiled.loop(program, values, into, aliases, name)
             if run is not None:
                 return Plan(run, (), ())

@@ -35,7 +35,7 @@ def engine(place: Place, steps: int = 0) -> Engine:
     steps: how many are to come that may be recorded and replayed; few are not worth it.
     """
     if place.xp is CPU.xp:
-        workspace = Workspace()
+        workspace = Workspace(steps)
         replayed: Way = Replayed(workspace) if steps >= WORTH else Eager()
         return Engine(workspace.xp, workspace.apply, workspace.restart, replayed)
     if not place.name.startswith("gpu:"):

@@ -21,6 +21,7 @@ CALLS = {
 }  # fmt: skip
 REDUCTIONS = ("sum", "max", "sum_flat", "max_flat")  # over the last axis; flat: without keepdims
 REAL = ("float32", "float64")
+EPS = {"float32": 2.0**-23, "float64": 2.0**-52}  # from 1 to the next float
 TRUTHS = ("greater", "less", "greater_equal", "less_equal", "logical_and", "logical_not")
 
 
@@ -108,7 +109,8 @@ class Tracer:
         """given: the arguments' arrays, all of one dtype."""
         self.arguments = len(given)
         self.shapes = [tuple(one.shape) for one in given]
-        self.whole = any("int" in str(one.dtype) for one in given)
+        self.dtype = str(given[0].dtype).rpartition(".")[2] if given else ""
+        self.whole = "int" in self.dtype
         self.cast: str | None = None
         self.operations: list[Operation] = []
         self.known: dict[str, int] = {}  # which operation it was, by how it is written
@@ -163,6 +165,9 @@ class Tracer:
             raise UntraceableError(f"it takes the {name} over axis {axis}")
         return self.note(name if keepdims else f"{name}_flat", x)
 
+    def finfo(self, dtype: Any) -> SimpleNamespace:
+        return SimpleNamespace(eps=EPS[self.dtype if dtype == "own" else dtype])
+
     def full_like(self, like: Traced, fill_value: float) -> Traced:
         return Traced(self, Value(-1, float(fill_value)))
 
@@ -206,7 +211,7 @@ def trace(function: Callable[..., Any], *given: Any) -> Program:
 
     try:
         found = function(tracer, *map(stand_in, given))
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
         raise UntraceableError(str(error)) from error
     single = not isinstance(found, tuple)
     results = tuple(tracer.value(one) for one in ((found,) if single else found))
