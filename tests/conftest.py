@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from xpmlp.backends.namespace import Place
+from xpmlp.backends.namespace import CPU, Place
 
 # XPMLP_REQUIRE names the packages whose absence is a failure instead of a skip (in CI: all)
 REQUIRED = os.environ.get("XPMLP_REQUIRE", "").split()
@@ -106,7 +106,22 @@ def recording():
 def gpu(recording, monkeypatch):
     """A place on the stand-in that passes for a GPU."""
     monkeypatch.setitem(sys.modules, "cupy", recording.CUPY)
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", recording.XP)
+    monkeypatch.setattr("array_api_compat.cupy", recording.XP, raising=False)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", recording.DRIVER)
     return Place(recording.XP, recording.DEVICE, "gpu:0")
+
+
+@pytest.fixture
+def check(gpu, recording, monkeypatch):
+    """A function from a check of the GPU's checklist to its row, run on the stand-in."""
+    from xpmlp.backends.gpu_bench import Setting, perform
+
+    def choose(word, X, precision):
+        return gpu if word == gpu.name or isinstance(X, recording.Array) else CPU
+
+    monkeypatch.setattr("xpmlp.fit.run.choose", choose)
+    return lambda asked: next(perform([asked], Setting(gpu, 0, True)))
 
 
 @pytest.fixture

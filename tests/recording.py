@@ -11,6 +11,8 @@ import operator
 import subprocess
 import tempfile
 import threading
+import time
+import weakref
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -54,9 +56,13 @@ class Block:
         self.pool.lent -= self.memory.size
 
 
+POOLS = weakref.WeakSet()
+
+
 class MemoryPool:
     def __init__(self, limit=None):
         self.free, self.lent, self.limit, self.allocations = {}, 0, limit, 0
+        POOLS.add(self)
 
     def malloc(self, size):
         if self is DEFAULT_POOL:
@@ -73,7 +79,7 @@ class MemoryPool:
         forbid("freeing memory")
         for blocks in self.free.values():
             for memory in blocks:
-                RELEASED[id(memory)] = memory  # held, so that the number is not another's
+                RELEASED[id(memory)] = memory
         self.free.clear()
 
     def free_bytes(self):
@@ -91,13 +97,15 @@ class OutOfMemoryError(MemoryError):
 
 
 DEFAULT_POOL = MemoryPool()
-RELEASED = {}
-CARD = 16e9  # bytes, beside what has a limit of its own
+RELEASED = weakref.WeakValueDictionary()  # by id, as long as a graph holds it
 
 
 def memory_info():
-    limit = CARD if DEFAULT_POOL.limit is None else DEFAULT_POOL.limit
-    return int(limit - DEFAULT_POOL.total_bytes()), int(limit)
+    """Bytes of the card that no pool has, and all."""
+    forbid("asking for memory")
+    if DEFAULT_POOL.limit is not None:
+        return int(DEFAULT_POOL.limit - DEFAULT_POOL.total_bytes()), int(DEFAULT_POOL.limit)
+    return 2**40 - sum(pool.total_bytes() for pool in POOLS), 2**40
 
 
 @contextmanager
@@ -154,6 +162,7 @@ class Stream:
 class Graph:
     def __init__(self, of, nodes):
         self.stream, self.nodes, self.launches = of, nodes, 0
+        self.graph = nodes  # CuPy's is a handle
 
     def launch(self, on=None):
         forbid("launching a graph")
@@ -165,6 +174,27 @@ class Graph:
 
 
 NULL = Stream()
+
+
+class Event:
+    """Work is done when it is asked for, so the host's clock tells the device's time."""
+
+    def record(self, on=None):
+        forbid("a time")
+        self.at = time.perf_counter()
+
+    def synchronize(self):
+        forbid("waiting for an event")
+
+
+def elapsed(begin, end):
+    return (end.at - begin.at) * 1e3
+
+
+DRIVER = SimpleNamespace(  # of cuda.bindings
+    cuGraphGetNodes=lambda graph, count=0: (0, graph[:count], len(graph)),
+    cuGraphNodeGetType=lambda node: (0, SimpleNamespace(name="CU_GRAPH_NODE_TYPE_KERNEL")),
+)
 
 
 def execute(work, inputs, out):
@@ -274,6 +304,15 @@ class Array:
 
     def fill(self, value):
         self[...] = value
+
+    def reshape(self, *shape):
+        return XP.reshape(self, shape)
+
+    def sum(self):
+        return total(self)
+
+    def all(self):
+        return XP.all(self)
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self.read(), dtype=dtype)
@@ -394,6 +433,7 @@ TYPES = ("float32", "float64", "int32", "int64", "uint32", "bool")
 XP = SimpleNamespace(
     __name__="recording",
     __array_namespace_info__=np.__array_namespace_info__,
+    isdtype=np.isdtype,
     asarray=asarray,
     empty=lambda shape, dtype=np.float64, device=None: empty(shape, dtype),
     matmul=matmul,
@@ -466,16 +506,42 @@ class ElementwiseKernel:
             place[...] = values
 
 
+def own_matmul(a, b):
+    """CuPy's product is refused while a stream records (cupy#6290); ours is `XP.matmul`."""
+    if recording():
+        raise NotImplementedError("calling cuBLAS API during stream capture is not supported")
+    return matmul(a, b)
+
+
+def into(name):
+    def call(*arguments, out):
+        execute(lambda parts, places: getattr(np, name)(*parts, out=places[0]), arguments, [out])
+        return out
+
+    return call
+
+
 CUPY = SimpleNamespace(
     ndarray=Array,
     empty=empty,
+    empty_like=lambda x: empty(x.shape, x.dtype),
+    full=XP.full,
+    ones=XP.ones,
+    asarray=asarray,
+    isfinite=XP.isfinite,
     sum=total,
+    add=into("add"),
+    negative=into("negative"),
+    matmul=own_matmul,
     ElementwiseKernel=ElementwiseKernel,
     get_default_memory_pool=lambda: DEFAULT_POOL,
     cuda=SimpleNamespace(
         Stream=Stream,
         MemoryPool=MemoryPool,
         using_allocator=using_allocator,
+        get_current_stream=stream,
+        Event=Event,
+        get_elapsed_time=elapsed,
         runtime=SimpleNamespace(memGetInfo=memory_info),
     ),
 )
