@@ -9,7 +9,6 @@ Exit status: 0 all well, 1 a fault, 2 no usable GPU or a wrong argument.
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,13 +16,18 @@ from pathlib import Path
 from typing import TextIO
 
 from xpmlp import __version__
-from xpmlp.backends import gpu_checks as beneath
+from xpmlp.backends import gpu_machine, gpu_products, gpu_times
 from xpmlp.backends.devices import place_for
 from xpmlp.backends.gpu_bench import FAULT, Check, Row, Setting, perform
 from xpmlp.core.names import nearest
-from xpmlp.fit import gpu_checks as trainings
+from xpmlp.fit import gpu_fusion, gpu_memory, gpu_steps, gpu_trainings
 
-CHECKS = tuple(sorted((*beneath.CHECKS, *trainings.CHECKS), key=lambda check: check.number))
+ROOMS = (
+    gpu_machine, gpu_products, gpu_times, gpu_trainings, gpu_memory, gpu_fusion, gpu_steps,
+)  # fmt: skip
+CHECKS = tuple(
+    sorted((check for room in ROOMS for check in room.CHECKS), key=lambda check: check.number)
+)
 
 
 def select(checks: Sequence[Check], asked: str | None) -> list[Check]:
@@ -47,17 +51,6 @@ def shown(row: Row) -> str:
     columns = f"{row.number:>2}  {row.name:<20} {row.figure:<46} {row.allowed:<9}"
     line = f"{columns} {row.verdict:<7} {row.seconds:>6.1f}"
     return f"{line}\n    {row.verdict}: {row.detail}" if row.detail else line
-
-
-def commit() -> str | None:
-    """The checkout's commit, "-dirty" where files differ; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def run(checks: Sequence[Check], setting: Setting, result: dict, table: TextIO, out: str | None):
@@ -94,12 +87,12 @@ def main(checks: Sequence[Check] = CHECKS) -> int:
     place = place_for(options.device)
     result = {
         "xpmlp": __version__,
-        "commit": commit(),
+        "commit": gpu_machine.commit(Path(__file__).resolve().parent),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": place.name,
         "seed": options.seed,
         "quick": options.quick,
-        "machine": beneath.identity(place),
+        "machine": gpu_machine.identity(place),
     }
     table = sys.stderr if options.json else sys.stdout
     setting = Setting(place, options.seed, options.quick)

@@ -1,10 +1,11 @@
-"""What a check of a GPU is, how checks are run, and what they need: capture, clocks, distances."""
+"""What a check of a GPU is, how checks are run, and what they need: graphs, clocks, distances."""
 
 import gc
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from statistics import median
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ import numpy as np
 
 from xpmlp.backends.cuda import first_line
 from xpmlp.backends.extras import needed
-from xpmlp.backends.namespace import Place, running
+from xpmlp.backends.graphs import CaptureWarning, Lane, Recorded
+from xpmlp.backends.namespace import Place
 
 OK, NOTE, FIGURE, FAULT = "ok", "note", "figure", "fault"  # a figure has nothing to be held to
 
@@ -58,11 +60,16 @@ class Row(NamedTuple):
 
 
 def perform(checks: Iterable[Check], setting: Setting) -> Iterator[Row]:
-    """Every check in turn; one that raises is a fault, and the rest go on."""
+    """Every check in turn; one that raises is a fault, and the rest go on.
+
+    Steps that cannot be recorded are a fault wherever a check does not ask for just that.
+    """
     for check in checks:
         started = time.perf_counter()
         try:
-            found = check.run(setting)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", CaptureWarning)
+                found = check.run(setting)
         except Exception as error:  # whatever it is, the table has a row for it
             found = Result("", verdict=FAULT, detail=f"{type(error).__name__}: {first_line(error)}")
         settle(setting.place)
@@ -104,59 +111,29 @@ def worst(found: dict[str, float], allowed: float) -> str:
     return ", ".join(over)
 
 
-class Captured(NamedTuple):
-    """A graph with all that it needs to stay alive."""
-
-    graph: Any
-    value: Any  # what the step returned: the same arrays at every replay
-    pool: Any  # the memory it works in: nothing else may be made there while the graph lives
-
-    def launch(self) -> None:
-        self.graph.launch()
+def counted(found: Mapping[str, bool]) -> Result:
+    """All must be true; the others are named."""
+    wrong = [name for name, right in found.items() if not right]
+    figure = f"{len(found) - len(wrong)} of {len(found)}"
+    return Result(figure, "all", FAULT if wrong else OK, ", ".join(wrong), {"found": dict(found)})
 
 
-class Lane:
-    """A stream of its own, on which steps are captured as CUDA graphs."""
+def new_lane(place: Place) -> Lane:
+    import cupy
 
-    def __init__(self, place: Place) -> None:
-        import cupy
+    return Lane(place, cupy.cuda)
 
-        self.place = place
-        with running(place):
-            self.stream = cupy.cuda.Stream(non_blocking=True)
 
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        """Inside it work goes to the stream."""
-        with running(self.place):
-            self.place.device.synchronize()  # the stream waits for no other by itself
-            with self.stream:
-                yield
-                self.stream.synchronize()
+def recorded(
+    lane: Lane, step: Callable[[], Any], warm: Callable[[], Any] | None = None
+) -> Recorded:
+    """A graph of `step` in memory of its own, inside `lane.open`.
 
-    def capture(self, step: Callable[[], Any], warm: Callable[[], Any] | None = None) -> Captured:
-        """A graph of `step`, inside `open`; an error in it ends the capture and goes on.
+    warm: what is run before; None is the step itself.
+    """
+    import cupy
 
-        warm: what is run before, so that all is compiled and chosen; None is the step itself.
-        """
-        import cupy
-
-        pool = cupy.cuda.MemoryPool()
-        gc.collect()
-        gc.disable()  # a finalizer may call what no capture allows
-        try:
-            with cupy.cuda.using_allocator(pool.malloc):
-                (warm or step)()
-                self.stream.begin_capture()
-                try:
-                    value = step()
-                except BaseException:
-                    with suppress(Exception):  # it may be invalid already
-                        self.stream.end_capture()
-                    raise
-                return Captured(self.stream.end_capture(), value, pool)
-        finally:
-            gc.enable()
+    return lane.record(step, warm or step, cupy.cuda.MemoryPool())
 
 
 def nodes(graph: Any) -> Counter[str]:
@@ -201,15 +178,15 @@ def device_us(call: Callable[[], Any], calls: int = 20, rounds: int = 9) -> floa
     return float(median(found[1:]))
 
 
-def disturb(others: list[Lane], rng: np.random.Generator) -> None:
-    """Fill and free memory of the default pool, on the null stream and on others."""
+def disturb(others: list[Lane], rng: np.random.Generator, blocks: int) -> None:
+    """Fill and free `blocks` of memory of the default pool, on the current stream and on others."""
     import cupy
 
     def junk() -> None:
-        sizes = rng.integers(1, 1 << 18, 40)
-        blocks = [cupy.full(int(size), float("nan"), dtype="float32") for size in sizes]
+        sizes = rng.integers(1, 1 << 18, blocks)
+        filled = [cupy.full(int(size), float("nan"), dtype="float32") for size in sizes]
         square = cupy.full((256, 256), float("nan"), dtype="float32")
-        blocks.append(cupy.matmul(square, square))
+        filled.append(cupy.matmul(square, square))
 
     junk()
     for lane in others:

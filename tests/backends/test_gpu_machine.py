@@ -1,0 +1,67 @@
+"""What is said where something of a GPU's machine is missing, which can be seen without one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xpmlp.backends import gpu_machine
+from xpmlp.backends.gpu_bench import FAULT, NOTE, OK
+
+(PATHS,) = [check for check in gpu_machine.CHECKS if check.name == "error-paths"]
+
+
+def test_hidden_things_are_hidden(optional):
+    """Each way of hiding a library makes CuPy or nvmath miss it, in a fresh process."""
+    optional("cupy")
+    hidden = {missing.name: missing.before for missing in gpu_machine.MISSING if missing.before}
+    asks = {
+        "no nvmath": "import nvmath",
+        "no NVRTC": "import cupy; cupy.cuda.nvrtc.getVersion()",
+    }
+    for name, ask in asks.items():
+        done = subprocess.run(
+            [sys.executable, "-c", hidden[name] + ask], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "hidden" in done.stderr or "nvmath" in done.stderr
+
+
+@pytest.mark.parametrize("missing", gpu_machine.MISSING, ids=lambda missing: missing.name)
+def test_a_fresh_process_names_its_stage(missing, optional):
+    optional("cupy")
+    said = gpu_machine.answer(missing, "gpu")
+    assert said.startswith("GPUUnavailableError: no usable GPU: stage ")
+
+
+@pytest.mark.parametrize(
+    ("shift", "only", "verdict"),
+    [(0, None, OK), (1, "no nvmath", FAULT), (1, "no cuBLAS", NOTE)],
+)
+def test_a_stage_that_is_not_named_is_seen(shift, only, verdict, check, monkeypatch):
+    def answer(missing, word):
+        stage = missing.stage + (shift if missing.name == only else 0)
+        start = f"GPUUnavailableError: no usable GPU: stage {stage} of 4, this"
+        return f"{start}, failed. To mend it: that"
+
+    monkeypatch.setattr(gpu_machine, "answer", answer)
+    row = check(PATHS)
+    assert row.verdict == verdict
+    assert row.detail.startswith(only or "")
+
+
+def test_the_commit_is_the_checkouts(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
+
+    assert gpu_machine.commit(tmp_path / "nowhere") is None
+    git("init")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    Path(tmp_path / "file").write_text("one")
+    git("add", "file")
+    git(*who, "commit", "-m", "one")
+    clean = gpu_machine.commit(tmp_path)
+    assert len(clean) == 40
+    Path(tmp_path / "file").write_text("two")
+    assert gpu_machine.commit(tmp_path) == f"{clean}-dirty"

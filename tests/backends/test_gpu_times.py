@@ -1,0 +1,26 @@
+"""The small times on the stand-in: that they are made, and that a graph has the nodes it should."""
+
+import pytest
+
+from xpmlp.backends import gpu_times
+from xpmlp.backends.gpu_bench import FAULT, FIGURE
+
+CHECKS = {check.name: check for check in gpu_times.CHECKS}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_every_figure_is_a_time(name, check, monkeypatch):
+    monkeypatch.setattr(gpu_times, "SUMS", ((12, 5), (40, 7)))
+    row = check(CHECKS[name])
+    assert row.verdict == FIGURE, row
+    assert len(row.figures) >= 2
+    assert all(value > 0 for name, value in row.figures.items() if name != "node")
+
+
+def test_nodes_that_are_not_there_are_seen(check, recording, monkeypatch):
+    monkeypatch.setattr(
+        recording.DRIVER, "cuGraphGetNodes", lambda graph, count=0: (0, graph[:1], 1)
+    )
+    row = check(CHECKS["node-cost"])
+    assert row.verdict == FAULT
+    assert "65 kernels made a graph of 1 nodes" in row.detail

@@ -1,0 +1,42 @@
+"""Times of steps on the stand-in: that each way is timed, and that none is taken for another."""
+
+import pytest
+
+from xpmlp.backends.gpu_bench import FAULT, FIGURE
+from xpmlp.core.spec import Spec
+from xpmlp.fit import gpu_steps
+
+CHECKS = {check.name: check for check in gpu_steps.CHECKS}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    for name, sizes, loss in (
+        ("SMALL", "6-5-4", "cross_entropy"),
+        ("LARGE", "5-4-3", "cross_entropy"),
+        ("MANY", "5-4-1", "squared_error"),
+    ):
+        monkeypatch.setattr(gpu_steps, name, Spec.parse(sizes, loss=loss))
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_each_way_is_timed(name, check):
+    row = check(CHECKS[name])
+    assert row.verdict == FIGURE, row
+    ways = {name: row.figures[name] for name in ("recorded", "eager", "unfused")}
+    assert all(way["epoch"] > 0 and way["step"] > 0 for way in ways.values())
+    assert row.figures["tflops"] > 0
+
+
+def test_eager_steps_are_not_taken_for_recorded_ones(check, monkeypatch):
+    monkeypatch.setattr("xpmlp.backends.engine.WORTH", 10**9)
+    row = check(CHECKS["small-step"])
+    assert row.verdict == FAULT
+    assert "recorded: eager" in row.detail
+
+
+def test_a_training_that_is_no_number_gets_no_time(check, recording, monkeypatch):
+    monkeypatch.setattr(
+        recording.XP, "sum", lambda x, **named: recording.total(x, **named) * float("nan")
+    )
+    assert check(CHECKS["small-step"]).verdict == FAULT
