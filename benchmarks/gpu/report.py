@@ -1,0 +1,43 @@
+"""The benchmark's result as lines of text."""
+
+from typing import Any
+
+from benchmarks.gpu.works import Work
+
+
+def heading(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    about = f"driver {machine['driver']}, runtime {machine['runtime']}, CuPy {machine['cupy']}"
+    return f"{machine['name']}, {about}, xpmlp {result['xpmlp']} ({result['commit']})"
+
+
+def head(work: Work) -> str:
+    columns = f"{'us a step over epochs':>22} {'alone':>10} {'of ours':>8} {'off by':>8}"
+    title = f"{work.name}: {work.title}, {work.batches} minibatches an epoch"
+    return f"\n{title}\n{'contender':<42} {columns}"
+
+
+def line(row: dict[str, Any], first: dict[str, Any]) -> str:
+    """A contender's line; `first` is ours, which the others' times are divided by."""
+    name = f"{row['library']} {row['variant']}"
+    if "problem" in row:
+        return f"{name:<42} no time: {row['problem']}"
+    share = f"{row['epoch'] / first['epoch']:.2f}" if "epoch" in first else "-"
+    return f"{name:<42} {row['epoch']:>22.1f} {row['step']:>10.1f} {share:>8} {row['off']:>8.0e}"
+
+
+def beneath(found: dict[str, Any]) -> list[str]:
+    """The small times and the memory, a line each."""
+    if "problem" in found:
+        return [f"\nbeneath: no figures: {found['problem']}"]
+    lines = ["\nbeneath"]
+    for name, row in found.items():
+        detail = f"  <- {row['verdict']}: {row['detail']}" if row["verdict"] == "fault" else ""
+        lines.append(f"{name:<14} {row['figure']}{detail}")
+    return lines
+
+
+def goal(entry: dict[str, Any]) -> str:
+    asked = f"{entry['side']} {entry['allowed']:g} {entry['text']}"
+    measured = "-" if entry["measured"] is None else f"{entry['measured']:.3g}"
+    return f"{entry['work']:<11} {asked:<76} {measured:>9}  {entry['verdict']}"

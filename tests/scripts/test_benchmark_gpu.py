@@ -1,0 +1,340 @@
+"""The GPU's benchmark, as far as it goes without one: its mathematics, its rows, its table."""
+
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "benchmark_gpu.py"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load("benchmark_gpu")  # which makes the folder benchmarks importable
+
+
+@pytest.fixture(scope="module")
+def contender(script):
+    return import_module("benchmarks.gpu.contender")
+
+
+@pytest.fixture
+def works(contender, monkeypatch):
+    """Small works in place of the real ones, by name."""
+    module = import_module("benchmarks.gpu.works")
+    made = (
+        module.Work("small", "12-9-6-4", 8, 16, "cross_entropy"),
+        module.Work("population", "5-6-1", 8, 16, "squared_error", members=4),
+    )
+    monkeypatch.setattr(contender, "WORKS", made)
+    return {work.name: work for work in made}
+
+
+@pytest.fixture
+def asked(contender, works, tmp_path):
+    """A function to what a contender's process is asked."""
+
+    def ask(library, variant, work, device):
+        path = tmp_path / f"{work}.npy"
+        np.save(path, contender.reference(works[work], 3))
+        return contender.Asked(library, variant, work, device, 3, 1, False, str(path))
+
+    return ask
+
+
+# Everyone computes the same --------------------------------------------------------------------
+
+
+def learners():
+    """Whoever is installed and runs on the CPU. Compiling takes long, and graphs need a GPU."""
+    names = [("with_torch", "eager"), ("with_torch", "eager, fused Adam")]
+    if importlib.util.find_spec("jax"):
+        names += [("with_jax", "jit"), ("with_jax", "scan")]
+    found = [(*name, work) for name in names for work in ("small", "population")]
+    compiled = ("with_torch", "compiled, fused Adam", "small")
+    return [*found, pytest.param(*compiled, marks=pytest.mark.slow)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own imports
+@pytest.mark.parametrize(("library", "variant", "work"), learners())
+def test_the_others_learn_the_same_weights(library, variant, work, contender, asked, optional):
+    optional("torch" if library == "with_torch" else "jax")
+    ask = asked(library, variant, work, "cpu")
+    off = contender.off(import_module(f"benchmarks.gpu.{library}"), ask, np.load(ask.reference))
+    assert off < 1e-12
+
+
+class Graph:
+    """Stands for PyTorch's: what is recorded runs at once, and again at every replay."""
+
+    def __init__(self):
+        self.replay = None
+
+    @classmethod
+    def recording(cls, graph):
+        learner = sys._getframe(1).f_locals["self"]
+        graph.replay = learner.step
+        return nullcontext()
+
+
+def test_a_graphs_warm_up_leaves_the_network_as_it_was(contender, asked, optional, monkeypatch):
+    torch = optional("torch")
+    waiting = SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in (
+        ("Stream", lambda: waiting), ("current_stream", lambda: waiting),
+        ("stream", lambda of: nullcontext()), ("CUDAGraph", Graph), ("graph", Graph.recording),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    module = import_module("benchmarks.gpu.with_torch")
+    ask = asked("with_torch", "CUDA graph, fused Adam", "population", "cpu")
+    assert contender.off(module, ask, np.load(ask.reference)) < 1e-12
+
+
+@pytest.mark.parametrize("work", ["small", "population"])
+@pytest.mark.parametrize("variant", ["captured", "eager", "eager, unfused"])
+def test_ours_is_checked_and_timed(variant, work, contender, asked, check, gpu, monkeypatch):
+    """On the stand-in for CuPy: the whole row."""
+    ours = import_module("benchmarks.gpu.ours")
+    monkeypatch.setattr(ours, "place_for", lambda word, precision: gpu)
+    row = contender.measured(asked("ours", variant, work, "gpu:0"))
+    assert "problem" not in row, row
+    assert row["off"] < 1e-12
+    assert row["product_off"] < 1e-6
+    assert row["epoch"] > 0
+    assert row["step"] > 0
+
+
+def test_eager_steps_are_not_taken_for_recorded_ones(contender, asked, check, monkeypatch):
+    monkeypatch.setattr("xpmlp.backends.engine.WORTH", 10**12)
+    row = contender.measured(asked("ours", "captured", "small", "gpu:0"))
+    assert row["problem"] == "RuntimeError: captured ran eager"
+    assert "epoch" not in row
+
+
+def test_the_real_works_are_those_of_the_goals(script):
+    titles = [work.title for work in script.WORKS]
+    assert titles == [
+        "784-512-256-10, batch 128",
+        "1024-4096-4096-10, batch 8192, TF32",
+        "256 networks 50-256-256-1, batch 256",
+    ]
+    goals = import_module("benchmarks.gpu.goals").GOALS
+    assert {goal.work for goal in goals} == {work.name for work in script.WORKS}
+    assert [(goal.side, goal.allowed) for goal in goals[:-1]] == [
+        ("at most", 70), ("at most", 130), ("at least", 4), ("at most", 1.15),
+        ("at most", 3.2), ("at most", 1.1), ("at least", 20),
+    ]  # fmt: skip
+
+
+# Who computes something else gets no time ------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "value"), [("RATE", 1.001e-3), ("EPS", 1e-6), ("LOSSES", "half")])
+def test_another_training_gets_no_time(name, value, contender, asked, optional, monkeypatch):
+    optional("torch")
+    module = import_module("benchmarks.gpu.with_torch")
+    if name == "LOSSES":
+        value = {"cross_entropy": lambda *given: module.LOSSES_BEFORE["cross_entropy"](*given) / 2}
+        monkeypatch.setattr(module, "LOSSES_BEFORE", module.LOSSES, raising=False)
+    monkeypatch.setattr(module, name, value)
+    row = contender.measured(asked("with_torch", "eager", "small", "cpu"))
+    assert row["problem"].startswith("computes something else: the weights are off by ")
+    assert "epoch" not in row
+
+
+@pytest.mark.parametrize(
+    ("precision", "digits", "said"),
+    [("tf32", 24, "is not at tf32 precision"), ("full", 11, "is not at full precision")],
+)
+def test_another_precision_gets_no_time(
+    precision, digits, said, contender, asked, works, optional, monkeypatch
+):
+    optional("torch")
+    module = import_module("benchmarks.gpu.with_torch")
+    changed = works["small"]._replace(precision=precision)
+    monkeypatch.setattr(contender, "WORKS", (changed,))
+
+    def product(a, b, precision, device):
+        a, b = (np.round(x * 2.0**digits) / 2.0**digits for x in (a, b))
+        return a @ b
+
+    monkeypatch.setattr(module, "product", product)
+    row = contender.measured(asked("with_torch", "eager", "small", "cpu"))
+    assert said in row["problem"]
+    assert "epoch" not in row
+
+
+# The whole -------------------------------------------------------------------------------------
+
+
+def options(**given):
+    known = {"device": "gpu:0", "seed": 3, "only": None, "quick": False, "out": None}
+    return Namespace(**known | given)
+
+
+@pytest.fixture
+def here(script, contender, works, check, gpu, monkeypatch):
+    """The script with its processes run in this one, on the stand-in."""
+    beneath = import_module("benchmarks.gpu.beneath")
+    ours = import_module("benchmarks.gpu.ours")
+    monkeypatch.setattr(ours, "place_for", lambda word, precision: gpu)
+    monkeypatch.setattr(beneath, "place_for", lambda word: gpu)
+    monkeypatch.setattr("xpmlp.backends.gpu_times.SUMS", ((12, 5),))
+    monkeypatch.setattr("xpmlp.fit.gpu_memory.SMALL", works["small"].spec)
+    monkeypatch.setattr(script, "WORKS", contender.WORKS)
+    monkeypatch.setattr(script, "place_for", lambda word: gpu)
+    about = {"name": "a card", "driver": 1, "runtime": 2, "cupy": "3"}
+    monkeypatch.setattr(script, "identity", lambda place: about)
+
+    def alone(module, asked):
+        if module == "beneath":
+            return beneath.measured(**{**asked, "quick": True})
+        return contender.measured(contender.Asked(**asked))
+
+    monkeypatch.setattr(script, "alone", alone)
+    return script
+
+
+def test_every_contender_has_a_row_in_the_table_and_in_the_result(here, tmp_path, optional):
+    optional("torch")
+    table, out = io.StringIO(), tmp_path / "gpu-here.json"
+    result = here.run(options(out=str(out)), table)
+    assert json.loads(out.read_text())["works"] == json.loads(json.dumps(result["works"]))
+    for work, torchs in (("small", 5), ("population", 3)):
+        (found,) = [entry for entry in result["works"] if entry["name"] == work]
+        of_torch = [row for row in found["rows"] if row["library"] == "PyTorch"]
+        assert len(of_torch) == torchs
+        assert all(row["problem"] == "RuntimeError: this PyTorch sees no GPU" for row in of_torch)
+        assert sum("epoch" in row for row in found["rows"]) == 3
+    said = table.getvalue()
+    assert "xpmlp captured " in said
+    assert "no time: RuntimeError: this PyTorch sees no GPU" in said
+    names = ["host-times", "node-cost", "row-sums", "flat-memory"]
+    assert [word for word in names if f"\n{word} " in said] == names
+    verdicts = {(goal["work"], goal["text"]): goal["verdict"] for goal in result["goals"]}
+    assert verdicts["large", "ms a step"] == "not measured"
+    assert verdicts["small", "MiB of GPU memory taken by 10,000 steps"] == "met"
+    assert here.failed(result), "PyTorch that sees no GPU is a failure"
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda result: None, False),
+        (lambda result: result["works"][0]["rows"].append({"variant": "-", "problem": "x"}), False),
+        (lambda result: result["works"][0]["rows"].append({"variant": "a", "problem": "x"}), True),
+        (lambda result: result.update(beneath={"problem": "x"}), True),
+        (lambda result: result["beneath"].update(memory={"verdict": "fault"}), True),
+    ],
+)
+def test_the_exit_status_says_whether_all_went_well(script, change, wrong):
+    result = {
+        "works": [{"rows": [{"variant": "captured", "epoch": 1.0}]}],
+        "beneath": {"times": {"verdict": "figure"}},
+    }
+    change(result)
+    assert script.failed(result) is wrong
+
+
+def made_up(ours=60.0, eager=300.0, graph=60.0):
+    """A result with these microseconds in the small work."""
+    rows = [
+        {"library": "xpmlp", "variant": "captured", "epoch": ours, "step": 50.0, "off": 0.0,
+         "version": "1"},
+        {"library": "PyTorch", "variant": "eager", "epoch": eager, "step": 280.0, "off": 0.0,
+         "version": "2"},
+        {"library": "PyTorch", "variant": "CUDA graph, fused Adam", "epoch": graph, "step": 55.5,
+         "off": 0.0, "version": "2"},
+        {"library": "JAX", "variant": "-", "problem": "jax is not installed"},
+    ]  # fmt: skip
+    return {
+        "date": "2030-01-02T03:04:05+00:00",
+        "command": "python scripts/benchmark_gpu.py",
+        "quick": False,
+        "machine": {"name": "a card", "driver": 1, "runtime": 2, "cupy": "3"},
+        "works": [{"name": "small", "title": "1-2-3, batch 4", "rows": rows}],
+        "beneath": {"flat-memory": {"figures": {"lost": 2**20, "grown": 2**19}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "verdicts"),
+    [
+        ({}, ["met", "met", "met", "met"]),
+        ({"ours": 100.0}, ["missed", "met", "missed", "missed"]),
+        ({"ours": 131.0, "eager": 1000.0}, ["missed", "missed", "met", "missed"]),
+        ({"ours": 69.0, "graph": 60.0}, ["met", "met", "met", "met"]),
+        ({"ours": 70.0, "graph": 60.0}, ["met", "met", "met", "missed"]),
+    ],
+)
+def test_goals_are_judged(script, given, verdicts):
+    found = script.judged(made_up(**given))
+    assert [goal["verdict"] for goal in found][:4] == verdicts
+    assert [goal["verdict"] for goal in found][4:] == ["not measured"] * 3 + ["met"]
+    assert found[0]["measured"] == given.get("ours", 60.0)
+    assert found[-1]["measured"] == 1.5
+
+
+# Arguments and processes ----------------------------------------------------------------------
+
+
+def command(*words):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *words],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no usable GPU: stage "),
+        (("--only", "smal"), "did you mean 'small'"),
+        (("--only", ","), "names no work"),
+        (("--device", "cpu"), "--device must be gpu"),
+        (("--seed", "-1"), "--seed must be"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(words, said):
+    done = command(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_process_hands_over_its_row_or_why_there_is_none(script, contender, tmp_path):
+    """A process that ends badly is a row too."""
+    processes = import_module("benchmarks.gpu.processes")
+    asked = contender.Asked("with_torch", "nothing", "population", "cpu", 0, 1, True, "nowhere")
+    row = processes.alone("contender", asked._asdict())
+    assert row["library"] == "PyTorch"
+    assert "nowhere" in row["problem"] or row["problem"] == "torch is not installed"
+    broken = processes.alone("contender", {})
+    assert broken["problem"].startswith("exit status 1: TypeError")
+
+
+def test_a_process_that_takes_too_long_is_ended(script, monkeypatch):
+    processes = import_module("benchmarks.gpu.processes")
+    monkeypatch.setattr(processes, "SECONDS", 0.01)
+    assert processes.alone("contender", {}) == {"problem": "not done after 0.01 s"}
