@@ -338,3 +338,70 @@ def test_a_process_that_takes_too_long_is_ended(script, monkeypatch):
     processes = import_module("benchmarks.gpu.processes")
     monkeypatch.setattr(processes, "SECONDS", 0.01)
     assert processes.alone("contender", {}) == {"problem": "not done after 0.01 s"}
+
+
+# The README's table ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(script, tmp_path):
+    module = load("benchmark_gpu_table")
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    page = f"# A page\n{module.BEGIN}\nold\n{module.END}\nafter\n"
+    (tmp_path / "README.md").write_text(page)
+    return module
+
+
+def written(table, folder, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["benchmark_gpu_table.py", *words])
+    return table.main(folder), (folder / "README.md").read_text()
+
+
+def test_without_a_result_the_page_says_so(table, tmp_path, monkeypatch):
+    assert written(table, tmp_path, monkeypatch, "--check")[0] == 1
+    status, page = written(table, tmp_path, monkeypatch)
+    assert status == 0
+    assert page == f"# A page\n{table.BEGIN}\nNot yet measured on a GPU.\n{table.END}\nafter\n"
+    assert written(table, tmp_path, monkeypatch, "--check")[0] == 0
+
+
+def test_the_newest_result_is_shown_and_an_older_page_is_stale(
+    script, table, tmp_path, monkeypatch
+):
+    folder = tmp_path / "benchmarks" / "results"
+    for name, given, date in (
+        ("gpu-a", {"ours": 60.0}, "2030-05-01"),
+        ("gpu-b", {"ours": 1234.5}, "2030-04-01"),
+        ("gpu-c", {"ours": 99.9}, "2031-01-01"),
+        ("cpu", {"ours": 88.8}, "2032-01-01"),
+    ):
+        result = made_up(**given) | {"date": date, "quick": name == "gpu-c"}
+        result["goals"] = script.judged(result)
+        (folder / f"{name}.json").write_text(json.dumps(result))
+    _, page = written(table, tmp_path, monkeypatch)
+    assert "| xpmlp, captured | 60 (50) |" in page
+    assert "| PyTorch, CUDA graph, fused Adam | 60 (55.5) |" in page
+    assert "JAX" not in page.partition("Over whole epochs")[0]
+    assert "| 1-2-3, batch 4: at most 70 us a step | 60 | met |" in page
+    assert "| large: at most 3.2 ms a step | - | not measured |" in page
+    assert "a card (driver 1, CUDA 2, CuPy 3), xpmlp 1, PyTorch 2" in page
+    assert written(table, tmp_path, monkeypatch, "--check")[0] == 0
+    result["date"], result["quick"] = "2033-01-01", False
+    (folder / "gpu-d.json").write_text(json.dumps(result))
+    assert written(table, tmp_path, monkeypatch, "--check")[0] == 1
+
+
+def test_a_page_without_its_markers_is_refused(table, tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("nothing here")
+    with pytest.raises(ValueError, match="once each"):
+        written(table, tmp_path, monkeypatch)
+
+
+def test_the_readme_is_fresh():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "benchmark_gpu_table.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
