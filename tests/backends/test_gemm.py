@@ -455,11 +455,12 @@ class HostCupy(ModuleType):
     def __init__(self):
         super().__init__("cupy")
         self.copied, self.own_matmul, self.stream, self.workspaces = 0, 0, 0, []
-        self.cuda = SimpleNamespace(
-            get_current_stream=lambda: SimpleNamespace(ptr=self.stream), alloc=self.alloc
-        )
+        self.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=self.stream))
 
-    def alloc(self, size):
+    def get_default_memory_pool(self):
+        return SimpleNamespace(malloc=self.malloc)
+
+    def malloc(self, size):
         self.workspaces.append(size)
         return SimpleNamespace(ptr=1000 + len(self.workspaces))
 
@@ -517,7 +518,7 @@ def test_the_stand_in_has_the_names_and_parameters_of_cupy():
     inspect.signature(real.ascontiguousarray).bind(None)
     inspect.signature(real.may_share_memory).bind(None, None)
     inspect.signature(real.matmul).bind(None, None, out=None)
-    assert callable(real.cuda.alloc)
+    assert callable(real.get_default_memory_pool().malloc)
     assert callable(real.cuda.get_current_stream)
     assert callable(real.ndarray.fill)
 
@@ -621,6 +622,16 @@ def test_the_handle_follows_the_stream_with_a_workspace_of_its_own(host):
     assert [call.stream for call in host.cublas.named("set_stream")] == [0, 9, 0]
     assert [call.at for call in host.cublas.named("set_workspace")] == [1001, 1002, 1001]
     assert host.cupy.workspaces == [WORKSPACE, WORKSPACE]
+
+
+def test_a_stream_that_is_done_with_is_forgotten(host):
+    gemm, x = Gemm(), counted((2, 2))
+    for forget in (True, False):
+        gemm.matmul(x, x)
+        if forget:
+            gemm.forget(0)
+            gemm.forget(7)  # never seen
+    assert [call.at for call in host.cublas.named("set_workspace")] == [1001, 1002]
 
 
 def test_closing_destroys_the_handle_once(host):

@@ -37,7 +37,7 @@ def test_every_function_is_itself_as_a_kernel(name, check):
         ("fused-rules", "subtract", "{1} - {0}"),
         ("fused-activations", "maximum", "{0} > {1} ? {0} : {1}"),  # without its care for NaN
         ("fused-penalties", "multiply", "{} * {} * T(1.0001)"),
-        ("fused-deltas", "multiply", "{} + {}"),
+        ("fused-outcomes", "multiply", "{} + {}"),
     ],
 )
 def test_another_formula_is_seen(name, form, wrong, check, monkeypatch):

@@ -100,7 +100,9 @@ def namespace(index: int, precision: Literal["full", "tf32"]) -> Namespace:
 
     names: dict[str, Any] = {name: value for name, value in vars(base).items() if name[0] != "_"}
     names["__array_namespace_info__"] = base.__array_namespace_info__
-    return SimpleNamespace(**names | {"matmul": Gemm(precision).matmul, "__name__": base.__name__})
+    gemm = Gemm(precision)
+    own = {"matmul": gemm.matmul, "forget": gemm.forget, "__name__": base.__name__}
+    return SimpleNamespace(**names | own)
 
 
 def place(index: int, precision: Literal["full", "tf32"] = "full") -> Place:

@@ -265,6 +265,12 @@ class Gemm:
         self._end()
         self._handle, self._stream = 0, None
 
+    def forget(self, stream: int) -> None:
+        """Let go of the workspace of a stream, by its pointer, that is not worked on any more."""
+        self._workspaces.pop(stream, None)
+        if self._stream == stream:
+            self._stream = None
+
     def matmul(self, a: Array, b: Array, /, out: Array | None = None) -> Array:
         """a @ b by the Array API's rules, into `out` where given; other dtypes by CuPy's own."""
         kind = self._kind(a, b, out)
@@ -324,7 +330,8 @@ class Gemm:
         if stream == self._stream:
             return
         if stream not in self._workspaces:
-            self._workspaces[stream] = self._cupy.cuda.alloc(WORKSPACE)
+            # never of a trainer's pool, which ends with the trainer
+            self._workspaces[stream] = self._cupy.get_default_memory_pool().malloc(WORKSPACE)
         self._stream = None  # unknown, should one of the two calls fail
         self._cublas.set_stream(self._handle, stream)
         # afterwards, because set_stream puts cuBLAS's own workspace back

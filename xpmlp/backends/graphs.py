@@ -114,8 +114,7 @@ class Captured:
                 buffer[...] = value
 
         def warm() -> None:
-            for t in range(min(2, still.steps)):
-                advance(run, still, t)
+            steps()
             restore()
 
         def steps() -> None:
@@ -144,4 +143,7 @@ class Captured:
         with suppress(Exception):  # a device that is broken says so elsewhere
             self.lane.stream.synchronize()
         self.graphs.clear()
+        forget = getattr(self.lane.place.xp, "forget", None)  # our product's, on CuPy itself
+        if forget is not None:
+            forget(self.lane.stream.ptr)
         self.pool.free_all_blocks()

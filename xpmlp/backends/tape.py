@@ -109,8 +109,10 @@ class Tape:
             if isinstance(getattr(np, name), np.ufunc)
         }
         others = {name: self.viewing(getattr(np, name)) for name in ("reshape", "broadcast_to")}
-        others |= {"asarray": self.asarray, "finfo": np.finfo}
-        types = {name: getattr(np, name) for name in ("float32", "float64", "int64", "uint32")}
+        others["asarray"] = self.asarray
+        types = {
+            name: getattr(np, name) for name in ("finfo", "float32", "float64", "int64", "uint32")
+        }
         self.xp: Any = SimpleNamespace(**ufuncs | types | others | own)
 
     # what a line refers to

@@ -10,9 +10,9 @@ from xpmlp.backends.graphs import Captured
 from xpmlp.backends.namespace import running
 from xpmlp.core.ledger import ledger
 from xpmlp.core.spec import Spec
-from xpmlp.fit.batches import drawn, unshuffled, windows
+from xpmlp.fit.batches import unshuffled, windows
 from xpmlp.fit.gpu_runs import LARGE, MANY, MEMBERS, SMALL, longest, sized, under_way, unfused
-from xpmlp.fit.loop import Run, rates, step
+from xpmlp.fit.loop import Run, advance
 
 WARM = 3  # epochs
 
@@ -41,11 +41,11 @@ def alone(run: Run, rounds: int) -> float:
         steps, made = longest(run)
         with way.open():
             return device_us(made.launch, max(1, 80 // steps), rounds) / steps
-    s, move = run.settings, rates(run)
+    s = run.settings
     with running(run.place):
         orders = unshuffled(s.seeds, s.lead, 0, run.data.rows)
         window = next(windows(run.place, run.data, orders, run.batch, 1, run.weigh))
-        return device_us(lambda: step(run, drawn(window, 0), move), 20, rounds)
+        return device_us(lambda: advance(run, window, 0), 20, rounds)
 
 
 def by_way(make: Callable[..., Run], rounds: int) -> dict[str, Times]:

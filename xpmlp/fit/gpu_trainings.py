@@ -163,7 +163,7 @@ def dropout_masks(on: Setting) -> Result:
             now = to_place(on.place, np.asarray(0))
 
             def draw(keys: Array = keys, now: Array = now) -> Array:
-                factors = mask(xp, keys, now, 0.3, (64, 33), xp.float32)
+                factors = mask(xp, keys, now, 0.3, (64, 33), "float32")
                 now[...] = now + 1
                 return factors
 
@@ -173,9 +173,7 @@ def dropout_masks(on: Setting) -> Result:
                 for t in range(first, first + 4):
                     made.launch()
                     there = to_host(made.value)
-                    here = mask(
-                        np, host.astype(lanes(np)), np.asarray(t), 0.3, (64, 33), np.float32
-                    )
+                    here = mask(np, host.astype(lanes(np)), np.asarray(t), 0.3, (64, 33), "float32")
                     found[f"{len(seeds)} seeds, step {t}"] = here.tobytes() == there.tobytes()
     return counted(found)
 
