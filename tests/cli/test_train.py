@@ -305,8 +305,8 @@ TARGETS = {
     "misspelt": ("prise", "there is no column 'prise'; did you mean 'price'?"),
     "with gaps": ("gaps", "'gaps' has 2 missing cells, the first in row 5; --drop-missing-target"),
     "constant": ("flat", "'flat' is constant (7)"),
-    "infinite": ("wide", "column 'wide' has 1 infinite values, the first in row 6"),
-    "beside an infinite column": ("price", "column 'wide' has 1 infinite values"),
+    "infinite": ("wide", "column 'wide' has 1 infinite value, the first in row 6"),
+    "beside an infinite column": ("price", "column 'wide' has 1 infinite value"),
 }
 
 

@@ -184,7 +184,7 @@ BAD = {
         "predict", "price.safetensors", "renamed.csv", "no column 'a'; did you mean 'aa'?",
     ),
     "texts as numbers": ("predict", "price.safetensors", "texts.csv", "'a' was a number in train"),
-    "infinity": ("predict", "price.safetensors", "wide.csv", "'a' has 1 infinite values, the fir"),
+    "infinity": ("predict", "price.safetensors", "wide.csv", "'a' has 1 infinite value, the firs"),
     "probabilities of a number": (
         "predict", "price.safetensors", "t.csv", "--proba", "--proba is for classes",
     ),

@@ -86,6 +86,7 @@ def compared():
     ]
 
 
+@pytest.mark.filterwarnings("ignore:y has a single class")  # one check has it
 @parametrize_with_checks(made(WHOLE))
 def test_every_check_passes(estimator, check):
     with warnings.catch_warnings():

@@ -163,7 +163,7 @@ def test_a_fit_that_diverges_keeps_the_best_weights_it_had(data):
         ({"y_val": [1]}, "X_val is missing"),
         ({"X_val": [[1.0] * 3], "y_val": [1]}, "X_val has 3 features.*expecting 4"),
         ({"X_val": [[np.nan] * 4], "y_val": [1]}, "Input X_val contains NaN"),
-        ({"X_val": [[1.0] * 4], "y_val": [np.nan]}, "Input y_val contains NaN"),
+        ({"X_val": [[1.0] * 4], "y_val": [np.nan]}, "y_val has 1 missing label, the first nan"),
         ({"X_val": [[1.0] * 4], "y_val": [[0, 1]]}, "y_val"),
         ({"X_val": [1.0] * 4, "y_val": [1]}, "X_val.*Expected 2D array"),
         ({"X_val": np.ones((0, 4)), "y_val": []}, "X_val.*0 sample"),
@@ -194,3 +194,11 @@ def test_held_out_targets_have_the_columns_of_the_others(data):
         MLPRegressor().fit(X, y, X_val=X, y_val=both)
     with pytest.raises(ValueError, match="y_val has 1 columns, but there are 2 to learn"):
         MLPRegressor().fit(X, both, X_val=X, y_val=y)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_held_out_rows_of_a_frame_keep_its_names(kind, optional):
+    pandas = optional("pandas")
+    X = pandas.DataFrame(np.random.default_rng(0).normal(size=(30, 2)), columns=["a", "b"])
+    est = kind(early_stopping=True, max_iter=3).fit(X, pandas.Series([0, 1] * 15))  # no warning
+    assert est.feature_names_in_.tolist() == ["a", "b"]

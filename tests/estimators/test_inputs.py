@@ -189,6 +189,7 @@ def test_whole_and_short_numbers_are_taken(dtype, data):
 
 def test_whole_numbers_are_not_copied_to_predict():
     many = np.ones((200_000, 150), dtype=np.int32)
+    many[0] = 2
     est = MLPClassifier(**FITTED, hidden_layer_sizes=3).fit(many[:9], np.arange(9) % 3)
     tracemalloc.start()
     est.predict(many)

@@ -243,7 +243,8 @@ def test_the_progress_bar_counts_epochs_and_shows_the_loss(members, rows, tmp_pa
 
 
 def test_plateau_never_goes_below_the_least_rate():
-    X, y = np.zeros((4, 1)), np.ones(4)  # the bias leaves 0 for 1, away from the held-out -1
+    X, y = np.full((4, 1), 1e-9), np.ones(4)  # the bias leaves 0 for 1, away from the held-out -1
+    X[0], y[0] = 0, 1 + 1e-9  # not all alike, of which there is a warning
     slower = plateau(factor=0.1, patience=1, min_rate=1e-5)
     model = train("1-1", X, y, epochs=60, callbacks=[slower], X_val=X, y_val=-y)
     assert min(model.history["rate"]) == pytest.approx(1e-5)

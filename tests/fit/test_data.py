@@ -160,7 +160,7 @@ def test_batch_gradients_average_to_the_full_gradient_everywhere(place, rng):
 def test_integer_weights_are_repeated_rows(loss, rng):
     X, times = rng.normal(size=(12, 2)), rng.integers(0, 4, size=12)
     y = (X[:, 0] > 0).astype(int)
-    common = {"loss": loss, "epochs": 20, "shuffle": False, "rate": 0.01, "batch": 100}
+    common = {"loss": loss, "epochs": 20, "shuffle": False, "rate": 0.01}
     weighted = train("2-5-1", X, y, sample_weight=times, **common)
     repeated = train("2-5-1", X.repeat(times, axis=0), y.repeat(times), **common)
     assert np.allclose(flat(weighted), flat(repeated), rtol=1e-9, atol=1e-9)  # 20 steps of adam

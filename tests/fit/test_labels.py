@@ -118,13 +118,26 @@ def test_one_hot_rows_and_labels_learn_the_same(separable):
 
 def test_probabilities_are_targets(rng):
     X = np.zeros((50, 1))
+    X[0] = 1e-9  # of rows that are all alike there is a warning
     asked = np.array([0.1, 0.2, 0.7])
     model = train(
-        "1-3", X, np.tile(asked, (50, 1)), loss="cross_entropy", rate=0.1, epochs=300, batch=50
+        "1-3",
+        X,
+        np.tile(asked, (50, 1)),
+        loss="cross_entropy",
+        rate=0.1,
+        epochs=300,
+        batch=50,
     )
     assert np.allclose(model.predict(X)[0], asked, atol=1e-4)  # 300 steps of adam come closer
     two = train(
-        "1-1", X, np.full(50, 0.3), loss="binary_cross_entropy", rate=0.1, epochs=300, batch=50
+        "1-1",
+        X,
+        np.full(50, 0.3),
+        loss="binary_cross_entropy",
+        rate=0.1,
+        epochs=300,
+        batch=50,
     )
     assert two.classes_ is None
     assert two.predict(X).shape == (50,)
@@ -152,7 +165,8 @@ def test_several_binary_labels_at_once(dtype, rng):
 def test_one_class_alone_still_means_zero_and_one(separable):
     for value in (0, 1):
         y = np.full(40, value)
-        model = train("3-1", separable[2], y, loss="binary_cross_entropy", epochs=100, rate=0.1)
+        with pytest.warns(UserWarning, match="y has a single class"):
+            model = train("3-1", separable[2], y, loss="binary_cross_entropy", epochs=100, rate=0.1)
         assert model.classes_.tolist() == [0, 1]
         assert (model.predict(separable[2]) == value).all()
     only = find_classes(np.array([True, True]), loss("binary_cross_entropy"))

@@ -12,7 +12,7 @@ from xpmlp.core.spec import Spec
 from xpmlp.fit import inference
 from xpmlp.fit import run as assembly
 from xpmlp.fit.data import Elsewhere, Resident
-from xpmlp.fit.memory import DataWarning, DeviceMemoryError, need, shown
+from xpmlp.fit.memory import DataWarning, TrainingMemoryError, need, shown
 from xpmlp.fit.run import assemble, finish, train
 from xpmlp.fit.settings import Settings
 
@@ -86,7 +86,7 @@ def test_a_batch_that_would_fit_fits(limited, rows):
     arguments = {"epochs": 2, "capture": False}
     spec = Spec.parse("64-400-400-1")
     limited(20_000_000)
-    with pytest.raises(DeviceMemoryError, match="ran out of memory") as raised:
+    with pytest.raises(TrainingMemoryError, match="ran out of memory") as raised:
         train(spec, *rows, batch=2000, **arguments)
     said = str(raised.value)
     assert "for batches of 2000" in said
@@ -102,7 +102,7 @@ def test_a_batch_that_would_fit_fits(limited, rows):
 def test_members_that_would_fit_fit(limited, rows):
     arguments = {"epochs": 1, "batch": 20, "capture": False}
     limited(6_000_000)
-    with pytest.raises(DeviceMemoryError, match="of 200 members") as raised:
+    with pytest.raises(TrainingMemoryError, match="of 200 members") as raised:
         train(SPEC, *rows, members=200, **arguments)
     smaller = suggestion(raised.value, "members")
     del raised
@@ -113,7 +113,9 @@ def test_members_that_would_fit_fit(limited, rows):
 
 def test_a_network_that_is_too_large_says_so(limited, rows):
     limited(1_000_000)
-    with pytest.raises(DeviceMemoryError, match="take a smaller network, or device='cpu'"):
+    with pytest.raises(
+        TrainingMemoryError, match="take hidden layers of smaller sizes, or device='cpu'"
+    ):
         train("64-2000-1", *rows, epochs=1)
 
 

@@ -250,7 +250,7 @@ def test_batches_of_any_size_are_what_a_naive_loop_does(batch, rng):
     assert np.allclose(params(model)[0][1], bias, rtol=EXACT, atol=EXACT)
 
 
-@pytest.mark.parametrize(("batch", "steps"), [(1, 10), (3, 4), (5, 2), (9, 2), (10, 1), (50, 1)])
+@pytest.mark.parametrize(("batch", "steps"), [(1, 10), (3, 4), (5, 2), (9, 2), (10, 1)])
 def test_an_epoch_takes_every_row_in_as_few_batches_as_there_are(batch, steps, rng):
     X, y = regression(rng, 10)
     assert [r.step for r in epochs("3-1", X, y, epochs=2, batch=batch)] == [steps, 2 * steps]
@@ -259,11 +259,14 @@ def test_an_epoch_takes_every_row_in_as_few_batches_as_there_are(batch, steps, r
 def test_a_batch_larger_than_the_data_is_all_of_it(rng):
     X, y = regression(rng, 10)
     all_rows = train("3-4-1", X, y, epochs=3, batch=10)
-    assert flat(train("3-4-1", X, y, epochs=3, batch=10**9)).tobytes() == flat(all_rows).tobytes()
+    with pytest.warns(UserWarning, match="batch is larger than the 10 rows of X"):
+        clipped = train("3-4-1", X, y, epochs=3, batch=10**9)
+    assert flat(clipped).tobytes() == flat(all_rows).tobytes()
 
 
 def test_a_single_row_trains():
-    model = train("2-3-1", [[1.0, 2.0]], [3.0], epochs=3)
+    with pytest.warns(UserWarning, match="X has one row"):
+        model = train("2-3-1", [[1.0, 2.0]], [3.0], epochs=3)
     assert np.isfinite(flat(model)).all()
     assert model.history["loss"][-1] < model.history["loss"][0]
 

@@ -17,11 +17,7 @@ def place_for(word: str, precision: str = "full", name: str = "device") -> Place
 
     name: what the word was given as, for error messages.
     """
-    kind, colon, index = word.partition(":") if isinstance(word, str) else ("", "", "")
-    numbered = kind in ("gpu", "cuda") and (index.isdecimal() or not colon)
-    if word not in ("auto", "cpu") and not numbered:
-        hint = nearest(str(word), list(WORDS))
-        raise ValueError(f"{name} {word!r} is unknown{hint} Known: {', '.join(WORDS)}")
+    index = numbered(word, name)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     asked: Any = precision
@@ -32,7 +28,17 @@ def place_for(word: str, precision: str = "full", name: str = "device") -> Place
             word = "cpu"
     if word == "cpu":
         return exact(CPU, precision)
-    return cuda.place(int(index or 0), asked)
+    return cuda.place(index, asked)
+
+
+def numbered(word: Any, name: str) -> int:
+    """The number of the GPU that a device word names, 0 where it has none; ValueError for what
+    is no device word."""
+    kind, colon, index = word.partition(":") if isinstance(word, str) else ("", "", "")
+    if word in ("auto", "cpu") or (kind in ("gpu", "cuda") and (index.isdecimal() or not colon)):
+        return int(index or 0)
+    hint = nearest(str(word), list(WORDS))
+    raise ValueError(f"{name} {word!r} is unknown{hint} Known: {', '.join(WORDS)}")
 
 
 def exact(place: Place, precision: str) -> Place:
@@ -90,4 +96,6 @@ def release(place: Place) -> None:
 
 def default_word() -> str:
     """The device word of a command that was given none: the environment variable's, or auto."""
-    return os.environ.get(VARIABLE, "auto")
+    word = os.environ.get(VARIABLE, "auto")
+    numbered(word, VARIABLE)
+    return word

@@ -83,6 +83,8 @@ def to_place(place: Place, value: np.ndarray, dtype: str | None = None) -> Array
 
 def dtype_name(value: Array) -> str:
     """The name of an array's dtype in NumPy's words: "float32", "int64", "bool", ..."""
+    if isinstance(value.dtype, np.dtype):
+        return str(value.dtype.name)  # str() would write another byte order as ">f4"
     return str(value.dtype).rpartition(".")[2]
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -57,8 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = next((word for word in given if word in COMMANDS), None)
     try:
-        options = parser_for(name).parse_args(given)
-        return int(options.run(options))
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(
+                f"xpmlp {name}: warning: {message}", file=sys.stderr
+            )
+            options = parser_for(name).parse_args(given)
+            return int(options.run(options))
     except KeyboardInterrupt:
         return interrupted()
     except BrokenPipeError:  # the reader, such as head, has enough: say no more

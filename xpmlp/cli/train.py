@@ -63,7 +63,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, help="(0.005, or 0.001 for classes)")
     parser.add_argument("--schedule", default=d["schedule"], help=f"({d['schedule']})")
     parser.add_argument("--epochs", type=int, default=d["epochs"], help=f"({d['epochs']})")
-    parser.add_argument("--batch", type=int, default=d["batch"], help=f"({d['batch']})")
+    parser.add_argument("--batch", type=int, help=f"({d['batch']}, or all rows)")
     parser.add_argument("--decay", type=float, help="decoupled weight decay (0.01)")
     parser.add_argument("--device", default=default_word(), help="auto, cpu, gpu, gpu:N (auto)")
     parser.add_argument("--precision", default="full", help="full, or tf32 on a GPU (full)")

@@ -118,4 +118,7 @@ def initial(spec: Spec, seed: int, asked: str | Initializer = "auto") -> np.ndar
 
 def initial_population(spec: Spec, seeds: Sequence[int], asked: Any = "auto") -> np.ndarray:
     """One row of initial weights per seed, (K, P): member k is what seeds[k] draws alone."""
-    return np.stack([initial(spec, seed, asked) for seed in seeds])
+    flat = np.empty((len(seeds), padded_size(spec)))  # too many members fail here, at once
+    for row, seed in zip(flat, seeds, strict=True):
+        row[...] = initial(spec, seed, asked)
+    return flat

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,7 +23,6 @@ from xpmlp.core.types import Array
 from xpmlp.estimators import files, lbfgs, onnx, stochastic
 from xpmlp.estimators.inference import LINKS, threads
 from xpmlp.estimators.inputs import (
-    given,
     incoming,
     named_val,
     read_both,
@@ -40,7 +39,9 @@ from xpmlp.estimators.network import (
 )
 from xpmlp.estimators.parameters import CONSTRAINTS
 from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, Table
+from xpmlp.fit.checks import warn_of_little
 from xpmlp.fit.data import own_dtype
+from xpmlp.fit.memory import estimate, explained
 from xpmlp.fit.metrics import reported
 from xpmlp.fit.model import Model
 from xpmlp.storage.model_file import save
@@ -147,9 +148,12 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         n_out = len(self.levels()) or table.target.shape[1]
         spec = spec_of(self, table.x.shape[1], sizes, n_out, reported(self.loss_asked()))
         place, dtype = self.whereabouts(table.x, first=first)
-        if first:
-            self.start(spec, place, dtype)
-        with running(place):
+        if not once:
+            warn_of_little(table.x, table.target if is_classifier(self) else None)
+        asked = estimate(place, spec, dtype, min(200, len(table.target)))
+        with running(place), explained(asked):
+            if first:
+                self.start(spec, place, dtype)
             if self.solver == LBFGS:
                 honest = Spec(spec.layers, self.loss_asked())
                 data = table.data(place, dtype)
@@ -196,7 +200,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     def held_table(self, X: Any, y: Any, sample_weight: Any, n_out: int) -> Table:
         """The checked held-out rows; errors name them as such."""
         with named_val():
-            x, labels = read_both(self, incoming(X), given(y, "y"), reset=False)
+            x, labels = read_both(self, incoming(X), y, reset=False)
             self.check_labels(labels)
             weight, target = read_weight(sample_weight, x.shape[0]), self.targets(labels)
             if target.shape[1] != n_out:

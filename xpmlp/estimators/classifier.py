@@ -22,7 +22,7 @@ from xpmlp.core.types import Array, Namespace
 from xpmlp.estimators.base import MLPBase, stochastic_only
 from xpmlp.estimators.classes import check_class_weight, encoded, weighted
 from xpmlp.estimators.inference import answer
-from xpmlp.estimators.inputs import host
+from xpmlp.estimators.inputs import host, named, read_labels, read_targets
 from xpmlp.estimators.parameters import CONSTRAINTS, shared
 
 
@@ -138,7 +138,8 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
             )
 
     def check_labels(self, y: Any) -> None:
-        check_classification_targets(y)
+        with named("y", y):
+            check_classification_targets(y)
 
     def targets(self, y: Any) -> np.ndarray:
         return encoded(self._label_binarizer, y)
@@ -206,9 +207,10 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         -------
         self
         """
-        labels = host(y)
+        labels = read_labels(host(y), "y")
         if _check_partial_fit_first_call(self, classes):
-            many = type_of_target(labels).startswith("multilabel")
+            with named("y", labels):
+                many = type_of_target(labels).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(labels if many else classes)
         return self.fit_rows(X, labels, sample_weight, (X_val, y_val, sample_weight_val), once=True)
 
@@ -287,7 +289,9 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         float
         """
         predicted = host(self.predict(X))
-        return float(accuracy_score(host(y), predicted, sample_weight=host(sample_weight)))
+        truth, weight = read_targets(self, y, predicted.shape[0]), host(sample_weight)
+        with named("y", truth):
+            return float(accuracy_score(truth, predicted, sample_weight=weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

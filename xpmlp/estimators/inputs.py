@@ -3,16 +3,18 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Number
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 from sklearn.base import is_regressor
-from sklearn.utils import check_consistent_length, check_X_y, column_or_1d
+from sklearn.utils import check_X_y, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from xpmlp.backends.namespace import is_array, to_host
-from xpmlp.fit.checks import counted, numbers
+from xpmlp.fit.checks import check_finite, host_numbers, not_finite, numbers, unmasked
+from xpmlp.fit.labels import loosely, plain_labels
 
 TRAINED = [np.float64, np.float32]  # what a network is trained in; anything else becomes the first
 
@@ -36,19 +38,73 @@ def incoming(X: Any) -> Any:
     return X
 
 
-def given(value: Any, name: str) -> Any:
-    """`value`; ValueError for None, and for a masked array whose mask would be overlooked."""
-    if value is None:
-        raise ValueError(f"{name} must be given; got None")
-    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
-        count = int(np.ma.getmaskarray(value).sum())
-        raise ValueError(f"{name} has {counted(count, 'masked value')}: fill or drop them")
-    return value
-
-
 def on_device(X: Any) -> bool:
     """Whether X is an array of a namespace other than NumPy's."""
     return is_array(X) and not isinstance(X, np.ndarray | np.generic)
+
+
+def is_sparse(value: Any) -> bool:
+    return hasattr(value, "toarray") and hasattr(value, "nnz")
+
+
+@contextmanager
+def named(name: str, value: Any) -> Iterator[None]:
+    """scikit-learn's errors about `value` with its name, the first bad place and the count."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        said = str(error)
+        if re.search("contains (NaN|infinity)", said):
+            said = f"{said.partition('.')[0]}: {first_gap(value, name)}"
+        elif "Complex" in said or "inconsistent" in said:
+            said = f"{'X and y' if 'inconsistent' in said else name}: " + said.partition("\n")[0]
+        elif not re.search(rf"\b{name}\b", said):
+            said = f"{name}: {said}"
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(said) from None
+
+
+def first_gap(value: Any, name: str) -> str:
+    """Where the first number is that is not finite, and how many there are."""
+    try:
+        if is_sparse(value):
+            check_sparse(value, name)
+        else:
+            check_finite(host_numbers(value, name), name)
+    except ValueError as error:
+        return str(error)
+    raise AssertionError(f"{name} is finite")
+
+
+def check_sparse(value: Any, name: str) -> None:
+    """ValueError naming the first NaN or infinity of a sparse array, and how many there are."""
+    cells = value.tocsr().tocoo()
+    bad = ~np.isfinite(cells.data)
+    if bad.any():
+        row, column, first = (part[bad][0] for part in (cells.row, cells.col, cells.data))
+        raise not_finite(name, int(bad.sum()), float(first), f"row {row}, column {column}")
+
+
+def real(value: Any, name: str) -> Any:
+    """`value` with real numbers for objects; ValueError for what scikit-learn would take for
+    numbers: dates, durations, texts of digits, None and what a mask hides."""
+    if value is None:
+        raise ValueError(f"{name} must be given; got None")
+    if is_sparse(value) or has_numbers(value):
+        return value
+    try:
+        found = host_numbers(value, name)
+    except ValueError as error:
+        known = "Complex data not supported: " if "complex" in str(error) else ""
+        raise type(error)(f"{known}{error}") from None
+    return value if nw.dependencies.is_into_dataframe(value) else found
+
+
+def has_numbers(value: Any) -> bool:
+    """Whether `value` is a frame whose every column has a numeric dtype."""
+    if not nw.dependencies.is_into_dataframe(value):
+        return False
+    types = nw.from_native(value).schema.dtypes()
+    return all(one.is_numeric() or one == nw.Boolean for one in types)
 
 
 def float_types(X: Any) -> Any:
@@ -67,7 +123,9 @@ def read_rows(est: Any, X: Any) -> Any:
         return rows
     types = float_types(X)
     wanted = "numeric" if types is TRAINED else types
-    return validate_data(est, given(X, "X"), reset=False, accept_sparse="csr", dtype=wanted)
+    X = real(X, "X")
+    with named("X", X):
+        return validate_data(est, X, reset=False, accept_sparse="csr", dtype=wanted)
 
 
 def read_both(est: Any, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -76,21 +134,39 @@ def read_both(est: Any, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
 
     reset: whether the estimator learns the features' names and number from X, or compares.
     """
-    y = host(y)
-    if y is not None:  # scikit-learn has words of its own for y=None
-        given(y, "y")
-    asked = {"multi_output": True, "y_numeric": is_regressor(est)}
     if on_device(X):
         x = numbers(X, "X", (2,))
         validate_data(est, X, skip_check_array=True, reset=reset)
-        check_consistent_length(x, y)
-        _, y = check_X_y(np.zeros((x.shape[0], 1)), y, estimator=est, **asked)
     else:
-        types = float_types(X)
-        x, y = validate_data(
-            est, given(X, "X"), y, reset=reset, accept_sparse="csr", dtype=types, **asked
-        )
-    return x, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+        types, X = float_types(X), real(X, "X")
+        with named("X", X):
+            x = validate_data(est, X, reset=reset, accept_sparse="csr", dtype=types)
+    return x, read_targets(est, y, x.shape[0])
+
+
+def read_targets(est: Any, y: Any, count: int) -> Any:
+    """y (N,) or (N, n_outputs) on the host: numbers, or labels of any kind."""
+    y = host(y)
+    if y is not None:  # scikit-learn has words of its own for y=None
+        y = real(y, "y") if is_regressor(est) else read_labels(y, "y")
+    asked = {"multi_output": True, "y_numeric": is_regressor(est)}
+    with named("y", y):
+        _, y = check_X_y(np.zeros((count, 1)), y, estimator=est, **asked)
+        return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def read_labels(y: Any, name: str) -> Any:
+    """One label per row without a missing one, objects that are no texts as what they are;
+    several labels per row as they come."""
+    y = unmasked(y, name)
+    if is_sparse(y):
+        return y
+    with named(name, y):
+        array = np.asarray(y, dtype=loosely(y))
+    if array.ndim != 1:
+        return y
+    found = plain_labels(array, name)
+    return found if found.dtype.kind not in "OUT" or array.dtype.kind != "O" else y
 
 
 @contextmanager
@@ -98,10 +174,10 @@ def named_val() -> Iterator[None]:
     """Errors about X, y and sample_weight name X_val, y_val and sample_weight_val."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         told = re.sub(r"\b(X|y|sample_weight)\b", r"\1_val", str(error))
-        told = told.replace("Sample weights", "sample_weight_val")
-        raise ValueError(told if "_val" in told else f"X_val and y_val: {told}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(told if "_val" in told else f"X_val and y_val: {told}") from error
 
 
 def host(value: Any) -> Any:
@@ -110,16 +186,19 @@ def host(value: Any) -> Any:
     return to_host(value) if on_device(value) else value
 
 
-def read_weight(value: Any, count: int) -> np.ndarray | None:
+def read_weight(value: Any, count: int, name: str = "sample_weight") -> np.ndarray | None:
     """Sample weights (N,) float64 of at least 0, or None where none are given."""
     if value is None:
         return None
-    weight: np.ndarray = _check_sample_weight(
-        given(host(value), "sample_weight"),
-        np.zeros((count, 1)),
-        dtype=np.float64,
-        ensure_non_negative=True,
-    )
+    value = host(value)
+    value = value if isinstance(value, Number) else real(value, name)
+    with named(name, value):
+        weight: np.ndarray = _check_sample_weight(value, np.zeros((count, 1)), dtype=np.float64)
+    if weight.min() < 0:
+        row = int(weight.argmin())
+        raise ValueError(
+            f"Negative values in data passed to `{name}`: row {row} has {weight[row]:g}"
+        )
     if not weight.any():
-        raise ValueError("sample_weight must not be all zero")
+        raise ValueError(f"{name} must not be all zero")
     return weight

@@ -11,7 +11,7 @@ from xpmlp.core.losses import LOSSES, Loss
 from xpmlp.core.types import Array
 from xpmlp.estimators.base import MLPBase, stochastic_only
 from xpmlp.estimators.inference import answer
-from xpmlp.estimators.inputs import host
+from xpmlp.estimators.inputs import host, read_targets
 from xpmlp.estimators.parameters import CONSTRAINTS, Named, shared
 
 OF_NUMBERS = {name for name in LOSSES if not name.endswith("cross_entropy")}
@@ -129,8 +129,6 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
 
     def targets(self, y: Any) -> np.ndarray:
         target: np.ndarray = y.toarray() if hasattr(y, "toarray") else y
-        if target.dtype.kind not in "biuf":
-            raise ValueError(f"y must hold numbers; got dtype {target.dtype}")
         if self.loss == "poisson" and target.min() < 0:
             raise ValueError(f"y must be at least 0 for loss='poisson'; got {target.min():g}")
         if target.ndim == 1:
@@ -217,7 +215,8 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         -------
         float
         """
-        found, truth, weight = host(self.predict(X)), host(y), host(sample_weight)
+        found, weight = host(self.predict(X)), host(sample_weight)
+        truth = read_targets(self, y, len(found))
         levels = self.levels()
         if not levels:
             return float(r2_score(truth, found, sample_weight=weight))

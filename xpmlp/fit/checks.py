@@ -4,6 +4,7 @@
 PyTorch, frames) and names the argument, the first bad place and the count in any error.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ TOP = float(np.finfo(np.float32).max)
 def is_float(array: Array) -> bool:
     """Whether `array` is one of float32 or float64."""
     return dtype_name(array) in FLOATS
+
+
+class NotNumbersError(ValueError, TypeError):
+    """Cells that are no real numbers."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -39,11 +44,7 @@ def host_numbers(value: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be an array of numbers; got None")
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(f"{name} is a sparse {type(value).__name__}: pass {name}.toarray()")
-    if isinstance(value, np.ma.MaskedArray):
-        if np.ma.getmaskarray(value).any():
-            count = int(np.ma.getmaskarray(value).sum())
-            raise ValueError(f"{name} has {counted(count, 'masked value')}: fill or drop them")
-        value = value.data
+    value = unmasked(value, name)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
@@ -63,22 +64,41 @@ def host_numbers(value: Any, name: str) -> np.ndarray:
     return array
 
 
+def unmasked(value: Any, name: str) -> Any:
+    """`value`, a masked array without its mask; ValueError where something is masked."""
+    if not isinstance(value, np.ma.MaskedArray):
+        return value
+    mask = np.ma.getmaskarray(value)
+    if mask.any():
+        raise ValueError(
+            f"{name} has {counted(int(mask.sum()), 'masked value')}, the first at "
+            f"{place_in(mask.shape, int(mask.argmax()))}: fill or drop them"
+        )
+    return value.data
+
+
 def from_objects(array: np.ndarray, name: str) -> np.ndarray:
-    """An object array of Python numbers as float64; the first that is none is named."""
+    """An object array of Python numbers as float64; NotNumbersError where one is none."""
     flat = array.ravel()
-    for i, item in enumerate(flat):
-        if isinstance(item, str | bytes | complex | np.complexfloating) or not is_real(item):
-            where = place_in(array.shape, i)
-            raise ValueError(f"{name} must hold real numbers; {where} has {item!r}")
+    bad = [i for i, item in enumerate(flat) if why_unreal(item) is not None]
+    if bad:
+        first = flat[bad[0]]
+        raise NotNumbersError(
+            f"{name} must hold real numbers; {place_in(array.shape, bad[0])} has {first!r} "
+            f"({why_unreal(first)}); {counted(len(bad), 'bad value')} in all"
+        )
     return np.array([float(item) for item in flat], dtype=np.float64).reshape(array.shape)
 
 
-def is_real(item: Any) -> bool:
+def why_unreal(item: Any) -> str | None:
+    """Why `item` is no real number; None where it is one."""
+    if isinstance(item, str | bytes | complex | np.complexfloating):
+        return f"a {type(item).__name__}"
     try:
         float(item)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
+    except (TypeError, ValueError, OverflowError) as error:
+        return str(error)
+    return None
 
 
 def numbers(value: Any, name: str, ndims: tuple[int, ...]) -> Array:
@@ -123,10 +143,16 @@ def check_finite(array: Array, name: str) -> None:
         bad = to_host(~xp.isfinite(array))
         array = to_host(array)
     first = int(np.argmax(bad))
-    what = "NaN" if np.isnan(array.flat[first]) else "infinity"
-    raise ValueError(
-        f"{name} has {counted(int(bad.sum()), 'value')} that {'is' if bad.sum() == 1 else 'are'} "
-        f"not finite, the first a {what} at {place_in(tuple(array.shape), first)}"
+    where = place_in(tuple(array.shape), first)
+    raise not_finite(name, int(bad.sum()), float(array.flat[first]), where)
+
+
+def not_finite(name: str, count: int, first: float, where: str) -> ValueError:
+    """Why values are refused of which the first, at `where`, is NaN or infinite."""
+    what = "NaN" if np.isnan(first) else "infinity"
+    return ValueError(
+        f"{name} has {counted(count, 'value')} that {'is' if count == 1 else 'are'} not finite, "
+        f"the first a {what} at {where}"
     )
 
 
@@ -143,3 +169,25 @@ def check_fits(array: Array, dtype: str, name: str) -> None:
         f"{name} exceeds float32 at {place_in(host.shape, first)} "
         f"({host.flat[first]:g}): scale it, or pass dtype='float64'"
     )
+
+
+def warn_of_little(x: Any, labels: Array | None) -> None:
+    """A warning where nothing can be learnt: one row, rows that are all alike, or a single class.
+
+    x: (N, n_in), SciPy's sparse rows too. labels: (N, n_out) where y holds classes.
+    """
+    if x.shape[0] == 1:
+        warnings.warn("X has one row: nothing tells it from others", stacklevel=2)
+        return
+    if alike(x):
+        warnings.warn("X is constant, so that there is nothing to learn", stacklevel=2)
+    if labels is not None and alike(labels):
+        warnings.warn("y has a single class, so that there is nothing to learn", stacklevel=2)
+
+
+def alike(rows: Any) -> bool:
+    """Whether the rows (N, n) are all the same; most often the first two tell."""
+    if hasattr(rows, "nnz"):
+        return all((rows[[i]] != rows[[0]]).nnz == 0 for i in range(1, rows.shape[0]))
+    xp, count = place_of(rows).xp, rows.shape[0]
+    return all(bool(xp.all(rows[:end, :] == rows[:1, :])) for end in (2, count))

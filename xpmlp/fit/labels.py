@@ -9,7 +9,7 @@ from xpmlp.core.ledger import bad_target, many
 from xpmlp.core.losses import Loss, loss
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
-from xpmlp.fit.checks import check_finite, numbers
+from xpmlp.fit.checks import check_finite, counted, numbers, unmasked
 
 
 class Labels(NamedTuple):
@@ -45,6 +45,7 @@ def from_labels(
     """One label per row as one-hot or 0/1 columns; None where y holds target values instead."""
     if value is None:
         raise ValueError(f"{name} must hold one label per row; got None")
+    value = unmasked(value, name)
     y = to_host(value) if is_array(value) else np.asarray(value, dtype=loosely(value))
     if y.ndim == 2 and y.shape[1] == 1 and (width > 1 or y.dtype.kind not in "f"):
         y = y[:, 0]
@@ -88,13 +89,15 @@ def is_missing(item: Any) -> bool:
 
 def plain_labels(y: np.ndarray, name: str) -> np.ndarray:
     """Labels as strings, numbers, booleans or dates; a missing one is an error."""
+    if y.dtype.kind == "c":
+        raise ValueError(f"{name} must hold labels or real numbers; got dtype {y.dtype}")
     if y.dtype.kind not in "OMm":
         return y
     missing = [i for i, item in enumerate(y) if is_missing(item)]
     if missing:
         raise ValueError(
-            f"{name} has {len(missing)} missing labels, the first {y[missing[0]]!r} "
-            f"at row {missing[0]}"
+            f"{name} has {counted(len(missing), 'missing label')}, the first "
+            f"{y[missing[0]]!r} at row {missing[0]}"
         )
     if y.dtype.kind != "O":
         return y

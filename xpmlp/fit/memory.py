@@ -1,5 +1,6 @@
-"""What a training asks of a GPU's memory: what lies there, and what would fit where it did not."""
+"""What a training asks of memory: what lies on a GPU, and what would fit where it did not."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ PER_NEURON = 6  # arrays of a step that live at once: products, z, a, masks, del
 WINDOWS = 4  # at once: one being gathered, one under way, and those of two graphs
 
 
-class DeviceMemoryError(MemoryError):
-    """A GPU ran out of memory: says how many bytes were asked for and what would fit."""
+class TrainingMemoryError(MemoryError):
+    """Memory ran out: says how many bytes a training takes, and what would fit."""
 
 
 class DataWarning(UserWarning):
@@ -49,30 +50,46 @@ class Need:
         return self.state + self.row * self.batch
 
     def smaller(self) -> str:
-        """What would fit, in the words of `train`'s arguments."""
-        left = int((self.free or 0) * USABLE) - self.data
+        """What would fit, in the words of `train`'s arguments; a guess where nobody counts."""
+        if self.free is None:
+            tries = [f"members={self.members // 2}"] if (self.members or 1) > 1 else []
+            tries += [f"batch={self.batch // 2}"] if 10 * self.row * self.batch > self.state else []
+            return f"try {' or '.join([*tries, 'hidden layers of smaller sizes'])}"
+        left = int(self.free * USABLE) - self.data
         fitting = (left - self.state) // self.row
         if fitting < 1:
             members = left // (self.training // (self.members or 1) + 1)
             if self.members and members >= 1:
                 return f"members={min(members, self.members - 1)} would fit"
-            return "no batch would fit: take a smaller network, or device='cpu'"
+            return "no batch would fit: take hidden layers of smaller sizes, or device='cpu'"
         return f"batch={max(1, min(fitting, self.batch // 2))} would fit"
 
 
 def need(place: Place, spec: Spec, chosen: Settings, dtype: str) -> Need:
     """The estimate before any data is brought."""
-    size, members = BYTES[dtype], chosen.members or 1
-    held = 2 * (2 + chosen.rule().memories) + 2  # a recording keeps a copy of all that moves
+    return estimate(place, spec, dtype, chosen.batch, chosen.members, chosen.rule().memories)
+
+
+def estimate(
+    place: Place,
+    spec: Spec,
+    dtype: str,
+    batch: int,
+    members: int | None = None,
+    memories: int = 2,
+) -> Need:
+    """memories: of the optimizer."""
+    size, many = BYTES[dtype], members or 1
+    held = 2 * (2 + memories) + 2  # a recording keeps a copy of all that moves
     neurons = sum(layer.n_out for layer in spec.layers)
     row = PER_NEURON * neurons + WINDOWS * Captured.UNROLLED * (spec.n_in + spec.n_out)
     return Need(
         place,
         free_bytes(place),
-        state=size * (members * held * padded_size(spec) + inference.AT_ONCE),
-        row=size * members * row,
-        batch=chosen.batch,
-        members=chosen.members,
+        state=size * (many * held * padded_size(spec) + inference.AT_ONCE),
+        row=size * many * row,
+        batch=batch,
+        members=members,
     )
 
 
@@ -106,18 +123,21 @@ def shown(count: int) -> str:
 
 
 @contextmanager
-def explained(asked: Need | None) -> Iterator[None]:
-    """Inside it a device that runs out of memory gives a DeviceMemoryError."""
+def explained(asked: Need) -> Iterator[None]:
+    """Inside it a want of memory is told with what was needed and what needs less."""
     try:
+        if asked.training > sys.maxsize:  # NumPy would say that a dimension is too large
+            raise MemoryError("no address space is that large")
         yield
     except MemoryError as error:
-        if asked is None or asked.free is None or isinstance(error, DeviceMemoryError):
+        if isinstance(error, TrainingMemoryError):
             raise
-        raise DeviceMemoryError(
-            f"{asked.place.name} ran out of memory: {shown(asked.free)} were free, and this "
-            f"training takes about {shown(asked.data + asked.training)} ({shown(asked.data)} of "
-            f"data, {shown(asked.state)} of parameters and what belongs to them, "
-            f"{shown(asked.row * asked.batch)} for batches of {asked.batch}"
+        free = "" if asked.free is None else f", {shown(asked.free)} of it free"
+        raise TrainingMemoryError(
+            f"{asked.place.name} ran out of memory{free} ({str(error) or 'no more is said'}): "
+            f"this training takes about {asked.data + asked.training:,} bytes "
+            f"({shown(asked.data)} of data, {shown(asked.state)} of parameters and what belongs "
+            f"to them, {shown(asked.row * asked.batch)} for batches of {asked.batch}"
             + (f" of {asked.members} members" if asked.members else "")
             + f"); {asked.smaller()}"
         ) from error

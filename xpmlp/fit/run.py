@@ -1,5 +1,6 @@
 """`train` and `epochs`: the one place where a training is assembled."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from xpmlp.core.random import dropout_keys, lanes
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import new_state
 from xpmlp.core.types import Array
+from xpmlp.fit.checks import warn_of_little
 from xpmlp.fit.data import Data, own_dtype, prepare
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import Penalty, Report, Run, reports
@@ -25,6 +27,7 @@ NOT_SETTINGS = (
     "loss", "device", "precision", "X_val", "y_val", "sample_weight", "sample_weight_val",
     "callbacks",
 )  # fmt: skip
+BATCH = 32  # rows per update, where nobody says
 
 
 def assemble(
@@ -35,6 +38,7 @@ def assemble(
     loss: Any = None,
     device: str | None = None,
     precision: str = "full",
+    batch: int | None = None,
     X_val: Any = None,
     y_val: Any = None,
     sample_weight: Any = None,
@@ -43,7 +47,7 @@ def assemble(
 ) -> Run:
     """A run at epoch 0 from the arguments of `train`, everything checked."""
     spec = Spec.parse(spec, loss=loss)
-    chosen = settings(given, NOT_SETTINGS)
+    chosen = settings(given | {"batch": BATCH if batch is None else batch}, NOT_SETTINGS)
     place = choose(device, X, precision)
     dtype = chosen.dtype or own_dtype(X)
     if (X_val is None) != (y_val is None):
@@ -75,8 +79,19 @@ def assemble(
                 bring=bring,
             )
         probe(place, spec, chosen)
+        warn(data, labels, 0 if batch is None else chosen.batch)
         params = drawn(place, spec, chosen, dtype)
         return begin(spec, chosen, place, data, held, labels, params, asked)
+
+
+def warn(data: Data, labels: Labels, batch: int) -> None:
+    """Of what trains, but not as the caller may think. batch: asked for, 0 where none was."""
+    warn_of_little(data.x.x, None if labels.classes is None else data.target)
+    if batch > data.rows:
+        warnings.warn(
+            f"batch is larger than the {data.rows:,} rows of X: it is clipped to that",
+            stacklevel=2,
+        )
 
 
 def drawn(place: Place, spec: Spec, chosen: Settings, dtype: str) -> Array:
@@ -191,7 +206,7 @@ def train(
     rate: Any = 1e-3,
     schedule: Any = None,
     epochs: int = 100,
-    batch: int = 32,
+    batch: int | None = None,
     seed: Any = 0,
     device: str | None = None,
     dtype: str | None = None,
@@ -224,7 +239,7 @@ def train(
     optimizer: a name (see `core.optimizers`) or a rule; rate: its learning rate.
     schedule: what the rate is multiplied by: a name such as "cosine", "step:30,0.1",
         "warmup:5 * cosine", or a function (xp, now) of now.step, now.epoch, now.fraction.
-    epochs: passes over the rows; batch: rows per update, at most N.
+    epochs: passes over the rows; batch: rows per update, at most N; None is 32.
     seed: initial weights, orders and dropout follow from it; member k has seed + k. A list
         gives each member its own.
     device: "auto", "cpu", "gpu", "gpu:N"; None is the environment variable XPMLP_DEVICE, else
@@ -247,7 +262,9 @@ def train(
         name, such as {"beta2": 0.95}; `capture=False`, not to record the steps on a GPU as a
         CUDA graph (a history's "way" says which way they ran).
 
-    Returns the Model. Raises ValueError (ShapeError, DivergedError) naming what is wrong.
+    Returns the Model. Raises ValueError (ShapeError, DivergedError) naming what is wrong, and
+    MemoryError with the bytes that are needed. Warns of a batch larger than N and of rows that
+    are all alike.
 
     >>> import numpy as np
     >>> X = np.linspace(-1, 1, 50)[:, None]

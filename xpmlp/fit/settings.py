@@ -53,7 +53,8 @@ class Settings:
         self.check_scalars()
         self.check_hyper()
         self.check_words()
-        self.take("seed", self.seeds if self.members else self.seeds[0])
+        seeds = self.seeds
+        self.take("seed", seeds if isinstance(seeds, tuple) and self.members else seeds[0])
 
     def take(self, name: str, value: Any) -> None:
         """Hold the checked form of a field."""
@@ -122,22 +123,22 @@ class Settings:
         return listed
 
     @property
-    def seeds(self) -> tuple[int, ...]:
-        """One seed per member: seed, seed + 1, ... where one is given."""
+    def seeds(self) -> Any:
+        """One seed per member, a tuple, or a range seed, seed + 1, ... where one is given."""
         given: Any = self.seed
+        several = hasattr(given, "__len__")
+        listed: Sequence[int]
         try:
             if isinstance(given, bool):
                 raise TypeError
-            if not hasattr(given, "__len__"):
-                first = operator.index(given)
-                listed = tuple(first + k for k in range(self.members or 1))
-            else:
-                listed = tuple(operator.index(seed) for seed in given)
+            listed = tuple(map(operator.index, given)) if several else (operator.index(given),)
         except TypeError:
             raise ValueError(f"seed must be a whole number; got {given!r}") from None
-        if len(listed) != (self.members or 1):
+        if several and len(listed) != (self.members or 1):
             raise ValueError(f"seed has {len(listed)} values for {self.members or 1} members")
-        if not all(0 <= seed < 2**64 for seed in listed):
+        if not several:  # not a tuple: members may be absurdly many
+            listed = range(listed[0], listed[0] + (self.members or 1))
+        if not all(0 <= seed < 2**64 for seed in (listed if several else (listed[0], listed[-1]))):
             raise ValueError(f"seed must be in [0, 2**64); got {given!r}")
         return listed
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.core.spec import Spec
+from xpmlp.fit.checks import TOP
 from xpmlp.fit.run import train
 from xpmlp.table.model import (
     CLASSIFICATION,
@@ -156,8 +157,8 @@ def fit_table(
     """Learn `plan.target` from the other columns of `frame`.
 
     network: hidden (sizes), activation, dropout, loss (None is the task's). settings: of
-    `xpmlp.train`, over DEFAULTS; a rate or dropout of None is the task's. test: a frame to hold
-    out instead of a share of the rows.
+    `xpmlp.train`, over DEFAULTS; a rate or dropout of None is the task's, a batch of None at most
+    all rows. test: a frame to hold out instead of a share of the rows.
     started: called before training with an untrained stand-in of the model and the row counts.
     """
     names = features(frame, [plan.target, *plan.drop, *filter(None, [plan.group])])
@@ -179,10 +180,11 @@ def fit_table(
     rows = {"training": len(fitted), "validation": len(watched), "held_out": len(truth)}
     spec = network_for(columns, y, task, network)
     rate = RATES[task] if settings.get("rate") is None else settings["rate"]
+    batch = settings.get("batch") or min(DEFAULTS["batch"], len(fitted))
     blank = TableModel(None, columns, plan.target, task, center, scale)  # type: ignore[arg-type]
     blank.inputs(test)  # refused before training, not after
     started(blank, rows)
-    wanted = (y - center) / scale if task == REGRESSION else y
+    wanted = scaled(y, center, scale, plan.target) if task == REGRESSION else y
     model = train(
         spec,
         blank.inputs(source).x,
@@ -190,7 +192,10 @@ def fit_table(
         X_val=blank.inputs(take(frame, watched)).x,
         y_val=wanted[watched],
         callbacks=callbacks,
-        **{"patience": PATIENCE, "seed": plan.seed} | DEFAULTS | dict(settings) | {"rate": rate},
+        **{"patience": PATIENCE, "seed": plan.seed}
+        | DEFAULTS
+        | dict(settings)
+        | {"rate": rate, "batch": batch},
     )
     done = TableModel(model, columns, plan.target, task, center, scale)
     return scored(done, test, truth, y[fitted], rows)
@@ -198,7 +203,21 @@ def fit_table(
 
 def unit(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation, the unit that a regression is learnt in."""
-    return float(values.mean()), float(values.std()) or 1.0
+    with np.errstate(all="ignore"):  # what overflows is refused by `scaled`
+        return float(values.mean()), float(values.std()) or 1.0
+
+
+def scaled(y: np.ndarray, center: float, scale: float, target: str) -> np.ndarray:
+    """The target in the unit it is learnt in; TableError where that is no number of float32."""
+    with np.errstate(all="ignore"):
+        wanted = np.asarray((y - center) / scale)
+    if not (np.isfinite(scale) and (np.abs(wanted) <= TOP).all()):
+        row = int(np.abs(y).argmax())
+        raise TableError(
+            f"target {target!r} is too large to be learnt, such as {y[row]:g}: scale it, or leave "
+            "such rows out"
+        )
+    return wanted
 
 
 def network_for(columns: Any, y: np.ndarray, task: str, network: Mapping[str, Any]) -> Spec:

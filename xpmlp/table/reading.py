@@ -5,6 +5,7 @@ column is for (its kind) is seen in training and asked for again in prediction.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +13,15 @@ from typing import Any, NamedTuple
 from xpmlp.backends.extras import needed
 from xpmlp.core.names import nearest
 from xpmlp.core.types import Array
+from xpmlp.fit.checks import counted
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
 NUMERIC, DATE, TEXT = "number", "date", "category"
+NESTED = ("List", "Array", "Struct", "Binary")  # types whose cells are no single value
+
+
+HALF = sys.float_info.max / 2
 
 
 class Column(NamedTuple):
@@ -62,13 +68,17 @@ def read_any(polars: Any, file: Path) -> Any:
     if file.name.lower().endswith(".parquet"):
         return polars.read_parquet(file)
     separator = "\t" if file.name.lower().endswith((".tsv", ".tsv.gz")) else ","
-    return polars.read_csv(
+    frame = polars.read_csv(
         file,
         separator=separator,
         null_values=MISSING,
         infer_schema_length=None,
         try_parse_dates=True,
     )
+    if any("_duplicated_" in name for name in frame.columns):  # Polars's own way out
+        head = polars.read_csv(file, separator=separator, has_header=False, n_rows=1)
+        refuse_twice(list(map(str, head.row(0))), f"{file}: ")
+    return frame
 
 
 def narwhal(frame: Any) -> Any:
@@ -85,10 +95,15 @@ def narwhal(frame: Any) -> Any:
 def names_of(frame: Any) -> list[str]:
     """The frame's column names, which must differ."""
     names = list(map(str, narwhal(frame).columns))
+    refuse_twice(names)
+    return names
+
+
+def refuse_twice(names: list[str], where: str = "") -> None:
+    """TableError where two columns have one name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise TableError(f"two columns are named {twice[0]!r}")
-    return names
+        raise TableError(f"{where}two columns are named {twice[0]!r}")
 
 
 def column(frame: Any, name: str, kind: str | None = None) -> Column:
@@ -100,6 +115,8 @@ def column(frame: Any, name: str, kind: str | None = None) -> Column:
     dtype = series.dtype
     found = kind_of(dtype)
     type_name = str(dtype)
+    if type_name.startswith(NESTED):
+        raise TableError(f"column {name!r} holds {type_name}: numbers, texts or dates are learnt")
     if kind is None or kind == found or (found, kind) == (NUMERIC, TEXT):
         kind = kind or found
     elif not (found == TEXT and series.null_count() == len(series)):
@@ -137,12 +154,22 @@ def numbers(series: Any, found: str) -> Array:
 
 
 def finite(values: Array, name: str) -> Array:
-    """`values` where none is infinite; TableError naming column and row otherwise."""
+    """`values` where none is infinite; TableError naming column and row otherwise.
+
+    So is a range beyond the largest number: nothing could be said of where in it a value is.
+    """
     infinite = abs(values) == float("inf")
     if infinite.any():
         rows = infinite.nonzero()[0]
         raise TableError(
-            f"column {name!r} has {len(rows)} infinite values, the first in row {rows[0] + 1}"
+            f"column {name!r} has {counted(len(rows), 'infinite value')}, the first in row "
+            f"{rows[0] + 1}"
+        )
+    known = values[values == values]  # noqa: PLR0124 - NaN
+    if len(known) and known.max() / 2 - known.min() / 2 > HALF:
+        raise TableError(
+            f"column {name!r} has a range from {known.min():g} to {known.max():g}, which no "
+            "number holds: scale it"
         )
     return values
 

@@ -1,0 +1,92 @@
+"""The whole list of hostile inputs: an error that names the argument, or the right result."""
+
+import signal
+
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("polars")
+
+from hostile.case import NAMED, RIGHT, ROWS, Outcome, Refused, Same, Warned, judge
+from hostile.runs import ARRAYS, SURFACES, TRIALS, counted
+from hostile.tables import CASES as TABLES
+
+SECONDS = 60  # the slowest takes one
+
+
+@pytest.fixture
+def in_time():
+    """A hang is an error."""
+
+    def late(*_):
+        raise TimeoutError(f"still running after {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.id)
+@pytest.mark.usefixtures("in_time")
+def test_a_hostile_input_is_named_or_read_right(trial):
+    try:
+        verdict, why = trial.tried()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error.name} is not installed")
+    assert why == ""
+    assert verdict in (NAMED, RIGHT)
+
+
+def test_every_row_has_five_inputs_on_every_surface():
+    for row, found in counted().items():
+        for surface in SURFACES:
+            assert found[surface] >= 5, (row, surface)
+    assert counted().keys() == ROWS.keys()
+
+
+def test_every_input_is_told_apart():
+    ids = [trial.id for trial in TRIALS]
+    assert len(set(ids)) == len(ids)
+    assert len({(case.row, case.id) for case in [*ARRAYS, *TABLES]}) >= 150
+
+
+# the judge
+
+
+SAID = Outcome(ValueError("X has 1 value that is not finite at row 2"))
+GOOD, OTHER = Outcome(None, b"bits"), Outcome(None, b"other bits")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "wanted", "verdict", "right"),
+    [
+        (SAID, Refused("X", "row 2"), "named error", True),
+        (SAID, Refused("X", "row 3"), "named error", False),
+        (SAID, Refused("y"), "unclear error", False),
+        (SAID, Refused("X", "", (TypeError,)), "unclear error", False),
+        (SAID._replace(worked=True), Refused("X"), "named error", False),
+        (SAID._replace(worked=True), Refused("X", early=False), "named error", True),
+        (SAID._replace(finite=False), Refused("X", early=False), "silent", False),
+        (Outcome(KeyError("X")), Refused("X"), "unclear error", False),
+        (SAID, Same({}), "named error", False),
+        (GOOD, Refused("X"), "silent", False),
+        (GOOD, Same({}), "accepted, right", True),
+        (OTHER, Same({}), "silent", False),
+        (GOOD._replace(warned=("odd",)), Same({}), "accepted, right", False),
+        (GOOD._replace(finite=False), Same({}), "silent", False),
+        (GOOD, Warned("batch"), "silent", False),
+        (GOOD._replace(warned=("batch is clipped",)), Warned("batch"), "accepted, right", True),
+        (GOOD._replace(finite=False), Warned(""), "silent", False),
+        (OTHER._replace(warned=("batch",)), Warned("batch", {}), "silent", False),
+    ],
+)
+def test_the_judge_is_strict(outcome, wanted, verdict, right):
+    found, why = judge(outcome, wanted, (getattr(wanted, "name", "X"),), lambda plain: GOOD)
+    assert (found, why == "") == (verdict, right)
+
+
+def test_a_name_is_a_word_of_its_own():
+    told = Outcome(ValueError("LogicX and Xray are no rows"))
+    assert judge(told, Refused("X"), ("X",), lambda plain: GOOD)[0] == "unclear error"
