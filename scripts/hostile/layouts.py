@@ -13,7 +13,7 @@ from hostile.given import BOTH, LABELS, WHOLE, N, X, Y, of, pandas, polars, stri
 
 
 def strided(array: np.ndarray) -> np.ndarray:
-    wide = np.full([2 * n for n in array.shape], np.nan)
+    wide = np.ones([2 * n for n in array.shape], dtype=array.dtype)
     every = (slice(None, None, 2),) * array.ndim
     wide[every] = array
     return wide[every]

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import NamedTuple
 
-from hostile import command, doings, large, layouts, surfaces, tables, values
+from hostile import command, doings, large, layouts, pandas_user, surfaces, tables, values
 from hostile.case import ROWS, Case, Surface
 
 ARRAYS = [*values.CASES, *layouts.CASES, *large.CASES, *doings.CASES]
@@ -28,7 +28,9 @@ class Trial(NamedTuple):
         return surfaces.tried(self.case, self.surface, self.call)
 
     def theirs(self) -> tuple[str, str]:
-        """The verdict on scikit-learn's MLP."""
+        """The verdict on scikit-learn's MLP; a table is read with pandas for it."""
+        if self.surface == "command line":
+            return pandas_user.tried(self.case, self.call)
         return surfaces.tried(self.case, surfaces.THEIRS, self.call)
 
 

@@ -45,6 +45,7 @@ BAD_X: dict[str, tuple[Callable[[], Any], str]] = {
     "NaN among objects": (lambda: objects(np.nan), AT),
     "a list with NaN": (lambda: spoilt(np.nan).tolist(), "1 value .*NaN at " + AT),
     "complex": (lambda: X + 1j, "complex"),
+    "complex, big-endian": (lambda: (X + 1j).astype(">c16"), "complex"),
     "complex without an imaginary part": (lambda: X + 0j, "complex"),
     "a complex among objects": (lambda: objects(1j), AT),
     "dates": (lambda: X.astype("M8[s]"), "datetime64"),

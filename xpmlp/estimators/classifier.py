@@ -129,7 +129,8 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
     def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
         if anew or not hasattr(self, "classes_"):
             self.check_labels(y)
-            self._label_binarizer = LabelBinarizer().fit(y)
+            with named("y", y):
+                self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         elif self.warm_start and set(classes := unique_labels(y)) != set(self.classes_):
             raise ValueError(

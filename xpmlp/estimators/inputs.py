@@ -54,8 +54,8 @@ def named(name: str, value: Any) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         said = str(error)
-        if re.search("contains (NaN|infinity)", said):
-            said = f"{said.partition('.')[0]}: {first_gap(value, name)}"
+        if known := re.match(".*contains (NaN|infinity)", said):
+            said = f"{known[0]}: {first_gap(value, name)}"
         elif "Complex" in said or "inconsistent" in said:
             said = f"{'X and y' if 'inconsistent' in said else name}: " + said.partition("\n")[0]
         elif not re.search(rf"\b{name}\b", said):

@@ -53,7 +53,7 @@ def host_numbers(value: Any, name: str) -> np.ndarray:
         array = from_objects(array, name)
     if array.dtype.kind not in "biuf":
         raise ValueError(
-            f"{name} must hold real numbers; got dtype {array.dtype}"
+            f"{name} must hold real numbers; got dtype {array.dtype.newbyteorder('=')}"
             + (f", such as {array.flat[0]!r}" if array.size else "")
         )
     if array.dtype == np.longdouble and array.dtype.itemsize > 8:
