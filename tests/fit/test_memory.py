@@ -113,9 +113,7 @@ def test_members_that_would_fit_fit(limited, rows):
 
 def test_a_network_that_is_too_large_says_so(limited, rows):
     limited(1_000_000)
-    with pytest.raises(
-        TrainingMemoryError, match="take hidden layers of smaller sizes, or device='cpu'"
-    ):
+    with pytest.raises(TrainingMemoryError, match="take hidden layers of smaller"):
         train("64-2000-1", *rows, epochs=1)
 
 

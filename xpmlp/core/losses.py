@@ -165,17 +165,14 @@ def cross_entropy(smoothing: float = 0.0) -> Loss:
     return Loss(value, delta, softmax, labels="classes", name=name)
 
 
+BINARY = Loss(binary_value, binary_delta, sigmoid, labels="binary", name="binary_cross_entropy")
 LOSSES = {
     "squared_error": Loss(squared_value, squared_delta, identity, name="squared_error"),
     "absolute_error": Loss(absolute_value, absolute_delta, identity, name="absolute_error"),
-    "huber": huber,
-    "quantile": quantile,
+    "huber": huber, "quantile": quantile, "cross_entropy": cross_entropy,
     "poisson": Loss(poisson_value, poisson_delta, exp, name="poisson"),
-    "binary_cross_entropy": Loss(
-        binary_value, binary_delta, sigmoid, labels="binary", name="binary_cross_entropy"
-    ),
-    "cross_entropy": cross_entropy,
-}
+    "binary_cross_entropy": BINARY,
+}  # fmt: skip
 
 
 @lru_cache(1024)

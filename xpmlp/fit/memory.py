@@ -52,7 +52,8 @@ class Need:
     def smaller(self) -> str:
         """What would fit, in the words of `train`'s arguments; a guess where nobody counts."""
         if self.free is None:
-            tries = [f"members={self.members // 2}"] if (self.members or 1) > 1 else []
+            half = (self.members or 1) // 2
+            tries = [f"members={half}"] if half else []
             tries += [f"batch={self.batch // 2}"] if 10 * self.row * self.batch > self.state else []
             return f"try {' or '.join([*tries, 'hidden layers of smaller sizes'])}"
         left = int(self.free * USABLE) - self.data
