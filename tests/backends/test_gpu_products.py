@@ -6,6 +6,8 @@ import pytest
 from xpmlp.backends import gpu_products
 from xpmlp.backends.gpu_bench import FAULT, NOTE, OK, distance
 
+pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
+
 CHECKS = {check.name: check for check in gpu_products.CHECKS}
 EXACT = ["gemm-float64", "gemm-float32", "gemm-float16", "gemm-out", "gemm-captured"]
 

@@ -5,6 +5,8 @@ import pytest
 from xpmlp.backends import gpu_times
 from xpmlp.backends.gpu_bench import FAULT, FIGURE
 
+pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
+
 CHECKS = {check.name: check for check in gpu_times.CHECKS}
 
 

@@ -54,3 +54,19 @@ def test_a_gpu_asked_for_and_not_there_exits_with_two(capsys):
         assert err.count("\n") == 1
     else:
         assert main(["doctor", "--device", "gpu"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("why", "line"),
+    [
+        (None, "training steps are recorded as a CUDA graph and replayed"),
+        ("ValueError: no", "training steps run one by one: recording them failed: ValueError: no"),
+    ],
+)
+def test_the_way_of_training_on_a_usable_gpu_is_said(why, line, capsys, monkeypatch):
+    card = {"name": "a card", "driver": 1, "runtime": 2, "bytes_free": 0, "bytes": 2**30}
+    passed = [{"stage": 1, "doing": "import CuPy", "problem": None, "mend": ""}]
+    found = {"index": 0, "usable": True, "checks": passed, "recording": why} | card
+    monkeypatch.setattr("xpmlp.backends.doctor.gpu", lambda index: found)
+    assert main(["doctor", "--device", "cpu"]) == 0
+    assert f"  {line}\n" in capsys.readouterr().out

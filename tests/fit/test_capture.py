@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from xpmlp.backends.engine import WORTH
-from xpmlp.backends.graphs import Captured, CaptureWarning
+from xpmlp.backends.graphs import Captured, CaptureWarning, obstacle
 from xpmlp.backends.namespace import CPU, to_host
+from xpmlp.core.apply import plain
 from xpmlp.core.spec import Spec
 from xpmlp.fit import run as assembly
 from xpmlp.fit.batches import per_batch, unbiased
@@ -243,3 +244,27 @@ def test_a_window_is_bounded(gpu, recording):
     assert way.window(3, 10) == 3
     assert way.window(1000, Captured.AT_ONCE // 4) == 4
     assert way.window(1000, 10 * Captured.AT_ONCE) == 1
+
+
+def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, recording, monkeypatch):
+    assert obstacle(gpu, recording.CUPY.cuda) is None
+
+    def failing(stream):
+        raise RuntimeError("no graphs here")
+
+    monkeypatch.setattr(recording.Stream, "end_capture", failing)
+    assert obstacle(gpu, recording.CUPY.cuda) == "RuntimeError: no graphs here"
+
+
+@pytest.mark.parametrize(("fused", "nodes"), [(False, 86), (True, 26)])
+def test_a_step_is_as_many_nodes_as_the_readme_says(fused, nodes, begun):
+    """784-512-256-10, cross-entropy, Adam, which nothing but its rows depends on."""
+    spec = Spec.parse("5-6-7-3", loss="cross_entropy")
+    run = begun(Case("counted", spec, {"optimizer": "adam"}))
+    if not fused:
+        run.engine = run.engine._replace(xp=run.place.xp, apply=plain, restart=lambda: None)
+    coming = reports(run)
+    next(coming)
+    ((steps, (recorded, *_)),) = run.engine.way.graphs.items()
+    assert len(recorded.graph.nodes) == nodes * steps
+    coming.close()

@@ -10,6 +10,8 @@ from xpmlp.core.spec import Spec
 from xpmlp.core.training import PENALTIES
 from xpmlp.fit import gpu_fusion
 
+pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
+
 CHECKS = {check.name: check for check in gpu_fusion.CHECKS}
 EVERY = {  # functions of a kind that are kernels, in one dtype
     "fused-rules": len(OPTIMIZERS),

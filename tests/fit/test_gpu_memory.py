@@ -8,6 +8,8 @@ from xpmlp.backends.gpu_bench import FAULT, OK
 from xpmlp.core.spec import Spec
 from xpmlp.fit import gpu_memory
 
+pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
+
 CHECKS = {check.name: check for check in gpu_memory.CHECKS}
 
 

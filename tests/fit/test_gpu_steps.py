@@ -6,6 +6,8 @@ from xpmlp.backends.gpu_bench import FAULT, FIGURE
 from xpmlp.core.spec import Spec
 from xpmlp.fit import gpu_steps
 
+pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
+
 CHECKS = {check.name: check for check in gpu_steps.CHECKS}
 
 

@@ -9,6 +9,8 @@ from xpmlp.backends.namespace import to_host
 from xpmlp.fit import gpu_trainings, loop
 from xpmlp.fit.model import Model
 
+pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
+
 CHECKS = {check.name: check for check in gpu_trainings.CHECKS}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from xpmlp import __version__
 from xpmlp.backends import cuda
+from xpmlp.backends.graphs import obstacle
 
 PACKAGES = (
     "numpy", "array-api-compat", "safetensors", "scikit-learn", "narwhals", "polars",
@@ -52,7 +53,8 @@ def blas_threads() -> int | str:
 
 
 def gpu(index: int) -> dict[str, Any]:
-    """Each stage of the check of GPU number `index`, and what the card says of itself."""
+    """Each stage of the check of GPU number `index`, what the card says of itself, and why steps
+    cannot be recorded there (None where they can)."""
     checks = list(cuda.examine(index))
     found: dict[str, Any] = {
         "index": index,
@@ -63,7 +65,10 @@ def gpu(index: int) -> dict[str, Any]:
         ],
     }
     if found["usable"]:
+        import cupy
+
         found |= cuda.card(index)
+        found["recording"] = obstacle(cuda.place(index), cupy.cuda)
     return found
 
 

@@ -62,6 +62,38 @@ class Lane:
                 gc.enable()
 
 
+    def close(self) -> None:
+        """Let go of what our product keeps for the stream."""
+        with suppress(Exception):  # a device that is broken says so elsewhere
+            self.stream.synchronize()
+        forget = getattr(self.place.xp, "forget", None)  # on CuPy itself
+        if forget is not None:
+            forget(self.stream.ptr)
+
+
+def obstacle(place: Place, cuda: Any) -> str | None:
+    """Why steps cannot be recorded at a place; None where they can."""
+    xp, lane, pool = place.xp, Lane(place, cuda), cuda.MemoryPool()
+    with running(place):
+        x = xp.ones((2, 2))
+
+    def step() -> None:
+        x[...] = xp.matmul(x, x) / 2
+
+    try:
+        with lane.open():
+            lane.record(step, step, pool).launch()
+    except Exception as error:  # whatever it is, training would go on without
+        return said(error)
+    finally:
+        lane.close()
+    return None
+
+
+def said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
 class Recorded(NamedTuple):
     """A graph with all that it needs to stay alive."""
 
@@ -133,17 +165,13 @@ class Captured:
             self.close()
             warnings.warn(
                 "the steps of this training run one by one, because they could not be recorded "
-                f"as a CUDA graph: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
+                f"as a CUDA graph: {said(error)}",
                 CaptureWarning,
                 stacklevel=2,
             )
 
     def close(self) -> None:
         """Drop the graphs, and only then let go of their memory."""
-        with suppress(Exception):  # a device that is broken says so elsewhere
-            self.lane.stream.synchronize()
+        self.lane.close()
         self.graphs.clear()
-        forget = getattr(self.lane.place.xp, "forget", None)  # our product's, on CuPy itself
-        if forget is not None:
-            forget(self.lane.stream.ptr)
         self.pool.free_all_blocks()

@@ -35,6 +35,12 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"  {gpu['name']}, driver {gpu['driver']}, runtime {gpu['runtime']}, "
             f"{gpu['bytes_free'] / 2**30:.1f} of {gpu['bytes'] / 2**30:.1f} GiB free"
         )
+        why = gpu["recording"]
+        shown.append(
+            "  training steps are recorded as a CUDA graph and replayed"
+            if why is None
+            else f"  training steps run one by one: recording them failed: {why}"
+        )
     return shown
 
 
