@@ -58,7 +58,7 @@ BAD_X: dict[str, tuple[Callable[[], Any], str]] = {
     "bytes": (lambda: X.astype("S4"), "S4"),
     "one word": (lambda: "rows", ""),
     "ragged lists": (lambda: [[1.0, 2.0, 3.0]] * (N - 1) + [[1.0]], "(?i)inhomogeneous|rectang"),
-    "None": (lambda: None, "None"),
+    "None": (lambda: None, "got None"),
     "None among objects": (lambda: objects(None), AT + ".*None"),
     "a dict among objects": (lambda: objects({"a": 1}), AT),
     "masked": (lambda: masked(X), "1 masked value.*" + AT),

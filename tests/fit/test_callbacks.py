@@ -243,8 +243,8 @@ def test_the_progress_bar_counts_epochs_and_shows_the_loss(members, rows, tmp_pa
 
 
 def test_plateau_never_goes_below_the_least_rate():
-    X, y = np.full((4, 1), 1e-9), np.ones(4)  # the bias leaves 0 for 1, away from the held-out -1
-    X[0], y[0] = 0, 1 + 1e-9  # not all alike, of which there is a warning
+    X, y = np.zeros((4, 1)), np.ones(4)  # the bias leaves 0 for 1, away from the held-out -1
+    X[0] = 1e-9  # rows that are all alike bring a warning
     slower = plateau(factor=0.1, patience=1, min_rate=1e-5)
     model = train("1-1", X, y, epochs=60, callbacks=[slower], X_val=X, y_val=-y)
     assert min(model.history["rate"]) == pytest.approx(1e-5)
@@ -254,3 +254,8 @@ def test_plateau_never_goes_below_the_least_rate():
 def test_stop_at_says_what_it_can_go_by(name, said):
     with pytest.raises(ValueError, match=said):
         train("1-1", [[1.0], [2.0]], [1.0, 2.0], callbacks=[stop_at(name, 0.9)])
+
+
+def test_epochs_says_where_to_act_instead_of_callbacks():
+    with pytest.raises(TypeError, match="takes no callbacks: act on each report"):
+        next(epochs("1-1", [[1.0], [2.0]], [1.0, 2.0], callbacks=[]))

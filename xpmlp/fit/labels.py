@@ -43,8 +43,6 @@ def from_labels(
     value: Any, measure: Loss, width: int, name: str, known: Labels | None
 ) -> tuple[Array, Labels] | None:
     """One label per row as one-hot or 0/1 columns; None where y holds target values instead."""
-    if value is None:
-        raise ValueError(f"{name} must hold one label per row; got None")
     value = unmasked(value, name)
     y = to_host(value) if is_array(value) else np.asarray(value, dtype=loosely(value))
     if y.ndim == 2 and y.shape[1] == 1 and (width > 1 or y.dtype.kind not in "f"):

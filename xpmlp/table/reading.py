@@ -76,8 +76,10 @@ def read_any(polars: Any, file: Path) -> Any:
         try_parse_dates=True,
     )
     if any("_duplicated_" in name for name in frame.columns):  # Polars's own way out
-        head = polars.read_csv(file, separator=separator, has_header=False, n_rows=1)
-        refuse_twice(list(map(str, head.row(0))), f"{file}: ")
+        head = polars.read_csv(file, separator=separator, has_header=False, n_rows=1).row(0)
+        twice = sorted({str(name) for name in head if head.count(name) > 1})
+        if twice:
+            raise TableError(f"{file}: two columns are named {twice[0]!r}")
     return frame
 
 
@@ -94,16 +96,11 @@ def narwhal(frame: Any) -> Any:
 
 def names_of(frame: Any) -> list[str]:
     """The frame's column names, which must differ."""
-    names = list(map(str, narwhal(frame).columns))
-    refuse_twice(names)
-    return names
-
-
-def refuse_twice(names: list[str], where: str = "") -> None:
-    """TableError where two columns have one name."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise TableError(f"{where}two columns are named {twice[0]!r}")
+    try:
+        return list(map(str, narwhal(frame).columns))
+    except needed("narwhals.exceptions", "table").DuplicateError as error:
+        said = " ".join(str(error).split())  # one line
+        raise TableError(f"two columns have one name: {said}") from None
 
 
 def column(frame: Any, name: str, kind: str | None = None) -> Column:
