@@ -123,8 +123,16 @@ SETTINGS = [
     setting("loss", len, "len"),
     setting("learning_rate", 0.1, "rate", surfaces=CORE),
     *(
-        setting("class_weight", value, "", task="labels")
-        for value in ("even", {9: 1.0}, {0: -1.0}, {0: float("nan")}, {0: "a"}, 3)
+        setting("class_weight", value, says, task="labels")
+        for value, says in (
+            ("even", ""),
+            ({9: 1.0}, "names 9"),
+            ({0: 1.0, 1: 1.0, 9: 1.0}, "names 9"),
+            ({0: -1.0}, "at least 0"),
+            ({0: float("nan")}, "at least 0"),
+            ({0: "a"}, ""),
+            (3, ""),
+        )
     ),
 ]
 

@@ -325,6 +325,8 @@ FILES = [
     case("files", "a model in no folder", Refused("no/m.st", "no folder"), "train",
          "--save=no/m.st"),
     case("files", "a model over its table", Refused(TABLE, "destroy"), "train", f"--save={TABLE}"),
+    case("files", "a model over its picture", Refused("p.png", "same file"), "train",
+         "--save=p.png", "--plot=p.png"),
     case("files", "a picture of another kind", Refused("plot", "end in"), "train", "--plot=p.txt"),
     case("files", "a full disk", Refused("m.st", ""), "train", "--save=m.st", limit=64),
     case("files", "a full disk", Refused("p.csv", ""), "predict", "--out=p.csv", limit=64),
