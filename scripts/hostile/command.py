@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -13,6 +12,7 @@ from unittest import mock
 
 from hostile.case import Case, Outcome, judge
 from hostile.files import contents, folder, limited
+from hostile.interrupting import interrupt
 from hostile.tables import COLUMNS, MODEL, TABLE, text
 from xpmlp.cli.main import main
 from xpmlp.table.model import load
@@ -55,10 +55,6 @@ def quiet() -> Iterator[tuple[io.StringIO, io.StringIO]]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield out, err
-
-
-def interrupt() -> None:
-    signal.raise_signal(signal.SIGINT)
 
 
 def exhaust() -> None:

@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from hostile.case import Case, Refused, Same, Warned
 from hostile.given import LABELS, ONES, PREDICT, N, X, Y, strict, tensor
+from hostile.interrupting import interrupt
 
 CORE, ESTIMATORS = ("core",), ("estimators",)
 
@@ -204,7 +204,7 @@ class CtrlC:
     def __call__(self, *arguments: Any) -> Any:
         self.left -= 1
         if self.left == 0:
-            signal.raise_signal(signal.SIGINT)
+            interrupt()
         return self.function(*arguments)
 
 

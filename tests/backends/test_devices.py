@@ -137,7 +137,7 @@ def test_the_environment_asks_for_a_device_where_the_caller_does_not(monkeypatch
 
 
 def test_training_names_the_problem_of_its_device(no_gpu):
-    X = np.zeros((4, 2))
+    X = np.arange(8.0).reshape(4, 2)
     with pytest.raises(GPUUnavailableError, match="no usable GPU: stage"):
         train("2-1", X, X[:, 0], device="gpu")
     assert isinstance(train("2-1", X, X[:, 0], device="auto", epochs=1).flat, np.ndarray)

@@ -76,7 +76,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_input_is_one_line_and_exit_two(kind, folder, capsys):
     (folder / "model.onnx").write_bytes((folder / "net.safetensors").read_bytes())
-    rows, halves = np.ones((4, 1)), np.array([0.5, 1.5] * 2)
+    rows, halves = np.arange(4.0)[:, None], np.array([0.5, 1.5] * 2)
     xpmlp.train("1-2", rows, halves, loss="cross_entropy", epochs=1).save("halves")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     *words, said = BAD[kind]

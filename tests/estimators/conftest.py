@@ -83,11 +83,12 @@ def pair():
 
 @pytest.fixture
 def quietly():
-    """Fit or partial_fit without the warning that a short training has not converged."""
+    """Fit or partial_fit without the warnings of a short training and of a single class."""
 
     def call(method, *arguments, **more):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "y has a single class")
             return method(*arguments, **more)
 
     return call

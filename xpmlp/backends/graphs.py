@@ -61,7 +61,6 @@ class Lane:
             if collecting:
                 gc.enable()
 
-
     def close(self) -> None:
         """Let go of what our product keeps for the stream."""
         with suppress(Exception):  # a device that is broken says so elsewhere

@@ -54,7 +54,7 @@ class Need:
         if self.free is None:
             half = (self.members or 1) // 2
             tries = [f"members={half}"] if half else []
-            tries += [f"batch={self.batch // 2}"] if 10 * self.row * self.batch > self.state else []
+            tries += [f"batch={self.batch // 2}"] if self.batch > 1 else []
             return f"try {' or '.join([*tries, 'hidden layers of smaller sizes'])}"
         left = int(self.free * USABLE) - self.data
         fitting = (left - self.state) // self.row
@@ -97,6 +97,8 @@ def estimate(
 def brought(asked: Need, place: Place, x: Any, dtype: str, name: str) -> Rows:
     """Rows (N, n_in) at a place, or in the host's memory where they do not fit."""
     there, free = int(x.shape[0]) * int(x.shape[1]) * BYTES[dtype], free_bytes(place)
+    if not asked.data:  # the rows to learn from, which come first
+        asked.batch = min(asked.batch, int(x.shape[0]))
     left = None if free is None else int(free * USABLE) - asked.training
     # where training does not fit by itself, rows kept outside are no help
     if left is None or not 0 <= left < there or place_of(x).name == place.name:
@@ -127,7 +129,7 @@ def shown(count: int) -> str:
 def explained(asked: Need) -> Iterator[None]:
     """Inside it a want of memory is told with what was needed and what needs less."""
     try:
-        if asked.training > sys.maxsize:  # NumPy would say that a dimension is too large
+        if asked.state > sys.maxsize:  # NumPy would say that a dimension is too large
             raise MemoryError("no address space is that large")
         yield
     except MemoryError as error:
