@@ -98,6 +98,7 @@ class Tape:
         self.held: dict[str, Any] = {}  # what the lines refer to, by name
         self.names: dict[int, str] = {}
         self.constants: set[str] = set()  # results that no line makes again
+        self.viewed: set[str] = set()  # of what parts were taken: it must stay where it is
         own = {
             name: getattr(self, name)
             for name in ("matmul", "sum", "max", "where", "astype", "concat")
@@ -164,6 +165,7 @@ class Tape:
 
     def view(self, of: Taped, text: str, found: Array) -> Taped:
         """A part of an array: the same memory for ever, or of every step's own."""
+        self.viewed.add(of.name)
         if not of.name.startswith("m"):
             return Taped(self, found, self.hold(found))
         name = f"m{len(self.lines)}"
@@ -188,7 +190,9 @@ class Tape:
     def may_lie(self, target: Taped, value: Taped) -> bool:
         """Whether a value may be made in the target's place: alike, and nothing is in the way."""
         line, later = self.lines[value.line], self.lines[value.line + 1 :]
-        if line.result != value.name or (target.shape, target.dtype) != (value.shape, value.dtype):
+        if line.result != value.name or value.name in self.viewed:
+            return False
+        if (target.shape, target.dtype) != (value.shape, value.dtype):
             return False
         # elementwise a result may lie where an argument does
         read = [x for x in line.touched[:-1] if not (line.elementwise and x is target.data)]
