@@ -15,7 +15,7 @@ MAY_IMPORT_BACKENDS = {
     "core/random.py", "core/initializers.py",
     "backends/namespace.py", "backends/cpu.py", "backends/compiled.py", "backends/cuda.py",
     "backends/gemm.py", "backends/kernels.py", "backends/engine.py", "backends/devices.py",
-    "backends/tape.py", "backends/floor.py",
+    "backends/tape.py", "backends/replay.py", "backends/floor.py",
     "backends/doctor.py", "backends/gpu_bench.py", "backends/gpu_machine.py",
     "backends/gpu_products.py", "backends/gpu_times.py",
     "fit/gpu_runs.py", "fit/gpu_trainings.py", "fit/gpu_memory.py", "fit/gpu_fusion.py",

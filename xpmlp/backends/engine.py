@@ -7,7 +7,7 @@ from xpmlp.backends.cpu import Workspace
 from xpmlp.backends.graphs import Captured
 from xpmlp.backends.kernels import Kernels
 from xpmlp.backends.namespace import CPU, Place
-from xpmlp.backends.tape import Replayed
+from xpmlp.backends.replay import Replayed
 from xpmlp.backends.ways import Eager, Way
 from xpmlp.core.apply import plain
 from xpmlp.core.types import Namespace

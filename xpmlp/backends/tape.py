@@ -1,21 +1,16 @@
-"""The steps of a trainer on NumPy, recorded once as a list of calls and replayed.
+"""A step on NumPy as a list of calls: stand-ins for its arrays note each call that is made.
 
-A small network's step is mostly Python. Its calls are the same every time, on buffers that do
-not move, so the first step is run on stand-ins that note each call, and the steps after it are
-the noted calls alone, every result in the place where it lay before. What differs from step to
-step is the minibatch. A step that reads a value or calls a function of the user's is not noted.
+Every result has its place. What differs from step to step is the minibatch. A step that reads a
+value or calls a function of the user's is not noted.
 """
 
-import copy
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpmlp.backends.cpu import Workspace, cast, chosen
-from xpmlp.backends.ways import Advance, Eager
 from xpmlp.core.apply import plain
 from xpmlp.core.types import Array
 
@@ -296,71 +291,3 @@ class Tape:
         exec(text, space)
         replay: Callable[..., None] = space["made"](**self.held)
         return replay
-
-
-class Replayed:
-    """A `Way` that notes the first step and replays it."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self.name, self.workspace, self.eager = "replayed", workspace, Eager()
-        self.replay: Callable[..., None] | None = None
-
-    def window(self, steps: int, numbers: int) -> int:
-        return self.eager.window(steps, numbers)
-
-    def open(self) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def run(self, advance: Advance, run: Any, window: Any) -> None:
-        first = 0
-        if self.name == "replayed" and self.replay is None:
-            first = self.record(advance, run, window)
-        replay = self.replay
-        if replay is None:
-            for t in range(first, window.steps):
-                advance(run, window, t)
-            return
-        arrays = [part for part in window if not isinstance(part, float)]
-        for t in range(first, window.steps):
-            replay(*[part[t] for part in arrays])
-
-    def record(self, advance: Advance, run: Any, window: Any) -> int:
-        """Note a step while it is made; how many steps were made."""
-        state = [np.array(buffer) for buffer in run.buffers]
-        tape = Tape(self.workspace)
-        shadow = copy.copy(run)
-        for name, value in vars(run).items():
-            if name not in ("data", "held", "kept", "history"):
-                setattr(shadow, name, tape.taped(value))
-        shadow.place = run.place._replace(xp=tape.xp)
-        shadow.engine = run.engine._replace(xp=tape.xp, apply=tape.apply)
-        names: list[str] = []
-        parts: list[Any] = []
-        for name, part in zip(window._fields, window, strict=True):
-            if isinstance(part, float):
-                parts.append(part)
-                continue
-            names.append(f"m_{name}")
-            parts.append(Batched(Taped(tape, np.asarray(part[0]), names[-1])))
-        try:
-            advance(shadow, type(window)(*parts), 0)
-            self.replay = tape.function(names)
-            return 1
-        except (UntapedError, AttributeError, TypeError):
-            for buffer, value in zip(run.buffers, state, strict=True):
-                buffer[...] = value
-            self.name = self.eager.name
-            return 0
-
-    def close(self) -> None:
-        self.replay = None
-
-
-class Batched:
-    """A window's array that has but one minibatch."""
-
-    def __init__(self, only: Taped) -> None:
-        self.only = only
-
-    def __getitem__(self, key: Any) -> Taped:
-        return self.only
