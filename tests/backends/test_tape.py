@@ -132,3 +132,18 @@ def test_the_losses_of_an_estimator_are_noted(rng):
     run = assemble(spec, rng.normal(size=(20, 4)), np.eye(3)[np.arange(20) % 3], epochs=20)
     run.engine = engine(CPU, WORTH)
     assert {report.way for report in reports(run)} == {"replayed"}
+
+
+def test_an_interruption_while_a_step_is_noted_leaves_it_undone(rng, monkeypatch):
+    run = assemble("4-5-2", rng.normal(size=(20, 4)), rng.normal(size=(20, 2)), epochs=5, clip=1.0)
+    run.engine = engine(CPU, WORTH)
+    before = [buffer.copy() for buffer in run.buffers[:2]]
+
+    def interrupted(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xpmlp.fit.loop.update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(reports(run))
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(before, run.buffers, strict=False))
+    assert not run.state.grad.any()

@@ -99,12 +99,14 @@ def test_every_check_passes(estimator, check):
     [*made(OWN), xpmlp.MLPClassifier(class_weight="balanced", max_iter=100)],
     expected_failed_checks=expected,
 )
+@pytest.mark.filterwarnings("ignore:y has a single class")  # one check has it
 def test_checks_of_what_scikit_learn_lacks(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         check(estimator)
 
 
+@pytest.mark.filterwarnings("ignore:y has a single class")  # one check has it
 @pytest.mark.slow
 @pytest.mark.parametrize(("est", "chosen", "check"), compared())
 def test_a_check_fails_only_where_scikit_learns_does(est, chosen, check):

@@ -277,3 +277,22 @@ def test_a_warm_start_warns_of_its_own_epochs(data):
             est.fit(X, y)
         assert est.n_iter_ == 2
     assert len(est.loss_curve_) == 4
+
+
+def test_steps_are_recorded_where_there_are_many_to_come(data, quietly):
+    """What was trained before does not count, and what it was trained with is no hindrance."""
+    X, y = data("iris")
+    est = MLPClassifier(hidden_layer_sizes=(5,), batch_size=15, warm_start=True, random_state=0)
+
+    def ways(epochs):
+        return set(est.history_["way"][-epochs:])
+
+    for _ in range(9):  # of ten steps each
+        quietly(est.set_params(max_iter=1).fit, X, y)
+        assert ways(1) == {"eager"}
+    est.partial_fit(X, y)
+    assert ways(1) == {"eager"}
+    quietly(est.set_params(max_iter=20).fit, X, y)
+    assert ways(20) == {"replayed"}
+    est.partial_fit(X, y)
+    assert ways(1) == {"eager"}

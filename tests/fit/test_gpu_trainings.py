@@ -112,7 +112,12 @@ def same_masks(recording, monkeypatch):
 
 def kept_graphs(recording, monkeypatch):
     """The memory is let go of, and the graphs are not."""
-    monkeypatch.setattr(Captured, "close", lambda way: way.pool.free_all_blocks())
+
+    def close(way):
+        for pool in way.pools:
+            pool.free_all_blocks()
+
+    monkeypatch.setattr(Captured, "close", close)
 
 
 def elsewhere(recording, monkeypatch):

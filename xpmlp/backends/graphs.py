@@ -112,7 +112,8 @@ class Captured:
 
     def __init__(self, place: Place, cuda: Any) -> None:
         self.name = "captured"
-        self.lane, self.pool = Lane(place, cuda), cuda.MemoryPool()
+        self.lane = Lane(place, cuda)
+        self.pools: list[Any] = []  # one for each graph: a pool in want lets go of what is free
         self.graphs: dict[int, tuple[Recorded, Any, Any]] = {}  # by steps in the window
 
     def window(self, steps: int, numbers: int) -> int:
@@ -135,13 +136,10 @@ class Captured:
     def record(self, advance: Advance, run: Any, window: Any) -> None:
         """Record a window's steps; where that fails, say so and leave the buffers as they were."""
         xp, buffers = self.lane.place.xp, run.buffers
-        saved = [xp.asarray(buffer, copy=True) for buffer in buffers]
-        still = type(window)(
-            *(p if isinstance(p, float) else xp.asarray(p, copy=True) for p in window)
-        )
+        saved: list[Any] = []
 
         def restore() -> None:
-            for buffer, value in zip(buffers, saved, strict=True):
+            for buffer, value in zip(buffers, saved, strict=False):
                 buffer[...] = value
 
         def warm() -> None:
@@ -153,7 +151,11 @@ class Captured:
                 advance(run, still, t)
 
         try:
-            recorded = self.lane.record(steps, warm, self.pool)
+            saved += [xp.asarray(buffer, copy=True) for buffer in buffers]
+            parts = (p if isinstance(p, float) else xp.asarray(p, copy=True) for p in window)
+            still = type(window)(*parts)
+            self.pools.append(self.lane.cuda.MemoryPool())
+            recorded = self.lane.record(steps, warm, self.pools[-1])
             # the run holds every other array that the graph reads
             self.graphs[window.steps] = (recorded, still, run)
         except BaseException as error:
@@ -173,4 +175,6 @@ class Captured:
         """Drop the graphs, and only then let go of their memory."""
         self.lane.close()
         self.graphs.clear()
-        self.pool.free_all_blocks()
+        with running(self.lane.place):
+            for pool in self.pools:
+                pool.free_all_blocks()

@@ -210,6 +210,9 @@ class Kernels(Calls):
         if any(value.at < 0 for value in program.results):
             raise UntraceableError("it gives a constant")
         first = program.arguments
+        for value, old in zip(program.results, aliases, strict=False):
+            if value.at < first and value.at != old:
+                raise UntraceableError("it gives an argument, which may be written over by then")
         wanted = list(program.results)
         if not into:  # equal results are one array, and an argument needs no kernel
             wanted = list(dict.fromkeys(v for v in wanted if v.at >= first))

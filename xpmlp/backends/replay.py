@@ -64,9 +64,11 @@ class Replayed:
             advance(shadow, type(window)(*parts), 0)
             self.replay = tape.function(names)
             return 1
-        except (UntapedError, AttributeError, TypeError):
+        except BaseException as error:
             for buffer, value in zip(run.buffers, state, strict=True):
                 buffer[...] = value
+            if not isinstance(error, UntapedError | AttributeError | TypeError):
+                raise
             self.name = self.eager.name
             return 0
 

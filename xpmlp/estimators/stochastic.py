@@ -151,14 +151,16 @@ def begun(
             Labels(None, False),
             start,
             asked,
+            course.epoch,
         )
     if course.solver is est.solver or course.solver == est.solver:
         for buffer, value in zip(run.state.memory, course.memory, strict=False):
             buffer[...] = move(place, value, dtype, "memory")
     run.state.step[...] = course.step
     run.epoch, run.history = course.epoch, est.history_
-    if course.engine is not None and course.engine_at == place.name:
-        run.engine = course.engine
+    kept, way = course.engine, run.engine.way.name
+    if kept is not None and course.engine_at == place.name and kept.way.name == way:
+        run.engine = kept
     course.engine, course.engine_at = run.engine, place.name
     run.kept = flat
     run.best = xp.full_like(run.best, course.best)

@@ -82,7 +82,7 @@ def one_trainer(on: Setting) -> int:
         if way.name != "captured":
             raise RuntimeError("the steps were not recorded")
     del run
-    return int(way.pool.used_bytes())
+    return sum(int(pool.used_bytes()) for pool in way.pools)
 
 
 def dropped(on: Setting) -> Result:
@@ -111,11 +111,11 @@ def flat_memory(on: Setting) -> Result:
     run = sized(on.place, SMALL, 128, 16, on.seed)
     with under_way(run) as coming:
         first = next(report for report in coming if report.epoch == 8)  # the driver's queues grow
-        pool = recorder(run).pool
-        before, pooled = free_bytes(on.place), pool.total_bytes()
+        pools = recorder(run).pools
+        before, pooled = free_bytes(on.place), sum(pool.total_bytes() for pool in pools)
         last = next(report for report in coming if report.step >= first.step + count)
         lost = before - free_bytes(on.place)
-        grown = pool.total_bytes() - pooled
+        grown = sum(pool.total_bytes() for pool in pools) - pooled
     right = lost <= allowed and grown == 0 and last.way == "captured"
     steps = last.step - first.step
     figures = {"lost": lost, "grown": grown, "steps": steps, "way": last.way}

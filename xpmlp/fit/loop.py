@@ -118,7 +118,7 @@ class Report:
     val_score: Any  # accuracy, R2 or minus the loss (see metrics.score_for); None without one
     best_epoch: Any  # epoch of the best watched value so far
     seconds: float  # spent training so far
-    way: str  # how the steps were run: "eager", or "captured" as a CUDA graph
+    way: str  # how the steps were run: "eager", "replayed", or "captured" as a CUDA graph
     run: Run = field(repr=False)
 
     @property

@@ -40,6 +40,8 @@ class Need:
     free: int | None  # on the device before it began; None for a host
     state: int  # parameters, gradient, memory, copies of them, and a chunk that is measured
     row: int  # each row of a batch, of all members
+    numbers: int  # a row with its target, of all members
+    at_once: int  # a window of minibatches
     batch: int  # rows
     members: int | None
     data: int = 0  # what was brought so far
@@ -47,7 +49,13 @@ class Need:
     @property
     def training(self) -> int:
         """All but the data."""
-        return self.state + self.row * self.batch
+        return self.of_batch(self.batch)
+
+    def of_batch(self, batch: int) -> int:
+        """The same with batches of another size."""
+        one = self.numbers * batch
+        steps = min(Captured.UNROLLED, max(1, self.at_once // max(1, one)))
+        return self.state + self.row * batch + WINDOWS * steps * one
 
     def smaller(self) -> str:
         """What would fit, in the words of `train`'s arguments; a guess where nobody counts."""
@@ -56,14 +64,15 @@ class Need:
             tries = [f"members={half}"] if half else []
             tries += [f"batch={self.batch // 2}"] if self.batch > 1 else []
             return f"try {' or '.join([*tries, 'hidden layers of smaller sizes'])}"
-        left = int(self.free * USABLE) - self.data
-        fitting = (left - self.state) // self.row
-        if fitting < 1:
-            members = left // (self.training // (self.members or 1) + 1)
-            if self.members and members >= 1:
-                return f"members={min(members, self.members - 1)} would fit"
-            return "no batch would fit: take hidden layers of smaller sizes, or device='cpu'"
-        return f"batch={max(1, min(fitting, self.batch // 2))} would fit"
+        left, batch = int(self.free * USABLE) - self.data, self.batch // 2
+        while batch and self.of_batch(batch) > left:
+            batch //= 2
+        if batch:
+            return f"batch={batch} would fit"
+        members = left // (self.training // (self.members or 1) + 1)
+        if self.members and members >= 1:
+            return f"members={min(members, self.members - 1)} would fit"
+        return "no batch would fit: take hidden layers of smaller sizes, or device='cpu'"
 
 
 def need(place: Place, spec: Spec, chosen: Settings, dtype: str) -> Need:
@@ -83,12 +92,13 @@ def estimate(
     size, many = BYTES[dtype], members or 1
     held = 2 * (2 + memories) + 2  # a recording keeps a copy of all that moves
     neurons = sum(layer.n_out for layer in spec.layers)
-    row = PER_NEURON * neurons + WINDOWS * Captured.UNROLLED * (spec.n_in + spec.n_out)
     return Need(
         place,
         free_bytes(place),
         state=size * (many * held * padded_size(spec) + inference.AT_ONCE),
-        row=size * many * row,
+        row=size * many * PER_NEURON * neurons,
+        numbers=size * many * (spec.n_in + spec.n_out),
+        at_once=size * Captured.AT_ONCE,
         batch=batch,
         members=members,
     )
@@ -140,7 +150,7 @@ def explained(asked: Need) -> Iterator[None]:
             f"{asked.place.name} ran out of memory{free} ({str(error) or 'no more is said'}): "
             f"this training takes about {asked.data + asked.training:,} bytes "
             f"({shown(asked.data)} of data, {shown(asked.state)} of parameters and what belongs "
-            f"to them, {shown(asked.row * asked.batch)} for batches of {asked.batch}"
+            f"to them, {shown(asked.training - asked.state)} for batches of {asked.batch}"
             + (f" of {asked.members} members" if asked.members else "")
             + f"); {asked.smaller()}"
         ) from error

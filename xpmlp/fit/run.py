@@ -112,8 +112,12 @@ def begin(
     labels: Labels,
     params: Array,
     asked: Need,
+    done: int = 0,
 ) -> Run:
-    """A run at epoch 0 from `params` (..., P): empty memory, hyper-parameters where needed."""
+    """A run at epoch 0 from `params` (..., P): empty memory, hyper-parameters where needed.
+
+    done: how many of its epochs there are no more.
+    """
     xp, device, rule = place.xp, place.device, chosen.rule()
     state = new_state(xp, spec, rule, params)
     real = state.params.dtype
@@ -130,7 +134,7 @@ def begin(
         hyper=hyper(place, spec, chosen, state.params),
         penalties=penalties(place, spec, chosen, state.params),
         keys=keys(place, spec, chosen),
-        engine=engine(place, steps_ahead(chosen, data)),
+        engine=engine(place, steps_ahead(chosen, data, done)),
         throttle=xp.ones((*chosen.lead, 1), dtype=real, device=device),
         kept=xp.asarray(state.params, copy=True),
         best=xp.full(chosen.lead, float("inf"), dtype=real, device=device),
@@ -138,9 +142,9 @@ def begin(
     )
 
 
-def steps_ahead(chosen: Settings, data: Data) -> int:
-    """How many steps a training has that may be recorded."""
-    return chosen.epochs * -(-data.rows // chosen.batch) if chosen.capture else 0
+def steps_ahead(chosen: Settings, data: Data, done: int) -> int:
+    """How many steps a training has to come that may be recorded."""
+    return (chosen.epochs - done) * -(-data.rows // chosen.batch) if chosen.capture else 0
 
 
 def per_member(place: Place, chosen: Settings, name: str, value: Any, like: Array) -> Any:
@@ -259,8 +263,8 @@ def train(
     weight_decay: decoupled, on weights alone; l1, l2: penalties on weights alone.
     clip: the largest norm that a gradient keeps.
     more: `monitor`, `min_delta`, `shuffle`; `hyper`, the rule's other hyper-parameters by
-        name, such as {"beta2": 0.95}; `capture=False`, not to record the steps on a GPU as a
-        CUDA graph (a history's "way" says which way they ran).
+        name, such as {"beta2": 0.95}; `capture=False`, not to record the steps and replay
+        them, as a CUDA graph on a GPU (a history's "way" says which way they ran).
 
     Returns the Model. Raises ValueError (ShapeError, DivergedError) naming what is wrong, and
     MemoryError with the bytes that are needed. Warns of a batch larger than N and of rows that
