@@ -30,6 +30,16 @@ class Plan(NamedTuple):
     results: tuple[int, ...]  # where each result is among arguments and places
 
 
+class Asked(NamedTuple):
+    """What a plan is to be written of."""
+
+    program: Program
+    values: Sequence[Array]  # arguments like those that it will be run on
+    into: Sequence[Array]  # the buffers of the results; empty where they are new arrays
+    aliases: Sequence[int]  # which argument each buffer is, or -1
+    name: str  # of the function
+
+
 class Call(NamedTuple):
     """One call of `apply` as the step before made it."""
 
@@ -86,19 +96,8 @@ class Calls:
         self.plans: dict[Any, Plan | None] = {}
         self.places: list[Array] = []  # where the results of the call under way are wanted
 
-    def write(
-        self,
-        program: Program,
-        values: Sequence[Array],
-        into: Sequence[Array],
-        aliases: Sequence[int],
-        name: str,
-    ) -> Plan:
-        """The plan of a program for arguments like `values`; UntraceableError if there is none.
-
-        into: like the buffers that the results are written into; empty where they are new arrays.
-        aliases: which argument each of those is, or -1.
-        """
+    def write(self, asked: Asked) -> Plan:
+        """The plan that is asked for; UntraceableError if there is none."""
         raise NotImplementedError
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -171,7 +170,8 @@ class Calls:
         if key not in self.plans:
             try:
                 program = trace(function, *given)
-                self.plans[key] = self.write(program, values, into, aliases, title(function))
+                asked = Asked(program, values, into, aliases, title(function))
+                self.plans[key] = self.write(asked)
             except UntraceableError:
                 self.plans[key] = None
         return self.plans[key]

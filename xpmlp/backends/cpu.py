@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.backends import compiled
-from xpmlp.backends.calls import Calls, Plan, reach
+from xpmlp.backends.calls import Asked, Calls, Plan, reach
 from xpmlp.backends.tracing import TRUTHS, Program, UntraceableError
 from xpmlp.core.types import Array, Namespace
 
@@ -144,14 +144,8 @@ class Workspace(Calls):
         super().restart()
         self.made = 0
 
-    def write(
-        self,
-        program: Program,
-        values: Sequence[Array],
-        into: Sequence[Array],
-        aliases: Sequence[int],
-        name: str,
-    ) -> Plan:
+    def write(self, asked: Asked) -> Plan:
+        program, values, into, aliases, name = asked
         if into and compiled.suits(values, into, self.least):
             run = compiled.loop(program, values, into, aliases, name)
             if run is not None:

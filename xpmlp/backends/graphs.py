@@ -41,7 +41,7 @@ class Lane:
         """A graph of `step`, inside `open`; an error in it ends the recording and is passed on.
 
         warm: what is run before, so that all is compiled and chosen. pool: the memory both work
-        in, where nothing but other graphs of this lane may be made while the graph lives.
+        in, where nothing else may be made while the graph lives.
         """
         collecting = gc.isenabled()
         gc.collect()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.calls import Calls, Plan, reach
+from xpmlp.backends.calls import Asked, Calls, Plan, reach
 from xpmlp.backends.tracing import REDUCTIONS, TRUTHS, Program, UntraceableError, Value
 from xpmlp.core.types import Array, Namespace
 
@@ -199,14 +199,8 @@ class Kernels(Calls):
         place = self.wanted((*x.shape[:-2], 1, x.shape[-1]), x.dtype)
         return self.cupy.sum(x, axis=-2, keepdims=True, out=place)
 
-    def write(
-        self,
-        program: Program,
-        values: Sequence[Array],
-        into: Sequence[Array],
-        aliases: Sequence[int],
-        name: str,
-    ) -> Plan:
+    def write(self, asked: Asked) -> Plan:
+        program, values, into, aliases, name = asked
         if any(value.at < 0 for value in program.results):
             raise UntraceableError("it gives a constant")
         first = program.arguments

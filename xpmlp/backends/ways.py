@@ -1,12 +1,11 @@
-"""How the steps of a trainer are run: one after the other here, as a CUDA graph in `graphs`."""
+"""How the steps of a trainer are run: one after the other here, as a list of calls in `replay`,
+as a CUDA graph in `graphs`."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 Advance = Callable[[Any, Any, int], None]  # of a run, a window and t: makes its update t
-
-
 WAYS = ("eager", "replayed", "captured")  # their names
 
 

@@ -19,8 +19,6 @@ from xpmlp.fit.settings import Settings
 BYTES = {"float32": 4, "float64": 8}
 USABLE = 0.95  # of what is free: memory comes in blocks
 PER_NEURON = 6  # arrays of a step that live at once: products, z, a, masks, deltas
-
-
 WINDOWS = 4  # at once: one being gathered, one under way, and those of two graphs
 
 
