@@ -11,42 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.gpu.clock import WARM, Times, median_us
-from benchmarks.gpu.works import BETA1, BETA2, EPS, RATE, Problem, joined
+from benchmarks.gpu.works import Problem, joined
+from benchmarks.jax_network import update
 
 jax.config.update("jax_enable_x64", True)  # for the check: what is timed is float32 all the same
 VARIANTS = {"jit": 1, "scan": 16}  # and how many steps on the same minibatch a call makes
 VERSION = jax.__version__
 CLOCK = "host, from the call to block_until_ready"
-
-
-def score(params: Any, x: Any) -> Any:
-    *hidden, (weights, bias) = params
-    for w, b in hidden:
-        x = jax.nn.relu(x @ w + b)
-    return x @ weights + bias
-
-
-def loss(kind: str, params: Any, x: Any, y: Any) -> Any:
-    found = score(params, x)
-    if kind == "cross_entropy":
-        logs = jax.nn.log_softmax(found)
-        return -jnp.mean(jnp.take_along_axis(logs, y[:, None], axis=1))
-    return 0.5 * jnp.mean((found - y) ** 2)
-
-
-def update(kind: str, state: Any, x: Any, y: Any) -> Any:
-    """One step of one network; state is (params, m, v, steps done, sum of the losses)."""
-    params, m, v, t, total = state
-    value, g = jax.value_and_grad(partial(loss, kind))(params, x, y)
-    t = t + 1
-    m = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, m, g)
-    v = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, g)
-    seen1, seen2 = -jnp.expm1(t * math.log(BETA1)), -jnp.expm1(t * math.log(BETA2))
-
-    def moved(p: Any, m: Any, v: Any) -> Any:
-        return p - RATE / seen1 * m / (jnp.sqrt(v / seen2) + EPS)
-
-    return jax.tree.map(moved, params, m, v), m, v, t, total + value
 
 
 class Learner:
@@ -62,7 +33,7 @@ class Learner:
         self.state = (params, m, v, jnp.zeros(lead, dtype), jnp.zeros(lead, dtype))
         self.at = jnp.zeros((), dtype=jnp.int32)  # minibatches of this epoch so far
         self.key = jax.random.key(problem.seed)
-        learn = partial(update, work.loss)
+        learn = partial(update, work.loss, "relu")
         learn = learn if work.members is None else jax.vmap(learn)
 
         def one(state: Any, at: Any, X: Any, y: Any, order: Any) -> Any:
