@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import xpmlp
-from xpmlp.storage.model_file import BLANK, VERSION
+from xpmlp.storage.model_file import VERSION
+from xpmlp.storage.sealed import BLANK
 from xpmlp.table.fitting import Plan, fit_table
 
 ROWS = np.random.default_rng(7).normal(size=(24, 3))

@@ -16,7 +16,8 @@ import xpmlp
 from xpmlp import Spec, load, save, train
 from xpmlp.backends.namespace import to_host
 from xpmlp.core.layout import padded_size
-from xpmlp.storage.model_file import BLANK, HEADER_LIMIT, encode
+from xpmlp.storage.model_file import encode
+from xpmlp.storage.sealed import BLANK, HEADER_LIMIT
 
 
 @pytest.fixture

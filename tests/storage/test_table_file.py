@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import xpmlp
-from xpmlp.storage.model_file import BLANK
+from xpmlp.storage.sealed import BLANK
 from xpmlp.table.fitting import Plan, fit_table
 from xpmlp.table.model import TableModel, load
 

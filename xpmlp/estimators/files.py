@@ -22,7 +22,8 @@ from xpmlp.fit.data import own_dtype
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.model import Model
 from xpmlp.storage.class_labels import listed, unlisted
-from xpmlp.storage.model_file import UNFIT, Contents, read, refusal
+from xpmlp.storage.model_file import Contents, read
+from xpmlp.storage.sealed import UNFIT, refusal
 
 SECTION = "estimator"
 

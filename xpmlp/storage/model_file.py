@@ -4,7 +4,6 @@ Tensors `layers.0.weights` (..., n_in, n_out) and `layers.0.bias` (..., n_out), 
 input; JSON configuration, format version and a SHA-256 in the metadata. See docs/model-file.md.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from xpmlp import __version__
 from xpmlp.backends.devices import place_for
 from xpmlp.backends.namespace import CPU, Place, to_host, to_place
 from xpmlp.core.layout import padded_size, windows
@@ -23,19 +21,13 @@ from xpmlp.fit.labels import Labels
 from xpmlp.fit.model import Model
 from xpmlp.storage.atomic import write_atomic
 from xpmlp.storage.class_labels import listed, unlisted
+from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
 
 FORMAT = "xpmlp-model"
 VERSION = 1
-BLANK = "0" * 64
-HEADER_LIMIT = 16 * 2**20  # bytes; a header is a few kilobytes
 SECTIONS = ("table", "estimator")  # what may stand around a network
 DTYPES = ("float32", "float64")
 KEYS = {"spec", "members", "dtype", "classes", "classes_dtype", "one_dimensional"}
-# of arrays; safetensors imports other packages for others
-ARRAYS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
-SAID = 1000  # characters of what a file says that an error repeats
-# what a check of unknown values may run into
-UNFIT = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 class Savable(Protocol):
@@ -87,13 +79,6 @@ def read(path: str | os.PathLike[str], device: str | None = None) -> Contents:
         raise refusal(path, error) from None
 
 
-def refusal(path: str | os.PathLike[str], error: Exception) -> ValueError:
-    """The error that refuses a file, of bounded length whatever the file says."""
-    said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    short = said if len(said) <= SAID else f"{said[:SAID]}..."
-    return ValueError(f"{os.fspath(path)} is not a whole model file: {short}")
-
-
 def configuration(model: Model, sections: Mapping[str, Any]) -> str:
     """Everything but the arrays, as JSON; ValueError for labels that JSON cannot hold."""
     classes = model.classes_
@@ -123,75 +108,11 @@ def finite(value: Any) -> Any:
 
 def encode(model: Model, sections: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of a model file; `arrays` are the sections', if any."""
-    from safetensors.numpy import save as pack
-
-    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    tensors = dict(arrays)
     for i, (weights, bias) in enumerate(model.params):
-        # safetensors writes a strided array wrongly (its issue 825): only C-contiguous ones
-        tensors[f"layers.{i}.weights"] = np.ascontiguousarray(to_host(weights))
-        tensors[f"layers.{i}.bias"] = np.ascontiguousarray(to_host(bias)[..., 0, :])
-    data = pack(
-        tensors,
-        metadata={
-            "format": FORMAT,
-            "format_version": str(VERSION),
-            "library_version": __version__,
-            "config": configuration(model, sections),
-            "sha256": BLANK,
-        },
-    )
-    return data.replace(stamp(BLANK), stamp(hashlib.sha256(data).hexdigest()), 1)
-
-
-def stamp(digest: str) -> bytes:
-    """How the header writes a digest. Inside a string its quotes would be escaped."""
-    return f'"sha256":"{digest}"'.encode()
-
-
-def parsed(text: str | bytes) -> Any:
-    """The value of JSON in the strict sense: no key twice, no NaN."""
-    return json.loads(text, object_pairs_hook=unique, parse_constant=refused)
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in its header")
-    return found
-
-
-def refused(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def read_metadata(data: bytes) -> dict[str, str]:
-    """The checked metadata: format, version and digest hold for exactly these bytes."""
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= size <= min(HEADER_LIMIT, len(data) - 8):
-        raise ValueError("it is cut off, or no safetensors file")
-    try:
-        header = parsed(data[8 : 8 + size])
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"its header is no JSON ({error})") from None
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise ValueError(f"its metadata does not say format {FORMAT!r}")
-    if metadata.get("format_version") != str(VERSION):
-        raise ValueError(
-            f"it has format version {metadata.get('format_version')!r}; this library "
-            f"({__version__}) reads {VERSION}"
-        )
-    for name, tensor in header.items():
-        if name != "__metadata__" and (type(tensor) is not dict or tensor["dtype"] not in ARRAYS):
-            raise ValueError(f"its tensor {name!r} is {tensor}")
-    digest = metadata.get("sha256")
-    if not isinstance(digest, str) or len(digest) != len(BLANK):
-        raise ValueError("it has no SHA-256")
-    computed = hashlib.sha256(data[: 8 + size].replace(stamp(digest), stamp(BLANK), 1))
-    computed.update(memoryview(data)[8 + size :])
-    if computed.hexdigest() != digest:
-        raise ValueError("its SHA-256 does not match: the file was changed or damaged")
-    return metadata
+        tensors[f"layers.{i}.weights"] = to_host(weights)
+        tensors[f"layers.{i}.bias"] = to_host(bias)[..., 0, :]
+    return sealed(FORMAT, VERSION, tensors, configuration(model, sections))
 
 
 class Config(NamedTuple):
@@ -207,10 +128,8 @@ class Config(NamedTuple):
 
 def read_config(text: Any) -> Config:
     """The configuration in the metadata; ValueError for anything that `save` does not write."""
-    if not isinstance(text, str):
-        raise ValueError("it has no configuration")
-    config = parsed(text)
-    if not isinstance(config, dict) or not set(config) >= KEYS:
+    config = read_object(text)
+    if not set(config) >= KEYS:
         raise ValueError(f"its configuration must hold {', '.join(sorted(KEYS))}")
     spec = read_spec(config["spec"])
     members, flat = config["members"], config["one_dimensional"]
@@ -258,14 +177,8 @@ def read_classes(labels: Any, dtype: Any, spec: Spec) -> np.ndarray | None:
 
 def decode(data: bytes, place: Place) -> Contents:
     """What the bytes of a file hold; an UNFIT error for anything but what `encode` writes."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as unpack
-
-    config = read_config(read_metadata(data).get("config"))
-    try:
-        tensors = unpack(data)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from None
+    config = read_config(read_metadata(data, FORMAT, VERSION).get("config"))
+    tensors = unpacked(data)
     wanted = {}
     for i, layer in enumerate(config.spec.layers):
         wanted[f"layers.{i}.weights"] = (*config.lead, layer.n_in, layer.n_out)

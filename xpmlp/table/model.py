@@ -11,9 +11,10 @@ import numpy as np
 from xpmlp.core.names import nearest
 from xpmlp.core.spec import Spec
 from xpmlp.fit.model import Model
-from xpmlp.storage.model_file import UNFIT, read, refusal, save
+from xpmlp.storage.model_file import read, save
 from xpmlp.storage.onnx import answer, answers, network
 from xpmlp.storage.onnx_graph import Graph
+from xpmlp.storage.sealed import UNFIT, refusal
 from xpmlp.table.onnx import in_unit, inputs
 from xpmlp.table.preprocessing import Encoded, encode, from_saved, learn, to_arrays, to_config
 from xpmlp.table.reading import TableError, column, finite, missing, names_of
