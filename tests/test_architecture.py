@@ -21,7 +21,8 @@ MAY_IMPORT_BACKENDS = {
     "fit/gpu_runs.py", "fit/gpu_trainings.py", "fit/gpu_memory.py", "fit/gpu_fusion.py",
     "fit/gpu_steps.py", "fit/data.py", "fit/batches.py", "fit/checks.py", "fit/labels.py",
     "fit/parallel.py",
-    "storage/model_file.py", "storage/sealed.py", "storage/checkpoint.py", "storage/onnx.py",
+    "storage/model_file.py", "storage/sealed.py", "storage/checkpoint.py",
+    "storage/question.py", "storage/onnx.py",
     "storage/onnx_graph.py", "storage/class_labels.py",
     "table/preprocessing.py", "table/splits.py", "table/model.py", "table/fitting.py",
 }  # fmt: skip

@@ -10,10 +10,11 @@ import pytest
 import xpmlp
 
 PUBLIC = {
-    "Activation", "Batch", "DivergedError", "GPUUnavailableError", "Layer", "Loss", "MLPClassifier",
-    "MLPRegressor", "Model", "ProgressBar", "Report", "ShapeError", "Spec", "State", "TableModel",
-    "backward", "epochs", "forward", "from_sklearn", "gradcheck", "gradient", "ledger", "load",
-    "new_state", "plateau", "plot_history", "save", "stop_at", "to_onnx", "train", "update",
+    "Activation", "Batch", "Checkpoint", "DivergedError", "GPUUnavailableError", "Layer", "Loss",
+    "MLPClassifier", "MLPRegressor", "Model", "ProgressBar", "Report", "ShapeError", "Spec",
+    "State", "TableModel", "backward", "epochs", "forward", "from_sklearn", "gradcheck", "gradient",
+    "ledger", "load", "new_state", "plateau", "plot_history", "save", "stop_at", "to_onnx", "train",
+    "update",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 HOMES = {
     "Activation": "core.activations",
     "Batch": "core.training",
+    "Checkpoint": "storage.checkpoint",
     "DivergedError": "fit.loop",
     "GPUUnavailableError": "backends.cuda",
     "Layer": "core.spec",

@@ -131,7 +131,9 @@ class Captured:
         for place, fresh in zip(still, window, strict=True):
             if not isinstance(place, float):
                 place[...] = fresh
-        return recorded.launch()
+        recorded.launch()
+        run.within += window.steps
+        return None
 
     def record(self, advance: Advance, run: Any, window: Any) -> None:
         """Record a window's steps; where that fails, say so and leave the buffers as they were."""

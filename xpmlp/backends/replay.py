@@ -33,13 +33,14 @@ class Replayed:
         first = 0
         if self.name == "replayed" and self.replay is None:
             first = self.record(advance, run, window)
+            run.within += first
         replay = self.replay
         if replay is None:
-            for t in range(first, window.steps):
+            for t in run.turns(window.steps, first):
                 advance(run, window, t)
             return
         arrays = [part for part in window if not isinstance(part, float)]
-        for t in range(first, window.steps):
+        for t in run.turns(window.steps, first):
             replay(*[part[t] for part in arrays])
 
     def record(self, advance: Advance, run: Any, window: Any) -> int:

@@ -21,7 +21,10 @@ class Way(Protocol):
         """Inside it the steps of an epoch are run."""
 
     def run(self, advance: Advance, run: Any, window: Any) -> None:
-        """Every step of a window in turn. `run.buffers` are all that a step changes."""
+        """Every step of a window in turn, as `run.turns` gives and counts them.
+
+        `run.buffers` are all that a step changes.
+        """
 
     def close(self) -> None:
         """Let go of what was kept for the steps to come."""
@@ -44,7 +47,7 @@ class Eager:
         return nullcontext()
 
     def run(self, advance: Advance, run: Any, window: Any) -> None:
-        for t in range(window.steps):
+        for t in run.turns(window.steps):
             advance(run, window, t)
 
     def close(self) -> None:

@@ -75,7 +75,10 @@ class Run:
     score: Callable[..., Array] | None = None  # a metric; None is the one that suits the loss
     history: dict[str, list[Any]] = field(default_factory=dict)
     epoch: int = 0  # epochs done
+    within: int = 0  # steps done of the epoch under way
     seconds: float = 0.0
+    halted: int = 0  # the signal that asks to stop after the present step (see `interruption`)
+    attend: Callable[[], Any] = field(default=lambda: None, repr=False)  # after every window
 
     def __post_init__(self) -> None:
         xp = self.place.xp
@@ -98,6 +101,14 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.data.rows // self.batch)
+
+    def turns(self, steps: int, first: int = 0) -> Iterator[int]:
+        """The steps of a window in turn, until a signal asks to stop; `within` counts them."""
+        for t in range(first, steps):
+            yield t
+            self.within += 1
+            if self.halted:
+                return
 
     def model(self) -> Model:
         """A model with a copy of the parameters kept so far."""
@@ -211,16 +222,24 @@ def advance(run: Run, window: Window, t: int) -> None:
 
 
 def train_epoch(run: Run) -> None:
-    """Every row once, in minibatches; leaves `run.met`, `run.rate` and `run.norm`."""
+    """Every row once, in minibatches; leaves `run.met`, `run.rate` and `run.norm`.
+
+    An epoch under way goes on after its `within` steps; one that a signal stops is left there.
+    """
     xp, s, way = run.place.xp, run.settings, run.engine.way
-    run.met[...] = xp.zeros_like(run.met)
+    if not run.within:
+        run.met[...] = xp.zeros_like(run.met)
     run.base[...] = run.hyper["rate"] * run.throttle  # with what callbacks made of it
     run.rate[...] = run.base
     orders = (epoch_order if s.shuffle else unshuffled)(s.seeds, s.lead, run.epoch, run.data.rows)
     numbers = prod(s.lead) * run.batch * (run.data.x.shape[1] + run.data.target.shape[1])
     steps = way.window(run.steps_per_epoch, numbers)
-    for window in windows(run.place, run.data, orders, run.batch, steps, run.weigh):
+    left = orders[..., run.within * run.batch :]
+    for window in windows(run.place, run.data, left, run.batch, steps, run.weigh):
         way.run(advance, run, window)
+        if run.halted:
+            break
+        run.attend()
     if s.clip is None:
         run.norm[...] = gradient_norm(xp, run.state.grad)
 
@@ -254,14 +273,20 @@ def keep(run: Run, value: Array, alive: Array) -> None:
     run.kept = xp.where(wanted[..., None], run.state.params, run.kept)
 
 
-def one_epoch(run: Run) -> dict[str, Any]:
-    """Train an epoch, measure it, keep what is to be kept; the numbers on the host."""
+def one_epoch(run: Run) -> dict[str, Any] | None:
+    """Train an epoch, measure it, keep what is to be kept; the numbers on the host.
+
+    None where a signal stops it before its last step.
+    """
     xp, before = run.place.xp, run.throttle
     started = time.perf_counter()
     with running(run.place), explained(run.need):
         with run.engine.way.open():
             train_epoch(run)
-        run.epoch += 1
+        if run.within < run.steps_per_epoch:
+            run.seconds += time.perf_counter() - started
+            return None
+        run.epoch, run.within = run.epoch + 1, 0
         val_loss, val_score = measured(run, run.held) if run.held else (None, None)
         finite = xp.isfinite(run.met) & xp.isfinite(xp.sum(run.state.params, axis=-1))
         active = before[..., 0] > 0
@@ -310,8 +335,10 @@ def reports(run: Run) -> Iterator[Report]:
 
 
 def epoch_by_epoch(run: Run) -> Iterator[Report]:
-    while run.epoch < run.settings.epochs and not stopped(run):
+    while run.epoch < run.settings.epochs and not stopped(run) and not run.halted:
         numbers = one_epoch(run)
+        if numbers is None:
+            return
         for name, value in numbers.items():
             run.history.setdefault(name, []).append(value)
         report = Report(
@@ -321,6 +348,6 @@ def epoch_by_epoch(run: Run) -> Iterator[Report]:
             run=run,
             **numbers,
         )
-        yield report
-        if run.settings.patience is not None:
+        if run.settings.patience is not None:  # before the report: a checkpoint must hold it
             report.stop(early_stopping(run.settings.patience)(report))
+        yield report

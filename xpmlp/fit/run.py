@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from xpmlp.core.training import new_state
 from xpmlp.core.types import Array
 from xpmlp.fit.checks import warn_of_little
 from xpmlp.fit.data import Data, own_dtype, prepare
+from xpmlp.fit.interruption import interruption, patient
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import Penalty, Report, Run, reports
 from xpmlp.fit.memory import Need, brought, explained, need
@@ -25,7 +27,7 @@ from xpmlp.fit.settings import Settings, settings
 
 NOT_SETTINGS = (
     "loss", "device", "precision", "X_val", "y_val", "sample_weight", "sample_weight_val",
-    "callbacks",
+    "callbacks", "checkpoint", "resume",
 )  # fmt: skip
 BATCH = 32  # rows per update, where nobody says
 
@@ -187,7 +189,8 @@ def keys(place: Place, spec: Spec, chosen: Settings) -> tuple[Array | None, ...]
 
 
 def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:
-    """Train epoch by epoch: a generator of reports. Takes what `train` takes but callbacks.
+    """Train epoch by epoch: a generator of reports. Takes what `train` takes but callbacks and
+    checkpoints.
 
     >>> for report in epochs("1-1", [[0.0], [1.0]], [1.0, 3.0], rate=0.1, epochs=200):
     ...     if report.loss < 1e-4:
@@ -197,6 +200,9 @@ def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:
     """
     if "callbacks" in arguments:
         raise TypeError("epochs() takes no callbacks: act on each report where you loop over them")
+    for name in ("checkpoint", "resume"):
+        if name in arguments:
+            raise TypeError(f"epochs() takes no {name}: train() does")
     return reports(assemble(spec, X, y, **arguments))
 
 
@@ -229,6 +235,8 @@ def train(
     l1: Any = 0.0,
     l2: Any = 0.0,
     clip: float | None = None,
+    checkpoint: Any = None,
+    resume: bool = False,
     **more: Any,
 ) -> Model:
     """Train a network on arrays and return it.
@@ -262,11 +270,17 @@ def train(
     initializer: a name such as "he_normal", a function (generator, n_in, n_out), or "auto".
     weight_decay: decoupled, on weights alone; l1, l2: penalties on weights alone.
     clip: the largest norm that a gradient keeps.
+    checkpoint: a path that the training is written to after every epoch, or an
+        `xpmlp.Checkpoint` that says how often. resume: go on from there where the file is, to
+        the same bits as if training had never stopped; refused with other data or settings,
+        but more epochs are none where the schedule does not look ahead.
     more: `monitor`, `min_delta`, `shuffle`; `hyper`, the rule's other hyper-parameters by
         name, such as {"beta2": 0.95}; `capture=False`, not to record the steps and replay
         them, as a CUDA graph on a GPU (a history's "way" says which way they ran).
 
-    Returns the Model. Raises ValueError (ShapeError, DivergedError) naming what is wrong, and
+    Returns the Model. Ctrl-C ends training after the present step: it is written to the
+    checkpoint, and KeyboardInterrupt is raised, whose `model` has the weights. Raises
+    ValueError (ShapeError, DivergedError) naming what is wrong, and
     MemoryError with the bytes that are needed. Warns of a batch larger than N and of rows that
     are all alike.
 
@@ -277,6 +291,7 @@ def train(
     True
     """
     callbacks = checked(callbacks)
+    followed = following(checkpoint, resume)
     run = assemble(
         spec,
         X,
@@ -306,8 +321,10 @@ def train(
         clip=clip,
         **more,
     )
-    place, model = run.place, finish(run, callbacks)
-    del run
+    place = run.place
+    with followed(run) as write:
+        model = finish(run, callbacks, write)
+    del run, write
     release(place)
     return model
 
@@ -321,6 +338,22 @@ def checked(callbacks: Any) -> list[Callable[[Report], Any]]:
         if not callable(callback):
             raise ValueError(f"callbacks must be functions of a report; got {callback!r}")
     return listed
+
+
+def following(
+    checkpoint: Any, resume: Any
+) -> Callable[[Run], AbstractContextManager[Callable[[Report], Any] | None]]:
+    """What opens the checkpoint of a run and gives its writer; ValueError where it is none."""
+    if not isinstance(resume, bool):
+        raise ValueError(f"resume must be True or False; got {resume!r}")
+    if checkpoint is None:
+        if resume:
+            raise ValueError("resume goes on from a checkpoint: give checkpoint= its path")
+        return lambda run: nullcontext()
+    import xpmlp
+
+    given = checkpoint if hasattr(checkpoint, "following") else xpmlp.Checkpoint(checkpoint)
+    return partial(given.following, resume=resume)
 
 
 def attended(run: Run, callbacks: list[Callable[[Report], Any]]) -> Iterator[Report]:
@@ -337,8 +370,13 @@ def attended(run: Run, callbacks: list[Callable[[Report], Any]]) -> Iterator[Rep
             getattr(callback, "close", lambda: None)()
 
 
-def finish(run: Run, callbacks: list[Callable[[Report], Any]]) -> Model:
-    """Train to the end."""
-    for _ in attended(run, callbacks):
-        pass
+def finish(run: Run, callbacks: list[Callable[[Report], Any]], write: Any = None) -> Model:
+    """Train to the end, or until a signal says to stop. write: the checkpoint's writer, if any."""
+    with patient(run):
+        for _ in attended(run, [*callbacks, *([write] if write else [])]):
+            pass
+        if run.halted and write:
+            write.write()
+    if run.halted:
+        raise interruption(run)
     return run.model()

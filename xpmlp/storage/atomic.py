@@ -5,6 +5,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+TOKEN = 6  # random bytes in the name of a file that is being written
+
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` so that a crash at any moment leaves the old file or the new one.
@@ -13,7 +15,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """
     target = Path(path)
     # a name of its own: threads and processes may write the same target at once
-    beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.part")
+    beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(TOKEN)}.part")
     try:
         with open(beside, "wb") as file:  # open() applies the umask
             file.write(data)
@@ -37,3 +39,19 @@ def sync_directory(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sweep(path: str | os.PathLike[str]) -> None:
+    """Remove what a process that was killed while it wrote `path` has left beside it.
+
+    No other may be writing `path` at that time.
+    """
+    target = Path(path)
+    start = f".{target.name[:100]}."
+    if not target.parent.is_dir():
+        return
+    for beside in target.parent.iterdir():
+        middle = beside.name.removeprefix(start).removesuffix(".part")
+        if beside.name == f"{start}{middle}.part" and len(middle) == 2 * TOKEN:
+            with suppress(OSError):
+                beside.unlink()

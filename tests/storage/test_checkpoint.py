@@ -1,0 +1,361 @@
+"""A training that is killed and resumed is the one that never stopped, bit for bit."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import numpy as np
+import pytest
+
+from xpmlp import Checkpoint, DivergedError, plateau, train
+from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.fit.interruption import Interrupted
+from xpmlp.fit.loop import Run
+from xpmlp.storage import atomic, checkpoint
+from xpmlp.storage.damage import DAMAGES, sealed
+
+EPOCHS = 8
+
+
+class Killed(Exception):
+    """Ends a training between two epochs, as a kill does."""
+
+
+def rows(count=50, n_out=1):
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(count, 4))
+    return {"X": X, "y": np.sin(X[:, :n_out]) + 0.1 * rng.normal(size=(count, n_out))}
+
+
+def held():
+    other = rows(20)
+    return {"X_val": other["X"], "y_val": -other["y"]}
+
+
+BASE = {"spec": "4-6-1", "epochs": EPOCHS, "batch": 8, "rate": 0.02}
+CASES = {name: {"optimizer": name} for name in OPTIMIZERS} | {
+    "dropout": {"spec": [[6, 4, "tanh", 0.3], [1, 6, None]]},
+    "cosine": {"schedule": "cosine"},
+    "warm-up, clip and decay": {
+        "schedule": "warmup:3 * step:2,0.5", "clip": 0.5, "weight_decay": 0.1, "l1": 1e-3,
+    },
+    "early stopping": {**held(), "patience": 2},
+    "best weights": {**held(), "keep": "best", "monitor": "val_score"},
+    "the best of the training loss": {"keep": "best"},
+    "a plateau": {**held(), "callbacks": [plateau(0.5, patience=1)]},
+    "a population": {"members": 3, "rate": [0.02, 0.1, 0.3], **held(), "patience": 2},
+    "a member that diverges": {"members": 3, "rate": [0.02, 1e30, 0.1], "optimizer": "sgd"},
+    "float32": {"dtype": "float32"},
+    "step by step": {"capture": False},
+    "an order that stays": {"shuffle": False, "sample_weight": np.arange(50.0)},
+}  # fmt: skip
+
+
+def asked(name="adam", **more):
+    return BASE | rows() | CASES[name] | more
+
+
+def fit(path, *last, **given):
+    """A training that goes on from `path`; `last` are callbacks after those given."""
+    listed = [*given.pop("callbacks", ()), *last]
+    return train(given.pop("spec"), given.pop("X"), given.pop("y"), **given, callbacks=listed,
+                 checkpoint=path, resume=True)  # fmt: skip
+
+
+def kill_at(epoch):
+    """The report of that epoch comes, but is not written any more."""
+
+    def kill(report):
+        if report.epoch == epoch:
+            raise Killed
+
+    return kill
+
+
+def halt_at(monkeypatch, step):
+    """Ctrl-C during update `step` of a process."""
+    turns, made = Run.turns, []
+
+    def counted(run, steps, first=0):
+        for t in turns(run, steps, first):
+            made.append(t)
+            if len(made) == step:
+                run.halted = 2
+            yield t
+
+    monkeypatch.setattr(Run, "turns", counted)
+
+
+def same(one, other):
+    assert one.flat.tobytes() == other.flat.tobytes()
+    assert one.history.keys() == other.history.keys()
+    for name, series in one.history.items():
+        if name != "seconds":
+            found = other.history[name]
+            assert [type(value) for value in found] == [type(value) for value in series]
+            np.testing.assert_array_equal(found, series, strict=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kills_after_every_epoch_change_nothing(name, tmp_path):
+    path, through = tmp_path / "run.ckpt", train(**asked(name))
+    for epoch in range(1, EPOCHS + 1):
+        try:
+            fit(path, kill_at(epoch), **asked(name))
+        except Killed:
+            continue
+        break  # it stopped early
+    last = fit(path, **asked(name))
+    same(through, last)
+    same(through, fit(path, kill_at(EPOCHS + 1), **asked(name)))  # it is done
+    assert os.listdir(tmp_path) == ["run.ckpt"]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("step", [1, 2, 11, 20])
+def test_a_stop_within_an_epoch_changes_nothing(name, step, tmp_path, monkeypatch):
+    path, through = tmp_path / "run.ckpt", train(**asked(name))
+    stops = 0
+    while True:
+        with monkeypatch.context() as patch:
+            halt_at(patch, step)
+            try:
+                last = fit(path, **asked(name))
+            except Interrupted:
+                stops += 1
+                continue
+        break
+    assert stops >= (7 if step == 1 else 1)
+    same(through, last)
+
+
+def test_more_epochs_go_on_where_the_schedule_does_not_look_ahead(tmp_path):
+    path = tmp_path / "run.ckpt"
+    for schedule in (None, "warmup:3 * step:2,0.5"):
+        fit(path, **asked(schedule=schedule, epochs=3))
+        same(train(**asked(schedule=schedule)), fit(path, **asked(schedule=schedule)))
+        with pytest.raises(ValueError, match="it has done 8 epochs and epochs is 7"):
+            fit(path, **asked(schedule=schedule, epochs=7))
+        path.unlink()
+    fit(path, **asked("cosine", epochs=3))
+    with pytest.raises(ValueError, match="epochs was 3 and is 8, which the schedule 'cosine'"):
+        fit(path, **asked("cosine"))
+
+
+def ramp(xp, now):
+    return 1 / (1 + now.epoch)
+
+
+OTHER = {
+    "rate": {"rate": 0.03}, "optimizer": {"optimizer": "sgd"}, "seed": {"seed": 1},
+    "batch": {"batch": 9}, "loss": {"loss": "huber:1"}, "spec": {"spec": "4-7-1"},
+    "dtype": {"dtype": "float32"}, "members": {"members": 2}, "l2": {"l2": 0.1},
+    "patience": {"patience": 3}, "schedule": {"schedule": ramp}, "hyper": {"hyper": {"beta1": 0.5}},
+    "X": {"X": rows()["X"] + 1e-9}, "y": {"y": -rows()["y"]}, "X_val": held(),
+    "sample_weight": {"sample_weight": np.arange(50.0)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_another_training_is_refused_and_the_difference_named(name, tmp_path):
+    path = tmp_path / "run.ckpt"
+    fit(path, **asked(epochs=1))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"of another training: (.*; )?{name} was .* and is "):
+        fit(path, **asked(epochs=1) | OTHER[name])
+    assert path.read_bytes() == before
+
+
+def test_labels_that_were_renamed_are_refused(tmp_path):
+    path, labels = tmp_path / "run.ckpt", np.array(["a", "b"])[np.arange(50) % 2]
+    given = asked(spec="4-6-2", loss="cross_entropy", epochs=1)
+    fit(path, **given | {"y": labels})
+    with pytest.raises(ValueError, match="y was 'SHA-256"):
+        fit(path, **given | {"y": np.where(labels == "a", "c", labels)})
+
+
+def test_a_file_that_is_there_is_not_overwritten(tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(**asked(epochs=1), checkpoint=path)
+    with pytest.raises(ValueError, match=r"run\.ckpt is there already: resume=True"):
+        train(**asked(epochs=1), checkpoint=path)
+
+
+def test_another_machine_is_warned_of(tmp_path, monkeypatch):
+    path = tmp_path / "run.ckpt"
+    fit(path, **asked(epochs=1))
+    monkeypatch.setattr(checkpoint.platform, "machine", lambda: "abacus")
+    with pytest.warns(UserWarning, match="machine was '.*' and is 'abacus'"):
+        fit(path, **asked(epochs=2))
+
+
+def test_how_often_is_heeded(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(checkpoint, "encode", lambda run, asked: written.append(run.epoch) or b"")
+    monkeypatch.setattr(checkpoint, "write_atomic", lambda path, data: None)
+    train(**asked(), checkpoint=Checkpoint(tmp_path / "a", every_epochs=3))
+    assert written == [3, 6, 8]
+    written.clear()
+    train(**asked(), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e6))
+    assert written == [8]
+    written.clear()
+    monkeypatch.setattr("xpmlp.backends.ways.Eager.AT_ONCE", 1)  # a step in a window
+    train(**asked(epochs=2), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e-9))
+    assert written == [0] * 6 + [1] * 7 + [2]
+
+
+BAD = {
+    "checkpoint must be a path": {"checkpoint": 3},
+    "resume must be True or False": {"checkpoint": "a", "resume": "yes"},
+    "give checkpoint=": {"resume": True},
+}
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_bad_arguments_are_named(said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        train(**asked(epochs=1), **BAD[said])
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("given", [{"every_epochs": 0}, {"every_seconds": -1.0},
+                                   {"every_epochs": True}, {"every_seconds": "1"}])  # fmt: skip
+def test_how_often_must_be_above_zero(given):
+    with pytest.raises(ValueError, match=f"{next(iter(given))} must be a number above 0"):
+        Checkpoint("a", **given)
+
+
+def test_a_diverged_training_leaves_the_last_good_checkpoint(tmp_path):
+    path = tmp_path / "run.ckpt"
+    given = asked("sgd", rate=0.9, loss="squared_error", y=1e3 * rows()["y"], epochs=100)
+    for _ in range(2):  # and resumed it diverges again
+        with pytest.raises(DivergedError):
+            fit(path, **given)
+
+
+# what fails while it is written
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+@pytest.mark.parametrize("k", range(EPOCHS))
+def test_a_write_that_fails_leaves_the_one_before(k, failing, tmp_path, monkeypatch):
+    path, calls = tmp_path / "run.ckpt", []
+    original = getattr(os, failing)
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) == k + 1:
+            raise OSError(28, "No space left on device")
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.os, failing, fail)
+        if failing == "replace" or k % 2 == 0:  # the folder's own may fail
+            with pytest.raises(OSError, match=r"No space left on device: '.*run\.ckpt'"):
+                fit(path, **asked())
+        else:
+            fit(path, **asked())
+    assert os.listdir(tmp_path) == ["run.ckpt"] * (path.exists())
+    same(train(**asked()), fit(path, **asked()))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+def test_a_full_disk_leaves_the_one_before(tmp_path):
+    path = tmp_path / "run.ckpt"
+    program = """
+        import resource, signal, sys
+        import numpy as np
+        import xpmlp
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        def full(report):
+            if report.epoch == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        X = np.eye(4)
+        try:
+            xpmlp.train("4-6-1", X, X[0], epochs=5, checkpoint=sys.argv[1], callbacks=[full])
+        except OSError as error:
+            print(error)
+            sys.exit(7)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(path)]
+    done = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert "run.ckpt" in done.stdout
+    assert os.listdir(tmp_path) == ["run.ckpt"]
+    X, seen = np.eye(4), []
+    train("4-6-1", X, X[0], epochs=5, checkpoint=path, resume=True, callbacks=[seen.append])
+    assert [report.epoch for report in seen] == [3, 4, 5]
+
+
+def test_what_a_kill_left_behind_is_swept(tmp_path):
+    left, strange = tmp_path / f".run.ckpt.{'0' * 12}.part", tmp_path / ".run.ckpt.mine.part"
+    left.touch()
+    strange.touch()
+    fit(tmp_path / "run.ckpt", **asked(epochs=1))
+    assert sorted(os.listdir(tmp_path)) == [strange.name, "run.ckpt"]
+
+
+# one training to a file
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock is POSIX's")
+def test_a_second_training_is_refused_until_the_first_dies(tmp_path):
+    path = tmp_path / "run.ckpt"
+    program = """
+        import sys, time
+        import xpmlp
+        def wait(report):
+            print("here", flush=True)
+            time.sleep(60)
+        xpmlp.train("1-1", [[0.0], [1.0]], [0.0, 1.0], checkpoint=sys.argv[1], callbacks=[wait])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"here\n"
+        with pytest.raises(BlockingIOError, match=r"run\.ckpt is in use by another training"):
+            fit(path, **asked(epochs=1))
+        first.kill()
+    fit(path, **asked(epochs=1))
+    assert os.listdir(tmp_path) == ["run.ckpt"]
+
+
+def test_a_second_training_in_the_process_is_refused(tmp_path):
+    path = tmp_path / "run.ckpt"
+
+    def again(report):
+        fit(path, **asked(epochs=1))
+
+    with pytest.raises(BlockingIOError, match="in use"):
+        fit(path, again, **asked(epochs=1))
+
+
+# damaged and hostile files
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("seal", [False, True], ids=["", "sealed"])
+def test_a_damaged_file_is_refused_or_the_same(name, seal, tmp_path):
+    import random
+
+    path = tmp_path / "run.ckpt"
+    through = fit(path, **asked(epochs=2))
+    good, rng = path.read_bytes(), random.Random(name)
+    refused = loaded = 0
+    for _ in range(30):
+        data = DAMAGES[name](good, rng, good)
+        path.write_bytes(sealed(data) if seal else data)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of another numpy and the like
+                last = fit(path, **asked(epochs=2))
+        except ValueError as error:
+            refused += str(path) in str(error)
+        else:
+            loaded += 1
+            if not seal:
+                same(through, last)
+    assert refused + loaded == 30
+    assert refused >= (1 if seal else 10)

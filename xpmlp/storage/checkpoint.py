@@ -1,0 +1,225 @@
+"""A training under way in one file: kill it at any moment, and it goes on to the same bits.
+
+A checkpoint is a safetensors file like a model's (see `sealed`), written whole or not at all. It
+holds what the loop changes (parameters, the optimizer's memory, best weights, history, where it
+stands), and what was asked for: network, settings, and a SHA-256 of the data. Orders and dropout
+follow from seed, epoch and step, so that there is no generator to keep.
+"""
+
+import json
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpmlp.backends.namespace import running, to_host, to_place
+from xpmlp.backends.ways import WAYS
+from xpmlp.core.types import Array
+from xpmlp.fit.loop import Run, stopped
+from xpmlp.storage.atomic import sweep, write_atomic
+from xpmlp.storage.lock import locked
+from xpmlp.storage.question import differences, question
+from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
+
+FORMAT = "xpmlp-checkpoint"
+VERSION = 1
+HISTORY = "history."
+
+
+class Checkpoint:
+    """Where a training is kept while it runs, and how often: `train(..., checkpoint=...)`.
+
+    path: of the file. every_epochs: epochs from one writing to the next; every_seconds: seconds,
+    looked at after every window of minibatches too. Without both, every epoch. The end of a
+    training is always written.
+
+    >>> import os, tempfile, xpmlp
+    >>> path = os.path.join(tempfile.mkdtemp(), "run.ckpt")
+    >>> rows = dict(X=[[0.0], [1.0]], y=[1.0, 3.0])
+    >>> half = xpmlp.train("1-1", **rows, epochs=5, checkpoint=Checkpoint(path, every_epochs=5))
+    >>> whole = xpmlp.train("1-1", **rows, epochs=10, checkpoint=path, resume=True)
+    >>> bool((whole.flat == xpmlp.train("1-1", **rows, epochs=10).flat).all())
+    True
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        every_epochs: int | None = None,
+        every_seconds: float | None = None,
+    ) -> None:
+        for name, value in (("every_epochs", every_epochs), ("every_seconds", every_seconds)):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value < math.inf):
+                raise ValueError(f"{name} must be a number above 0; got {value!r}")
+        try:
+            self.path = Path(os.fspath(path))
+        except TypeError:
+            raise ValueError(f"checkpoint must be a path; got {path!r}") from None
+        self.epochs = every_epochs or (math.inf if every_seconds else 1)
+        self.seconds = every_seconds or math.inf
+
+    @contextmanager
+    def following(self, run: Run, resume: bool) -> Iterator["Keeper"]:
+        """Inside it the file is this run's alone, and the run stands where the file says.
+
+        Raises BlockingIOError where another training has it, ValueError where it holds one that
+        is not to be resumed, that has other data or settings, or that is damaged.
+        """
+        with locked(self.path), running(run.place):
+            sweep(self.path)
+            keeper = Keeper(self, run, question(run))
+            if self.path.exists():
+                if not resume:
+                    raise ValueError(
+                        f"checkpoint {self.path} is there already: resume=True goes on with it, "
+                        "and without the file training begins anew"
+                    )
+                keeper.restore()
+            run.attend = keeper.between
+            yield keeper
+
+
+class Keeper:
+    """Writes a run's checkpoint when it is time. Called with the report of every epoch."""
+
+    def __init__(self, checkpoint: Checkpoint, run: Run, asked: dict[str, Any]) -> None:
+        self.checkpoint, self.run, self.asked = checkpoint, run, asked
+        self.written, self.epoch = time.monotonic(), run.epoch
+
+    def __call__(self, report: Any) -> None:
+        run, epochs = self.run, self.checkpoint.epochs
+        ended = run.epoch >= run.settings.epochs or stopped(run)
+        if ended or run.epoch - self.epoch >= epochs or self.late():
+            self.write()
+
+    def between(self) -> None:
+        """Called between the windows of an epoch."""
+        if self.run.within < self.run.steps_per_epoch and self.late():
+            self.write()
+
+    def late(self) -> bool:
+        return time.monotonic() - self.written >= self.checkpoint.seconds
+
+    def write(self) -> None:
+        """Write the checkpoint, whole or not at all: OSError leaves the one before."""
+        write_atomic(self.checkpoint.path, encode(self.run, self.asked))
+        self.written, self.epoch = time.monotonic(), self.run.epoch
+
+    def restore(self) -> None:
+        """Let the run stand where the file says."""
+        path, run = self.checkpoint.path, self.run
+        data = path.read_bytes()
+        try:
+            found = read_object(read_metadata(data, FORMAT, VERSION).get("config"))
+            other = differences(found["asked"], self.asked, found["epoch"])
+            if not other:
+                take(run, found, unpacked(data))
+        except UNFIT as error:
+            raise refusal(path, error, "checkpoint") from None
+        if other:
+            raise ValueError(f"checkpoint {path} is of another training: {'; '.join(other)}")
+        changed = differences(found["about"], about(run), 0)
+        if changed:
+            warnings.warn(
+                f"checkpoint {path} goes on elsewhere, so the last bits may differ: "
+                f"{'; '.join(changed)}",
+                stacklevel=5,
+            )
+        self.epoch = run.epoch
+
+
+def about(run: Run) -> dict[str, Any]:
+    """What the bits depend on beside what was asked for."""
+    try:
+        pools = import_module("threadpoolctl").threadpool_info()
+        threads = [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
+    except ImportError:
+        threads = []
+    return {
+        "device": run.place.name,
+        "machine": platform.machine(),
+        "numpy": np.__version__,
+        "BLAS threads": threads[0] if threads else None,
+    }
+
+
+def buffers(run: Run) -> dict[str, Array]:
+    """The arrays that a run goes on from, by their names in the file."""
+    state = run.state
+    memory = {f"memory.{i}": buffer for i, buffer in enumerate(state.memory)}
+    return memory | {
+        "step": state.step,
+        "params": state.params,
+        "met": run.met,
+        "throttle": run.throttle,
+        "kept": run.kept,
+        "best": run.best,
+        "best_epoch": run.best_epoch,
+    }
+
+
+def encode(run: Run, asked: Mapping[str, Any]) -> bytes:
+    """The bytes of a run's checkpoint. Numbers of its history are arrays, which hold NaN too."""
+    arrays = {name: to_host(buffer) for name, buffer in buffers(run).items()}
+    words: dict[str, Any] = {}
+    for name, series in run.history.items():
+        if all(one is None or isinstance(one, str) for one in series):
+            words[name] = series
+        else:
+            arrays[HISTORY + name] = np.array(series)
+    config = {
+        "asked": asked,
+        "about": about(run),
+        "epoch": run.epoch,
+        "within": run.within,
+        "seconds": run.seconds,
+        "words": words,
+    }
+    return sealed(FORMAT, VERSION, arrays, json.dumps(config, allow_nan=False))
+
+
+def take(run: Run, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Let a run stand where a checkpoint says; an UNFIT error, and no change, where none can."""
+    epoch, within, seconds, words = (found[n] for n in ("epoch", "within", "seconds", "words"))
+    for name, value, end in (("epoch", epoch, 2**53), ("within", within, run.steps_per_epoch)):
+        if type(value) is not int or not 0 <= value < end:
+            raise ValueError(f"{name} must be in [0, {end}); it has {value!r}")
+    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds must be at least 0; it has {seconds!r}")
+    into = buffers(run)
+    named = {name for name in arrays if name.startswith(HISTORY)}
+    history = {n.removeprefix(HISTORY): series(n, arrays[n], run, epoch) for n in sorted(named)}
+    for name, values in words.items():
+        if not isinstance(values, list) or len(values) != epoch or {*values} - {None, *WAYS}:
+            raise ValueError(f"its history of {name!r} is not one of {epoch} epochs")
+        history[name] = values
+    wanted = {name: (tuple(b.shape), to_host(b).dtype) for name, b in into.items()}
+    held = {name: (a.shape, a.dtype) for name, a in arrays.items() if name not in named}
+    for name in sorted(wanted.keys() | held.keys()):
+        if wanted.get(name) != held.get(name):
+            raise ValueError(f"its tensor {name!r} is {held.get(name)}, not {wanted.get(name)}")
+    if not arrays["step"] >= 0 or not ((arrays["best_epoch"] >= 0).all()):
+        raise ValueError("it counts steps or epochs below 0")
+    for name, buffer in into.items():
+        buffer[...] = to_place(run.place, arrays[name])
+    run.epoch, run.within, run.seconds = epoch, within, seconds
+    run.history.clear()
+    run.history.update(history)
+
+
+def series(name: str, values: np.ndarray, run: Run, epoch: int) -> list[Any]:
+    """A history as `run.history` holds it: numbers, or an array (K,) of each epoch."""
+    if values.shape not in ((epoch,), (epoch, *run.settings.lead)):
+        raise ValueError(f"its tensor {name!r} is {values.shape}, not one of {epoch} epochs")
+    found: list[Any] = values.tolist() if values.ndim == 1 else [row.copy() for row in values]
+    return found
