@@ -11,7 +11,6 @@ import pytest
 
 from xpmlp import Checkpoint, DivergedError, plateau, train
 from xpmlp.core.optimizers import OPTIMIZERS
-from xpmlp.fit.interruption import Interrupted
 from xpmlp.fit.loop import Run
 from xpmlp.storage import atomic, checkpoint
 from xpmlp.storage.damage import DAMAGES, sealed
@@ -123,7 +122,7 @@ def test_a_stop_within_an_epoch_changes_nothing(name, step, tmp_path, monkeypatc
             halt_at(patch, step)
             try:
                 last = fit(path, **asked(name))
-            except Interrupted:
+            except KeyboardInterrupt:
                 stops += 1
                 continue
         break

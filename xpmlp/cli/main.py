@@ -4,11 +4,14 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from xpmlp import __version__
+from xpmlp.fit.interruption import Terminated, terminated
 
 COMMANDS = {
     "train": "learn a column of a table from the others",
@@ -45,27 +48,43 @@ def parser_for(name: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def interrupted() -> int:
-    """130, and one line; a library may deliver the same Ctrl-C a second time."""
+def interrupted(error: KeyboardInterrupt) -> int:
+    """130, or 143 for SIGTERM, and one line; a library may deliver a Ctrl-C a second time."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print("xpmlp: interrupted", file=sys.stderr)
+    by_term = isinstance(error, Terminated)
+    where = f": {error}" if str(error) else ""
+    print(f"xpmlp: {'terminated' if by_term else 'interrupted'}{where}", file=sys.stderr)
     signal.signal(signal.SIGINT, before)
-    return 130
+    return 143 if by_term else 130
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside it SIGTERM ends a command as Ctrl-C does, a training after its present step."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 when it did what was asked, 2 for bad input, 130 for Ctrl-C."""
+    """Run a command; 0 if it did what was asked, 2 for bad input, 130 on Ctrl-C, 143 on SIGTERM."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = next((word for word in given if word in COMMANDS), None)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), terminable():
             warnings.showwarning = lambda message, *_: print(
                 f"xpmlp {name}: warning: {message}", file=sys.stderr
             )
             options = parser_for(name).parse_args(given)
             return int(options.run(options))
-    except KeyboardInterrupt:
-        return interrupted()
+    except KeyboardInterrupt as error:
+        return interrupted(error)
     except BrokenPipeError:  # the reader, such as head, has enough: say no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

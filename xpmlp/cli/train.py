@@ -32,6 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_network(parser)
     add_training(parser)
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the model here")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="write every epoch here")
+    parser.add_argument("--resume", action="store_true", help="go on from --checkpoint, if there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw losses and predictions")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no notes")
@@ -95,14 +97,20 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
     chosen = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
     settings({name: value for name, value in chosen.items() if value is not None})
     inputs = [options.table, *filter(None, [options.test])]
-    for path in filter(None, (options.save, options.plot)):
+    written = list(filter(None, (options.save, options.plot, options.checkpoint)))
+    for path in written:
         writable(path, inputs)
-    if options.save is not None and options.save == options.plot:
-        raise ValueError(f"--save and --plot are the same file {options.save}")
+    if len({*written}) < len(written):
+        raise ValueError("--save, --plot and --checkpoint share a file")
+    if options.resume and options.checkpoint is None:
+        raise ValueError("--resume goes on from --checkpoint: give its FILE")
+    if options.checkpoint is not None and options.checkpoint.exists() and not options.resume:
+        raise ValueError(f"--checkpoint {options.checkpoint} is there already: add --resume")
     if options.plot is not None and options.plot.suffix not in PICTURES:
         raise ValueError(f"--plot must end in {', '.join(PICTURES)}; got {options.plot}")
     place_for(options.device, options.precision)
     chosen |= {"device": options.device, "precision": options.precision}
+    chosen |= {"checkpoint": options.checkpoint, "resume": options.resume}
     return plan, network | {"loss": options.loss}, chosen
 
 

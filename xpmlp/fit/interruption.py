@@ -1,25 +1,20 @@
-"""Ctrl-C and SIGTERM while a training runs: the present step is finished, then it stops."""
+"""Ctrl-C and SIGTERM while a training runs: the present step is finished, then it stops.
+
+Nothing slow is imported here: every command of the command line asks for this module.
+"""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xpmlp.fit.loop import Run
-from xpmlp.fit.model import Model, snapshot
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C stopped a training. `model` holds the weights it had come to."""
-
-    def __init__(self, message: str = "", model: Model | None = None) -> None:
-        super().__init__(message)
-        self.model = model
+if TYPE_CHECKING:
+    from xpmlp.fit.loop import Run
 
 
-class Terminated(Interrupted):
-    """SIGTERM did, where `terminated` is its handler, as on the command line."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM stopped what was running, where `terminated` is its handler."""
 
 
 def terminated(number: int, frame: Any) -> None:
@@ -32,7 +27,7 @@ RAISING = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminated
 
 
 @contextmanager
-def patient(run: Run) -> Iterator[None]:
+def patient(run: "Run") -> Iterator[None]:
     """Inside it a signal that would raise makes the run stop after its present step.
 
     A second one raises at once. Handlers of the user's own stay, and so do all of them outside
@@ -55,11 +50,18 @@ def patient(run: Run) -> Iterator[None]:
             signal.signal(number, RAISING[number])
 
 
-def interruption(run: Run) -> Interrupted:
-    """The error that says where a halted run stands, with the weights it had come to."""
+def interruption(run: "Run") -> KeyboardInterrupt:
+    """The error that says where a halted run stands; its `model` has the weights it had come to.
+
+    Ctrl-C's is of no class of ours: Python ends by the signal for KeyboardInterrupt itself alone.
+    """
+    from xpmlp.fit.model import snapshot
+
     best = (run.settings.keep or ("best" if run.held else "last")) == "best"
     finite = bool(run.place.xp.all(run.place.xp.isfinite(run.state.params)))
     flat = run.kept if best or not finite else run.state.params
     model = snapshot(run.spec, run.place, flat, run.labels, run.history)
-    raised = Terminated if run.halted == signal.SIGTERM else Interrupted
-    return raised(f"stopped in epoch {run.epoch + 1}, at step {int(run.state.step)}", model)
+    raised = Terminated if run.halted == signal.SIGTERM else KeyboardInterrupt
+    error = raised(f"stopped in epoch {run.epoch + 1}, at step {int(run.state.step)}")
+    error.model = model  # type: ignore[attr-defined]
+    return error
