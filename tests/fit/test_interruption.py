@@ -129,3 +129,16 @@ def test_a_stopped_process_resumes_to_the_same_bits(name, code, capture, tmp_pat
     assert int(epoch) > 1
     through = train("3-4-1", X, Y, epochs=300, batch=8, capture=capture)
     assert bits == through.flat.tobytes().hex()
+
+
+def test_an_estimator_warns_and_keeps_its_weights(optional):
+    optional("sklearn")
+    from xpmlp import MLPRegressor
+
+    given = {"hidden_layer_sizes": (4,), "max_iter": 6, "batch_size": 8, "random_state": 0}
+    est = MLPRegressor(**given, schedule=strike(13))
+    with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
+        est.fit(X, Y)
+    assert (est.n_iter_, est._optimizer.step) == (1, 14)  # the step in the second epoch is done
+    assert np.isfinite(est.predict(X)).all()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

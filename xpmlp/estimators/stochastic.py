@@ -20,6 +20,7 @@ from xpmlp.estimators.network import Course, lists, packed, settings_of
 from xpmlp.fit.batches import per_batch, per_row
 from xpmlp.fit.callbacks import ProgressBar
 from xpmlp.fit.data import Data, Elsewhere, Rows, move, resident
+from xpmlp.fit.interruption import patient
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import DivergedError, Report, Run
 from xpmlp.fit.memory import brought, explained, need
@@ -30,6 +31,8 @@ NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
 )
+
+INTERRUPTED = "Training interrupted by user."  # scikit-learn's words
 
 
 class NonFiniteError(ValueError):
@@ -264,21 +267,23 @@ def train(est: Any, run: Run, *, once: bool) -> None:
     est.coefs_, est.intercepts_ = lists(run.state.layers)  # under way: callbacks see them
     est.n_iter_ = 0
     try:
-        for _ in attended(run, [rule, *bar, *checked(est.callbacks)]):
-            if once:
-                break
-        else:
-            if not rule.done and est.n_iter_ == est.max_iter:
-                warnings.warn(
-                    f"Stochastic Optimizer: Maximum iterations ({est.max_iter}) reached and the "
-                    "optimization hasn't converged yet.",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
+        with patient(run):
+            for _ in attended(run, [rule, *bar, *checked(est.callbacks)]):
+                if once:
+                    break
+        if run.halted:
+            warnings.warn(INTERRUPTED, stacklevel=2)
+        elif not once and not rule.done and est.n_iter_ == est.max_iter:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({est.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
     except DivergedError as error:
         diverged(est, run, error)
     except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=2)
+        warnings.warn(INTERRUPTED, stacklevel=2)
     finally:
         rule.follow()
         leave(est, run)
