@@ -123,6 +123,24 @@ def go_on(r: Round) -> None:
     assert np.array_equal(through.coefs_[0], stopped.coefs_[0])
 
 
+def resume(r: Round) -> None:
+    """A training that an error ends goes on from its checkpoint to the same bits."""
+
+    def ended(report: Any) -> None:
+        if report.epoch == 2:
+            raise RuntimeError
+
+    path = r.folder / "run.ckpt"
+    path.unlink(missing_ok=True)
+    given = {"X": r.X, "y": r.number, "epochs": 4, "seed": r.seed}
+    spec = [r.X.shape[1], r.hidden, 1]
+    refused(RuntimeError, lambda: train(spec, **given, checkpoint=path, callbacks=[ended]))
+    refused(ValueError, lambda: train(spec, **given, checkpoint=path))
+    refused(ValueError, lambda: train(spec, **given, checkpoint=path, resume=True, rate=0.5))
+    resumed = train(spec, **given, checkpoint=path, resume=True)
+    assert np.array_equal(resumed.flat, train(spec, **given).flat)
+
+
 def populations(r: Round) -> None:
     model = train([r.X.shape[1], r.hidden, 1], r.X, r.number, epochs=2, members=5, seed=r.seed,
                   rate=[1e-3, 1e-2, 1e30, 1e-4, 1e-3], optimizer="sgd")  # fmt: skip
@@ -175,6 +193,7 @@ ACTIVITIES: dict[str, Callable[[Round], None]] = {
     "estimators": fit_estimators,
     "save and load": save_and_load,
     "go on": go_on,
+    "resume": resume,
     "populations": populations,
     "threads": threads,
     "bad input": bad_input,

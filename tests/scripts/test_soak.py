@@ -145,7 +145,7 @@ def test_the_slope_is_not_bent_by_a_few_odd_readings(script):
 
 
 @pytest.mark.parametrize("name", ["fit and predict", "estimators", "save and load", "go on",
-                                  "populations", "threads", "bad input"])  # fmt: skip
+                                  "resume", "populations", "threads", "bad input"])  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
 def test_every_activity_does_what_it_says(name, script, tmp_path):
     """Each asserts its own results."""

@@ -122,13 +122,13 @@ class Keeper:
         try:
             found = read_object(read_metadata(data, FORMAT, VERSION).get("config"))
             other = differences(found["asked"], self.asked, found["epoch"])
+            changed = differences(found["about"], about(run), 0)
             if not other:
                 take(run, found, unpacked(data))
         except UNFIT as error:
             raise refusal(path, error, "checkpoint") from None
         if other:
             raise ValueError(f"checkpoint {path} is of another training: {'; '.join(other)}")
-        changed = differences(found["about"], about(run), 0)
         if changed:
             warnings.warn(
                 f"checkpoint {path} goes on elsewhere, so the last bits may differ: "

@@ -17,6 +17,7 @@ AT_ONCE = 2**22  # numbers that are brought to the host and hashed at once
 ENDLESS = ("constant", "step", "exponential", "warmup", "inverse_scaling")  # schedules
 BESIDE = ("epochs", "capture", "dtype")  # settings that are no difference, or compared apart
 SAID = 80  # characters of a value that an error repeats
+NAMED = 8  # differences that it names, of what may be thousands in a hostile file
 
 
 def question(run: Run) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def differences(before: Any, now: Mapping[str, Any], done: int) -> list[str]:
         if was == is_now and type(was) is type(is_now):
             continue
         if name != "epochs":
-            found.append(f"{name} was {short(was)} and is {short(is_now)}")
+            found.append(f"{name[:SAID]} was {short(was)} and is {short(is_now)}")
         elif now["epochs"] < done:
             found.append(f"it has done {done} epochs and epochs is {short(is_now)}")
         elif not endless(now["schedule"]):
@@ -103,7 +104,7 @@ def differences(before: Any, now: Mapping[str, Any], done: int) -> list[str]:
                 f"epochs was {short(was)} and is {short(is_now)}, which the schedule "
                 f"{short(now['schedule'])} goes by"
             )
-    return found
+    return found[:NAMED]
 
 
 def endless(schedule: Any) -> bool:
