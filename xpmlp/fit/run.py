@@ -138,7 +138,7 @@ def begin(
         keys=keys(place, spec, chosen),
         engine=engine(place, steps_ahead(chosen, data, done)),
         throttle=xp.ones((*chosen.lead, 1), dtype=real, device=device),
-        kept=xp.asarray(state.params, copy=True),
+        kept=params,
         best=xp.full(chosen.lead, float("inf"), dtype=real, device=device),
         best_epoch=xp.zeros(chosen.lead, dtype=xp.int64, device=device),
     )
@@ -164,8 +164,10 @@ def hyper(place: Place, spec: Spec, chosen: Settings, like: Array) -> dict[str, 
     named = defaults | dict(chosen.hyper) | {"rate": chosen.rate}
     found = {name: per_member(place, chosen, name, v, like) for name, v in named.items()}
     decay = default_decay if chosen.weight_decay is None else chosen.weight_decay
-    weights = on_weights(place.xp, spec, like)
-    found["decay"] = per_member(place, chosen, "weight_decay", decay, like) * weights
+    found["decay"] = 0.0
+    if any(chosen.each("weight_decay", decay)):
+        weights = on_weights(place.xp, spec, like)
+        found["decay"] = per_member(place, chosen, "weight_decay", decay, like) * weights
     return found
 
 
