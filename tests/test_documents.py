@@ -85,6 +85,20 @@ def test_the_page_for_scikit_learn_names_every_parameter():
     assert named == known
 
 
+def test_every_guarantee_names_a_test_that_pytest_collects():
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    rows = [row for row in re.findall(r"^\| (.*) \|$", page, re.M) if "shown by" not in row]
+    named = [re.findall(r"`(tests/\S+\.py::\w+)`$", row) for row in rows if set(row) - set("- |")]
+    assert named
+    assert all(named), "a row names no test"
+    asked = sorted({test for (test,) in named})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", *asked]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    collected = {line.partition("[")[0] for line in done.stdout.splitlines()}
+    assert set(asked) <= collected
+
+
 def test_every_linked_file_exists():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
