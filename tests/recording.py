@@ -438,6 +438,7 @@ XP = SimpleNamespace(
     empty=lambda shape, dtype=np.float64, device=None: empty(shape, dtype),
     matmul=matmul,
     sum=total,
+    vecdot=lambda a, b: compute(np.vecdot, a, b),
     **{name: function(name) for name in NAMES},
     **{name: creation(name) for name in MADE},
     **{f"{name}_like": like(f"{name}_like") for name in ("zeros", "ones", "full")},
@@ -506,6 +507,19 @@ class ElementwiseKernel:
             place[...] = values
 
 
+class ReductionKernel:
+    """CuPy's, of the one that is asked for: the sum of products."""
+
+    def __init__(self, inputs, output, mapped, reduced, after, identity, name):
+        assert (inputs, output) == ("T x, T y", "T z")
+        assert (mapped, reduced, after, identity) == ("x * y", "a + b", "z = a", "0")
+        assert name.isidentifier()
+
+    def __call__(self, x, y, axis):
+        assert x.dtype == y.dtype
+        return compute(lambda a, b: np.sum(a * b, axis=axis), x, y)
+
+
 def own_matmul(a, b):
     """CuPy's product is refused while a stream records (cupy#6290); ours is `XP.matmul`."""
     if recording():
@@ -534,6 +548,7 @@ CUPY = SimpleNamespace(
     negative=into("negative"),
     matmul=own_matmul,
     ElementwiseKernel=ElementwiseKernel,
+    ReductionKernel=ReductionKernel,
     get_default_memory_pool=lambda: DEFAULT_POOL,
     cuda=SimpleNamespace(
         Stream=Stream,

@@ -13,6 +13,7 @@ import numpy as np
 
 from xpmlp.backends import compiled
 from xpmlp.backends.calls import Asked, Calls, Plan, reach
+from xpmlp.backends.guards import choosing, guarded
 from xpmlp.backends.tracing import TRUTHS, Program, UntraceableError
 from xpmlp.core.types import Array, Namespace
 
@@ -21,7 +22,8 @@ ROWS = ("maximum", "minimum")  # NumPy is two to four times slower with a number
 
 def chosen(condition: Array, one: Any, other: Any, out: Array) -> None:
     """np.where with a place for its result."""
-    np.copyto(out, other)
+    if other is not out:
+        np.copyto(out, other)
     np.copyto(out, one, where=condition)
 
 
@@ -69,10 +71,12 @@ class Writer:
         """Where the result of operation i goes: a result's place if nothing there is needed
         any more, else scratch."""
         kind = self.types[index]
-        until = i - (self.program.operations[i].name == "where")  # which writes before it reads
+        name, inputs = self.program.operations[i]
         for r, value in enumerate(self.program.results):
             if value.at == index:
                 old = self.aliases[r]
+                # which writes before it reads, but for what lies there as its other value
+                until = i - (name == "where" and inputs[2].at != old)
                 if old < 0 or last.get(old, -1) <= until:
                     return f"r{r}"
         pool = self.free.get(kind)
@@ -114,7 +118,8 @@ class Writer:
         wanted = self.places if self.whole else [n for n in self.names if n[0] == "r"]
         made = [self.types[self.names.index(name)] for name in wanted if name in self.names]
         order = [*self.names[:first], *wanted]
-        found = tuple(order.index(self.names[v.at]) for v in program.results) * (not self.whole)
+        results = () if self.whole else program.results
+        found = tuple(order.index(self.names[v.at]) for v in results)
         return Plan(self.function(order), tuple(made), found)
 
     def function(self, parameters: Sequence[str]) -> Callable[..., None]:
@@ -135,7 +140,7 @@ class Workspace(Calls):
         self.made = 0  # arrays of this step so far
         self.ones: dict[Any, np.ndarray] = {}
         names = {name: getattr(np, name) for name in dir(np) if not name.startswith("__")}
-        own = {"matmul": self.matmul, "sum": self.sum, "__name__": "numpy"}
+        own = {"matmul": self.matmul, "vecdot": self.vecdot, "sum": self.sum, "__name__": "numpy"}
         own["__array_namespace_info__"] = np.__array_namespace_info__
         self.xp: Namespace = SimpleNamespace(**names | own)
 
@@ -150,7 +155,11 @@ class Workspace(Calls):
             run = compiled.loop(program, values, into, aliases, name)
             if run is not None:
                 return Plan(run, (), ())
-        return Writer(program, values, aliases).plan()
+        plan, guard = Writer(program, values, aliases).plan(), guarded(program, aliases)
+        if guard is None:
+            return plan
+        moving = Writer(guard.moving, values, aliases).plan()
+        return Plan(choosing(guard.at, moving.run, plan.run), (), ())
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """The next array of this step, with whatever the step before left in it."""
@@ -174,6 +183,9 @@ class Workspace(Calls):
         if a.ndim != b.ndim or a.shape[:-2] != b.shape[:-2]:
             return np.matmul(a, b)
         return np.matmul(a, b, self.buffer((*a.shape[:-1], b.shape[-1]), a.dtype))
+
+    def vecdot(self, a: Array, b: Array) -> Array:
+        return np.vecdot(a, b, out=self.buffer(a.shape[:-1], a.dtype))
 
     def sum(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
         """np.sum; over the rows of a matrix as a product with ones, which is faster."""

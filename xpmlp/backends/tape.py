@@ -96,7 +96,7 @@ class Tape:
         self.viewed: set[str] = set()  # of what parts were taken: it must stay where it is
         own = {
             name: getattr(self, name)
-            for name in ("matmul", "sum", "max", "where", "astype", "concat")
+            for name in ("matmul", "vecdot", "sum", "max", "where", "astype", "concat")
         }
         own |= {name: self.making(getattr(np, name)) for name in MADE}
         ufuncs = {
@@ -243,6 +243,10 @@ class Tape:
         form = f"{self.hold(product)}({{}}, {{}}, {{out}})"
         return self.note(form, [a, b], product(a.data, b.data))
 
+    def vecdot(self, a: Taped, b: Taped) -> Taped:
+        form = f"{self.hold(np.vecdot)}({{}}, {{}}, out={{out}})"
+        return self.note(form, [a, b], np.vecdot(a.data, b.data))
+
     def concat(self, parts: Sequence[Taped], *, axis: int) -> Taped:
         form = f"{self.hold(np.concatenate)}(({'{}, ' * len(parts)}), {axis}, {{out}})"
         return self.note(form, parts, np.concatenate([part.data for part in parts], axis=axis))
@@ -256,7 +260,7 @@ class Tape:
         return self.note(f"{self.hold(cast)}({{}}, {{out}})", [x], x.data.astype(dtype))
 
     def asarray(self, x: Taped, *, copy: bool | None = None, **_: Any) -> Taped:
-        return self.astype(x, x.dtype)
+        return self.astype(x, x.dtype) if copy else x
 
     def apply(
         self, function: Callable[..., Any], xp: Any, *given: Any, into: Sequence[Taped] = ()

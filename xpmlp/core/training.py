@@ -101,7 +101,7 @@ def gradient(
     functions, rows = (measure.value, measure.delta, slope), (end.a, batch.target)
     losses, delta = apply(outcome, xp, *functions, *rows, batch.weight[..., None], end.z)
     backward(xp, spec, state.layers, traces, delta, state.grads, apply=apply)
-    return xp.sum(losses * batch.weight, axis=-1)
+    return xp.vecdot(losses, batch.weight)
 
 
 def l1_cost(xp: Namespace, strength: Array, scale: Any, theta: Array) -> Array:
@@ -146,19 +146,16 @@ def penalize(
     return value
 
 
-def gradient_norm(xp: Namespace, grad: Array) -> Array:
-    """The Euclidean norm of each member's gradient, (..., 1)."""
-    return xp.sqrt(xp.sum(grad * grad, axis=-1, keepdims=True))
+def squared_norm(xp: Namespace, grad: Array) -> Array:
+    """The Euclidean norm of each member's gradient, squared, (...)."""
+    return xp.vecdot(grad, grad)
 
 
-def clip(xp: Namespace, state: State, limit: float) -> Array:
-    """Shorten each member's gradient to at most `limit` (Pascanu et al. 2013).
-
-    Returns the norm it had, (..., 1).
-    """
-    norm = gradient_norm(xp, state.grad)
-    state.grad[...] = state.grad * (limit / xp.maximum(norm, xp.full_like(norm, limit)))
-    return norm
+def clip(xp: Namespace, state: State, limit: float, norm: Array) -> None:
+    """Shorten each member's gradient, of this norm (...), to at most `limit` (Pascanu et al.
+    2013)."""
+    longest = xp.maximum(norm, xp.full_like(norm, limit))
+    state.grad[...] = state.grad * (limit / longest)[..., None]
 
 
 def update(

@@ -316,7 +316,7 @@ def leave(est: Any, run: Run) -> None:
     course.solver, course.memory = est.solver, state.memory
     course.step, course.epoch = int(state.step), run.epoch
     course.last = course.kept = None
-    finite = bool(xp.all(xp.isfinite(state.params)))
+    finite = bool(xp.all((run.alive > 0) & xp.all(xp.isfinite(state.params), axis=-1)))
     if run.held is not None or not finite:
         course.last = state.params if finite else run.kept
         course.kept = run.kept

@@ -24,14 +24,15 @@ from xpmlp.core.training import (
     State,
     clip,
     gradient,
-    gradient_norm,
     penalize,
+    squared_norm,
     update,
 )
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.batches import Drawn, Window, drawn, epoch_order, unbiased, unshuffled, windows
 from xpmlp.fit.callbacks import early_stopping
 from xpmlp.fit.data import Data
+from xpmlp.fit.divergence import guarded, tally
 from xpmlp.fit.inference import scores
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.memory import Need, explained
@@ -83,16 +84,23 @@ class Run:
     def __post_init__(self) -> None:
         xp = self.place.xp
         self.met = xp.zeros_like(self.best)  # (...) mean loss of the epoch under way, so far
-        self.norm = xp.zeros_like(self.throttle)  # (..., 1) of the last gradient, unclipped
+        self.norm = xp.zeros_like(self.best)  # (...) of the last gradient, unclipped
+        self.alive = xp.ones_like(self.best)  # (...) 1, or 0 since a step that was not finite
+        # (...) of the epoch under way, exact up to 2**24 in float32
+        self.made = xp.zeros_like(self.best)
+        self.since = xp.zeros_like(self.throttle)  # (..., 1) the step when memory was empty
         self.base = xp.zeros_like(self.throttle)  # (..., 1) the epoch's rate before its schedule
         self.rate = xp.zeros_like(self.throttle)  # (..., 1) of the last update
-        self.h = SimpleNamespace(**self.hyper | {"rate": self.rate})
+        self.guarded = guarded(self.optimizer)
+        held = {"rate": self.rate, "alive": self.alive[..., None], "since": self.since}
+        self.h = SimpleNamespace(**self.hyper | held)
 
     @property
     def buffers(self) -> tuple[Array, ...]:
         """All that a step changes."""
         state = self.state
-        return (state.step, state.params, state.grad, *state.memory, self.met, self.rate, self.norm)
+        trained = (state.step, state.params, state.grad, *state.memory)
+        return (*trained, self.met, self.rate, self.norm, self.alive, self.made)
 
     @property
     def batch(self) -> int:
@@ -197,23 +205,38 @@ def scaled(
     return (base * moving(xp, Progress(step, epoch, fraction)),)
 
 
-def step(run: Run, batch: Drawn) -> None:
-    """One update, which adds its loss to `run.met`."""
-    xp, state, fast, limit = run.place.xp, run.state, run.engine, run.settings.clip
-    moving = schedule(run.settings.schedule)
-    fast.restart()
+def pace(run: Run) -> None:
+    """The rate of the update to come."""
+    moving, fast = schedule(run.settings.schedule), run.engine
     if moving is not constant:
         fast.apply(scaled, fast.xp, moving, run.base, *progress(run), into=(run.rate,))
+
+
+def learn(run: Run, batch: Drawn) -> Array:
+    """Fill the gradient from a minibatch, penalties included; its loss (...)."""
+    state, fast = run.state, run.engine
     value = gradient(
         fast.xp, run.spec, state, batch.batch, masks(run, batch.batch), apply=fast.apply
     )
     for name, strength in run.penalties:
         cost = penalize(fast.xp, state, name, strength, batch.scale, apply=fast.apply)
         value = value + cost
+    return fast.xp.asarray(value)  # no scalar of NumPy's
+
+
+def step(run: Run, batch: Drawn) -> None:
+    """One update, which adds its loss to `run.met`; none where that or the gradient is not
+    finite, or was not before."""
+    state, fast, limit = run.state, run.engine, run.settings.clip
+    fast.restart()
+    pace(run)
+    value = learn(run, batch)
+    seen = (value, batch.share, squared_norm(fast.xp, state.grad))
+    accounts = (run.alive, run.met, run.made)
+    fast.apply(tally, fast.xp, *seen, *accounts, into=(run.norm, *accounts))
     if limit is not None:
-        run.norm[...] = clip(xp, state, limit)
-    update(fast.xp, run.optimizer, state, run.h, apply=fast.apply)
-    run.met[...] = run.met + value * batch.share
+        clip(fast.xp, state, limit, run.norm)
+    update(fast.xp, run.guarded, state, run.h, apply=fast.apply)
 
 
 def advance(run: Run, window: Window, t: int) -> None:
@@ -222,13 +245,13 @@ def advance(run: Run, window: Window, t: int) -> None:
 
 
 def train_epoch(run: Run) -> None:
-    """Every row once, in minibatches; leaves `run.met`, `run.rate` and `run.norm`.
+    """Every row once, in minibatches; leaves `run.met`, `run.rate`, `run.norm`, `run.made`.
 
     An epoch under way goes on after its `within` steps; one that a signal stops is left there.
     """
     xp, s, way = run.place.xp, run.settings, run.engine.way
     if not run.within:
-        run.met[...] = xp.zeros_like(run.met)
+        run.met[...] = run.made[...] = xp.zeros_like(run.met)
     run.base[...] = run.hyper["rate"] * run.throttle  # with what callbacks made of it
     run.rate[...] = run.base
     orders = (epoch_order if s.shuffle else unshuffled)(s.seeds, s.lead, run.epoch, run.data.rows)
@@ -240,8 +263,6 @@ def train_epoch(run: Run) -> None:
         if run.halted:
             break
         run.attend()
-    if s.clip is None:
-        run.norm[...] = gradient_norm(xp, run.state.grad)
 
 
 def measured(run: Run, data: Data) -> tuple[Array, Array]:
@@ -287,8 +308,9 @@ def one_epoch(run: Run) -> dict[str, Any] | None:
             run.seconds += time.perf_counter() - started
             return None
         run.epoch, run.within = run.epoch + 1, 0
+        run.met[...] = xp.where(run.alive > 0, run.met, xp.full_like(run.met, float("nan")))
         val_loss, val_score = measured(run, run.held) if run.held else (None, None)
-        finite = xp.isfinite(run.met) & xp.isfinite(xp.sum(run.state.params, axis=-1))
+        finite = (run.alive > 0) & xp.isfinite(xp.sum(run.state.params, axis=-1))
         active = before[..., 0] > 0
         keep(run, watched(run, val_loss, val_score), finite & active)
         if not bool(xp.all(finite | ~active)):
@@ -297,7 +319,7 @@ def one_epoch(run: Run) -> dict[str, Any] | None:
     return {
         "loss": on_host(run.met),
         "rate": on_host(run.rate[..., 0]),
-        "grad_norm": on_host(run.norm[..., 0]),
+        "grad_norm": on_host(run.norm),
         "val_loss": None if val_loss is None else on_host(val_loss),
         "val_score": None if val_score is None else on_host(val_score),
         "best_epoch": on_host(run.best_epoch),

@@ -1,0 +1,159 @@
+"""Training that leaves the finite numbers, against steps counted one by one in plain NumPy."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xpmlp import Spec
+from xpmlp.backends.guards import guarded as without_guard
+from xpmlp.backends.namespace import CPU, to_host, to_place
+from xpmlp.backends.tracing import trace
+from xpmlp.core.apply import plain
+from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.core.training import Batch, gradient, new_state, update
+from xpmlp.fit import run as assembly
+from xpmlp.fit.batches import epoch_order, windows
+from xpmlp.fit.divergence import frozen, tally
+from xpmlp.fit.loop import advance, train_epoch
+from xpmlp.fit.run import assemble
+
+SPEC = Spec.parse("3-5-2", activation="tanh")
+ROWS, BATCH = 40, 8
+BAD = 17  # the row that makes its step bad
+WAYS = ("eager", "replayed", "captured", "one by one")
+
+
+def rows(rng):
+    return rng.standard_normal((ROWS, 3)), rng.standard_normal((ROWS, 2))
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    """As `backends.namespace.running` has it inside training."""
+    with np.errstate(all="ignore"):
+        yield
+
+
+@pytest.fixture
+def begun(monkeypatch, request):
+    """A function from a way of running and the arguments of `train` to a run."""
+
+    def begin(X, y, way="eager", place=CPU, **more):
+        if way == "captured":
+            place = request.getfixturevalue("gpu")
+        monkeypatch.setattr(assembly, "choose", lambda *_: place)
+        arguments = {"batch": BATCH, "epochs": 20, "capture": way in ("replayed", "captured")}
+        run = assemble(SPEC, X.copy(), y.copy(), **arguments | more)
+        assert way in ("one by one", run.engine.way.name)
+        if way == "one by one":
+            run.engine = run.engine._replace(xp=place.xp, apply=plain, restart=lambda: None)
+        return run
+
+    return begin
+
+
+def poison(run, row=BAD, value=np.nan):
+    """Make one row's target what no check would have let pass."""
+    target = to_host(run.data.target).copy()
+    target[row] = value
+    run.data.target[...] = to_place(run.place, target)
+
+
+def trained_until(run, orders, steps):
+    """Parameters and memory after some steps, and which step is the first that is not finite
+    (from 1, or None), by `gradient` and `update` on NumPy one after the other."""
+    state = new_state(np, run.spec, run.optimizer, to_host(run.kept))
+    h = SimpleNamespace(**run.hyper | {"decay": to_host(run.hyper["decay"])})
+    x, target = to_host(run.data.x.x), to_host(run.data.target)
+    for t in range(steps):
+        index = orders[t * BATCH : (t + 1) * BATCH]
+        weight = np.full(len(index), 1 / len(index))
+        value = gradient(np, run.spec, state, Batch(x[index], target[index], weight))
+        if not (np.isfinite(value) and np.isfinite(state.grad).all()):
+            return state, t + 1
+        update(np, run.optimizer, state, h)
+    return state, None
+
+
+def held(run):
+    return [to_host(part) for part in (run.state.params, *run.state.memory)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_bad_step_changes_nothing_and_is_known(name, way, begun, rng):
+    X, y = rows(rng)
+    run = begun(X, y, way, optimizer=name)
+    poison(run)
+    orders = epoch_order(run.settings.seeds, (), 0, ROWS)
+    bad = int(np.flatnonzero(orders == BAD)[0]) // BATCH + 1
+    assert trained_until(run, orders, 5)[1] == bad
+    with run.engine.way.open():
+        train_epoch(run)
+    assert (float(run.alive), int(run.made)) == (0, bad - 1)
+    # the same training, of which the bad step is never made
+    other = begun(X, y, way, optimizer=name)
+    other.rate[...] = to_place(other.place, np.array([other.settings.rate]))
+    with other.engine.way.open():
+        for one in windows(other.place, other.data, orders[: (bad - 1) * BATCH], BATCH, 5):
+            other.engine.way.run(advance, other, one)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(held(run), held(other), strict=True))
+    reference, _ = trained_until(run, orders, bad - 1)
+    np.testing.assert_allclose(held(run)[0], reference.params, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_bad_member_disturbs_nobody(value, begun, rng):
+    X, y = rows(rng)
+    run, well = (begun(X, y, members=3, rate=[1e-3, r, 1e-2]) for r in (1e-3, 1e-3))
+    run.state.params[1, :8] = value
+    for each in (run, well):
+        train_epoch(each)
+    for ours, theirs in zip(held(run), held(well), strict=True):
+        assert ours[[0, 2]].tobytes() == theirs[[0, 2]].tobytes()
+    assert (to_host(run.alive) == [1, 0, 1]).all()
+    assert (to_host(run.made) == [5, 0, 5]).all()
+    assert all(not memory[1].any() for memory in held(run)[1:])
+
+
+@pytest.mark.parametrize(("size", "alive"), [(1e18, 1), (1e20, 0)])
+def test_a_gradient_whose_square_is_beyond_the_dtype_counts_as_not_finite(size, alive, begun, rng):
+    X, y = rows(rng)
+    run = begun(X, y, dtype="float32", optimizer="sgd", rate=0.0)
+    run.data.weight[...] = np.float32(size)
+    with np.errstate(all="ignore"):
+        train_epoch(run)
+    assert np.isfinite(run.state.grad).all()
+    assert float(run.alive) == alive
+
+
+@given(st.lists(st.sampled_from([1.0, np.nan, np.inf, -np.inf, 0.0, 1e300]), min_size=1))
+def test_the_accounts_are_those_of_a_loop(losses):
+    alive, met, made = (np.full((), x) for x in (1.0, 0.0, 0.0))
+    with np.errstate(all="ignore"):
+        for loss in losses:
+            _, alive, met, made = tally(np, np.asarray(loss), 0.5, np.ones(()), alive, met, made)
+    good = 0
+    while good < len(losses) and np.isfinite(losses[good]):
+        good += 1
+    assert int(made) == good
+    assert bool(alive) == (good == len(losses))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_guard_of_a_rule_is_seen_and_taken_off(name, begun, rng):
+    run = begun(*rows(rng), optimizer=name)
+    given = (run.h, np.ones(()), run.state.params, run.state.grad, *run.state.memory)
+    program = trace(frozen(run.optimizer.rule), *given)
+    names = sorted(k for k, v in vars(run.h).items() if isinstance(v, np.ndarray))
+    theta = len(names) + 1
+    aliases = [theta, *range(theta + 2, theta + 2 + len(run.state.memory))]
+    found = without_guard(program, aliases)
+    assert found is not None
+    assert names[found.at] == "alive"
+    assert all(operation.name != "where" for operation in found.moving.operations)
+    assert without_guard(found.moving, aliases) is None
+    assert without_guard(program, aliases[::-1] if len(aliases) > 1 else [theta + 1]) is None

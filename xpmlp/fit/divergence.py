@@ -1,0 +1,54 @@
+"""Training that leaves the finite numbers: found step by step without a look at the device.
+
+A step whose loss or gradient is no finite number changes nothing, and no later one does: a flag
+that lies where training runs holds the parameters and the memory still. Only the epoch's end
+reads it. A gradient whose norm is beyond its dtype (1.8e19 in float32, where a rule that squares
+it would be lost) counts as one that is no finite number.
+"""
+
+from functools import lru_cache, wraps
+from typing import Any
+
+from xpmlp.core.optimizers import Optimizer, Rule
+from xpmlp.core.types import Array, Namespace
+
+INF = float("inf")
+
+
+def tally(
+    xp: Namespace,
+    value: Array,
+    share: Array,
+    squared: Array,
+    alive: Array,
+    met: Array,
+    made: Array,
+) -> tuple[Array, ...]:
+    """What a step's loss and squared gradient norm make of the epoch's accounts, all (...).
+
+    Returns the norm; whether all was finite so far, 1 or 0; the loss met; the updates made.
+    """
+    finite = (alive > 0) & (xp.abs(value) < INF) & (squared < INF)
+    alive = xp.astype(finite, met.dtype)
+    return xp.sqrt(squared), alive, met + value * share, made + alive
+
+
+@lru_cache(maxsize=64)  # the same function again, so that what was made of it is found
+def frozen(rule: Rule) -> Rule:
+    """`rule` where h.alive is 1; where it is 0, everything stays as it is. h.since is the step
+    that the memory is empty since."""
+
+    @wraps(rule)
+    def held(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *memory: Array) -> Any:
+        moved = rule(xp, h, t - h.since, theta, g, *memory)
+        return tuple(
+            xp.where(h.alive > 0, new, old)
+            for new, old in zip(moved, (theta, *memory), strict=True)
+        )
+
+    return held
+
+
+def guarded(optimizer: Optimizer) -> Optimizer:
+    """An optimizer that stands still where h.alive is 0."""
+    return optimizer._replace(rule=frozen(optimizer.rule))
