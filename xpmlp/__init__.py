@@ -9,7 +9,7 @@ HOMES = {
     "Activation": "core.activations",
     "Batch": "core.training",
     "Checkpoint": "storage.checkpoint",
-    "DivergedError": "fit.loop",
+    "DivergedError": "fit.divergence",
     "GPUUnavailableError": "backends.cuda",
     "Layer": "core.spec",
     "Loss": "core.losses",

@@ -16,9 +16,9 @@ from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.training import Batch, gradient, new_state, update
 from xpmlp.fit import run as assembly
 from xpmlp.fit.batches import epoch_order, windows
-from xpmlp.fit.divergence import frozen, tally
+from xpmlp.fit.divergence import DivergedError, frozen, tally
 from xpmlp.fit.loop import advance, train_epoch
-from xpmlp.fit.run import assemble
+from xpmlp.fit.run import assemble, finish
 
 SPEC = Spec.parse("3-5-2", activation="tanh")
 ROWS, BATCH = 40, 8
@@ -46,7 +46,7 @@ def begun(monkeypatch, request):
             place = request.getfixturevalue("gpu")
         monkeypatch.setattr(assembly, "choose", lambda *_: place)
         arguments = {"batch": BATCH, "epochs": 20, "capture": way in ("replayed", "captured")}
-        run = assemble(SPEC, X.copy(), y.copy(), **arguments | more)
+        run = assemble(more.pop("spec", SPEC), X.copy(), y.copy(), **arguments | more)
         assert way in ("one by one", run.engine.way.name)
         if way == "one by one":
             run.engine = run.engine._replace(xp=place.xp, apply=plain, restart=lambda: None)
@@ -157,3 +157,63 @@ def test_the_guard_of_a_rule_is_seen_and_taken_off(name, begun, rng):
     assert all(operation.name != "where" for operation in found.moving.operations)
     assert without_guard(found.moving, aliases) is None
     assert without_guard(program, aliases[::-1] if len(aliases) > 1 else [theta + 1]) is None
+
+
+def wild(xp, now):
+    """A rate that is beyond reason in the third epoch."""
+    at = now.epoch
+    return 1 + 1e200 * xp.astype((at >= 2) & (at < 3), at.dtype)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_error_says_where(way, begun, rng):
+    X, y = rows(rng)
+    run = begun(X, y, way, optimizer="sgd", rate=0.01, schedule=wild)
+    with pytest.raises(DivergedError) as caught:
+        finish(run, [])
+    error = caught.value
+    assert error.step == 12  # the first of epoch 3 gives the weights that fail the second
+    assert error.rate == pytest.approx(1e198)
+    assert len(error.gradients) == 2
+    assert max(error.gradients) > 1e190
+    for said in ("step 12", "epoch 3", "rate 1e+198", "clip=1.0", "lower rate", "scaled inputs"):
+        assert said in str(error)
+    other = begun(X, y, way, optimizer="sgd", rate=0.01)
+    good = finish(other, [lambda report: report.epoch == 2])
+    assert to_host(error.model.flat).tobytes() == to_host(good.flat).tobytes()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_restore_goes_on_from_the_best_and_improves(name, way, begun, rng):
+    X, y = rows(rng)
+    rate = {"sgd": 50.0, "adam": 1e-2}[name]
+    more = {} if name == "sgd" else {"schedule": wild}
+    run = begun(X, y * 0.1, way, optimizer=name, rate=rate, on_divergence="restore", **more,
+                spec=Spec.parse("3-2"), epochs=60)  # fmt: skip
+    history = finish(run, []).history
+    times = sum(history["restored"])
+    assert times > 0
+    assert history["rate"][-1] == pytest.approx(rate / 2**times)
+    assert np.isfinite(history["loss"][-1])
+    finite = [loss for loss in history["loss"] if np.isfinite(loss)]
+    assert finite[-1] < 0.9 * max(finite)
+
+
+def test_restoring_gives_up(begun, rng):
+    run = begun(*rows(rng), on_divergence="restore")
+    poison(run)
+    with pytest.raises(DivergedError, match="restored 10 times in a row"):
+        finish(run, [])
+    assert run.history["restored"] == [1] * 10
+
+
+def test_a_restored_member_disturbs_nobody(begun, rng):
+    X, y = rows(rng)
+    common = {"members": 3, "optimizer": "sgd", "on_divergence": "restore", "epochs": 12}
+    run, well = (begun(X, y, rate=[1e-3, r, 1e-2], **common) for r in (1e200, 1e-3))
+    ours, theirs = finish(run, []), finish(well, [])
+    assert ours.flat[[0, 2]].tobytes() == theirs.flat[[0, 2]].tobytes()
+    found = np.array(ours.history["restored"])
+    assert (found.sum(axis=0) == [0, 10, 0]).all()
+    assert float(run.throttle[1, 0]) == 0

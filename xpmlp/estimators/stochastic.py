@@ -20,9 +20,10 @@ from xpmlp.estimators.network import Course, lists, packed, settings_of
 from xpmlp.fit.batches import per_batch, per_row
 from xpmlp.fit.callbacks import ProgressBar
 from xpmlp.fit.data import Data, Elsewhere, Rows, move, resident
+from xpmlp.fit.divergence import DivergedError
 from xpmlp.fit.interruption import patient
 from xpmlp.fit.labels import Labels
-from xpmlp.fit.loop import DivergedError, Report, Run
+from xpmlp.fit.loop import Report, Run
 from xpmlp.fit.memory import brought, explained, need
 from xpmlp.fit.probes import probe
 from xpmlp.fit.run import attended, begin, checked

@@ -6,11 +6,13 @@ reads it. A gradient whose norm is beyond its dtype (1.8e19 in float32, where a 
 it would be lost) counts as one that is no finite number.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 from xpmlp.core.optimizers import Optimizer, Rule
 from xpmlp.core.types import Array, Namespace
+from xpmlp.fit.model import Model
 
 INF = float("inf")
 
@@ -52,3 +54,48 @@ def frozen(rule: Rule) -> Rule:
 def guarded(optimizer: Optimizer) -> Optimizer:
     """An optimizer that stands still where h.alive is 0."""
     return optimizer._replace(rule=frozen(optimizer.rule))
+
+
+class Trouble(NamedTuple):
+    """Where one network left the finite numbers."""
+
+    step: int  # the update that could not be made, from 1 over all epochs
+    epoch: int
+    rate: float  # of that step
+    gradients: tuple[float, ...]  # the largest absolute one of each layer; inf: not finite
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{size:.2g}" for size in self.gradients)
+        return (
+            f"in epoch {self.epoch} at step {self.step} at learning rate {self.rate:g}: its loss "
+            "or gradient, or a weight after it, is no finite number of the dtype. Largest "
+            f"gradient, layer by layer: {sizes} (inf: not finite)"
+        )
+
+
+class DivergedError(ValueError):
+    """Training left the finite numbers. `model` holds the last good weights.
+
+    `step` (the update that could not be made, from 1), `rate` and `gradients` (the largest
+    absolute one of each layer) say where; for a population each is a tuple with one entry per
+    member, None where that is not known.
+    """
+
+    def __init__(
+        self, message: str, model: Model | None = None, troubles: Sequence[Trouble | None] = ()
+    ) -> None:
+        super().__init__(message)
+        self.model = model
+        several = model is not None and model.members is not None
+        for name in ("step", "rate", "gradients"):
+            each = tuple(getattr(trouble, name, None) for trouble in troubles)
+            setattr(self, name, each if several else (each or (None,))[0])
+
+
+def largest(xp: Namespace, layer: Sequence[Array]) -> Array:
+    """The largest absolute number (...) of a layer's gradients; inf where one is not finite."""
+    parts = [
+        xp.max(xp.where(xp.isfinite(part), xp.abs(part), xp.full_like(part, INF)), axis=(-2, -1))
+        for part in layer
+    ]
+    return xp.maximum(*parts)

@@ -32,7 +32,7 @@ from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.batches import Drawn, Window, drawn, epoch_order, unbiased, unshuffled, windows
 from xpmlp.fit.callbacks import early_stopping
 from xpmlp.fit.data import Data
-from xpmlp.fit.divergence import guarded, tally
+from xpmlp.fit.divergence import DivergedError, Trouble, guarded, largest, tally
 from xpmlp.fit.inference import scores
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.memory import Need, explained
@@ -40,15 +40,9 @@ from xpmlp.fit.metrics import mean_loss, score_for
 from xpmlp.fit.model import Model, snapshot
 from xpmlp.fit.settings import Settings
 
+TRIES = 10  # restores in a row: the rate is a thousandth by then
+GIVEN_UP = f" (restored {TRIES} times in a row, each at half the rate)"
 Penalty = tuple[str, Array]  # "l1" or "l2", and its strength
-
-
-class DivergedError(ValueError):
-    """Training left the finite numbers. `model` holds the last good weights."""
-
-    def __init__(self, message: str, model: Model | None = None) -> None:
-        super().__init__(message)
-        self.model = model
 
 
 @dataclass
@@ -91,6 +85,7 @@ class Run:
         self.since = xp.zeros_like(self.throttle)  # (..., 1) the step when memory was empty
         self.base = xp.zeros_like(self.throttle)  # (..., 1) the epoch's rate before its schedule
         self.rate = xp.zeros_like(self.throttle)  # (..., 1) of the last update
+        self.troubles: dict[int, Trouble] = {}  # by member
         self.guarded = guarded(self.optimizer)
         held = {"rate": self.rate, "alive": self.alive[..., None], "since": self.since}
         self.h = SimpleNamespace(**self.hyper | held)
@@ -100,7 +95,8 @@ class Run:
         """All that a step changes."""
         state = self.state
         trained = (state.step, state.params, state.grad, *state.memory)
-        return (*trained, self.met, self.rate, self.norm, self.alive, self.made)
+        accounts = (self.met, self.rate, self.norm, self.alive, self.made)
+        return (*trained, *accounts, self.since)
 
     @property
     def batch(self) -> int:
@@ -138,6 +134,7 @@ class Report:
     best_epoch: Any  # epoch of the best watched value so far
     seconds: float  # spent training so far
     way: str  # how the steps were run: "eager", "replayed", or "captured" as a CUDA graph
+    restored: Any  # 1 where the weights were put back after a divergence, else 0
     run: Run = field(repr=False)
 
     @property
@@ -312,9 +309,13 @@ def one_epoch(run: Run) -> dict[str, Any] | None:
         val_loss, val_score = measured(run, run.held) if run.held else (None, None)
         finite = (run.alive > 0) & xp.isfinite(xp.sum(run.state.params, axis=-1))
         active = before[..., 0] > 0
-        keep(run, watched(run, val_loss, val_score), finite & active)
-        if not bool(xp.all(finite | ~active)):
-            diverged(run, finite)
+        lost = active & ~finite
+        value, good = watched(run, val_loss, val_score), finite & active
+        if trouble := bool(xp.any(lost)):
+            # before a step that cannot be made, weights may still be good ones
+            good = active & (finite | xp.isfinite(measured(run, run.data)[0]))
+        keep(run, value, good)
+        back = diverged(run, lost) if trouble else xp.zeros_like(lost)
     run.seconds += time.perf_counter() - started
     return {
         "loss": on_host(run.met),
@@ -325,6 +326,7 @@ def one_epoch(run: Run) -> dict[str, Any] | None:
         "best_epoch": on_host(run.best_epoch),
         "seconds": run.seconds,
         "way": run.engine.way.name,
+        "restored": on_host(xp.astype(back, xp.int64)),
     }
 
 
@@ -334,18 +336,84 @@ def on_host(value: Array) -> Any:
     return host.item() if host.ndim == 0 else host.copy()
 
 
-def diverged(run: Run, finite: Array) -> None:
-    """Stop the members that left the finite numbers; DivergedError when none is left."""
+def again(run: Run, t: int) -> tuple[Array, list[Array]]:
+    """The rate (...) and each layer's largest gradient (...) of update t, from 0, of the epoch
+    that is over, at the weights that it was tried at. The run's rate and step stay."""
+    xp, s, state = run.place.xp, run.settings, run.state
+    step_now, rate = (xp.asarray(part, copy=True) for part in (state.step, run.rate))
+    order = (epoch_order if s.shuffle else unshuffled)(
+        s.seeds, s.lead, run.epoch - 1, run.data.rows
+    )
+    part = order[..., t * run.batch : (t + 1) * run.batch]
+    (window,) = windows(run.place, run.data, part, run.batch, 1, run.weigh)
+    state.step[...] = step_now - run.steps_per_epoch + t
+    run.engine.restart()
+    pace(run)
+    learn(run, drawn(window, 0))
+    found = xp.asarray(run.rate[..., 0], copy=True)
+    state.step[...], run.rate[...] = step_now, rate
+    return found, [largest(xp, layer) for layer in state.grads]
+
+
+def examine(run: Run, lost: Array) -> None:
+    """Find out where the members that are true in `lost` (...) left the finite numbers."""
+    first = int(run.state.step) - run.steps_per_epoch
+    hosts = (to_host(part).reshape(-1) for part in (lost, run.alive, run.made))
+    for k, (gone, alive, made) in enumerate(zip(*hosts, strict=True)):
+        if gone:
+            t = run.steps_per_epoch - 1 if alive else int(made)  # the last left bad weights
+            rate, sizes = (to_list(part, k) for part in again(run, t))
+            run.troubles[k] = Trouble(first + t + 1, run.epoch, rate[0], tuple(sizes))
+
+
+def to_list(value: Any, k: int) -> list[float]:
+    """Member k's number in each of one or several arrays (...)."""
+    listed = value if isinstance(value, list) else [value]
+    return [float(to_host(one).reshape(-1)[k]) for one in listed]
+
+
+def restored(run: Run, lost: Array) -> Array:
+    """Put the kept weights of the members in `lost` back, with an empty memory and half the rate;
+    which it was done for. Not where each of the last TRIES epochs ended so."""
+    xp, state = run.place.xp, run.state
+    if run.settings.on_divergence != "restore":
+        return xp.zeros_like(lost)
+    before = run.history.get("restored", [])[-TRIES:]
+    if len(before) == TRIES:
+        spent = xp.asarray(prod(before), device=run.place.device) > 0
+        lost = lost & ~spent
+    each = lost[..., None]
+    state.params[...] = xp.where(each, run.kept, state.params)
+    for memory in state.memory:
+        memory[...] = xp.where(each, xp.zeros_like(memory), memory)
+    step = xp.astype(state.step, run.since.dtype)
+    run.since[...] = xp.where(each, step, run.since)
+    run.alive[...] = xp.where(lost, xp.ones_like(run.alive), run.alive)
+    run.throttle[...] = xp.where(each, run.throttle / 2, run.throttle)
+    return lost
+
+
+def diverged(run: Run, lost: Array) -> Array:
+    """Restore or stop the members in `lost` (...); DivergedError when all have diverged. Returns
+    those that go on again."""
     xp = run.place.xp
-    run.throttle[...] = run.throttle * xp.astype(finite, run.throttle.dtype)[..., None]
-    if stopped(run):
-        largest = float(xp.max(run.rate))
+    examine(run, lost)
+    back = restored(run, lost)
+    dead = lost & ~back
+    run.throttle[...] = xp.where(dead[..., None], xp.zeros_like(run.throttle), run.throttle)
+    run.alive[...] = xp.where(dead, xp.zeros_like(run.alive), run.alive)
+    if bool(xp.any(dead)) and not bool(xp.any(run.alive > 0)):
+        members = range(prod(run.settings.lead))
+        troubles = [run.troubles.get(k) for k in members]
+        which = next(trouble for trouble in troubles if trouble is not None)
         raise DivergedError(
-            f"training diverged in epoch {run.epoch} (by step {int(run.state.step)}) at learning "
-            f"rate {largest:g}: the loss or a weight is no finite number. Try a lower rate, "
-            "clip=1.0, or scaled inputs. The error's .model holds the last good weights",
+            f"training diverged {which}. Try a lower rate, clip=1.0, or scaled inputs"
+            f"{GIVEN_UP if run.settings.on_divergence == 'restore' else ''}. The error's .model "
+            "holds the last good weights",
             run.model(),
+            troubles,
         )
+    return back
 
 
 def reports(run: Run) -> Iterator[Report]:

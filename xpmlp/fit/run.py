@@ -278,7 +278,9 @@ def train(
         but more epochs are none where the schedule does not look ahead.
     more: `monitor`, `min_delta`, `shuffle`; `hyper`, the rule's other hyper-parameters by
         name, such as {"beta2": 0.95}; `capture=False`, not to record the steps and replay
-        them, as a CUDA graph on a GPU (a history's "way" says which way they ran).
+        them, as a CUDA graph on a GPU (a history's "way" says which way they ran);
+        `on_divergence="restore"`, to go on from the best weights at half the rate, up to ten
+        times in a row (a history's "restored" counts), and not to raise DivergedError.
 
     Returns the Model. Ctrl-C ends training after the present step: it is written to the
     checkpoint, and KeyboardInterrupt is raised, whose `model` has the weights. Raises

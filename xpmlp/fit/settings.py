@@ -39,6 +39,7 @@ class Settings:
     patience: int | None = None
     min_delta: float = 0.0
     capture: bool = True
+    on_divergence: str = "raise"
 
     def __post_init__(self) -> None:
         schedule(self.schedule)
@@ -53,6 +54,8 @@ class Settings:
         self.check_scalars()
         self.check_hyper()
         self.check_words()
+        if self.on_divergence == "restore" and self.keep is None:
+            self.take("keep", "best")  # the last may be half gone already
         seeds = self.seeds
         self.take("seed", seeds if isinstance(seeds, tuple) and self.members else seeds[0])
 
@@ -99,6 +102,7 @@ class Settings:
             ("dtype", (None, "float32", "float64")),
             ("keep", (None, "best", "last")),
             ("monitor", ("val_loss", "val_score")),
+            ("on_divergence", ("raise", "restore")),
         ):
             value = getattr(self, name)
             if not isinstance(value, str | None) or value not in allowed:
