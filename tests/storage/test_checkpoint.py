@@ -46,6 +46,11 @@ CASES = {name: {"optimizer": name} for name in OPTIMIZERS} | {
     "a plateau": {**held(), "callbacks": [plateau(0.5, patience=1)]},
     "a population": {"members": 3, "rate": [0.02, 0.1, 0.3], **held(), "patience": 2},
     "a member that diverges": {"members": 3, "rate": [0.02, 1e30, 0.1], "optimizer": "sgd"},
+    "a member that is restored": {
+        "members": 3, "rate": [0.02, 1e200, 0.1], "optimizer": "momentum",
+        "on_divergence": "restore",
+    },
+    "restored": {"rate": 1e12, "optimizer": "momentum", "spec": "4-1", "on_divergence": "restore"},
     "float32": {"dtype": "float32"},
     "step by step": {"capture": False},
     "an order that stays": {"shuffle": False, "sample_weight": np.arange(50.0)},
