@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -120,7 +121,9 @@ def answers(name: str, data: bytes) -> bytes:
 def failure(code: int, said: str) -> BaseException:
     """What an exit status and standard error say; their own complaint where they are odd."""
     lines = said.splitlines()
-    if code == 130 and said == "xpmlp: interrupted\n":
+    if code == 130 and re.fullmatch(
+        r"xpmlp: interrupted(: stopped in epoch \d+, at step \d+.*)?\n", said
+    ):
         return KeyboardInterrupt("interrupted")
     if lines and lines[0].startswith("usage: "):  # argparse shows how before it says what
         lines = lines[-1:]

@@ -66,7 +66,8 @@ def trained_until(run, orders, steps):
     """Parameters and memory after some steps, and which step is the first that is not finite
     (from 1, or None), by `gradient` and `update` on NumPy one after the other."""
     state = new_state(np, run.spec, run.optimizer, to_host(run.kept))
-    h = SimpleNamespace(**run.hyper | {"decay": to_host(run.hyper["decay"])})
+    hyper = {n: v if isinstance(v, float) else to_host(v) for n, v in run.hyper.items()}
+    h = SimpleNamespace(**hyper)
     x, target = to_host(run.data.x.x), to_host(run.data.target)
     for t in range(steps):
         index = orders[t * BATCH : (t + 1) * BATCH]

@@ -97,11 +97,15 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
     chosen = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
     settings({name: value for name, value in chosen.items() if value is not None})
     inputs = [options.table, *filter(None, [options.test])]
-    written = list(filter(None, (options.save, options.plot, options.checkpoint)))
-    for path in written:
+    written: dict[str, str] = {}
+    for name in ("save", "plot", "checkpoint"):
+        path = getattr(options, name)
+        if path is None:
+            continue
         writable(path, inputs)
-    if len({*written}) < len(written):
-        raise ValueError("--save, --plot and --checkpoint share a file")
+        if path in written:
+            raise ValueError(f"--{written[path]} and --{name} are the same file: {path}")
+        written[path] = name
     if options.resume and options.checkpoint is None:
         raise ValueError("--resume goes on from --checkpoint: give its FILE")
     if options.checkpoint is not None and options.checkpoint.exists() and not options.resume:
