@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 from xpmlp.backends import compiled
 from xpmlp.backends.cpu import Workspace
 from xpmlp.backends.tracing import trace
+from xpmlp.core.activations import ACTIVATIONS, activation
+from xpmlp.core.losses import LOSSES, loss
+from xpmlp.core.network import activated, returned
 from xpmlp.core.optimizers import OPTIMIZERS
-from xpmlp.core.training import l1_pull, l2_pull
+from xpmlp.core.training import l1_pull, l2_pull, outcome
 
 COUNT = compiled.PAYS_FROM
 # relative: one rounding of the last digit, where a library's sqrt or expm1 rounds otherwise
@@ -156,3 +160,78 @@ def test_another_process_takes_what_was_kept(tmp_path):
     assert said[0][0] == said[1][0]
     assert said[0][0].endswith("True\n")
     assert [compiles for _, compiles in said] == [True, False]
+
+
+def elements(function, dtype, rows=5, width=7):
+    """Arguments of a step's small function, some of them large, of one row by one column up."""
+    rng = np.random.default_rng(rows)
+    kinds = {
+        "activated": ((rows, width), (1, width)),
+        "returned": ((rows, width),) * 3,
+        "outcome": ((rows, width), (rows, width), (rows, 1), (rows, width)),
+    }
+    given = [3 * rng.standard_normal(shape) for shape in kinds[function.__name__]]
+    if function is outcome:
+        given[1] = np.abs(given[1])
+    return [one.astype(dtype) for one in given]
+
+
+def plain_and_compiled(function, held, given):
+    many = Workspace(compiled.MANY)
+    found = many.apply(function, many.xp, *held, *given)
+    assert isinstance(many.calls[0].plan.run, partial), "it was compiled"
+    expected = function(np, *held, *given)
+    pairs = zip(
+        *(one if isinstance(one, tuple) else (one,) for one in (found, expected)), strict=True
+    )
+    return [(np.asarray(a), np.asarray(b)) for a, b in pairs]
+
+
+SIZES = [(5, 7), (1, 7), (5, 1)]
+NEAR = {"float32": 2e-6, "float64": 1e-14}  # exp and its like round otherwise in a library
+
+
+def near(dtype, times=1):
+    return {"rtol": times * NEAR[dtype], "atol": times * NEAR[dtype]}
+
+
+@pytest.mark.slow  # numba takes a second for each
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations_and_slopes_have_the_plain_numbers(name, dtype):
+    kind = activation(name)
+    for function, held in ((activated, kind.f), (returned, kind.slope)):
+        if len(trace(function, held, *elements(function, dtype)).operations) < 2:
+            continue  # one ufunc: nothing to win
+        for size in SIZES:
+            for found, expected in plain_and_compiled(
+                function, [held], elements(function, dtype, *size)
+            ):
+                assert found.shape == expected.shape
+                np.testing.assert_allclose(found, expected, **near(dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "name",
+    [*sorted({*LOSSES} - {"quantile"}), "cross_entropy:0.1"],  # quantiles take columns
+)
+def test_losses_and_deltas_have_the_plain_numbers(name, dtype):
+    measure, slope = loss(name), activation("identity").slope
+    for size in SIZES:
+        given = elements(outcome, dtype, *size)
+        held = [measure.value, measure.delta, slope]
+        for found, expected in plain_and_compiled(outcome, held, given):
+            assert found.shape == expected.shape
+            np.testing.assert_allclose(
+                found, expected, rtol=20 * NEAR[dtype], atol=20 * NEAR[dtype]
+            )
+
+
+def test_what_is_no_number_is_handed_on():
+    z = np.array([[np.nan, np.inf, -np.inf, 1.0]])
+    bias = np.zeros((1, 4))
+    for name in ("relu", "sigmoid", "tanh"):
+        for found, expected in plain_and_compiled(activated, [activation(name).f], [z, bias]):
+            np.testing.assert_array_equal(found, expected)

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from xpmlp.backends.kernels import OPTIONS, TYPES, WIDEST, Kernels, RowSource, Source
+from xpmlp.backends.kernels import OPTIONS, Kernels
+from xpmlp.backends.sources import TYPES, WIDEST, RowSource, Source
 from xpmlp.backends.tracing import REDUCTIONS, arrays, trace
 from xpmlp.core.activations import ACTIVATIONS, activation
 from xpmlp.core.losses import LOSSES, loss

@@ -1,32 +1,41 @@
-"""A traced rule compiled by numba into one pass over the parameters (extra: fast).
+"""Traced functions compiled by numba into one pass (extra: fast).
 
-The loop is written out from the program, kept in the user's cache directory, and compiled once
-per rule and dtype: hyper-parameters are arguments.
+A rule is one loop over the parameters; an activation, a slope or a loss is one walk from row to
+row. The loop is written out from the program, kept in the user's cache directory, and compiled
+once per function and dtype: hyper-parameters and sizes are arguments.
 """
 
 import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from xpmlp.backends.tracing import Program, UntraceableError
+from xpmlp.backends.calls import Asked, Plan
+from xpmlp.backends.sources import RowSource, placed
+from xpmlp.backends.tracing import Program, UntraceableError, Value
 from xpmlp.core.types import Array
 
 PAYS_FROM = 2**15  # parameters; loading numba takes half a second, and ufuncs are fast below
-MANY = 25_000  # steps, in which a small update too saves that time
-PAYS_THEN_FROM = 2**10
+MANY = 350_000  # operations over all steps: each saves under a microsecond, together that time
+FEW = 2**11  # elements, up to which the time of ufuncs' calls counts for more than their speed
 INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "power": "**", "greater": ">",
     "less": "<", "greater_equal": ">=", "less_equal": "<=", "logical_and": "and",
 }  # fmt: skip
 FORMS = {"negative": "-{}", "abs": "abs({})", "where": "{1} if {0} else {2}"}
-FORMS["cast"] = "one if {} else zero"
+FORMS |= {"cast": "one if {} else zero", "logical_not": "not {}"}
+# np.maximum hands a NaN on
+FORMS |= {
+    "maximum": "{0} if {0} != {0} or {0} >= {1} else {1}",
+    "minimum": "{0} if {0} != {0} or {0} <= {1} else {1}",
+}
 
 HEAD = '''"""Written by xpmlp: {title} as one loop. May be deleted."""
 
@@ -46,12 +55,99 @@ def available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def suits(given: Sequence[Array], into: Sequence[Array], least: int = PAYS_FROM) -> bool:
-    """Whether a rule's arrays are contiguous and of one size, at least so large, or single
-    numbers."""
-    sizes = {a.size for a in (*given, *into)} - {1}
-    flat = all(a.flags.c_contiguous for a in (*given, *into))
-    return len(sizes) == 1 and max(sizes) >= least and flat and available()
+def suits(asked: Asked, steps: int) -> bool:
+    """Whether it may be compiled and that will pay, in so many steps.
+
+    A rule's arrays must be of one size, or single numbers.
+    """
+    every = (*asked.values, *asked.into)
+    sizes = {a.size for a in every} - {1}
+    if not sizes or (asked.into and len(sizes) > 1) or len(asked.program.operations) < 2:
+        return False
+    if any(a.dtype.kind != "f" or not a.flags.c_contiguous for a in every) or not available():
+        return False
+    long = bool(asked.into) and max(sizes) >= PAYS_FROM
+    return long or len(asked.program.operations) * steps >= MANY
+
+
+def rows(asked: Asked) -> Plan | None:
+    """An activation, a slope or a loss as one walk from row to row; None where numba cannot be
+    used, where NumPy is faster, or for arrays of other shapes."""
+    try:
+        wanted, found = placed(asked)
+        written = PythonRows(asked.program, asked.values)
+    except UntraceableError:
+        return None
+    if not wanted or written.rows * written.width > FEW:
+        return None
+    text = written.text(wanted, asked.name)
+    numbers = np.array([*map(float, written.numbers)], dtype=asked.values[0].dtype)
+    made = tuple((written.shapes[v.at], np.dtype(written.dtypes[v.at])) for v in wanted)
+    try:
+        run = module(text, asked.name)
+        ones = [np.ones((1,) * a.ndim, dtype=a.dtype) for a in asked.values]
+        places = [np.ones((1,) * len(shape), dtype=dtype) for shape, dtype in made]
+        run(numbers, 1, 1, *ones, *places)  # compiled, or found, here
+    except Exception:  # no numba that works, no folder to keep it in, a file cut short
+        forget(text)
+        return None
+    return Plan(partial(run, numbers, written.rows, written.width), made, found)
+
+
+class PythonRows(RowSource):
+    """Writes the loops over rows `i` and columns `j` in what numba compiles."""
+
+    WIDEST = float("inf")
+    READ: ClassVar = {
+        "one": "x{at}",
+        "each": "x{at}[i, j]",
+        "across": "x{at}[j]",
+        "down": "x{at}[i]",
+    }
+    SEEN: ClassVar = {"one": "item()", "each": "reshape((rows, width))", "across": "reshape(width)",
+            "down": "reshape(rows)"}  # fmt: skip
+
+    def __init__(self, program: Program, given: Sequence[Array]) -> None:
+        self.numbers: dict[str, int] = {}  # as they are written; 0.0 is not -0.0
+        super().__init__(program, given)
+
+    def literal(self, number: float, kind: str) -> str:
+        return f"c[{self.numbers.setdefault(repr(number), len(self.numbers))}]"
+
+    def line(self, index: int) -> str:
+        name, inputs = self.program.operations[index]
+        if name == "cast" and self.program.cast not in (None, self.dtypes[0]):
+            raise UntraceableError("it casts to another dtype")
+        read = [self.names[v.at] if v.at >= 0 else self.literal(v.constant, "") for v in inputs]
+        return f"{self.names[self.first + index]} = {expression(name, read)}"
+
+    def looped(self, lines: Sequence[str]) -> Iterator[str]:
+        yield "for j in range(width):"
+        yield from (f"    {line}" for line in lines)
+
+    def begun(self, at: int, number: float) -> str:
+        return f"{self.names[at]} = {self.literal(number, '')}"
+
+    def added(self, total: str, x: str) -> str:
+        return f"{total} += {x}"
+
+    def larger(self, total: str, x: str) -> str:
+        return f"{total} = {x} if {x} != {x} or {x} > {total} else {total}"
+
+    def written(self, r: int, at: int) -> str:
+        return f"y{r}[i, j] = {self.names[at]}" if self.along[at] else f"y{r}[i] = {self.names[at]}"
+
+    def text(self, results: Sequence[Value], title: str) -> str:
+        """The module that holds the loops."""
+        inside = self.by_rows(results).splitlines()
+        lines = [f"x{at} = a{at}.{self.SEEN[how]}" for at, how in enumerate(self.held)]
+        for r, value in enumerate(results):
+            lines.append(f"y{r} = r{r}.{self.SEEN['each' if self.along[value.at] else 'down']}")
+        lines += ["for i in range(rows):", *(f"    {line}" for line in inside)]
+        parameters = ["c", "rows", "width", *(f"a{i}" for i in range(self.first))]
+        parameters += [f"r{r}" for r in range(len(results))]
+        head = HEAD.format(title=title, parameters=", ".join(parameters), dtype=self.dtypes[0])
+        return head + "".join(f"    {line}\n" for line in lines)
 
 
 def loop(

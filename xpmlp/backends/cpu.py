@@ -133,9 +133,9 @@ class Workspace(Calls):
     """The namespace and the `apply` of one trainer's steps. Not for two threads."""
 
     def __init__(self, steps: int = 0) -> None:
-        """steps: how many are to come; with many of them small updates are compiled too."""
+        """steps: how many are planned; with many of them small calls are compiled too."""
         super().__init__(np, np.ndarray)
-        self.least = compiled.PAYS_FROM if steps < compiled.MANY else compiled.PAYS_THEN_FROM
+        self.steps = steps
         self.buffers: list[np.ndarray] = []
         self.made = 0  # arrays of this step so far
         self.ones: dict[Any, np.ndarray] = {}
@@ -151,10 +151,11 @@ class Workspace(Calls):
 
     def write(self, asked: Asked) -> Plan:
         program, values, into, aliases, name = asked
-        if into and compiled.suits(values, into, self.least):
-            run = compiled.loop(program, values, into, aliases, name)
-            if run is not None:
-                return Plan(run, (), ())
+        if compiled.suits(asked, self.steps):
+            run = compiled.loop(program, values, into, aliases, name) if into else None
+            fast = compiled.rows(asked) if not into else run and Plan(run, (), ())
+            if fast is not None:
+                return fast
         plan, guard = Writer(program, values, aliases).plan(), guarded(program, aliases)
         if guard is None:
             return plan

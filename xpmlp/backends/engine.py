@@ -29,13 +29,15 @@ def slow(place: Place) -> Engine:
     return Engine(place.xp, plain, lambda: None, Eager())
 
 
-def engine(place: Place, steps: int = 0) -> Engine:
+def engine(place: Place, steps: int = 0, planned: int = 0) -> Engine:
     """The fastest that there is at a place.
 
     steps: how many are to come that may be recorded and replayed; few are not worth it.
+    planned: how many the whole training has, in whatever way and parts: what is compiled goes by
+    it, so that a training that is resumed keeps its bits.
     """
     if place.xp is CPU.xp:
-        workspace = Workspace(steps)
+        workspace = Workspace(planned)
         replayed: Way = Replayed(workspace) if steps >= WORTH else Eager()
         return Engine(workspace.xp, workspace.apply, workspace.restart, replayed)
     if not place.name.startswith("gpu:"):

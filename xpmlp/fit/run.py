@@ -136,7 +136,7 @@ def begin(
         hyper=hyper(place, spec, chosen, state.params),
         penalties=penalties(place, spec, chosen, state.params),
         keys=keys(place, spec, chosen),
-        engine=engine(place, steps_ahead(chosen, data, done)),
+        engine=engine(place, *steps_ahead(chosen, data, done)),
         throttle=xp.ones((*chosen.lead, 1), dtype=real, device=device),
         kept=params,
         best=xp.full(chosen.lead, float("inf"), dtype=real, device=device),
@@ -144,9 +144,10 @@ def begin(
     )
 
 
-def steps_ahead(chosen: Settings, data: Data, done: int) -> int:
-    """How many steps a training has to come that may be recorded."""
-    return (chosen.epochs - done) * -(-data.rows // chosen.batch) if chosen.capture else 0
+def steps_ahead(chosen: Settings, data: Data, done: int) -> tuple[int, int]:
+    """How many steps a training has to come that may be recorded, and how many in all."""
+    each = -(-data.rows // chosen.batch)
+    return (chosen.epochs - done) * each if chosen.capture else 0, chosen.epochs * each
 
 
 def per_member(place: Place, chosen: Settings, name: str, value: Any, like: Array) -> Any:
