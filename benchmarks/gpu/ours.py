@@ -10,8 +10,8 @@ from xpmlp.backends.namespace import running, to_host, to_place
 from xpmlp.core.layout import windows
 from xpmlp.fit.gpu_runs import under_way, unfused
 from xpmlp.fit.gpu_steps import timed
-from xpmlp.fit.loop import Run
 from xpmlp.fit.run import assemble
+from xpmlp.fit.steps import Run
 
 VARIANTS = {"captured": "captured", "eager": "eager", "eager, unfused": "eager"}  # and their way
 VERSION = __version__

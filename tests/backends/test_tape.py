@@ -142,7 +142,7 @@ def test_an_interruption_while_a_step_is_noted_leaves_it_undone(rng, monkeypatch
     def interrupted(*given, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xpmlp.fit.loop.update", interrupted)
+    monkeypatch.setattr("xpmlp.fit.steps.update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(reports(run))
     assert all(a.tobytes() == b.tobytes() for a, b in zip(before, run.buffers, strict=False))

@@ -17,8 +17,9 @@ from xpmlp.core.training import Batch, gradient, new_state, update
 from xpmlp.fit import run as assembly
 from xpmlp.fit.batches import epoch_order, windows
 from xpmlp.fit.divergence import DivergedError, frozen, tally
-from xpmlp.fit.loop import advance, train_epoch
+from xpmlp.fit.loop import train_epoch
 from xpmlp.fit.run import assemble, finish
+from xpmlp.fit.steps import advance
 
 SPEC = Spec.parse("3-5-2", activation="tanh")
 ROWS, BATCH = 40, 8

@@ -11,7 +11,7 @@ import pytest
 
 from xpmlp import Checkpoint, DivergedError, plateau, train
 from xpmlp.core.optimizers import OPTIMIZERS
-from xpmlp.fit.loop import Run
+from xpmlp.fit.steps import Run
 from xpmlp.storage import atomic, checkpoint
 from xpmlp.storage.damage import DAMAGES, sealed
 

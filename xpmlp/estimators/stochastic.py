@@ -23,10 +23,11 @@ from xpmlp.fit.data import Data, Elsewhere, Rows, move, resident
 from xpmlp.fit.divergence import DivergedError
 from xpmlp.fit.interruption import patient
 from xpmlp.fit.labels import Labels
-from xpmlp.fit.loop import Report, Run
+from xpmlp.fit.loop import Report
 from xpmlp.fit.memory import brought, explained, need
 from xpmlp.fit.probes import probe
 from xpmlp.fit.run import attended, begin, checked
+from xpmlp.fit.steps import Run
 
 NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "

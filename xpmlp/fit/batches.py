@@ -10,6 +10,7 @@ from xpmlp.core.random import order
 from xpmlp.core.training import Batch
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.data import Data, Elsewhere, Resident
+from xpmlp.fit.settings import Settings
 
 
 class Window(NamedTuple):
@@ -55,6 +56,12 @@ def epoch_order(
 def unshuffled(seeds: tuple[int, ...], lead: tuple[int, ...], epoch: int, count: int) -> np.ndarray:
     """Rows as they come, in every epoch and for every member."""
     return np.broadcast_to(np.arange(count), (*lead, count))
+
+
+def orders(chosen: Settings, epoch: int, count: int) -> np.ndarray:
+    """The order that a training's settings ask for in an epoch, (..., count)."""
+    draw = epoch_order if chosen.shuffle else unshuffled
+    return draw(chosen.seeds, chosen.lead, epoch, count)
 
 
 # What the rows of a batch weigh: functions of their weights (W, ..., B), where padding has 0, and

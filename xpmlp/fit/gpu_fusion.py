@@ -25,7 +25,7 @@ from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.training import PENALTIES, outcome
 from xpmlp.core.types import Array
 from xpmlp.fit.gpu_runs import SMALL, longest, sized, under_way, unfused
-from xpmlp.fit.loop import Run
+from xpmlp.fit.steps import Run
 
 # the same operations in the same order, without contraction; what is left is how a compiler
 # inlines exp, tanh and their like, the last bits of which 1 - tanh(z)**2 lays bare

@@ -12,9 +12,10 @@ from xpmlp.backends.graphs import Captured, Recorded
 from xpmlp.backends.namespace import Place, to_host
 from xpmlp.core.apply import plain
 from xpmlp.core.spec import Spec
-from xpmlp.fit.loop import Report, Run, reports
+from xpmlp.fit.loop import Report, reports
 from xpmlp.fit.parity import CASES, Case, rows_for
 from xpmlp.fit.run import assemble
+from xpmlp.fit.steps import Run
 
 EPOCHS = 20  # of four minibatches at least: enough to be recorded
 NAMED = {case.name: case for case in CASES}

@@ -12,7 +12,7 @@ from xpmlp.core.ledger import ledger
 from xpmlp.core.spec import Spec
 from xpmlp.fit.batches import unshuffled, windows
 from xpmlp.fit.gpu_runs import LARGE, MANY, MEMBERS, SMALL, longest, sized, under_way, unfused
-from xpmlp.fit.loop import Run, advance
+from xpmlp.fit.steps import Run, advance
 
 WARM = 3  # epochs
 

@@ -25,9 +25,10 @@ from xpmlp.core.training import Batch, gradient, new_state
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.batches import drawn, unshuffled, windows
 from xpmlp.fit.gpu_runs import EPOCHS, NAMED, begun, cases, departure, recorder, same
-from xpmlp.fit.loop import Report, Run, reports
+from xpmlp.fit.loop import Report, reports
 from xpmlp.fit.parity import ALLOWED, compare, relative
 from xpmlp.fit.run import finish, train
+from xpmlp.fit.steps import Run
 
 # 4. recorded against eager, and against NumPy -------------------------------------------------
 

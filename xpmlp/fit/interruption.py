@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xpmlp.fit.loop import Run
+    from xpmlp.fit.steps import Run
 
 
 class Terminated(KeyboardInterrupt):
@@ -57,9 +57,8 @@ def interruption(run: "Run") -> KeyboardInterrupt:
     """
     from xpmlp.fit.model import snapshot
 
-    best = (run.settings.keep or ("best" if run.held else "last")) == "best"
     finite = bool(run.place.xp.all(run.place.xp.isfinite(run.state.params)))
-    flat = run.kept if best or not finite else run.state.params
+    flat = run.kept if run.keeps_best or not finite else run.state.params
     model = snapshot(run.spec, run.place, flat, run.labels, run.history)
     raised = Terminated if run.halted == signal.SIGTERM else KeyboardInterrupt
     error = raised(f"stopped in epoch {run.epoch + 1}, at step {int(run.state.step)}")

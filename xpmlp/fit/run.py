@@ -19,11 +19,12 @@ from xpmlp.fit.checks import warn_of_little
 from xpmlp.fit.data import Data, own_dtype, prepare
 from xpmlp.fit.interruption import interruption, patient
 from xpmlp.fit.labels import Labels
-from xpmlp.fit.loop import Penalty, Report, Run, reports
+from xpmlp.fit.loop import Report, reports
 from xpmlp.fit.memory import Need, brought, explained, need
 from xpmlp.fit.model import Model
 from xpmlp.fit.probes import probe
 from xpmlp.fit.settings import Settings, settings
+from xpmlp.fit.steps import Penalty, Run
 
 NOT_SETTINGS = (
     "loss", "device", "precision", "X_val", "y_val", "sample_weight", "sample_weight_val",

@@ -23,7 +23,8 @@ import numpy as np
 from xpmlp.backends.namespace import running, to_host, to_place
 from xpmlp.backends.ways import WAYS
 from xpmlp.core.types import Array
-from xpmlp.fit.loop import Run, stopped
+from xpmlp.fit.loop import stopped
+from xpmlp.fit.steps import Run
 from xpmlp.storage.atomic import sweep, write_atomic
 from xpmlp.storage.lock import locked
 from xpmlp.storage.question import differences, question

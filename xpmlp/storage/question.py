@@ -11,7 +11,7 @@ import numpy as np
 
 from xpmlp.backends.namespace import dtype_name, to_host
 from xpmlp.fit.data import Data
-from xpmlp.fit.loop import Run
+from xpmlp.fit.steps import Run
 
 AT_ONCE = 2**22  # numbers that are brought to the host and hashed at once
 ENDLESS = ("constant", "step", "exponential", "warmup", "inverse_scaling")  # schedules
