@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,6 +70,27 @@ def suits(asked: Asked, steps: int) -> bool:
     return long or len(asked.program.operations) * steps >= MANY
 
 
+def plan(asked: Asked, steps: int) -> Plan | None:
+    """The compiled plan, where there is one and it pays in so many steps."""
+    if not suits(asked, steps):
+        return None
+    return loop(asked) if asked.into else rows(asked)
+
+
+def tried(text: str, title: str, *given: Any) -> Callable[..., None] | None:
+    """The compiled function of a source, run once on `given`: it is compiled, or found, here.
+
+    None without a numba that works or a folder to keep it in, or where a file was cut short.
+    """
+    try:
+        run = module(text, title)
+        run(*given)
+    except Exception:
+        forget(text)
+        return None
+    return run
+
+
 def rows(asked: Asked) -> Plan | None:
     """An activation, a slope or a loss as one walk from row to row; None where numba cannot be
     used, where NumPy is faster, or for arrays of other shapes."""
@@ -83,13 +104,10 @@ def rows(asked: Asked) -> Plan | None:
     text = written.text(wanted, asked.name)
     numbers = np.array([*map(float, written.numbers)], dtype=asked.values[0].dtype)
     made = tuple((written.shapes[v.at], np.dtype(written.dtypes[v.at])) for v in wanted)
-    try:
-        run = module(text, asked.name)
-        ones = [np.ones((1,) * a.ndim, dtype=a.dtype) for a in asked.values]
-        places = [np.ones((1,) * len(shape), dtype=dtype) for shape, dtype in made]
-        run(numbers, 1, 1, *ones, *places)  # compiled, or found, here
-    except Exception:  # no numba that works, no folder to keep it in, a file cut short
-        forget(text)
+    ones = [np.ones((1,) * a.ndim, dtype=a.dtype) for a in asked.values]
+    places = [np.ones((1,) * len(shape), dtype=dtype) for shape, dtype in made]
+    run = tried(text, asked.name, numbers, 1, 1, *ones, *places)
+    if run is None:
         return None
     return Plan(partial(run, numbers, written.rows, written.width), made, found)
 
@@ -150,15 +168,9 @@ class PythonRows(RowSource):
         return head + "".join(f"    {line}\n" for line in lines)
 
 
-def loop(
-    program: Program,
-    given: Sequence[Array],
-    into: Sequence[Array],
-    aliases: Sequence[int],
-    title: str,
-) -> Callable[..., None] | None:
-    """A function of the arguments and of the results' buffers that runs the program in one pass;
-    None where numba cannot be used, or nothing can be kept."""
+def loop(asked: Asked) -> Plan | None:
+    """A rule as one pass over the parameters; None where numba cannot be used."""
+    program, given, into, aliases, title = asked
     numbers = np.array(
         [v.constant for o in program.operations for v in o.inputs if v.at < 0], dtype=into[0].dtype
     )
@@ -166,18 +178,15 @@ def loop(
         raise UntraceableError("it gives a constant")
     single = [a.size == 1 for a in given]
     text = source(program, single, aliases, str(into[0].dtype), title)
-    try:
-        run = module(text, title)
-        one = np.ones(1, dtype=into[0].dtype)
-        run(numbers, *[one.copy() for _ in (*given, *into)])  # compiled, or found, here
-    except Exception:  # no numba that works, no folder to keep it in, a file cut short
-        forget(text)
+    one = np.ones(1, dtype=into[0].dtype)
+    run = tried(text, title, numbers, *[one.copy() for _ in (*given, *into)])
+    if run is None:
         return None
 
     def planned(*arrays: Array) -> None:
         run(numbers, *[a.reshape(-1) for a in arrays])
 
-    return planned
+    return Plan(planned, (), ())
 
 
 def source(

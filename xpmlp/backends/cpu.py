@@ -150,12 +150,10 @@ class Workspace(Calls):
         self.made = 0
 
     def write(self, asked: Asked) -> Plan:
-        program, values, into, aliases, name = asked
-        if compiled.suits(asked, self.steps):
-            run = compiled.loop(program, values, into, aliases, name) if into else None
-            fast = compiled.rows(asked) if not into else run and Plan(run, (), ())
-            if fast is not None:
-                return fast
+        program, values, _, aliases, _ = asked
+        fast = compiled.plan(asked, self.steps)
+        if fast is not None:
+            return fast
         plan, guard = Writer(program, values, aliases).plan(), guarded(program, aliases)
         if guard is None:
             return plan
