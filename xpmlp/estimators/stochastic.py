@@ -18,6 +18,7 @@ from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
 from xpmlp.estimators.network import Course, lists, packed, settings_of
 from xpmlp.fit.batches import per_batch, per_row
+from xpmlp.fit.begin import begin
 from xpmlp.fit.callbacks import ProgressBar
 from xpmlp.fit.data import Data, Elsewhere, Rows, move, resident
 from xpmlp.fit.divergence import DivergedError
@@ -26,7 +27,7 @@ from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import Report
 from xpmlp.fit.memory import brought, explained, need
 from xpmlp.fit.probes import probe
-from xpmlp.fit.run import attended, begin, checked
+from xpmlp.fit.run import attended, checked
 from xpmlp.fit.steps import Run
 
 NON_FINITE = (

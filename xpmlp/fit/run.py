@@ -7,24 +7,19 @@ from functools import partial
 from typing import Any
 
 from xpmlp.backends.devices import choose, release
-from xpmlp.backends.engine import engine
-from xpmlp.backends.namespace import Place, running, to_place
-from xpmlp.core.initializers import initial, initial_population
-from xpmlp.core.layout import on_weights
-from xpmlp.core.random import dropout_keys, lanes
+from xpmlp.backends.namespace import running
 from xpmlp.core.spec import Spec
-from xpmlp.core.training import new_state
-from xpmlp.core.types import Array
+from xpmlp.fit.begin import begin, drawn
 from xpmlp.fit.checks import warn_of_little
 from xpmlp.fit.data import Data, own_dtype, prepare
 from xpmlp.fit.interruption import interruption, patient
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.loop import Report, reports
-from xpmlp.fit.memory import Need, brought, explained, need
+from xpmlp.fit.memory import brought, explained, need
 from xpmlp.fit.model import Model
 from xpmlp.fit.probes import probe
-from xpmlp.fit.settings import Settings, settings
-from xpmlp.fit.steps import Penalty, Run
+from xpmlp.fit.settings import settings
+from xpmlp.fit.steps import Run
 
 NOT_SETTINGS = (
     "loss", "device", "precision", "X_val", "y_val", "sample_weight", "sample_weight_val",
@@ -95,101 +90,6 @@ def warn(data: Data, labels: Labels, batch: int) -> None:
             f"batch is larger than the {data.rows:,} rows of X: it is clipped to that",
             stacklevel=2,
         )
-
-
-def drawn(place: Place, spec: Spec, chosen: Settings, dtype: str) -> Array:
-    """The initial weights (..., P)."""
-    if chosen.members is None:
-        flat = initial(spec, chosen.seeds[0], chosen.initializer)
-    else:
-        flat = initial_population(spec, chosen.seeds, chosen.initializer)
-    return to_place(place, flat, dtype)
-
-
-def begin(
-    spec: Spec,
-    chosen: Settings,
-    place: Place,
-    data: Data,
-    held: Data | None,
-    labels: Labels,
-    params: Array,
-    asked: Need,
-    done: int = 0,
-) -> Run:
-    """A run at epoch 0 from `params` (..., P): empty memory, hyper-parameters where needed.
-
-    done: how many of its epochs there are no more.
-    """
-    xp, device, rule = place.xp, place.device, chosen.rule()
-    state = new_state(xp, spec, rule, params)
-    real = state.params.dtype
-    return Run(
-        spec=spec,
-        settings=chosen,
-        place=place,
-        optimizer=rule,
-        state=state,
-        need=asked,
-        data=data,
-        held=held,
-        labels=labels,
-        hyper=hyper(place, spec, chosen, state.params),
-        penalties=penalties(place, spec, chosen, state.params),
-        keys=keys(place, spec, chosen),
-        engine=engine(place, *steps_ahead(chosen, data, done)),
-        throttle=xp.ones((*chosen.lead, 1), dtype=real, device=device),
-        kept=params,
-        best=xp.full(chosen.lead, float("inf"), dtype=real, device=device),
-        best_epoch=xp.zeros(chosen.lead, dtype=xp.int64, device=device),
-    )
-
-
-def steps_ahead(chosen: Settings, data: Data, done: int) -> tuple[int, int]:
-    """How many steps a training has to come that may be recorded, and how many in all."""
-    each = -(-data.rows // chosen.batch)
-    return (chosen.epochs - done) * each if chosen.capture else 0, chosen.epochs * each
-
-
-def per_member(place: Place, chosen: Settings, name: str, value: Any, like: Array) -> Any:
-    """A float as it is; one number per member as an array (K, 1)."""
-    listed = chosen.each(name, value)
-    if not hasattr(value, "__len__"):
-        return listed[0]
-    return place.xp.asarray(listed, dtype=like.dtype, device=place.device)[:, None]
-
-
-def hyper(place: Place, spec: Spec, chosen: Settings, like: Array) -> dict[str, Any]:
-    """The rule's hyper-parameters by name; `decay` is weight decay on weights alone."""
-    defaults = dict(chosen.rule().defaults)
-    default_decay = defaults.pop("weight_decay", 0.0)
-    named = defaults | dict(chosen.hyper) | {"rate": chosen.rate}
-    found = {name: per_member(place, chosen, name, v, like) for name, v in named.items()}
-    decay = default_decay if chosen.weight_decay is None else chosen.weight_decay
-    found["decay"] = 0.0
-    if any(chosen.each("weight_decay", decay)):
-        weights = on_weights(place.xp, spec, like)
-        found["decay"] = per_member(place, chosen, "weight_decay", decay, like) * weights
-    return found
-
-
-def penalties(place: Place, spec: Spec, chosen: Settings, like: Array) -> tuple[Penalty, ...]:
-    """The penalties asked for, each with its strength as an array that is 0 off the weights."""
-    weights = on_weights(place.xp, spec, like)
-    return tuple(
-        (name, per_member(place, chosen, name, value, like) * weights)
-        for name, value in (("l1", chosen.l1), ("l2", chosen.l2))
-        if any(chosen.each(name, value))
-    )
-
-
-def keys(place: Place, spec: Spec, chosen: Settings) -> tuple[Array | None, ...]:
-    """Per layer the words (..., 2) its dropout masks are drawn from; None without dropout."""
-    lane = lanes(place.xp)
-    return tuple(
-        to_place(place, dropout_keys(chosen.seeds, chosen.lead, i), lane) if layer.dropout else None
-        for i, layer in enumerate(spec.layers)
-    )
 
 
 def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:

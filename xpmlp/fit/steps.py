@@ -38,7 +38,7 @@ Penalty = tuple[str, Array]  # "l1" or "l2", and its strength
 
 @dataclass
 class Run:
-    """One training under way: everything the loop reads and writes. Made by `run.begin`."""
+    """One training under way: everything the loop reads and writes. Made by `begin`."""
 
     spec: Spec
     settings: Settings
