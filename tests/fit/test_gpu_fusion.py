@@ -2,7 +2,7 @@
 
 import pytest
 
-from xpmlp.backends import kernels
+from xpmlp.backends import kernels, sources
 from xpmlp.backends.gpu_bench import FAULT, FIGURE, OK
 from xpmlp.core.activations import ACTIVATIONS
 from xpmlp.core.optimizers import OPTIMIZERS
@@ -43,7 +43,7 @@ def test_every_function_is_itself_as_a_kernel(name, check):
     ],
 )
 def test_another_formula_is_seen(name, form, wrong, check, monkeypatch):
-    monkeypatch.setitem(kernels.FORMS, form, wrong)
+    monkeypatch.setitem(sources.FORMS, form, wrong)
     assert check(CHECKS[name]).verdict == FAULT
 
 

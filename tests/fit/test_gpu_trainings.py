@@ -6,7 +6,7 @@ import pytest
 from xpmlp.backends.gpu_bench import FAULT, OK
 from xpmlp.backends.graphs import Captured
 from xpmlp.backends.namespace import to_host
-from xpmlp.fit import gpu_trainings, loop
+from xpmlp.fit import gpu_trainings, loop, steps
 from xpmlp.fit.model import Model
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
@@ -78,7 +78,7 @@ def unmoved(recording, monkeypatch):
 
 def frozen(recording, monkeypatch):
     """The rate of the epoch in which the graph was recorded."""
-    step = loop.step
+    step = steps.step
 
     def of_this_epoch(run, batch):
         if not recording.recording():  # in the warm-up, before
@@ -86,7 +86,7 @@ def frozen(recording, monkeypatch):
         step(run, batch)
         run.base[...] = run.place.xp.full_like(run.base, run.first)
 
-    monkeypatch.setattr(loop, "step", of_this_epoch)
+    monkeypatch.setattr(steps, "step", of_this_epoch)
 
 
 def weighty(recording, monkeypatch):
