@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from xpmlp.backends import compiled
+from xpmlp.backends.calls import Asked
 from xpmlp.backends.cpu import Workspace
+from xpmlp.backends.sources import placed
 from xpmlp.backends.tracing import trace
 from xpmlp.core.activations import ACTIVATIONS, activation
 from xpmlp.core.losses import LOSSES, loss
 from xpmlp.core.network import activated, returned
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.training import l1_pull, l2_pull, outcome
+from xpmlp.fit.divergence import guarded
 
 COUNT = compiled.PAYS_FROM
 # relative: one rounding of the last digit, where a library's sqrt or expm1 rounds otherwise
@@ -80,14 +83,33 @@ def test_hyper_parameters_are_arguments_of_one_loop(rng, tmp_path):
     assert len(list((tmp_path / "xpmlp").glob("*.py"))) == 1
 
 
-@pytest.mark.parametrize("why", ["few", "members", "strided"])
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_rules_of_populations_have_the_plain_numbers(name, rng):
+    """Each member has a rate of its own, and the second is not alive."""
+    rule, dtype = guarded(OPTIMIZERS[name]), "float64"
+    h, buffers = given(OPTIMIZERS[name], dtype, (3,), rng)
+    h.rate, h.alive = rng.uniform(0.1, 0.2, (3, 1)), np.array([[1.0], [0.0], [1.0]])
+    h.since = np.zeros((3, 1))
+    for t in (1.0, 2.0):
+        now = np.asarray(t)
+        expected = rule.rule(np, h, now, *(part.copy() for part in buffers))
+        moved, before = [buffers[0], *buffers[2:]], buffers[0].copy()
+        workspace = Workspace()
+        workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
+        assert isinstance(workspace.calls[0].plan.run, partial), "it was compiled"
+        for found, wanted in zip(moved, expected, strict=True):
+            scale = np.abs(wanted) + np.abs(h.rate)
+            assert (np.abs(found - wanted) <= DIGITS[dtype] * scale).all()
+        assert np.array_equal(buffers[0][1], before[1])
+        assert not np.array_equal(buffers[0][2], before[2])
+
+
+@pytest.mark.parametrize("why", ["few", "strided"])
 def test_what_does_not_suit_runs_as_ufuncs(why, rng, tmp_path):
     rule, workspace = OPTIMIZERS["adam"], Workspace()
-    h, buffers = given(rule, "float64", (2,) if why == "members" else (), rng)
+    h, buffers = given(rule, "float64", (), rng)
     if why == "few":
         buffers, h.decay = [part[:64].copy() for part in buffers], h.decay[:64].copy()
-    if why == "members":
-        h.rate = np.array([[0.1], [0.2]])
     if why == "strided":
         buffers = [np.repeat(part, 2)[::2] for part in buffers]
     moved, one = [buffers[0], *buffers[2:]], np.asarray(1.0)
@@ -127,17 +149,22 @@ def test_where_nothing_can_be_kept_ufuncs_run(monkeypatch, rng, tmp_path):
 
 
 def test_the_written_loop_is_the_formula():
-    program = trace(
-        OPTIMIZERS["sgd"].rule, SimpleNamespace(rate=np.ones(1)), np.ones(()), *[np.ones(3)] * 2
-    )
-    text = compiled.source(program, [True, True, False, False], (2,), "float64", "sgd")
-    body = [line.strip() for line in text.splitlines()[-5:]]
-    assert body == [
-        "for i in range(a2.size):",
-        "v4 = a0[0] * a3[i]",
-        "v5 = a2[i] - v4",
-        "o0 = v5",
-        "a2[i] = o0",
+    values = [np.ones(1), np.ones(()), np.ones(3), np.ones(3)]
+    program = trace(OPTIMIZERS["sgd"].rule, SimpleNamespace(rate=values[0]), *values[1:])
+    asked = Asked(program, values, values[2:3], (2,), "sgd")
+    wanted, _ = placed(asked)
+    text = compiled.PythonRows(asked).text(wanted, "sgd")
+    assert [line.strip() for line in text.splitlines()[-10:]] == [
+        "x0 = a0.item()",
+        "x1 = a1.item()",
+        "x2 = a2.reshape((rows, width))",
+        "x3 = a3.reshape((rows, width))",
+        "y0 = x2",
+        "for i in range(rows):",
+        "for j in range(width):",
+        "v4 = x0 * x3[i, j]",
+        "v5 = x2[i, j] - v4",
+        "y0[i, j] = v5",
     ]
 
 
@@ -162,15 +189,19 @@ def test_another_process_takes_what_was_kept(tmp_path):
     assert [compiles for _, compiles in said] == [True, False]
 
 
-def elements(function, dtype, rows=5, width=7):
-    """Arguments of a step's small function, some of them large, of one row by one column up."""
+def elements(function, dtype, rows=5, width=7, members=0):
+    """Arguments of a step's small function, some of them large, of one row by one column up; a
+    population's biases are windows onto its parameters."""
     rng = np.random.default_rng(rows)
     kinds = {
         "activated": ((rows, width), (1, width)),
         "returned": ((rows, width),) * 3,
         "outcome": ((rows, width), (rows, width), (rows, 1), (rows, width)),
     }
-    given = [3 * rng.standard_normal(shape) for shape in kinds[function.__name__]]
+    lead = (members,) if members else ()
+    given = [3 * rng.standard_normal((*lead, *shape)) for shape in kinds[function.__name__]]
+    if function is activated and members:
+        given[1] = np.concatenate([given[1]] * 2, axis=-1)[..., :width]
     if function is outcome:
         given[1] = np.abs(given[1])
     return [one.astype(dtype) for one in given]
@@ -187,7 +218,7 @@ def plain_and_compiled(function, held, given):
     return [(np.asarray(a), np.asarray(b)) for a, b in pairs]
 
 
-SIZES = [(5, 7), (1, 7), (5, 1)]
+SIZES = [(5, 7), (1, 7), (5, 1), (5, 7, 3), (5, 1, 3), (1, 7, 3), (5, 7, 1)]
 NEAR = {"float32": 2e-6, "float64": 1e-14}  # exp and its like round otherwise in a library
 
 

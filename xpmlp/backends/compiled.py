@@ -1,8 +1,9 @@
 """Traced functions compiled by numba into one pass (extra: fast).
 
-A rule is one loop over the parameters; an activation, a slope or a loss is one walk from row to
-row. The loop is written out from the program, kept in the user's cache directory, and compiled
-once per function and dtype: hyper-parameters and sizes are arguments.
+A function is one walk from row to row: over the members of a population for a rule, over the rows
+of a batch for an activation, a slope or a loss. The loop is written out from the program, kept in
+the user's cache directory, and compiled once per function and dtype: hyper-parameters and sizes
+are arguments.
 """
 
 import hashlib
@@ -19,22 +20,24 @@ import numpy as np
 
 from xpmlp.backends.calls import Asked, Plan
 from xpmlp.backends.sources import RowSource, placed
-from xpmlp.backends.tracing import Program, UntraceableError, Value
-from xpmlp.core.types import Array
+from xpmlp.backends.tracing import REDUCTIONS, UntraceableError, Value
 
 PAYS_FROM = 2**15  # parameters; loading numba takes half a second, and ufuncs are fast below
 MANY = 350_000  # operations over all steps: each saves under a microsecond, together that time
-FEW = 2**11  # elements, up to which the time of ufuncs' calls counts for more than their speed
+# nanoseconds that a ufunc takes and a compiled operation does not: a call, an element, and an
+# inner loop of its own for each row that it sums or spreads; and what an element of COSTLY loses
+CALL, ELEMENT, ROW, LOST = 500, 0.2, 14, 3
+COSTLY = ("exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "power")  # NumPy has vectors of it
 INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "power": "**", "greater": ">",
-    "less": "<", "greater_equal": ">=", "less_equal": "<=", "logical_and": "and",
+    "less": "<", "greater_equal": ">=", "less_equal": "<=", "logical_and": "&",
 }  # fmt: skip
 FORMS = {"negative": "-{}", "abs": "abs({})", "where": "{1} if {0} else {2}"}
 FORMS |= {"cast": "one if {} else zero", "logical_not": "not {}"}
-# np.maximum hands a NaN on
+# np.maximum hands a NaN on; a branch, as of `or`, would keep the compiler from using vectors
 FORMS |= {
-    "maximum": "{0} if {0} != {0} or {0} >= {1} else {1}",
-    "minimum": "{0} if {0} != {0} or {0} <= {1} else {1}",
+    "maximum": "{1} if ({0} < {1}) | ({1} != {1}) else {0}",
+    "minimum": "{1} if ({0} > {1}) | ({1} != {1}) else {0}",
 }
 
 HEAD = '''"""Written by xpmlp: {title} as one loop. May be deleted."""
@@ -55,61 +58,46 @@ def available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def suits(asked: Asked, steps: int) -> bool:
-    """Whether it may be compiled and that will pay, in so many steps.
-
-    A rule's arrays must be of one size, or single numbers.
-    """
-    every = (*asked.values, *asked.into)
-    sizes = {a.size for a in every} - {1}
-    if not sizes or (asked.into and len(sizes) > 1) or len(asked.program.operations) < 2:
-        return False
-    if any(a.dtype.kind != "f" or not a.flags.c_contiguous for a in every) or not available():
-        return False
-    long = bool(asked.into) and max(sizes) >= PAYS_FROM
-    return long or len(asked.program.operations) * steps >= MANY
-
-
 def plan(asked: Asked, steps: int) -> Plan | None:
-    """The compiled plan, where there is one and it pays in so many steps."""
-    if not suits(asked, steps):
+    """The compiled plan; None where numba cannot be used, where it will not pay in so many steps,
+    and for arrays of other shapes."""
+    every = (*asked.values, *asked.into)
+    if any(a.dtype.kind != "f" for a in every) or not every or not available():
         return None
-    return loop(asked) if asked.into else rows(asked)
+    long = bool(asked.into) and max(a.size for a in every) >= PAYS_FROM
+    if not long and len(asked.program.operations) * steps < MANY:
+        return None
+    try:
+        wanted, found = placed(asked)
+        written = PythonRows(asked)
+    except UntraceableError:
+        return None
+    if not wanted or not written.pays:
+        return None
+    text = written.text(wanted, asked.name)
+    made = tuple((written.shapes[v.at], np.dtype(written.dtypes[v.at])) for v in wanted)
+    numbers = np.array([*map(float, written.numbers)], dtype=asked.values[0].dtype)
+    first = (numbers, written.rows, written.width)
+    places = asked.into or [np.empty(shape, dtype=dtype) for shape, dtype in made]
+    run = tried(text, asked.name, *first, *asked.values, *places)
+    if run is None:
+        return None
+    return Plan(partial(run, *first), () if asked.into else made, () if asked.into else found)
 
 
 def tried(text: str, title: str, *given: Any) -> Callable[..., None] | None:
-    """The compiled function of a source, run once on `given`: it is compiled, or found, here.
+    """The compiled function of a source, for arguments like these: it is compiled, or found, here.
 
     None without a numba that works or a folder to keep it in, or where a file was cut short.
     """
     try:
         run = module(text, title)
-        run(*given)
+        compiles: Any = run
+        compiles.compile(tuple(map(importlib.import_module("numba").typeof, given)))
     except Exception:
         forget(text)
         return None
     return run
-
-
-def rows(asked: Asked) -> Plan | None:
-    """An activation, a slope or a loss as one walk from row to row; None where numba cannot be
-    used, where NumPy is faster, or for arrays of other shapes."""
-    try:
-        wanted, found = placed(asked)
-        written = PythonRows(asked.program, asked.values)
-    except UntraceableError:
-        return None
-    if not wanted or written.rows * written.width > FEW:
-        return None
-    text = written.text(wanted, asked.name)
-    numbers = np.array([*map(float, written.numbers)], dtype=asked.values[0].dtype)
-    made = tuple((written.shapes[v.at], np.dtype(written.dtypes[v.at])) for v in wanted)
-    ones = [np.ones((1,) * a.ndim, dtype=a.dtype) for a in asked.values]
-    places = [np.ones((1,) * len(shape), dtype=dtype) for shape, dtype in made]
-    run = tried(text, asked.name, numbers, 1, 1, *ones, *places)
-    if run is None:
-        return None
-    return Plan(partial(run, numbers, written.rows, written.width), made, found)
 
 
 class PythonRows(RowSource):
@@ -121,13 +109,44 @@ class PythonRows(RowSource):
         "each": "x{at}[i, j]",
         "across": "x{at}[j]",
         "down": "x{at}[i]",
+        "block": "x{at}[i // e{at}, 0, j]",
+        "corner": "x{at}[i // e{at}, 0, 0]",
     }
-    SEEN: ClassVar = {"one": "item()", "each": "reshape((rows, width))", "across": "reshape(width)",
-            "down": "reshape(rows)"}  # fmt: skip
+    SEEN: ClassVar = {
+        "one": "{x} = {a}.item()",
+        "each": "{x} = {a}.reshape((rows, width))",
+        "across": "{x} = {a}.reshape(width)",
+        "down": "{x} = {a}.reshape(rows)",
+        "block": "{x}, {e} = {a}.copy(), rows // {a}.shape[0]",
+        "corner": "{x}, {e} = {a}, rows // {a}.shape[0]",
+    }
 
-    def __init__(self, program: Program, given: Sequence[Array]) -> None:
+    def __init__(self, asked: Asked) -> None:
         self.numbers: dict[str, int] = {}  # as they are written; 0.0 is not -0.0
-        super().__init__(program, given)
+        self.aliases = asked.aliases
+        super().__init__(asked.program, asked.values)
+        held = zip(asked.values, self.held, strict=True)
+        whole = [a for a, how in held if how not in ("block", "corner")]
+        if not all(a.flags.c_contiguous for a in (*whole, *asked.into)):
+            raise UntraceableError("it has an array that is a part of another")
+        for place, value in zip(asked.into, asked.program.results, strict=False):
+            if place.size != self.rows * (self.width if self.along[value.at] else 1):
+                raise UntraceableError("it gives one number for many places")
+
+    @property
+    def pays(self) -> bool:
+        """Whether NumPy would take longer."""
+        operations = self.program.operations
+        if len(operations) < 2:
+            return False
+        names = [name for (name, _), along in zip(operations, self.along[self.first :], strict=True)
+                 if along or name in REDUCTIONS]  # fmt: skip
+        spread = [name for name in names if name in REDUCTIONS] + [
+            how for how in self.held if how == "block"
+        ]
+        elements, costly = self.rows * self.width, sum(name in COSTLY for name in names)
+        gained = len(operations) * CALL + (len(names) - costly) * ELEMENT * elements
+        return gained + len(spread) * ROW * self.rows > costly * LOST * elements
 
     def literal(self, number: float, kind: str) -> str:
         return f"c[{self.numbers.setdefault(repr(number), len(self.numbers))}]"
@@ -150,76 +169,33 @@ class PythonRows(RowSource):
         return f"{total} += {x}"
 
     def larger(self, total: str, x: str) -> str:
-        return f"{total} = {x} if {x} != {x} or {x} > {total} else {total}"
+        return f"{total} = {x} if ({x} > {total}) | ({x} != {x}) else {total}"
 
     def written(self, r: int, at: int) -> str:
         return f"y{r}[i, j] = {self.names[at]}" if self.along[at] else f"y{r}[i] = {self.names[at]}"
 
+    def place(self, r: int, value: Value) -> str:
+        """Where a result goes. By another name than the argument's that lies there the compiler
+        would have to allow for any overlap, and the loop would be four times slower."""
+        old = self.aliases[r] if self.aliases else -1
+        seen = "each" if self.along[value.at] else "down"
+        if old >= 0 and self.held[old] == seen:
+            return f"y{r} = x{old}"
+        return self.SEEN[seen].format(x=f"y{r}", a=f"r{r}")
+
     def text(self, results: Sequence[Value], title: str) -> str:
         """The module that holds the loops."""
         inside = self.by_rows(results).splitlines()
-        lines = [f"x{at} = a{at}.{self.SEEN[how]}" for at, how in enumerate(self.held)]
-        for r, value in enumerate(results):
-            lines.append(f"y{r} = r{r}.{self.SEEN['each' if self.along[value.at] else 'down']}")
+        lines = [
+            self.SEEN[how].format(x=f"x{at}", a=f"a{at}", e=f"e{at}")
+            for at, how in enumerate(self.held)
+        ]
+        lines += [self.place(r, value) for r, value in enumerate(results)]
         lines += ["for i in range(rows):", *(f"    {line}" for line in inside)]
         parameters = ["c", "rows", "width", *(f"a{i}" for i in range(self.first))]
         parameters += [f"r{r}" for r in range(len(results))]
         head = HEAD.format(title=title, parameters=", ".join(parameters), dtype=self.dtypes[0])
         return head + "".join(f"    {line}\n" for line in lines)
-
-
-def loop(asked: Asked) -> Plan | None:
-    """A rule as one pass over the parameters; None where numba cannot be used."""
-    program, given, into, aliases, title = asked
-    numbers = np.array(
-        [v.constant for o in program.operations for v in o.inputs if v.at < 0], dtype=into[0].dtype
-    )
-    if any(value.at < 0 for value in program.results):
-        raise UntraceableError("it gives a constant")
-    single = [a.size == 1 for a in given]
-    text = source(program, single, aliases, str(into[0].dtype), title)
-    one = np.ones(1, dtype=into[0].dtype)
-    run = tried(text, title, numbers, *[one.copy() for _ in (*given, *into)])
-    if run is None:
-        return None
-
-    def planned(*arrays: Array) -> None:
-        run(numbers, *[a.reshape(-1) for a in arrays])
-
-    return Plan(planned, (), ())
-
-
-def source(
-    program: Program, single: Sequence[bool], aliases: Sequence[int], dtype: str, title: str
-) -> str:
-    """The module that holds the loop: what depends on single numbers stands before it.
-
-    A result that is written over an argument is written by that argument's name: by another, the
-    compiler would have to allow for any overlap, and the loop would be four times slower.
-    """
-    count = len(single)
-    names = [f"a{i}[0]" if one else f"a{i}[i]" for i, one in enumerate(single)]
-    fixed, constant = list(single), 0
-    before: list[str] = []
-    inside: list[str] = []
-    for operation in program.operations:
-        read = []
-        for value in operation.inputs:
-            read.append(names[value.at] if value.at >= 0 else f"c[{constant}]")
-            constant += value.at < 0
-        alone = all(value.at < 0 or fixed[value.at] for value in operation.inputs)
-        name = f"v{len(names)}"
-        (before if alone else inside).append(f"{name} = {expression(operation.name, read)}")
-        names.append(name)
-        fixed.append(alone)
-    places = [f"r{r}" if old < 0 else f"a{old}" for r, old in enumerate(aliases)]
-    inside += [f"o{r} = {names[value.at]}" for r, value in enumerate(program.results)]
-    inside += [f"{place}[i] = o{r}" for r, place in enumerate(places)]
-    parameters = ["c", *(f"a{i}" for i in range(count)), *(f"r{r}" for r in range(len(places)))]
-    head = HEAD.format(title=title, parameters=", ".join(parameters), dtype=dtype)
-    lines = [f"    {line}" for line in before]
-    lines += [f"    for i in range({places[0]}.size):", *(f"        {line}" for line in inside)]
-    return head + "\n".join(lines) + "\n"
 
 
 def expression(name: str, read: Sequence[str]) -> str:

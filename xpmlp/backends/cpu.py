@@ -18,6 +18,7 @@ from xpmlp.backends.tracing import TRUTHS, Program, UntraceableError
 from xpmlp.core.types import Array, Namespace
 
 ROWS = ("maximum", "minimum")  # NumPy is two to four times slower with a number than with a row
+WIDE = 16  # rows and columns of an outer product that matmul, without BLAS, is slow for
 
 
 def chosen(condition: Array, one: Any, other: Any, out: Array) -> None:
@@ -29,6 +30,14 @@ def chosen(condition: Array, one: Any, other: Any, out: Array) -> None:
 
 def cast(truths: Array, out: Array) -> None:
     np.copyto(out, truths, casting="unsafe")
+
+
+def product(a: Array, b: Array) -> Callable[..., Any]:
+    """The fastest of NumPy's ways to multiply two matrices, or two stacks of them."""
+    if a.ndim == 2 and b.ndim == 2:
+        return np.dot
+    outer = a.shape[-1] == 1 and min(a.shape[-2], b.shape[-1]) >= WIDE
+    return np.multiply if outer else np.matmul
 
 
 SPECIAL: dict[str, Callable[..., Any]] = {
@@ -177,21 +186,19 @@ class Workspace(Calls):
     def matmul(self, a: Array, b: Array) -> Array:
         if a.dtype != b.dtype or a.dtype.kind != "f":
             return np.matmul(a, b)
-        if a.ndim == 2 and b.ndim == 2:
-            return np.dot(a, b, self.buffer((a.shape[0], b.shape[1]), a.dtype))
-        if a.ndim != b.ndim or a.shape[:-2] != b.shape[:-2]:
+        if a.ndim < 2 or a.ndim != b.ndim or a.shape[:-2] != b.shape[:-2]:
             return np.matmul(a, b)
-        return np.matmul(a, b, self.buffer((*a.shape[:-1], b.shape[-1]), a.dtype))
+        return product(a, b)(a, b, self.buffer((*a.shape[:-1], b.shape[-1]), a.dtype))
 
     def vecdot(self, a: Array, b: Array) -> Array:
         return np.vecdot(a, b, out=self.buffer(a.shape[:-1], a.dtype))
 
     def sum(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
-        """np.sum; over the rows of a matrix as a product with ones, which is faster."""
-        if axis != -2 or not keepdims or x.ndim != 2 or x.dtype.kind != "f":
+        """np.sum; over the rows of matrices as a product with ones, which is faster."""
+        if axis != -2 or not keepdims or x.dtype.kind != "f":
             return np.sum(x, axis=axis, keepdims=keepdims)
-        key = (x.shape[0], x.dtype.char)
+        key = (*x.shape[:-1], x.dtype.char)
         ones = self.ones.get(key)
         if ones is None:
-            ones = self.ones[key] = np.ones((1, x.shape[0]), dtype=x.dtype)
-        return np.dot(ones, x, self.buffer((1, x.shape[1]), x.dtype))
+            ones = self.ones[key] = np.ones((*x.shape[:-2], 1, x.shape[-2]), dtype=x.dtype)
+        return self.matmul(ones, x)

@@ -34,6 +34,9 @@ def placed(asked: Asked) -> tuple[list[Value], tuple[int, ...]]:
     program = asked.program
     if any(value.at < 0 for value in program.results):
         raise UntraceableError("it gives a constant")
+    for value, old in zip(program.results, asked.aliases, strict=False):
+        if value.at < program.arguments and value.at != old:
+            raise UntraceableError("it gives an argument, which may be written over by then")
     wanted = list(program.results)
     if not asked.into:
         wanted = list(dict.fromkeys(v for v in wanted if v.at >= program.arguments))
@@ -106,12 +109,20 @@ class RowSource(Source):
         super().__init__(program, given)
         shapes = self.shapes[: self.first]
         depth = max(map(len, shapes))
-        self.width = max(shape[-1] for shape in shapes if len(shape) == depth)
-        self.rows = prod(reach("add", [s[:-1] for s in shapes if len(s) > 1]))
+        self.width = max(shape[-1] if depth else 1 for shape in shapes if len(shape) == depth)
+        self.lines = reach("add", [s[:-1] for s in shapes if len(s) > 1])
+        self.rows = prod(self.lines)
         if self.width > self.WIDEST:
             raise UntraceableError(f"its rows have {self.width} columns")
-        self.flat = [len(shape) == depth - 1 for shape in self.shapes]
-        self.along = [len(s) == depth and s[-1] > 1 and self.width > 1 for s in self.shapes]
+        # an argument of one row is spread over all of them, and lacks no axis
+        row = [at < self.first and s == (self.width,) for at, s in enumerate(self.shapes)]
+        self.flat = [
+            len(s) == depth - 1 > 0 and not one for s, one in zip(self.shapes, row, strict=True)
+        ]
+        self.along = [
+            self.width > 1 and (one or (len(s) == depth and s[-1] > 1))
+            for s, one in zip(self.shapes, row, strict=True)
+        ]
         self.level = [0] * self.first  # of every value: how many sums it waits for
         for at, (name, inputs) in enumerate(program.operations, self.first):
             known = [v.at for v in inputs if v.at >= 0]
@@ -126,7 +137,8 @@ class RowSource(Source):
 
     def holds(self, at: int) -> str:
         """What an argument holds: "one" number, or a number of its own for "each" element, for
-        each column "across" or for each row "down"."""
+        each column "across" or for each row "down"; for each block of rows, such as a member's,
+        a row ("block") or a number ("corner")."""
         size, shape = prod(self.shapes[at]), self.shapes[at]
         if size == 1:
             return "one"
@@ -136,6 +148,8 @@ class RowSource(Source):
             return "across"
         if not self.along[at] and size == self.rows and shape[-1] == 1:
             return "down"
+        if "block" in self.READ and len(shape) == 3 and shape[:2] == (self.lines[0], 1):
+            return "block" if self.along[at] and shape[2] == self.width else "corner"
         raise UntraceableError(f"it has an argument of shape {shape}")
 
     # how this language writes it

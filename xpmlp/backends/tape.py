@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.backends.cpu import Workspace, cast, chosen
+from xpmlp.backends.cpu import Workspace, cast, chosen, product
 from xpmlp.core.apply import plain
 from xpmlp.core.types import Array
 
@@ -233,15 +233,15 @@ class Tape:
         return self.reduce(np.maximum, x, axis, keepdims)
 
     def sum(self, x: Taped, *, axis: int | None = None, keepdims: bool = False) -> Taped:
-        if axis == -2 and keepdims and x.ndim == 2:
-            ones = np.ones((1, x.shape[0]), dtype=x.dtype)
+        if axis == -2 and keepdims:
+            ones = np.ones((*x.shape[:-2], 1, x.shape[-2]), dtype=x.dtype)
             return self.matmul(Taped(self, ones, self.hold(ones)), x)
         return self.reduce(np.add, x, axis, keepdims)
 
     def matmul(self, a: Taped, b: Taped) -> Taped:
-        product = np.dot if a.ndim == 2 and b.ndim == 2 else np.matmul
-        form = f"{self.hold(product)}({{}}, {{}}, {{out}})"
-        return self.note(form, [a, b], product(a.data, b.data))
+        multiply = product(a.data, b.data)
+        form = f"{self.hold(multiply)}({{}}, {{}}, {{out}})"
+        return self.note(form, [a, b], multiply(a.data, b.data))
 
     def vecdot(self, a: Taped, b: Taped) -> Taped:
         form = f"{self.hold(np.vecdot)}({{}}, {{}}, out={{out}})"
