@@ -400,19 +400,19 @@ def process(*words):
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_writes_the_checkpoint_that_resume_goes_on_from(number, code, folder):
-    more = ("--schedule", "constant", "--rate", "1e-5", "--quiet")
+    # each with its checkpoint, 400 epochs take seconds
+    more = ("--schedule", "constant", "--rate", "1e-5", "--quiet", "--epochs", "400")
     kept = ("--checkpoint", "run.ckpt")
-    with process(*more, *kept, "--epochs", "100000") as first:
+    with process(*more, *kept) as first:
         while not (folder / "run.ckpt").exists():
             time.sleep(0.01)
         first.send_signal(number)
         _, said = first.communicate()
     assert first.returncode == code, said
     word = "interrupted" if code == 130 else "terminated"
-    found = re.fullmatch(rf"xpmlp: {word}: stopped in epoch (\d+), at step \d+\n", said)
-    ahead = (*more, "--epochs", str(int(found[1]) + 1), "--save")
+    assert re.fullmatch(rf"xpmlp: {word}: stopped in epoch \d+, at step \d+\n", said)
     for words in (("resumed", *kept, "--resume"), ("through",)):
-        with process(*ahead, *words) as other:
+        with process(*more, "--save", *words) as other:
             assert other.wait() == 0
     resumed, through = load(folder / "resumed"), load(folder / "through")
     assert resumed.model.flat.tobytes() == through.model.flat.tobytes()

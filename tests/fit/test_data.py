@@ -31,7 +31,8 @@ def started(place, spec, seed=0):
 
 
 def batches(place, data, orders, size, steps=3):
-    for window in windows(place, data, orders, size, steps):
+    for gather in windows(place, data, orders, size, steps):
+        window = gather()
         for t in range(window.steps):
             yield drawn(window, t)
 

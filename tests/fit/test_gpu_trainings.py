@@ -94,9 +94,10 @@ def weighty(recording, monkeypatch):
     windows = gpu_trainings.windows
 
     def heavier(*given):
-        for window in windows(*given):
+        for gather in windows(*given):
+            window = gather()
             window.weight[...] = 1 / 16
-            yield window
+            yield lambda window=window: window
 
     monkeypatch.setattr(gpu_trainings, "windows", heavier)
 

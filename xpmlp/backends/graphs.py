@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from xpmlp.backends.namespace import Place, running
-from xpmlp.backends.ways import Advance, Eager
+from xpmlp.backends.ways import Advance, Eager, Gather
 
 
 class CaptureWarning(UserWarning):
@@ -122,11 +122,12 @@ class Captured:
     def open(self) -> Any:
         return self.lane.open()
 
-    def run(self, advance: Advance, run: Any, window: Any) -> None:
+    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
+        window = gather()
         if self.name == "captured" and window.steps not in self.graphs:
             self.record(advance, run, window)
         if self.name != "captured":
-            return Eager().run(advance, run, window)
+            return Eager().run(advance, run, lambda: window)
         recorded, still, _ = self.graphs[window.steps]
         for place, fresh in zip(still, window, strict=True):
             if not isinstance(place, float):

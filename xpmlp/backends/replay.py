@@ -13,7 +13,7 @@ import numpy as np
 
 from xpmlp.backends.cpu import Workspace
 from xpmlp.backends.tape import Tape, Taped, UntapedError
-from xpmlp.backends.ways import Advance, Eager
+from xpmlp.backends.ways import Advance, Eager, Gather
 
 
 class Replayed:
@@ -29,8 +29,8 @@ class Replayed:
     def open(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def run(self, advance: Advance, run: Any, window: Any) -> None:
-        first = 0
+    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
+        window, first = gather(), 0
         if self.name == "replayed" and self.replay is None:
             first = self.record(advance, run, window)
             run.within += first

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 Advance = Callable[[Any, Any, int], None]  # of a run, a window and t: makes its update t
+Gather = Callable[..., Any]  # a window of minibatches, of the members of an index if given one
 WAYS = ("eager", "replayed", "captured")  # their names
 
 
@@ -20,7 +21,7 @@ class Way(Protocol):
     def open(self) -> AbstractContextManager[Any]:
         """Inside it the steps of an epoch are run."""
 
-    def run(self, advance: Advance, run: Any, window: Any) -> None:
+    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
         """Every step of a window in turn, as `run.turns` gives and counts them.
 
         `run.buffers` are all that a step changes.
@@ -46,7 +47,8 @@ class Eager:
     def open(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def run(self, advance: Advance, run: Any, window: Any) -> None:
+    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
+        window = gather()
         for t in run.turns(window.steps):
             advance(run, window, t)
 

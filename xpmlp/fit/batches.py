@@ -1,6 +1,7 @@
 """The minibatches of an epoch, gathered a window of them at a time."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,20 +107,28 @@ def windows(
     size: int,
     steps: int,
     weigh: Callable[..., Any] = unbiased,
-) -> Iterator[Window]:
-    """The minibatches of an epoch, each of `size` rows, at most `steps` of them in a window.
+) -> Iterator[Callable[..., Window]]:
+    """The minibatches of an epoch, each of `size` rows, at most `steps` of them in a window: what
+    gathers it, and takes which members it is for (an index; none is all).
 
     orders: (..., N). The last batch is filled up with its own first row at weight 0.
     weigh: what its rows weigh, such as `unbiased`.
     """
     for start in range(0, orders.shape[-1], steps * size):
-        yield window(place, data, orders[..., start : start + steps * size], size, weigh)
+        part = orders[..., start : start + steps * size]
+        yield partial(window, place, data, part, size, weigh)
 
 
 def window(
-    place: Place, data: Data, part: np.ndarray, size: int, weigh: Callable[..., Any]
+    place: Place,
+    data: Data,
+    part: np.ndarray,
+    size: int,
+    weigh: Callable[..., Any],
+    members: Any = ...,
 ) -> Window:
-    """The batches of a part of an order, (..., n)."""
+    """The batches of a part of an order, (..., n), for the members of an index."""
+    part = part[members]
     xp, (*lead, count) = place.xp, part.shape
     steps = -(-count // size)
     lacking = steps * size - count

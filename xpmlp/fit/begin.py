@@ -2,17 +2,19 @@
 
 from typing import Any
 
-from xpmlp.backends.engine import engine
-from xpmlp.backends.namespace import Place, to_place
+from xpmlp.backends.engine import WORTH, Engine, engine
+from xpmlp.backends.members import Sections, blas_threads, cut
+from xpmlp.backends.namespace import CPU, Place, to_place
 from xpmlp.core.initializers import initial, initial_population
-from xpmlp.core.layout import on_weights
+from xpmlp.core.layout import on_weights, padded_size
 from xpmlp.core.random import dropout_keys, lanes
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import new_state
 from xpmlp.core.types import Array
 from xpmlp.fit.data import Data
 from xpmlp.fit.labels import Labels
-from xpmlp.fit.memory import Need
+from xpmlp.fit.memory import PER_NEURON, Need
+from xpmlp.fit.sections import Section
 from xpmlp.fit.settings import Settings
 from xpmlp.fit.steps import Penalty, Run
 
@@ -57,7 +59,7 @@ def begin(
         hyper=hyper(place, spec, chosen, state.params),
         penalties=penalties(place, spec, chosen, state.params),
         keys=keys(place, spec, chosen),
-        engine=engine(place, *steps_ahead(chosen, data, done)),
+        engine=driven(place, spec, chosen, data, done),
         throttle=xp.ones((*chosen.lead, 1), dtype=real, device=device),
         kept=params,
         best=xp.full(chosen.lead, float("inf"), dtype=real, device=device),
@@ -69,6 +71,22 @@ def steps_ahead(chosen: Settings, data: Data, done: int) -> tuple[int, int]:
     """How many steps a training has to come that may be recorded, and how many in all."""
     each = -(-data.rows // chosen.batch)
     return (chosen.epochs - done) * each if chosen.capture else 0, chosen.epochs * each
+
+
+def driven(place: Place, spec: Spec, chosen: Settings, data: Data, done: int) -> Engine:
+    """What the steps run on: a population on the host is cut into sections."""
+    ahead = steps_ahead(chosen, data, done)
+    whole = engine(place, *ahead)
+    if place.xp is not CPU.xp or chosen.members is None or ahead[0] < WORTH:
+        return whole
+    neurons = spec.n_in + PER_NEURON * sum(layer.n_out for layer in spec.layers)
+    each = (2 + chosen.rule().memories) * padded_size(spec) + chosen.batch * neurons
+    threads = blas_threads()
+    indices = cut(chosen.members, each, threads)
+    if len(indices) == 1:
+        return whole
+    way = Sections(indices, threads, lambda run, index: Section(run, index, engine(place, *ahead)))
+    return whole._replace(way=way)
 
 
 def per_member(place: Place, chosen: Settings, name: str, value: Any, like: Array) -> Any:

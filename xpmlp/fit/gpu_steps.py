@@ -44,7 +44,7 @@ def alone(run: Run, rounds: int) -> float:
     s = run.settings
     with running(run.place):
         orders = unshuffled(s.seeds, s.lead, 0, run.data.rows)
-        window = next(windows(run.place, run.data, orders, run.batch, 1, run.weigh))
+        window = next(windows(run.place, run.data, orders, run.batch, 1, run.weigh))()
         return device_us(lambda: advance(run, window, 0), 20, rounds)
 
 

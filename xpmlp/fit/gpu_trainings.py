@@ -126,7 +126,8 @@ def padded(run: Run) -> tuple[Batch, int]:
     """An epoch's last minibatch with numbers in its padding, and how many of its rows are real."""
     s, rows = run.settings, run.data.rows
     orders = unshuffled(s.seeds, s.lead, 0, rows)
-    (window,) = windows(run.place, run.data, orders, run.batch, run.steps_per_epoch, run.weigh)
+    (gather,) = windows(run.place, run.data, orders, run.batch, run.steps_per_epoch, run.weigh)
+    window = gather()
     batch, real = drawn(window, window.steps - 1).batch, rows % run.batch
     batch.x[real:, :] = 1e3  # whatever stands there, it weighs nothing
     return batch, real

@@ -94,8 +94,8 @@ def train_epoch(run: Run) -> None:
     numbers = prod(s.lead) * run.batch * (run.data.x.shape[1] + run.data.target.shape[1])
     steps = way.window(run.steps_per_epoch, numbers)
     left = order[..., run.within * run.batch :]
-    for window in windows(run.place, run.data, left, run.batch, steps, run.weigh):
-        way.run(advance, run, window)
+    for gather in windows(run.place, run.data, left, run.batch, steps, run.weigh):
+        way.run(advance, run, gather)
         if run.halted:
             break
         run.attend()

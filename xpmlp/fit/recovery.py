@@ -20,11 +20,11 @@ def again(run: Run, t: int) -> tuple[Array, list[Array]]:
     step_now, rate = (xp.asarray(part, copy=True) for part in (state.step, run.rate))
     order = orders(run.settings, run.epoch - 1, run.data.rows)
     part = order[..., t * run.batch : (t + 1) * run.batch]
-    (window,) = windows(run.place, run.data, part, run.batch, 1, run.weigh)
+    (gather,) = windows(run.place, run.data, part, run.batch, 1, run.weigh)
     state.step[...] = step_now - run.steps_per_epoch + t
     run.engine.restart()
     pace(run)
-    learn(run, drawn(window, 0))
+    learn(run, drawn(gather(), 0))
     found = xp.asarray(run.rate[..., 0], copy=True)
     state.step[...], run.rate[...] = step_now, rate
     return found, [largest(xp, layer) for layer in state.grads]

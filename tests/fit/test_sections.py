@@ -1,0 +1,158 @@
+"""A population run section by section, on several threads, learns what it learns as a whole."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from xpmlp import Spec, epochs, plateau, train
+from xpmlp.backends import members
+from xpmlp.backends.members import Sections, cut
+from xpmlp.backends.ways import Eager
+from xpmlp.core.losses import Loss
+from xpmlp.fit import begin as beginning
+
+SIZES = {"one by one": 1, "some at a time": 2_700, "by halves": 2**20}
+SETTINGS = {
+    "plain": {},
+    "dropout": {"dropout": 0.2},
+    "rates of their own": {"rate": [0.1, 0.02, 0.01, 0.03, 0.05], "schedule": "cosine"},
+    "penalties": {"l1": [0.0, 0.01, 0.02, 0.0, 0.1], "l2": 0.1, "clip": 0.5},
+    "decay": {"optimizer": "adamw", "weight_decay": [0.0, 0.1, 0.2, 0.3, 0.4]},
+    "decay for all": {"optimizer": "adamw", "weight_decay": 0.1},
+    "hyper": {"hyper": {"beta2": [0.9, 0.95, 0.99, 0.999, 0.98]}},
+    "patience": {"patience": 2, "keep": "best"},
+    "callbacks": {"callbacks": [plateau(patience=1)]},
+    "one that diverges": {"optimizer": "sgd", "rate": [0.1, 1e30, 0.1, 0.1, 0.1]},
+    "restored": {
+        "optimizer": "sgd", "rate": [0.1, 1e30, 0.1, 0.1, 0.1], "on_divergence": "restore",
+    },
+    "a tail": {"batch": 7},
+}  # fmt: skip
+
+
+@pytest.fixture
+def threads(monkeypatch, optional):
+    """BLAS has two threads, and a population of any size is worth them."""
+    optional("threadpoolctl")
+    monkeypatch.setattr(beginning, "blas_threads", lambda: 2)
+    monkeypatch.setattr(members, "WORTH", 0)
+
+
+def learned(rng_seed=3, *, dropout=0.0, **more):
+    rng = np.random.default_rng(rng_seed)
+    X = rng.normal(size=(40, 4))
+    y = X @ [1.0, -2.0, 0.5, 0.0] + rng.normal(size=40)
+    spec = Spec.parse("4-6-3-1", dropout=dropout)
+    given = {"members": 5, "batch": 8, "epochs": 20} | more
+    return train(spec, X, y, X_val=X[:9], y_val=y[:9], **given)
+
+
+def close(one, other):
+    """To what the last bit of a step grows to, in history too."""
+    np.testing.assert_allclose(one.flat, other.flat, rtol=1e-9, atol=1e-12)
+    for name, values in other.history.items():
+        if name not in ("seconds", "way"):
+            np.testing.assert_allclose(
+                np.array(one.history[name]), np.array(values), rtol=1e-9, atol=1e-12
+            )
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_sections_learn_what_the_population_learns(setting, size, threads, monkeypatch):
+    whole = learned(**SETTINGS[setting], capture=False)
+    assert {*whole.history["way"]} == {"eager"}
+    monkeypatch.setattr(members, "IN_CACHE", SIZES[size])
+    cuts = []
+    monkeypatch.setattr(beginning, "cut", lambda *given: cuts.append(cut(*given)) or cuts[-1])
+    model = learned(**SETTINGS[setting])
+    assert len(cuts[0]) in {"one by one": [5], "some at a time": [2, 4], "by halves": [2]}[size]
+    assert {*model.history["way"]} == {"replayed"}
+    close(model, whole)
+
+
+@pytest.mark.parametrize("setting", ["plain", "dropout"])
+def test_a_section_of_one_is_the_network_alone_bit_for_bit(setting, threads, monkeypatch):
+    monkeypatch.setattr(members, "IN_CACHE", 1)
+    population = learned(**SETTINGS[setting], keep="last")
+    for k in range(5):
+        alone = learned(**SETTINGS[setting], keep="last", members=None, seed=k)
+        assert population.member(k).flat.tobytes() == alone.flat.tobytes()
+
+
+def test_another_number_of_threads_learns_the_same(threads, monkeypatch):
+    two = learned()
+    monkeypatch.setattr(beginning, "blas_threads", lambda: 1)
+    close(learned(), two)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("each", [1, 1000, 2**20])
+@pytest.mark.parametrize("among", [1, 2, 4])
+def test_every_member_is_in_one_section(count, each, among):
+    found = [np.atleast_1d(np.arange(count)[index[0]]) for index in cut(count, each, among)]
+    assert np.concatenate(found).tolist() == list(range(count))
+    sizes = {len(one) for one in found}
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) * each <= max(members.IN_CACHE, each)
+
+
+def test_functions_of_a_users_are_called_by_one_thread(threads):
+    seen = set()
+
+    def value(xp, score, target):
+        seen.add(threading.get_ident())
+        return xp.sum((score - target) ** 2, axis=-1)
+
+    def delta(xp, score, target):
+        return 2 * (score - target)
+
+    model = learned(loss=Loss(value, delta, lambda xp, score: score))
+    assert {*model.history["way"]} == {"eager"}
+    assert seen == {threading.get_ident()}
+
+
+def test_an_error_in_another_thread_is_this_ones(threads, monkeypatch):
+    def broken(self, *given):
+        if threading.current_thread() is not threading.main_thread():
+            raise ZeroDivisionError("over there")
+        return work(self, *given)
+
+    work = Sections.work
+    monkeypatch.setattr(Sections, "work", broken)
+    with pytest.raises(ZeroDivisionError, match="over there"):
+        learned()
+
+
+def test_threads_end_with_the_training(threads):
+    before = threading.active_count()
+    learned()
+    X = np.ones((40, 4)) * np.arange(40)[:, None] / 40
+    reports = epochs("4-3-1", X, X[:, 0], members=4, batch=8, epochs=20)
+    for _ in range(2):  # the first epoch records
+        next(reports)
+    assert threading.active_count() == before + 1
+    reports.close()
+    assert threading.active_count() == before
+
+
+def test_products_have_their_threads_again(optional):
+    """They have one while the sections have several."""
+    pools = optional("threadpoolctl")
+
+    def counts():
+        return [p["num_threads"] for p in pools.threadpool_info() if p["user_api"] == "blas"]
+
+    before, seen = counts(), []
+    way = Sections([(0, ...), (1, ...)], 2, lambda run, index: None)
+    with way.open():
+        seen += counts()
+    assert set(seen) <= {1}
+    assert counts() == before
+
+
+def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
+    monkeypatch.setattr(members, "controller", lambda: None)
+    assert members.blas_threads() == 1
+    assert Eager.name not in learned().history["way"]
