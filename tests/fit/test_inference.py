@@ -1,11 +1,14 @@
 """Scores in chunks: any number of rows, bounded memory, the same numbers."""
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from xpmlp import Spec, forward, train
+from xpmlp.backends import engine
+from xpmlp.backends.cpu import Workspace
 from xpmlp.backends.namespace import to_host, to_place
 from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import windows
@@ -57,3 +60,41 @@ def test_the_memory_of_a_prediction_does_not_grow_with_the_rows(rng):
     tracemalloc.stop()
     # whole traces would hold 30,000 x 4 x 512 numbers; a chunk holds AT_ONCE and some scratch
     assert peak < 3 * 8 * inference.AT_ONCE < 30_000 * 4 * 512 * 8 / 2
+
+
+def test_threads_may_predict_at_the_same_time(rng):
+    """Each has buffers of its own, which those of a network of other sizes may have had before."""
+    models = [train(f"4-{n}-1", rng.normal(size=(8, 4)), np.zeros(8), epochs=1) for n in (7, 64)]
+    X = [rng.normal(size=(n, 4)) for n in (3, 700, 1100, 20)]
+    expected = [[model.predict(x) for x in X] for model in models]
+    kept = [[one.copy() for one in row] for row in expected]
+
+    def predicted(_):
+        return [[model.predict(x) for x in X] for model in models]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(predicted, range(40)))
+    for one in (*found, kept):  # nothing that was given away was written over
+        assert all(np.array_equal(a, b) for m, n in zip(one, expected, strict=True)
+                   for a, b in zip(m, n, strict=True))  # fmt: skip
+
+
+def test_predictions_keep_no_more_memory_than_they_may(rng):
+    model = train("4-64-1", rng.normal(size=(8, 4)), np.zeros(8), epochs=1)
+    for count in range(1, 200):  # as many shapes
+        model.predict(rng.normal(size=(count, 4)))
+    assert len(engine.SPARE) <= 4, "one for each thread at a time"
+    for spare in engine.SPARE:
+        assert len(spare.plans) <= engine.PLANS
+        assert sum(buffer.size for buffer in spare.buffers) <= engine.KEPT
+
+
+def test_buffers_are_used_again_by_fewer_rows():
+    """A last chunk of fewer rows costs no new memory, nor does the first of the next call."""
+    space = Workspace()
+    first = space.buffer((8, 5), np.dtype("float64"))
+    for shape in ((3, 5), (8, 5), (2, 20), (40,)):
+        space.restart()
+        assert np.shares_memory(first, space.buffer(shape, np.dtype("float64")))
+    space.restart()
+    assert not np.shares_memory(first, space.buffer((41,), np.dtype("float64")))

@@ -6,6 +6,7 @@ run as their traced programs, written out as ufunc calls that each have a place 
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -180,6 +181,10 @@ class Workspace(Calls):
             found = self.buffers[k]
             if found.shape == shape and found.dtype == dtype:
                 return found
+            whole = (found if found.base is None else found.base).reshape(-1)
+            if whole.size >= prod(shape) and found.dtype == dtype:  # as the last batch, of few rows
+                self.buffers[k] = whole[: prod(shape)].reshape(shape)
+                return self.buffers[k]
         self.buffers[k:] = [np.empty(shape, dtype=dtype)]
         return self.buffers[k]
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from math import prod
 
+from xpmlp.backends.engine import predicting
+from xpmlp.backends.namespace import CPU
 from xpmlp.core.layout import Dense
 from xpmlp.core.network import forward
 from xpmlp.core.spec import Spec
@@ -10,6 +12,7 @@ from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.data import Rows
 
 AT_ONCE = 2**22  # numbers that one chunk's traces may hold: 16 MB in float32
+IN_CACHE = 2**20  # the same on the host
 
 
 def scores(
@@ -25,15 +28,18 @@ def scores(
     (..., n, 1). Returns (..., N, whatever it gives).
     """
     members = prod(params[0].weights.shape[:-2])
-    chunk = max(256, AT_ONCE // (2 * members * sum(spec.sizes)))
+    numbers = min(AT_ONCE, IN_CACHE) if xp is CPU.xp else AT_ONCE
     count, found = rows.shape[0], None
-    for start in range(0, count, chunk):
-        stop = min(start + chunk, count)
-        part = finish(forward(xp, spec, params, rows.between(start, stop))[-1].a)
-        if found is None:
-            if stop == count:
-                return part
-            shape = (*part.shape[:-2], count, part.shape[-1])
-            found = xp.empty(shape, dtype=part.dtype, device=part.device)
-        found[..., start:stop, :] = part
+    chunks = -(-count // max(256, numbers // (2 * members * sum(spec.sizes))))
+    chunk = max(1, -(-count // max(1, chunks)))  # all alike, but for the last
+    with predicting(xp) as fast:
+        for start in range(0, count, chunk):
+            stop = min(start + chunk, count)
+            fast.restart()
+            traces = forward(fast.xp, spec, params, rows.between(start, stop), apply=fast.apply)
+            part = finish(traces[-1].a)
+            if found is None:
+                shape = (*part.shape[:-2], count, part.shape[-1])
+                found = xp.empty(shape, dtype=part.dtype, device=part.device)
+            found[..., start:stop, :] = part
     return found

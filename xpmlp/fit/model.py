@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from xpmlp.backends.namespace import CPU, Place, dtype_name, like_caller, place_of, running, to_host
@@ -27,7 +28,7 @@ class Model:
     labels: Labels = field(repr=False)
     history: dict[str, list[Any]] = field(repr=False, default_factory=dict)
 
-    @property
+    @cached_property
     def params(self) -> tuple[Dense, ...]:
         """Per layer (weights (..., n_in, n_out), bias (..., 1, n_out)): views, not copies."""
         return windows(self.place.xp, self.spec, self.flat)
@@ -79,7 +80,8 @@ class Model:
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and copy keep: arrays of the host, so that a GPU is not needed to load."""
-        return self.__dict__ | {"flat": to_host(self.flat), "place": None}
+        kept = {name: value for name, value in self.__dict__.items() if name != "params"}
+        return kept | {"flat": to_host(self.flat), "place": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"place": CPU})
