@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 BAD_INPUT = "tests/test_bad_input.py"
+CHECKPOINT = "tests/estimators/test_checkpoint.py::test_bad_arguments_are_named_before_any_work"
 # Per module: whose hostile inputs come first, and the tests to ask when none of them falls
 MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "fit/checks.py": ("core or estimators", ("tests/fit/test_checks.py",)),
@@ -37,7 +38,8 @@ MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "estimators/network.py": ("estimators", ("tests/estimators/test_errors.py",
                                             "tests/estimators/test_continuation.py")),
     "estimators/base.py": ("estimators", ("tests/estimators/test_errors.py",
-                                         "tests/estimators/test_held_out.py")),
+                                         "tests/estimators/test_held_out.py", CHECKPOINT)),
+    "estimators/question.py": ("estimators", (CHECKPOINT,)),
     "table/reading.py": ("command", ("tests/table/test_reading.py",)),
     "table/fitting.py": ("command", ("tests/table/test_fitting.py", "tests/cli/test_train.py")),
     "table/model.py": ("command", ("tests/table/test_model.py",

@@ -38,6 +38,7 @@ from xpmlp.estimators.network import (
     spec_of,
 )
 from xpmlp.estimators.parameters import CONSTRAINTS
+from xpmlp.estimators.question import refuse as refuse_checkpoint
 from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, Table
 from xpmlp.fit.checks import warn_of_little
 from xpmlp.fit.data import own_dtype
@@ -188,6 +189,8 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
             raise ValueError("partial_fit does not support early_stopping=True without X_val")
         if self.solver == LBFGS:
             lbfgs.refuse(self, X_val)
+        if not once:
+            refuse_checkpoint(self)
 
     def table(self, X: Any, y: Any, sample_weight: Any, *, first: bool, anew: bool) -> Table:
         """The checked rows to learn from; the estimator takes or compares features and classes."""
@@ -272,9 +275,9 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file, whole or not at all.
 
-        Everything is in it that `load` and further training need, but callbacks; `xpmlp.load`
-        reads the network alone, with NumPy alone. Raises ValueError naming a parameter that is
-        a function or an object, which a file cannot hold.
+        Everything is in it that `load` and further training need, but callbacks and checkpoint;
+        `xpmlp.load` reads the network alone, with NumPy alone. Raises ValueError naming a
+        parameter that is a function or an object, which a file cannot hold.
 
         Parameters
         ----------

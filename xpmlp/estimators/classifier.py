@@ -117,6 +117,8 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         precision: str = "full",
         n_threads: int | None = None,
         output: str | None = None,
+        checkpoint: Any = None,
+        resume: bool = False,
     ) -> None:
         self.take(locals())
 

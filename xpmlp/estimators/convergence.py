@@ -1,46 +1,64 @@
 """When an estimator's training ends: scikit-learn's rules, as a callback."""
 
+from types import SimpleNamespace
 from typing import Any
 
-from xpmlp.backends.namespace import to_host
-from xpmlp.fit.loop import Report
+import numpy as np
+
+from xpmlp.backends.namespace import dtype_name, to_host
 from xpmlp.fit.steps import Run
+
+RECORDED = ("loss", "val_loss", "val_score")  # of a history
 
 
 class Convergence:
     """scikit-learn's rules of when to stop and what to print, as a callback.
 
-    It writes the estimator's fitted attributes after every epoch.
+    It writes the estimator's fitted attributes after every epoch. What it goes by stands in the
+    run's history, or beside the run, and so in a checkpoint.
     """
 
     def __init__(self, est: Any, run: Run) -> None:
         self.est, self.run, self.course = est, run, est._optimizer
-        self.printing = bool(est.verbose) and est.verbose != "bar"
+        self.printing = False  # until `resume` is over
+        self.done = False  # whether these rules ended training
         self.throttle()
-        self.done = False  # whether these rules, or a callback, ended training
+
+    def resume(self) -> None:
+        """Let the estimator stand where the run does, which a checkpoint may have moved."""
+        est, run = self.est, self.run
+        for i in range(run.first - run.epoch, 0):
+            self.record(SimpleNamespace(**{name: run.history[name][i] for name in RECORDED}))
+        self.course.learning_rate = run.beside["learning_rate"]
+        est._no_improvement_count, self.done = run.beside["missed"], run.beside["done"]
+        self.printing = bool(est.verbose) and est.verbose != "bar"
+
+    def share(self) -> float:
+        """The part of its first learning rate that the course is at, in the run's dtype."""
+        share = self.course.learning_rate / self.est.learning_rate_init
+        return float(np.asarray(share, dtype=dtype_name(self.run.throttle)))
 
     def throttle(self) -> None:
-        """Give the run the learning rate that the course is at."""
-        share = self.course.learning_rate / self.est.learning_rate_init
-        self.run.throttle[...] = self.run.place.xp.full_like(self.run.throttle, share)
-        self.given = to_host(self.run.throttle).item()
+        """Give the run the learning rate that the course is at, and let a checkpoint know."""
+        xp = self.run.place.xp
+        if not self.done:
+            self.run.throttle[...] = xp.full_like(self.run.throttle, self.share())
+        self.run.beside |= {
+            "learning_rate": self.course.learning_rate,
+            "missed": self.est._no_improvement_count,
+            "done": self.done,
+        }
 
     def follow(self) -> None:
         """Take over what other callbacks made of the rate."""
-        now = to_host(self.run.throttle).item()
-        if now not in (0.0, self.given):
-            self.course.learning_rate *= now / self.given
-            self.given = now
+        now, given = to_host(self.run.throttle).item(), self.share()
+        if now and given and now != given:  # 0 is a stop
+            self.course.learning_rate *= now / given
 
-    def __call__(self, report: Report) -> bool | None:
+    def __call__(self, report: Any) -> bool | None:
         est = self.est
         self.follow()
-        est.n_iter_ += 1
-        est.t_ += self.run.data.rows
-        est.loss_ = report.loss
-        est.loss_curve_.append(report.loss)
-        self.say(f"Iteration {est.n_iter_}, loss = {report.loss:.8f}")
-        self.judge(report)
+        self.record(report)
         if est.solver == "sgd" and est.learning_rate == "invscaling":
             rate = est.learning_rate_init / (est.t_ + 1) ** est.power_t
             self.course.learning_rate = float(rate)
@@ -48,15 +66,24 @@ class Convergence:
             self.done = self.ending()
             if not self.done:
                 est._no_improvement_count = 0
-        if not self.done:
-            self.throttle()
+        self.throttle()
         return True if self.done else None
 
     def say(self, line: str) -> None:
         if self.printing:
             print(line)
 
-    def judge(self, report: Report) -> None:
+    def record(self, report: Any) -> None:
+        """Write the fitted attributes of one epoch more."""
+        est = self.est
+        est.n_iter_ += 1
+        est.t_ += self.run.data.rows
+        est.loss_ = report.loss
+        est.loss_curve_.append(report.loss)
+        self.say(f"Iteration {est.n_iter_}, loss = {report.loss:.8f}")
+        self.judge(report)
+
+    def judge(self, report: Any) -> None:
         """Count the epochs without a better training loss or, stopping early, held-out score."""
         est = self.est
         if report.val_score is not None:

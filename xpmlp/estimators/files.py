@@ -70,6 +70,7 @@ COURSE: dict[str, Callable[[Any], bool]] = {
     "seed": whole, "solver": lambda value: isinstance(value, str), "step": whole, "epoch": whole,
     "learning_rate_init": positive, "learning_rate": positive, "best": real, "best_epoch": whole,
 }  # fmt: skip
+HERE = ("checkpoint", "resume")  # parameters that mean this machine alone
 KEY = (624,)  # of a Mersenne twister
 SAME_HASH = 8  # keys of a dict; millions, which a forger can find, would take it hours
 
@@ -159,7 +160,8 @@ def objects(est: Any) -> bool:
 
 def parts(est: Any) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
     """What the estimator's file holds."""
-    parameters = est.get_params(deep=False) | {"callbacks": ()}
+    given = est.get_params(deep=False) | {"callbacks": ()}
+    parameters = {name: value for name, value in given.items() if name not in HERE}
     section: dict[str, Any] = {
         "class": type(est).__name__,
         "parameters": {name: written(value, name) for name, value in parameters.items()},
@@ -210,7 +212,10 @@ def restored(cls: type, path: str | os.PathLike[str], device: str | None) -> Any
 def rebuilt(cls: Any, found: Contents, section: dict[str, Any], place: Place) -> Any:
     """The estimator of these parts; an UNFIT error where they do not go together."""
     model, names = found.model, section["names"]
-    est = cls(**{name: reread(value) for name, value in section["parameters"].items()})
+    parameters = {name: reread(value) for name, value in section["parameters"].items()}
+    if known := parameters.keys() & {*HERE}:
+        raise ValueError(f"it has the parameter {min(known)!r}, which no file holds")
+    est = cls(**parameters)
     est._validate_params()
     est.__dict__.update(checked(section["fitted"], FITTED))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -15,7 +15,7 @@ from xpmlp.estimators.network import lists, packed
 from xpmlp.fit.data import Data
 from xpmlp.fit.inference import AT_ONCE
 
-NEED_EPOCHS = ("schedule", "clip", "weight_decay")
+NEED_EPOCHS = ("schedule", "clip", "weight_decay", "checkpoint")
 
 
 def refuse(est: Any, X_val: Any) -> None:

@@ -1,6 +1,7 @@
 """What the estimators' parameters may be, for scikit-learn's own validation, and how they read."""
 
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from xpmlp.core.activations import ACTIVATIONS
 from xpmlp.core.optimizers import OPTIMIZERS, Optimizer
+from xpmlp.storage.checkpoint import Checkpoint
 
 
 class Named(StrOptions):  # type: ignore[misc]
@@ -58,6 +60,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "precision": [StrOptions({"full", "tf32"})],
     "n_threads": [AT_LEAST_1, None],
     "output": [StrOptions({"numpy"}), None],
+    "checkpoint": [str, PathLike, Checkpoint, None],
+    "resume": ["boolean"],
 }
 
 SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
@@ -135,7 +139,14 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
     n_threads : int or None, default=None
         The most threads of a product on the CPU.
     output : {'numpy'} or None, default=None
-        None answers with arrays of X's own namespace and device, 'numpy' with NumPy's."""
+        None answers with arrays of X's own namespace and device, 'numpy' with NumPy's.
+    checkpoint : str, path, `xpmlp.Checkpoint` or None, default=None
+        Where `fit` is written to after every epoch, or as often as the Checkpoint says. A file
+        is of one `fit`; `partial_fit` writes none. Needs a random_state; not for 'lbfgs'.
+    resume : bool, default=False
+        Whether `fit` goes on from the checkpoint where the file is, to the same bits as if it had
+        never stopped. Refused with other rows, parameters or start, but max_iter may be larger.
+        A `fit` that was over is given back as it was."""
 
 
 def shared(score: str) -> str:

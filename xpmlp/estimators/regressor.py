@@ -107,6 +107,8 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         precision: str = "full",
         n_threads: int | None = None,
         output: str | None = None,
+        checkpoint: Any = None,
+        resume: bool = False,
     ) -> None:
         self.take(locals())
 

@@ -18,6 +18,7 @@ from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
 from xpmlp.estimators.convergence import Convergence
 from xpmlp.estimators.network import Course, lists, packed, settings_of
+from xpmlp.estimators.question import asked as asked_by
 from xpmlp.fit.batches import per_batch, per_row
 from xpmlp.fit.begin import begin
 from xpmlp.fit.callbacks import ProgressBar
@@ -27,7 +28,7 @@ from xpmlp.fit.interruption import patient
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.memory import brought, explained, need
 from xpmlp.fit.probes import probe
-from xpmlp.fit.run import attended, checked
+from xpmlp.fit.run import attended, checked, following
 from xpmlp.fit.steps import Run
 
 NON_FINITE = (
@@ -163,7 +164,8 @@ def begun(
         for buffer, value in zip(run.state.memory, course.memory, strict=False):
             buffer[...] = move(place, value, dtype, "memory")
     run.state.step[...] = course.step
-    run.epoch, run.history = course.epoch, est.history_
+    run.first = run.epoch = course.epoch
+    run.history, run.asked = est.history_, partial(asked_by, est)
     kept, way = course.engine, run.engine.way.name
     if kept is not None and course.engine_at == place.name and kept.way.name == way:
         run.engine = kept
@@ -182,23 +184,13 @@ def begun(
 def train(est: Any, run: Run, *, once: bool) -> None:
     """Train `max_iter` epochs, or one, and leave the estimator with what came of it."""
     rule = Convergence(est, run)
-    bar = [ProgressBar()] if est.verbose == "bar" else []
+    followed = following(None, False) if once else following(est.checkpoint, est.resume)
     est.coefs_, est.intercepts_ = lists(run.state.layers)  # under way: callbacks see them
     est.n_iter_ = 0
     try:
-        with patient(run):
-            for _ in attended(run, [rule, *bar, *checked(est.callbacks)]):
-                if once:
-                    break
-        if run.halted:
-            warnings.warn(INTERRUPTED, stacklevel=2)
-        elif not once and not rule.done and est.n_iter_ == est.max_iter:
-            warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({est.max_iter}) reached and the "
-                "optimization hasn't converged yet.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        with followed(run) as write:
+            rule.resume()
+            go(est, run, rule, write, once=once)
     except DivergedError as error:
         diverged(est, run, error)
     except KeyboardInterrupt:
@@ -208,6 +200,24 @@ def train(est: Any, run: Run, *, once: bool) -> None:
         leave(est, run)
         if not once:  # another partial_fit is soon to come, another fit is not
             est._optimizer.engine = None
+
+
+def go(est: Any, run: Run, rule: Convergence, write: Any, *, once: bool) -> None:
+    """The epochs of `train`, and the warning where they were too few."""
+    bar = [ProgressBar()] if est.verbose == "bar" else []
+    with patient(run):
+        for _ in attended(run, [rule, *bar, *checked(est.callbacks)], write):
+            if once:
+                break
+    if run.halted:
+        warnings.warn(INTERRUPTED, stacklevel=2)
+    elif not once and not rule.done and est.n_iter_ == est.max_iter:
+        warnings.warn(
+            f"Stochastic Optimizer: Maximum iterations ({est.max_iter}) reached and the "
+            "optimization hasn't converged yet.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
 
 
 def diverged(est: Any, run: Run, error: DivergedError) -> None:

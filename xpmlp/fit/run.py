@@ -262,15 +262,24 @@ def following(
     return partial(given.following, resume=resume)
 
 
-def attended(run: Run, callbacks: list[Callable[[Report], Any]]) -> Iterator[Report]:
-    """The reports of a run, each after the callbacks were asked whether to go on."""
+def attended(
+    run: Run, callbacks: list[Callable[[Report], Any]], write: Any = None
+) -> Iterator[Report]:
+    """The reports of a run, each after the callbacks were asked whether to go on.
+
+    write: the checkpoint's writer, if any, which comes last and once more where a signal stops.
+    """
     try:
         for report in reports(run):
             for callback in callbacks:
                 answer = callback(report)
                 if answer is not None:
                     report.stop(answer)
+            if write:
+                write(report)
             yield report
+        if run.halted and write:
+            write.write()
     finally:
         for callback in callbacks:
             getattr(callback, "close", lambda: None)()
@@ -279,10 +288,8 @@ def attended(run: Run, callbacks: list[Callable[[Report], Any]]) -> Iterator[Rep
 def finish(run: Run, callbacks: list[Callable[[Report], Any]], write: Any = None) -> Model:
     """Train to the end, or until a signal says to stop. write: the checkpoint's writer, if any."""
     with patient(run):
-        for _ in attended(run, [*callbacks, *([write] if write else [])]):
+        for _ in attended(run, callbacks, write):
             pass
-        if run.halted and write:
-            write.write()
     if run.halted:
         raise interruption(run)
     return run.model()

@@ -6,6 +6,7 @@ never turns back, and nothing on it reads a value from the device: losses add up
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,11 +61,14 @@ class Run:
     weigh: Callable[..., Any] = unbiased  # what the rows of a batch weigh
     score: Callable[..., Array] | None = None  # a metric; None is the one that suits the loss
     history: dict[str, list[Any]] = field(default_factory=dict)
+    first: int = 0  # epochs done before this training, of which the history may tell
     epoch: int = 0  # epochs done
     within: int = 0  # steps done of the epoch under way
     seconds: float = 0.0
     halted: int = 0  # the signal that asks to stop after the present step (see `interruption`)
     attend: Callable[[], Any] = field(default=lambda: None, repr=False)  # after every window
+    asked: Callable[["Run"], Any] = attrgetter("settings")  # what for, as its caller says it
+    beside: dict[str, Any] = field(default_factory=dict)  # numbers its caller goes on from
 
     def __post_init__(self) -> None:
         xp = self.place.xp

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 from xpmlp.backends.namespace import running, to_host, to_place
 from xpmlp.backends.ways import WAYS
 from xpmlp.core.types import Array
-from xpmlp.fit.loop import stopped
+from xpmlp.fit.loop import Report, stopped
 from xpmlp.fit.steps import Run
 from xpmlp.storage.atomic import sweep, write_atomic
 from xpmlp.storage.lock import locked
@@ -33,6 +34,7 @@ from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sea
 FORMAT = "xpmlp-checkpoint"
 VERSION = 1
 HISTORY = "history."
+MEASURED = [f.name for f in fields(Report) if f.name not in ("epoch", "epochs", "step", "run")]
 
 
 class Checkpoint:
@@ -176,11 +178,13 @@ def encode(run: Run, asked: Mapping[str, Any]) -> bytes:
     """The bytes of a run's checkpoint. Numbers of its history are arrays, which hold NaN too."""
     arrays = {name: to_host(buffer) for name, buffer in buffers(run).items()}
     words: dict[str, Any] = {}
-    for name, series in run.history.items():
-        if all(one is None or isinstance(one, str) for one in series):
-            words[name] = series
+    done = run.epoch - run.first
+    for name, series in run.history.items() if done else ():
+        own = series[-done:]  # of this training
+        if all(one is None or isinstance(one, str) for one in own):
+            words[name] = own
         else:
-            arrays[HISTORY + name] = np.array(series)
+            arrays[HISTORY + name] = np.array(own)
     config = {
         "asked": asked,
         "about": about(run),
@@ -188,27 +192,28 @@ def encode(run: Run, asked: Mapping[str, Any]) -> bytes:
         "within": run.within,
         "seconds": run.seconds,
         "words": words,
+        "beside": run.beside,
     }
     return sealed(FORMAT, VERSION, arrays, json.dumps(config, allow_nan=False))
 
 
 def take(run: Run, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Let a run stand where a checkpoint says; an UNFIT error, and no change, where none can."""
-    epoch, within, seconds, words = (found[n] for n in ("epoch", "within", "seconds", "words"))
-    for name, value, end in (("epoch", epoch, 2**53), ("within", within, run.steps_per_epoch)):
-        if type(value) is not int or not 0 <= value < end:
-            raise ValueError(f"{name} must be in [0, {end}); it has {value!r}")
+    epoch, within, seconds, beside = (found[n] for n in ("epoch", "within", "seconds", "beside"))
+    for name, value, least, end in (
+        ("epoch", epoch, run.first, 2**53),
+        ("within", within, 0, run.steps_per_epoch),
+    ):
+        if type(value) is not int or not least <= value < end:
+            raise ValueError(f"{name} must be in [{least}, {end}); it has {value!r}")
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"seconds must be at least 0; it has {seconds!r}")
+    if kinds(beside) != kinds(run.beside) or not all(0 <= n < math.inf for n in beside.values()):
+        raise ValueError(f"it has beside it {beside!r}")
     into = buffers(run)
-    named = {name for name in arrays if name.startswith(HISTORY)}
-    history = {n.removeprefix(HISTORY): series(n, arrays[n], run, epoch) for n in sorted(named)}
-    for name, values in words.items():
-        if not isinstance(values, list) or len(values) != epoch or {*values} - {None, *WAYS}:
-            raise ValueError(f"its history of {name!r} is not one of {epoch} epochs")
-        history[name] = values
+    history = past(run, found["words"], arrays, epoch - run.first)
     wanted = {name: (tuple(b.shape), to_host(b).dtype) for name, b in into.items()}
-    held = {name: (a.shape, a.dtype) for name, a in arrays.items() if name not in named}
+    held = {n: (a.shape, a.dtype) for n, a in arrays.items() if not n.startswith(HISTORY)}
     for name in sorted(wanted.keys() | held.keys()):
         if wanted.get(name) != held.get(name):
             raise ValueError(f"its tensor {name!r} is {held.get(name)}, not {wanted.get(name)}")
@@ -216,14 +221,35 @@ def take(run: Run, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> N
         raise ValueError("it counts steps or epochs below 0")
     for name, buffer in into.items():
         buffer[...] = to_place(run.place, arrays[name])
-    run.epoch, run.within, run.seconds = epoch, within, seconds
-    run.history.clear()
-    run.history.update(history)
+    run.epoch, run.within, run.seconds, run.beside = epoch, within, seconds, beside
+    for name, values in history.items():
+        run.history.setdefault(name, []).extend(values)
 
 
-def series(name: str, values: np.ndarray, run: Run, epoch: int) -> list[Any]:
-    """A history as `run.history` holds it: numbers, or an array (K,) of each epoch."""
-    if values.shape not in ((epoch,), (epoch, *run.settings.lead)):
-        raise ValueError(f"its tensor {name!r} is {values.shape}, not one of {epoch} epochs")
-    found: list[Any] = values.tolist() if values.ndim == 1 else [row.copy() for row in values]
-    return found
+def kinds(numbers: Mapping[str, Any]) -> dict[str, type]:
+    return {name: type(number) for name, number in numbers.items()}
+
+
+def past(
+    run: Run, words: Mapping[str, Any], arrays: Mapping[str, np.ndarray], done: int
+) -> dict[str, list[Any]]:
+    """The history of `done` epochs of a run by name: numbers, or an array (K,) of each epoch."""
+    known: dict[str, tuple[str | None, ...]] = {"way": WAYS}
+    if not run.held:
+        known |= {"val_loss": (None,), "val_score": (None,)}
+    history: dict[str, list[Any]] = {}
+    for name, values in arrays.items():
+        if not name.startswith(HISTORY):
+            continue
+        if values.shape not in ((done,), (done, *run.settings.lead)):
+            raise ValueError(f"its tensor {name!r} is {values.shape}, not one of {done} epochs")
+        rows = values.tolist() if values.ndim == 1 else [row.copy() for row in values]
+        history[name.removeprefix(HISTORY)] = rows
+    for name, listed in words.items():
+        if not isinstance(listed, list) or len(listed) != done or {*listed} - {*known[name]}:
+            raise ValueError(f"its history of {name!r} is not one of {done} epochs")
+        history[name] = listed
+    whole = history.keys() == {*MEASURED} and words.keys() == known.keys()
+    if not (whole if done else not history):
+        raise ValueError(f"its history tells of {sorted(history)}")
+    return {name: history[name] for name in MEASURED if done}

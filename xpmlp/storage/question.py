@@ -21,8 +21,8 @@ NAMED = 8  # differences that it names, of what may be thousands in a hostile fi
 
 
 def question(run: Run) -> dict[str, Any]:
-    """Network, settings and data of a run, by the names of `train`'s arguments."""
-    settings = told(run.settings)
+    """Network, settings and data of a run, by the names of its caller's arguments."""
+    settings = told(run.asked(run))
     asked = {name: value for name, value in settings.items() if name not in BESIDE}
     asked |= {
         "spec": told(run.spec.layers),
