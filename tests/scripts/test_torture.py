@@ -19,8 +19,9 @@ def run(*words):
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing():
-    done = run("--kills", 20, "--json")
+@pytest.mark.parametrize("what", ["train", "fit"])
+def test_twenty_kills_change_nothing(what):
+    done = run("--kills", 20, "--what", what, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["wrong"] == []
@@ -46,5 +47,8 @@ def test_a_checkpoint_that_forgets_is_noticed(monkeypatch, tmp_path):
         return {name: b for name, b in buffers(run).items() if name != "memory.0"}
 
     monkeypatch.setattr(checkpoint, "buffers", forgetful)
-    monkeypatch.setattr(script, "CASES", {"momentum": {"optimizer": "momentum"}})
-    assert "differs" in script.torture(10, 0, tmp_path)["wrong"][0]
+    for cases, name in ((script.CASES, "momentum"), (script.FITS, "fit")):
+        monkeypatch.setitem(script.WHAT, "alone", {name: cases[name]})
+        folder = tmp_path / name
+        folder.mkdir()
+        assert "differs" in script.torture(10, 0, folder, "alone")["wrong"][0]
