@@ -65,7 +65,8 @@ FITS: dict[str, dict[str, Any]] = {
 }
 WHAT = {"train": CASES, "fit": FITS}
 LIFE = 60.0  # seconds for a training that nobody kills
-PROGRESS = struct.Struct("qq")  # the epoch it began with, and epochs done
+# the first epoch a life has done, and the last; a kill while they are written leaves 0
+PROGRESS = struct.Struct("qq")
 
 
 def life(name: str, path: Path, seen: mmap.mmap) -> Any:
@@ -73,7 +74,7 @@ def life(name: str, path: Path, seen: mmap.mmap) -> Any:
     first: list[int] = []
 
     def look(report: Any) -> None:
-        first.append(report.epoch - 1)
+        first.append(report.epoch)
         PROGRESS.pack_into(seen, 0, first[0], report.epoch)
 
     often = Checkpoint(path, every_epochs=4 + len(name) % 5)
@@ -96,9 +97,8 @@ def fitted(given: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def killed(name: str, path: Path, delay: float) -> tuple[bool, int, int]:
-    """A life that ends after `delay` seconds: (killed, first epoch, epochs done)."""
+    """A life that ends after `delay` seconds: (killed, first epoch done, last epoch done)."""
     seen = mmap.mmap(-1, PROGRESS.size)
-    PROGRESS.pack_into(seen, 0, -1, -1)
     ended, held_open = os.pipe()  # reads as ended when the child does
     child = os.fork()
     if child == 0:
@@ -145,11 +145,11 @@ def torture(kills: int, seed: int, folder: Path, what: str = "train") -> dict[st
             before = epoch_of(path)
             delay = rng.uniform(0, seconds / 2) if counts["kills"] < kills else LIFE
             died, first, done = killed(name, path, delay)
-            if first == before:
+            if first == before + 1:
                 counts["seen to resume"] += lost
                 lost = 0
-            elif first != -1:
-                wrong.append(f"{name}: a life began at epoch {first}, not {before}")
+            elif first:
+                wrong.append(f"{name}: a life began with epoch {first}, not {before + 1}")
             if not died:
                 break
             counts["kills"] += 1
