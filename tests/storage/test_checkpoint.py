@@ -240,6 +240,31 @@ def test_a_diverged_training_leaves_the_last_good_checkpoint(tmp_path):
             fit(path, **given)
 
 
+DIVERGING = {
+    "for good": {"optimizer": "sgd", "spec": "4-1", "rate": [4.0, 1e30, 5.0]},
+    "restored": {
+        "optimizer": "momentum", "rate": [0.9, 1e30, 0.7], "y": 1e3 * rows()["y"],
+        "on_divergence": "restore",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIVERGING)
+def test_the_error_of_a_population_tells_of_those_that_diverged_before(name, tmp_path):
+    path, given = tmp_path / "run.ckpt", asked(members=3, epochs=50) | DIVERGING[name]
+    with pytest.raises(DivergedError) as through:
+        train(**given)
+    first, last = ((step(through.value.step) - 1) // 7 + 1 for step in (min, max))  # epochs
+    assert first <= last - 2  # so that what is written is of one alone
+    with pytest.raises(Killed):
+        fit(path, kill_at(last - 1), **given)
+    with pytest.raises(DivergedError) as resumed:
+        fit(path, **given)
+    for attribute in ("step", "rate", "gradients"):
+        assert repr(getattr(resumed.value, attribute)) == repr(getattr(through.value, attribute))
+    assert str(resumed.value) == str(through.value)
+
+
 # what fails while it is written
 
 

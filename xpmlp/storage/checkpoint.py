@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ import numpy as np
 from xpmlp.backends.namespace import running, to_host, to_place
 from xpmlp.backends.ways import WAYS
 from xpmlp.core.types import Array
+from xpmlp.fit.divergence import Trouble
 from xpmlp.fit.loop import Report, stopped
 from xpmlp.fit.steps import Run
 from xpmlp.storage.atomic import sweep, write_atomic
 from xpmlp.storage.lock import locked
-from xpmlp.storage.question import differences, question
+from xpmlp.storage.question import differences, question, told
 from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
 
 FORMAT = "xpmlp-checkpoint"
@@ -193,6 +195,7 @@ def encode(run: Run, asked: Mapping[str, Any]) -> bytes:
         "seconds": run.seconds,
         "words": words,
         "beside": run.beside,
+        "troubles": told({str(k): trouble for k, trouble in run.troubles.items()}),
     }
     return sealed(FORMAT, VERSION, arrays, json.dumps(config, allow_nan=False))
 
@@ -211,6 +214,7 @@ def take(run: Run, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> N
     if kinds(beside) != kinds(run.beside) or not all(0 <= n < math.inf for n in beside.values()):
         raise ValueError(f"it has beside it {beside!r}")
     into = buffers(run)
+    troubles = {int(k): trouble(**one) for k, one in found["troubles"].items()}
     history = past(run, found["words"], arrays, epoch - run.first)
     wanted = {name: (tuple(b.shape), to_host(b).dtype) for name, b in into.items()}
     held = {n: (a.shape, a.dtype) for n, a in arrays.items() if not n.startswith(HISTORY)}
@@ -222,8 +226,14 @@ def take(run: Run, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> N
     for name, buffer in into.items():
         buffer[...] = to_place(run.place, arrays[name])
     run.epoch, run.within, run.seconds, run.beside = epoch, within, seconds, beside
+    run.troubles = troubles
     for name, values in history.items():
         run.history.setdefault(name, []).extend(values)
+
+
+def trouble(step: int, epoch: int, rate: Any, gradients: list[Any]) -> Trouble:
+    """A trouble as JSON tells of it, where "inf" and "nan" are texts."""
+    return Trouble(index(step), index(epoch), float(rate), tuple(map(float, gradients)))
 
 
 def kinds(numbers: Mapping[str, Any]) -> dict[str, type]:
