@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Hostile model files: every one must load correctly or be refused in a ValueError with its path.
+"""Hostile files: every one must load correctly or be refused in a ValueError with its path.
 
     python scripts/fuzz_files.py                            # 100,000 files made of tests/data's
     python scripts/fuzz_files.py --minutes 60 --seed 1      # as many as there is time for
@@ -19,19 +19,26 @@ import time
 import traceback
 import tracemalloc
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from xpmlp import MLPClassifier, MLPRegressor, load
+from xpmlp import Checkpoint, DivergedError, MLPClassifier, MLPRegressor, load
 from xpmlp.backends.extras import needed
+from xpmlp.fit.loop import reports
+from xpmlp.fit.run import assemble
+from xpmlp.fit.steps import Run
+from xpmlp.storage import checkpoint
 from xpmlp.storage.hostile import Case, Fault, Kind, Source, source, trial
 from xpmlp.storage.model_file import encode
+from xpmlp.storage.question import question
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 HANG = 300  # seconds for 1,000 files
 MEASURED = 50  # one load of so many has its memory measured
 KEPT = 20  # files at fault
+CHECKPOINT = "checkpoint"  # the first word of such a file's name
 
 
 def use_network(model: Any) -> None:
@@ -58,6 +65,36 @@ def pack(model: Any) -> bytes:
     return encode(*model.parts())
 
 
+def resumed(asked: dict[str, Any], path: Path) -> Run:
+    """The training that is asked for, where its checkpoint left it."""
+    run = assemble(**asked)
+    with Checkpoint(path).following(run, resume=True):
+        return run
+
+
+def pack_run(run: Run) -> bytes:
+    return checkpoint.encode(run, question(run))
+
+
+def use_run(run: Run) -> None:
+    """Train another epoch, where there is one to come, and keep it."""
+    try:
+        next(reports(run), None)
+    except DivergedError:
+        return
+    lengths = {name: len(series) for name, series in run.history.items()}
+    if lengths and {*lengths.values()} != {run.epoch}:
+        raise IndexError(f"after {run.epoch} epochs its history is {lengths} long")
+    run.model().predict(run.data.x.between(0, 2))
+    pack_run(run)
+
+
+def resuming(path: Path) -> Kind:
+    """The kind of a checkpoint: beside it stands what was asked of `train`."""
+    asked = json.loads(path.with_suffix(".json").read_text())["asked"]
+    return Kind(partial(resumed, asked), pack_run, use_run, warns=".*goes on elsewhere")
+
+
 # by the first word of a file's name
 KINDS = {
     "model": Kind(load, pack, use_network),
@@ -67,12 +104,17 @@ KINDS = {
 }
 
 
+def kind_of(path: Path) -> Kind:
+    word = path.stem.partition("-")[0]
+    return resuming(path) if word == CHECKPOINT else KINDS[word]
+
+
 def sources(folder: Path) -> list[Source]:
     """The good files in `folder`; ValueError where there is none, or one that does not load."""
     paths = sorted(folder.rglob("*.safetensors"))
     if not paths:
         raise ValueError(f"--data {folder}: there is no .safetensors file in it")
-    return [source(path.stem, KINDS[path.stem.partition("-")[0]], path) for path in paths]
+    return [source(path.stem, kind_of(path), path) for path in paths]
 
 
 def one(good: list[Source], seed: int, number: int, path: Path) -> tuple[Case, str]:

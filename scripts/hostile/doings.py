@@ -1,6 +1,5 @@
 """Bad settings and devices, too little data, and training that is cut off."""
 
-import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -110,6 +109,19 @@ SETTINGS = [
     *(setting("members", value, surfaces=CORE) for value in (0, -1, 2.5, "two", True)),
     *(setting("keep", value, surfaces=CORE) for value in ("worst", 3)),
     setting("monitor", "loss", surfaces=CORE),
+    *(setting("on_divergence", value, surfaces=CORE) for value in ("x", None, True, 3)),
+    *(setting("checkpoint", value, surfaces=CORE) for value in (3, True, float("nan"), ["a"], len)),
+    *(
+        case(
+            "settings",
+            f"resume={value!r}",
+            {"resume": value, "checkpoint": "run.ckpt"},
+            Refused("resume", f"got {value!r}"),
+            surfaces=CORE,
+        )
+        for value in ("yes", 1, 0, None, float("nan"))
+    ),
+    setting("resume", True, "give checkpoint=", surfaces=CORE),
     setting("initializer", "he_norml", "he_norml", surfaces=CORE),
     case(
         "settings",
@@ -269,39 +281,4 @@ MEMORY = [
 ]  # fmt: skip
 
 
-# A full disk, corrupt and hostile files
-
-FILE = "model.safetensors"
-
-
-def stored(call: str, id: str, given: dict[str, Any], says: str = "", name: str = FILE) -> Case:
-    kinds = (OSError, ValueError) if call == "save" else (ValueError,)
-    return case("files", f"{call}: {id}", given, Refused(name, says, kinds), calls=(call,))
-
-
-NOT_WHOLE = "not a whole model file"
-FILES = [
-    stored("save", "a full disk", {"limit": 64}),
-    stored("save", "a disk that is full at once", {"limit": 0}),
-    stored("save", "a folder that is not there", {"path": f"no/{FILE}"}),
-    stored("save", "a folder in its place", {"path": "folder"}, name="folder"),
-    stored("save", "a file as a folder", {"path": f"{FILE}/model"}),
-    stored("save", "no name", {"path": ""}, name=""),
-    *(
-        stored("load", id, {"damage": damage}, says)
-        for id, damage, says in (
-            ("nothing in it", lambda data: b"", NOT_WHOLE),
-            ("half of it", lambda data: data[: len(data) // 2], NOT_WHOLE),
-            ("a byte more", lambda data: data + b"\0", NOT_WHOLE),
-            ("a changed byte", lambda data: data[:-9] + b"\1" + data[-8:], "SHA-256"),
-            ("a changed name", lambda data: data.replace(b"layers.0", b"layers.1", 1), NOT_WHOLE),
-            ("a header without end", lambda data: b"\xff" * 8 + data[8:], NOT_WHOLE),
-            ("noise", lambda data: bytes(range(256)) * 4, NOT_WHOLE),
-            ("a pickle", lambda data: pickle.dumps({"a": 1}), NOT_WHOLE),
-            ("nested without end", lambda data: (2**20).to_bytes(8, "little") + b"[" * 2**20,
-             NOT_WHOLE),
-        )
-    ),
-]  # fmt: skip
-
-CASES = [*LITTLE, *BATCH, *SETTINGS, *DEVICES, *DIVERGENCE, *INTERRUPT, *MEMORY, *FILES]
+CASES = [*LITTLE, *BATCH, *SETTINGS, *DEVICES, *DIVERGENCE, *INTERRUPT, *MEMORY]

@@ -1,4 +1,4 @@
-"""Folders and disks for hostile files, and the models that are saved and loaded in them."""
+"""Folders and disks for hostile files, and what is saved, loaded and resumed in them."""
 
 import contextlib
 import resource
@@ -14,8 +14,9 @@ import numpy as np
 import xpmlp
 from hostile.case import Outcome, Surface
 from hostile.given import LABELS, X, Y
+from xpmlp.backends.namespace import to_host
 
-FILE = "model.safetensors"
+FILE, CHECKPOINT = "model.safetensors", "run.ckpt"
 OLD = b"what was there before"
 
 
@@ -59,7 +60,9 @@ def good(surface: Surface) -> Any:
 
 
 def outcome(surface: Surface, call: str, given: dict[str, Any]) -> Outcome:
-    """What saving over an old file, or loading a damaged one, comes to."""
+    """What saving over an old file, loading a damaged one, or resuming comes to."""
+    if call == "resume":
+        return resumed(given)
     model = good(surface)
     damage: Callable[[bytes], bytes] = given.get("damage", lambda data: data)
     load = xpmlp.load if surface == "core" else type(model).load
@@ -77,3 +80,29 @@ def outcome(surface: Surface, call: str, given: dict[str, Any]) -> Outcome:
         except Exception as error:
             return Outcome(error, worked=contents(here) != before)
         return Outcome(None, contents(here)[FILE])
+
+
+def resumed(given: dict[str, Any]) -> Outcome:
+    """What going on from a checkpoint comes to, where it is damaged or its place is none.
+
+    given: `damage` to its bytes; `place` in its place, `every` how often; `limit` of the disk; and
+    other arguments of `train`.
+    """
+    given, seen = {"epochs": 3, "resume": True} | given, []
+    damage, limit = given.pop("damage", lambda data: data), given.pop("limit", None)
+    place, every = given.pop("place", CHECKPOINT), given.pop("every", {})
+    with folder({}) as here:
+        Path("folder").mkdir()
+        good("core").save(FILE)
+        xpmlp.train("3-4-1", X, Y, epochs=1, checkpoint=CHECKPOINT)
+        Path(CHECKPOINT).write_bytes(damage(Path(CHECKPOINT).read_bytes()))
+        before = contents(here)
+        try:
+            with limited(limit):
+                kept = xpmlp.Checkpoint(place, **every)
+                model = xpmlp.train(
+                    "3-4-1", X, Y, checkpoint=kept, callbacks=[seen.append], **given
+                )
+        except Exception as error:
+            return Outcome(error, worked=bool(seen) or contents(here) != before)
+        return Outcome(None, to_host(model.flat).tobytes())

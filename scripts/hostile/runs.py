@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import NamedTuple
 
-from hostile import command, doings, large, layouts, pandas_user, surfaces, tables, values
+from hostile import command, doings, large, layouts, pandas_user, saving, surfaces, tables, values
 from hostile.case import ROWS, Case, Surface
 
-ARRAYS = [*values.CASES, *layouts.CASES, *large.CASES, *doings.CASES]
+ARRAYS = [*values.CASES, *layouts.CASES, *large.CASES, *doings.CASES, *saving.CASES]
 SURFACES = ("core", "estimators", "command line")
 
 

@@ -300,7 +300,8 @@ def changed(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     return change
 
 
-NO_MODEL = "not a whole model file"
+NO_MODEL, NO_CHECKPOINT = "not a whole model file", "not a whole checkpoint"
+CKPT = "--checkpoint=run.ckpt"
 NOISE = bytes(range(128, 256)) * 2 + b"\n\xff,\xfe\n"
 FILES = [
     *(
@@ -328,6 +329,27 @@ FILES = [
     case("files", "a model over its picture", Refused("p.png", "same file"), "train",
          "--save=p.png", "--plot=p.png"),
     case("files", "a picture of another kind", Refused("plot", "end in"), "train", "--plot=p.txt"),
+    *(
+        case("files", f"--checkpoint: {name}", Refused(said, says, early="limit" not in more),
+             "train", *words, **more)
+        for name, said, says, words, more in (
+            ("in no folder", "no/run.ckpt", "no folder", ("--checkpoint=no/run.ckpt",), {}),
+            ("a directory", ".", "directory", ("--checkpoint=.",), {}),
+            ("no name", ".", "directory", ("--checkpoint=",), {}),
+            ("over its table", TABLE, "destroy", (f"--checkpoint={TABLE}",), {}),
+            ("the table resumed", TABLE, "destroy", (f"--checkpoint={TABLE}", "--resume"), {}),
+            ("over its model", "run.ckpt", "same file",
+             ("--checkpoint=run.ckpt", "--save=run.ckpt"), {}),
+            ("over its picture", "run.png", "same file",
+             ("--checkpoint=run.png", "--plot=run.png"), {}),
+            ("there already", "run.ckpt", "add --resume", (CKPT,), {"run_ckpt": b""}),
+            ("an empty file", "run.ckpt", NO_CHECKPOINT, (CKPT, "--resume"), {"run_ckpt": b""}),
+            ("noise", "run.ckpt", NO_CHECKPOINT, (CKPT, "--resume"), {"run_ckpt": NOISE}),
+            ("a model", MODEL, NO_CHECKPOINT, (f"--checkpoint={MODEL}", "--resume"), {}),
+            ("a full disk", "run.ckpt", "", (CKPT,), {"limit": 64}),
+            ("no word of it", "resume", "--checkpoint", ("--resume",), {}),
+        )
+    ),
     case("files", "a full disk", Refused("m.st", ""), "train", "--save=m.st", limit=64),
     case("files", "a full disk", Refused("p.csv", ""), "predict", "--out=p.csv", limit=64),
     case("files", "predictions over the model", Refused(MODEL, "destroy"), "predict",

@@ -1,16 +1,20 @@
 """How the files in version-1/ were made: `python tests/data/make.py` in an empty version-2/.
 
-One file of every kind, and beside it what it was asked and what it answered then. Files of a
-released version are never made again: they must load for ever.
+One file of every kind, and beside it what it was asked and what it answered then. Beside a
+checkpoint stands what `train` was asked, and what the whole training answered of the same rows.
+Files of a released version are never made again: they must load for ever.
 """
 
 import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import xpmlp
+from xpmlp.fit.run import assemble, finish
 from xpmlp.storage.model_file import VERSION
 from xpmlp.storage.sealed import BLANK
 from xpmlp.table.fitting import Plan, fit_table
@@ -93,6 +97,37 @@ def asked(name: str) -> object:
     return ROWS[:5].tolist()
 
 
+def trainings() -> dict[str, tuple[int, dict[str, Any]]]:
+    """By name: the step after which a training stops, and what was asked of it."""
+    given = {"X": ROWS.tolist(), "y": ROWS[:, 0].tolist(), "epochs": 4, "batch": 5}
+    held = {"X_val": ROWS[:5].tolist(), "y_val": ROWS[:5, 0].tolist(), "patience": 3}
+    return {
+        "checkpoint-network": (10, given | {"spec": "3-4-1"}),
+        "checkpoint-population": (
+            12,
+            given | held | {
+                "spec": [[4, 3, "tanh", 0.1], [1, 4, None, 0.0]], "members": 3, "dtype": "float32",
+                "optimizer": "momentum", "rate": [0.01, 1e30, 0.1], "on_divergence": "restore",
+            },
+        ),
+    }  # fmt: skip
+
+
+def stopped_at(step: int, asked: dict[str, Any], path: Path) -> None:
+    """Leave the checkpoint of a training that a signal stopped after that step."""
+    run = assemble(**asked)
+    turns = run.turns
+
+    def counted(steps: int, first: int = 0) -> Any:
+        for t in turns(steps, first):
+            run.halted = int(run.state.step) + 1 == step
+            yield t
+
+    run.turns = counted  # type: ignore[method-assign]
+    with xpmlp.Checkpoint(path).following(run, resume=False) as write, suppress(KeyboardInterrupt):
+        finish(run, [], write)
+
+
 def main() -> None:
     folder = Path(__file__).parent / f"version-{VERSION}"
     folder.mkdir()
@@ -105,6 +140,11 @@ def main() -> None:
             answer = answer.astype(str)
         model.save(folder / f"{name}.safetensors")
         story = {"asked": question, "answered": answer.tolist()}
+        (folder / f"{name}.json").write_text(json.dumps(story, indent=1) + "\n")
+    for name, (step, given) in trainings().items():
+        stopped_at(step, given, folder / f"{name}.safetensors")
+        answer = xpmlp.train(**given).predict(given["X"])
+        story = {"asked": given, "answered": answer.tolist()}
         (folder / f"{name}.json").write_text(json.dumps(story, indent=1) + "\n")
 
 

@@ -16,6 +16,7 @@ from xpmlp.fit.batches import per_batch, unbiased
 from xpmlp.fit.loop import reports
 from xpmlp.fit.parity import CASES, Case, case, rows_for
 from xpmlp.fit.run import assemble, finish
+from xpmlp.storage.checkpoint import Checkpoint
 
 ORDER = 1e-12  # relative, float64: libraries round exp and tanh, and add up, in their own ways
 EPOCHS = 20
@@ -188,6 +189,65 @@ def test_nothing_is_recorded_where_it_is_not_wanted(begun, more):
 
 def test_numpy_replays(begun):
     assert set(finish(begun(PLAIN, place=CPU), []).history["way"]) == {"replayed"}
+
+
+# Stopped and resumed
+
+
+def stop_at(step, run):
+    """Ctrl-C during that step, which a graph does not see before its window is done."""
+    turns, launch = run.turns, run.engine.way.run
+
+    def counted(steps, first=0):
+        for t in turns(steps, first):
+            run.halted = 2 * (int(run.state.step) + 1 == step)
+            yield t
+
+    def watched(advance, run, window):
+        before = int(run.state.step)
+        launch(advance, run, window)
+        if before < step <= int(run.state.step):
+            run.halted = 2
+
+    run.turns, run.engine.way.run = counted, watched
+
+
+LONG = (  # epochs of several windows, and a tail
+    case("one by one", "5-4-2", batch=1, epochs=2, keep="best"),
+    case("dropout", [[4, 5, "tanh", 0.3], [2, 4, None, 0.0]], batch=1, epochs=2),
+    case("a population", "5-4-1", batch=1, epochs=2, members=3, schedule="cosine", clip=0.1),
+)
+
+
+@pytest.mark.parametrize("asked", LONG, ids=lambda asked: asked.name)
+@pytest.mark.parametrize(("capture", "step"), [(True, 85), (False, 7)])
+def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
+    asked, capture, step, begun, recording, tmp_path, monkeypatch
+):
+    """The step by step one is stopped in the middle of a graph's window."""
+    through, path = begun(asked), tmp_path / "run.ckpt"
+    whole = finish(through, [])
+    stopped, resumed = begun(asked, capture=capture), begun(asked)
+    stop_at(step, stopped)
+    with (
+        Checkpoint(path).following(stopped, resume=False) as write,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        finish(stopped, [], write)
+    assert 0 < stopped.within < stopped.steps_per_epoch
+    assert (stopped.within % Captured.UNROLLED == 0) == capture
+    end, graphs = recording.Stream.end_capture, []
+    monkeypatch.setattr(
+        recording.Stream, "end_capture", lambda stream: graphs.append(end(stream)) or graphs[-1]
+    )
+    with Checkpoint(path).following(resumed, resume=True) as write:
+        assert int(resumed.state.step) == int(stopped.state.step)
+        model = finish(resumed, [], write)
+    assert sum(graph.launches for graph in graphs) > 1
+    assert model.history["way"][-1] == "captured"
+    assert to_host(model.flat).tobytes() == to_host(whole.flat).tobytes()
+    assert same(through, resumed)
+    np.testing.assert_array_equal(model.history["loss"], whole.history["loss"])
 
 
 # Memory

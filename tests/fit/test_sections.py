@@ -7,6 +7,7 @@ import pytest
 
 from xpmlp import Spec, epochs, plateau, train
 from xpmlp.backends import members
+from xpmlp.backends import threads as products
 from xpmlp.backends.members import Sections, cut
 from xpmlp.backends.ways import Eager
 from xpmlp.core.losses import Loss
@@ -153,6 +154,6 @@ def test_products_have_their_threads_again(optional):
 
 
 def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
-    monkeypatch.setattr(members, "controller", lambda: None)
-    assert members.blas_threads() == 1
+    monkeypatch.setattr(products, "controller", lambda: None)
+    assert products.blas_threads() == 1
     assert Eager.name not in learned().history["way"]

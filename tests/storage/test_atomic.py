@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from xpmlp.storage import atomic
-from xpmlp.storage.atomic import sync_directory, write_atomic
+from xpmlp.storage.atomic import sync_directory, writable, write_atomic
 
 OLD, NEW = b"the old file", b"the new one" * 1000
 
@@ -132,3 +132,16 @@ def test_a_full_disk_leaves_the_old_file(target):
     assert done.returncode == 7
     assert target.read_bytes() == OLD
     assert os.listdir(target.parent) == [target.name]
+
+
+@pytest.mark.parametrize("forbidden", ["parent", "file"])
+def test_a_place_without_permission_is_named(forbidden, target, monkeypatch):
+    writable(target)
+    where = {"parent": target.parent, "file": target}[forbidden]
+    monkeypatch.setattr(atomic.os, "access", lambda path, mode: path != where)
+    with pytest.raises(ValueError, match=r"^the model .*model\.safetensors .*: no permission"):
+        writable(target, "the model ")
+
+
+def test_a_place_that_holds_no_file_yet_is_writable(tmp_path):
+    writable(str(tmp_path / "new"))

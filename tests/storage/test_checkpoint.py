@@ -14,6 +14,7 @@ from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.fit.steps import Run
 from xpmlp.storage import atomic, checkpoint
 from xpmlp.storage.damage import DAMAGES, sealed
+from xpmlp.storage.forgery import put_together, taken_apart
 
 EPOCHS = 8
 
@@ -225,11 +226,41 @@ def test_bad_arguments_are_named(said, tmp_path, monkeypatch):
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("given", [{"every_epochs": 0}, {"every_seconds": -1.0},
-                                   {"every_epochs": True}, {"every_seconds": "1"}])  # fmt: skip
-def test_how_often_must_be_above_zero(given):
-    with pytest.raises(ValueError, match=f"{next(iter(given))} must be a number above 0"):
-        Checkpoint("a", **given)
+HOW_OFTEN = {
+    "every_epochs must be at least 1": (0, -1),
+    "every_epochs must be a whole number": (True, 2.5, float("nan"), "often", [1]),
+    "every_seconds must be a number above 0": (0, -1.0, True, float("nan"), "1", [1], 1j),
+}
+
+
+@pytest.mark.parametrize(("said", "value"), [(s, v) for s, vs in HOW_OFTEN.items() for v in vs])
+def test_how_often_must_be_a_number_above_zero(said, value):
+    with pytest.raises(ValueError, match=said):
+        Checkpoint("a", **{said.split()[0]: value})
+
+
+def test_numbers_of_numpys_say_how_often_too(tmp_path):
+    found = Checkpoint("a", every_epochs=np.int64(2), every_seconds=np.float32(1.5))
+    assert (found.epochs, found.seconds) == (2, 1.5)
+
+
+PLACES = {
+    "checkpoint folder is a directory": "folder",
+    "checkpoint no.run.ckpt cannot be written: there is no folder no$": "no/run.ckpt",
+    "checkpoint file.run.ckpt cannot be written: there is no folder file$": "file/run.ckpt",
+    "checkpoint . is a directory": "",
+}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("said", PLACES)
+def test_a_place_that_is_none_is_named(said, resume, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=said):
+        train(**asked(epochs=1), checkpoint=PLACES[said], resume=resume)
+    assert sorted(os.listdir()) == ["file", "folder"]
 
 
 def test_a_diverged_training_leaves_the_last_good_checkpoint(tmp_path):
@@ -388,3 +419,69 @@ def test_a_damaged_file_is_refused_or_the_same(name, seal, tmp_path):
                 same(through, last)
     assert refused + loaded == 30
     assert refused >= (1 if seal else 10)
+
+
+def config(**values):
+    return lambda parts: parts.config.update(values)
+
+
+def words(**values):
+    return lambda parts: parts.config["words"].update(values)
+
+
+def number(name, value):
+    """Another first number of a tensor."""
+
+    def change(parts):
+        start, _ = parts.header[name]["data_offsets"]
+        put = np.array(value, dtype={"F64": "<f8", "I64": "<i8"}[parts.header[name]["dtype"]])
+        parts.body[start : start + 8] = put.tobytes()
+
+    return change
+
+
+def entry(name, **values):
+    return lambda parts: parts.header[name].update(values)
+
+
+def moved(name, new):
+    return lambda parts: parts.header.update({new: parts.header.pop(name)})
+
+
+FORGED = {
+    "epoch must be in": config(epoch=-1),
+    "epoch must be in .* it has True": config(epoch=True),
+    "within must be in": config(within=7),
+    "within must be in .* it has 1.0": config(within=1.0),
+    "seconds must be at least 0; it has -1": config(seconds=-1),
+    "seconds must be at least 0; it has '1'": config(seconds="1"),
+    "it does not say what was asked for": config(asked=[]),
+    "its history is of ": config(words={}),
+    "its history is of .*loss2": moved("history.loss", "history.loss2"),
+    "history is of .*'loss'": words(loss=[None, None]),
+    "history of 'way'": words(way=["eager"]),
+    "history of 'way' is": words(way=["eager", "odd"]),
+    "history of 'val_loss'": words(val_loss=["eager", None]),
+    "history of 'val_score'": words(val_score="no"),
+    r"history of 'loss' is \(2, 1\)": entry("history.loss", shape=[2, 1]),
+    r"history of 'loss' is .*int64": entry("history.loss", dtype="I64"),
+    r"history of 'restored' is .*float64": entry("history.restored", dtype="F64"),
+    "its tensor 'params' is None": moved("params", "params2"),
+    "its tensor 'params' is .*int64": entry("params", dtype="I64"),
+    "counts steps or epochs below": number("step", -1),
+    "counts steps or epochs below 0": number("best_epoch", -1),
+    "it made -1.0 of 7 updates": number("made", -1),
+    "it made 8.0 of 7 updates": number("made", 8),
+    "it made nan of 7 updates": number("made", np.nan),
+}
+
+
+@pytest.mark.parametrize("said", FORGED)
+def test_what_no_training_writes_is_refused(said, tmp_path):
+    path = tmp_path / "run.ckpt"
+    fit(path, **asked(epochs=2))
+    parts = taken_apart(path.read_bytes())
+    FORGED[said](parts)
+    path.write_bytes(sealed(put_together(parts)))
+    with pytest.raises(ValueError, match=rf"run\.ckpt is not a whole checkpoint: .*{said}"):
+        fit(path, **asked(epochs=2))

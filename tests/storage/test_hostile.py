@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import re
+import time
 import warnings
 
 import numpy as np
@@ -168,8 +169,12 @@ def warning(path):
 
 def trusting(path):
     """A loader that checks no digest."""
-    path.write_bytes(sealed(path.read_bytes()))
-    return load(path)
+    data = path.read_bytes()
+    path.write_bytes(sealed(data))
+    try:
+        return load(path)
+    finally:
+        path.write_bytes(data)
 
 
 def careless(path):
@@ -179,6 +184,22 @@ def careless(path):
     return model
 
 
+def wasteful(path):
+    """A loader that takes what it was given away where it refuses it."""
+    try:
+        return load(path)
+    except ValueError:
+        path.unlink()
+        path.touch()
+        raise
+
+
+def untidy(path):
+    """A loader that leaves a file of its own."""
+    path.with_suffix(f".{time.monotonic_ns()}").touch()
+    return load(path)
+
+
 BROKEN = {
     "ValueError without the path": without_path,
     "KeyError": of_another_type,
@@ -186,6 +207,8 @@ BROKEN = {
     "UserWarning": warning,
     "a changed file loads": trusting,
     "another layers.0.weights than it says": careless,
+    "its folder is another": wasteful,
+    "folder is another after the load": untidy,
 }
 
 
@@ -195,6 +218,11 @@ def test_a_loader_at_fault_is_found(found, good, other, path):
     assert fault is not None
     assert found in fault or (found.startswith("another") and "saved again" in fault)
     assert fault.startswith("first, "), "it says of which file, and by which changes"
+
+
+def test_only_the_warning_of_its_kind_is_allowed(good, other, path):
+    assert answering(good, other, path, warning, warns=".*odd") is None
+    assert "UserWarning" in answering(good, other, path, warning, warns="even")
 
 
 def test_a_model_that_fails_later_is_found(good, other, path):

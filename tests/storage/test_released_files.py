@@ -5,19 +5,28 @@ tests/data/make.py says how they were made. NAME.json holds what was asked and a
 
 import importlib.util
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from xpmlp import train
 from xpmlp.storage.model_file import VERSION
 
 pytest.importorskip("sklearn")
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 FILES = sorted(DATA.rglob("*.safetensors"))
+CHECKPOINTS = [path for path in FILES if path.stem.startswith("checkpoint")]
+MODELS = [path for path in FILES if path not in CHECKPOINTS]
 # the last digits of a product differ between processors
 NEAR = {"F32": 1e-5, "F64": 1e-12}
+TRAINED = 100  # times as far, after a few updates
+
+
+def called(path):
+    return f"{path.parent.name} {path.stem}"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +35,7 @@ def kinds():
     spec = importlib.util.spec_from_file_location("fuzz_files", ROOT / "scripts" / "fuzz_files.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.KINDS
+    return {**module.KINDS, module.CHECKPOINT: module.resuming}
 
 
 def asked(model, question):
@@ -36,7 +45,7 @@ def asked(model, question):
     return pandas.DataFrame(question, columns=model.feature_names_in_)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name} {path.stem}")
+@pytest.mark.parametrize("path", MODELS, ids=called)
 def test_a_released_file_answers_as_it_did(path, kinds):
     model = kinds[path.stem.partition("-")[0]].load(path)
     story = json.loads(path.with_suffix(".json").read_text())
@@ -52,7 +61,7 @@ def test_a_released_file_answers_as_it_did(path, kinds):
 TRAINED_ON = [path for path in FILES if b'"estimator.split"' in path.read_bytes()]
 
 
-@pytest.mark.parametrize("path", TRAINED_ON, ids=lambda path: f"{path.parent.name} {path.stem}")
+@pytest.mark.parametrize("path", TRAINED_ON, ids=called)
 def test_a_released_estimator_trains_on(path, kinds):
     model = kinds[path.stem.partition("-")[0]].load(path)
     story = json.loads(path.with_suffix(".json").read_text())
@@ -62,6 +71,19 @@ def test_a_released_estimator_trains_on(path, kinds):
     model.partial_fit(rows, y, **({"X_val": rows, "y_val": y} if model.early_stopping else {}))
     assert model._optimizer.step == before + 1
     assert all(np.isfinite(part).all() for part in model.coefs_)
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=called)
+def test_a_released_checkpoint_goes_on_as_it_did(path, tmp_path):
+    story, copy, seen = json.loads(path.with_suffix(".json").read_text()), tmp_path / "run.ckpt", []
+    copy.write_bytes(path.read_bytes())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*goes on elsewhere")
+        model = train(**story["asked"], checkpoint=copy, resume=True, callbacks=[seen.append])
+    assert [report.epoch for report in seen] == [3, 4]
+    found, near = model.predict(story["asked"]["X"]), NEAR["F32" if model.members else "F64"]
+    near *= TRAINED
+    np.testing.assert_allclose(found, story["answered"], rtol=near, atol=near)
 
 
 def test_every_version_and_kind_has_files(kinds):

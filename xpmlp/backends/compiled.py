@@ -62,10 +62,10 @@ def plan(asked: Asked, steps: int) -> Plan | None:
     """The compiled plan; None where numba cannot be used, where it will not pay in so many steps,
     and for arrays of other shapes."""
     every = (*asked.values, *asked.into)
-    if any(a.dtype.kind != "f" for a in every) or not every or not available():
+    if any(a.dtype.kind != "f" for a in every) or not every:
         return None
     long = bool(asked.into) and max(a.size for a in every) >= PAYS_FROM
-    if not long and len(asked.program.operations) * steps < MANY:
+    if not (long or len(asked.program.operations) * steps >= MANY) or not available():
         return None
     try:
         wanted, found = placed(asked)

@@ -149,7 +149,7 @@ class Workspace(Calls):
         self.buffers: list[np.ndarray] = []
         self.made = 0  # arrays of this step so far
         self.ones: dict[Any, np.ndarray] = {}
-        names = {name: getattr(np, name) for name in dir(np) if not name.startswith("__")}
+        names = {name: value for name, value in vars(np).items() if not name.startswith("__")}
         own = {"matmul": self.matmul, "vecdot": self.vecdot, "sum": self.sum, "__name__": "numpy"}
         own["__array_namespace_info__"] = np.__array_namespace_info__
         self.xp: Namespace = SimpleNamespace(**names | own)

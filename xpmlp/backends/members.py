@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
-from functools import cache, partial
-from importlib import import_module
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from xpmlp.backends.threads import one_thread
 from xpmlp.backends.ways import Advance, Eager, Gather
 
 IN_CACHE = 2**20  # numbers that the members of a section hold: 4 MB in float32
@@ -36,23 +36,6 @@ def cut(members: int, each: int, threads: int) -> list[Any]:
     return [(a, ...) if b == a + 1 else (slice(a, b), ...) for a, b in pairwise(ends)]
 
 
-@cache
-def controller() -> Any:
-    """Who says how many threads BLAS has; None where nobody can."""
-    try:
-        return import_module("threadpoolctl").ThreadpoolController()
-    except ImportError:
-        return None
-
-
-def blas_threads() -> int:
-    """How many threads a product has now; 1 where nobody can change that."""
-    if controller() is None:
-        return 1
-    counts = [pool["num_threads"] for pool in controller().info() if pool["user_api"] == "blas"]
-    return min(counts, default=1)
-
-
 class Sections:
     """A `Way` to run a population section by section, in as many threads as BLAS had."""
 
@@ -69,10 +52,7 @@ class Sections:
         return min(steps, AT_MOST, max(1, AT_ONCE // each))
 
     def open(self) -> AbstractContextManager[Any]:
-        if self.threads == 1:
-            return nullcontext()
-        limited: AbstractContextManager[Any] = controller().limit(limits=1, user_api="blas")
-        return limited
+        return nullcontext() if self.threads == 1 else one_thread()
 
     def run(self, advance: Advance, run: Any, gather: Gather) -> None:
         shares = [self.indices[i :: self.threads] for i in range(self.threads)]

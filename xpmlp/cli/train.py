@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from xpmlp.core.losses import loss
 from xpmlp.core.spec import whole
 from xpmlp.fit.callbacks import ProgressBar
 from xpmlp.fit.settings import settings
+from xpmlp.storage import atomic
 from xpmlp.table.fitting import DEFAULTS, Fitted, Plan, fit_table
 from xpmlp.table.model import TableModel, capped
 from xpmlp.table.reading import read_table
@@ -123,13 +123,7 @@ def writable(path: Path, inputs: Sequence[str]) -> None:
     for name in inputs:
         if path.exists() and Path(name).exists() and path.samefile(name):
             raise ValueError(f"{path} is read here: writing to it would destroy it")
-    folder = path.parent
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory: give a file")
-    if not folder.is_dir():
-        raise ValueError(f"{path} cannot be written: there is no folder {folder}")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ValueError(f"{path} cannot be written: no permission")
+    atomic.writable(path)
 
 
 def limited(threads: int | None) -> AbstractContextManager[Any]:

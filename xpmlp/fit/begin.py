@@ -3,8 +3,9 @@
 from typing import Any
 
 from xpmlp.backends.engine import WORTH, Engine, engine
-from xpmlp.backends.members import Sections, blas_threads, cut
+from xpmlp.backends.members import Sections, cut
 from xpmlp.backends.namespace import CPU, Place, to_place
+from xpmlp.backends.threads import blas_threads
 from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import on_weights, padded_size
 from xpmlp.core.random import dropout_keys, lanes

@@ -31,6 +31,21 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     sync_directory(target.parent)
 
 
+def writable(path: str | os.PathLike[str], what: str = "") -> None:
+    """ValueError where it can be told beforehand that no file can be written at `path`.
+
+    what: is to be written, in words before the path.
+    """
+    target, folder = Path(path), Path(path).parent
+    if target.is_dir():
+        raise ValueError(f"{what}{target} is a directory: give a file")
+    if not folder.is_dir():
+        raise ValueError(f"{what}{target} cannot be written: there is no folder {folder}")
+    # a file is written beside it first
+    if not all(os.access(one, os.W_OK) for one in (folder, target) if one.exists()):
+        raise ValueError(f"{what}{target} cannot be written: no permission")
+
+
 def sync_directory(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut, where the system can."""
     with suppress(OSError):

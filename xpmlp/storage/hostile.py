@@ -4,10 +4,11 @@ A file is hostile by damage (see `damage`) or by forgery (see `forgery`), with i
 or made to hold again. A correct load is one that warns of nothing, answers what is asked of it,
 and whose arrays are those of the file, bit for bit; saved again it loads as the same. Where the
 digest was not made to hold, it is moreover the file that was changed, or the one it was
-spliced with.
+spliced with. Loaded or refused, the file stays as it is, and nothing is left beside it.
 """
 
 import json
+import os
 import time
 import tracemalloc
 import warnings
@@ -34,7 +35,8 @@ class Kind(NamedTuple):
 
     load: Callable[[Path], Any]
     pack: Callable[[Any], bytes]  # what was loaded as the bytes of a file
-    use: Callable[[Any], object]  # ask of it all that a user may
+    use: Callable[[Any], object]  # ask of it all that a user may; it is packed before
+    warns: str = r"(?!)"  # a warning that a correct load may give, as a regular expression
 
 
 class Source(NamedTuple):
@@ -86,9 +88,12 @@ def somewhere(damage: Damage, data: bytes, rng: Random, other: bytes) -> bytes:
 
 def source(name: str, kind: Kind, path: Path) -> Source:
     """The good file at `path`; ValueError where it does not load."""
-    found = kind.load(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", kind.warns)
+        found = kind.load(path)
+    holds = content(kind.pack(found))
     kind.use(found)
-    return Source(name, kind, path.read_bytes(), content(kind.pack(found)))
+    return Source(name, kind, path.read_bytes(), holds)
 
 
 def content(data: bytes) -> tuple[Any, dict[str, tuple[str, tuple[int, ...], bytes]]]:
@@ -112,6 +117,7 @@ def trial(victim: Source, other: Source, rng: Random, path: Path) -> tuple[Case,
     path.write_bytes(case.data)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", victim.kind.warns)
         try:
             return case, judged(case, victim, other, path)
         except Fault as fault:
@@ -120,12 +126,15 @@ def trial(victim: Source, other: Source, rng: Random, path: Path) -> tuple[Case,
 
 
 def judged(case: Case, victim: Source, other: Source, path: Path) -> str:
-    kind, found = victim.kind, measured(victim.kind, path, len(case.data))
+    kind, beside = victim.kind, sorted(os.listdir(path.parent))
+    found = measured(kind, path, len(case.data))
+    if path.read_bytes() != case.data or sorted(os.listdir(path.parent)) != beside:
+        raise Fault("its folder is another after the load")
     if found is None:
         return REFUSED
     try:
-        kind.use(found)
         saved = kind.pack(found)
+        kind.use(found)
         path.write_bytes(saved)
         again = content(kind.pack(kind.load(path)))
     except Exception as error:

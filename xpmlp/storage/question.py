@@ -29,7 +29,7 @@ def question(run: Run) -> dict[str, Any]:
         "loss": told(run.spec.loss),
         "dtype": dtype_name(run.state.params),
         "epochs": run.settings.epochs,
-        "row weights": told(run.weigh),
+        "row weights": run.weigh.__name__,
     }
     sets = [(run.data, "")] + ([(run.held, "_val")] if run.held else [])
     for data, suffix in sets:
