@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from importlib import import_module
+from numbers import Real
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 
 from xpmlp.backends.namespace import running, to_host, to_place
+from xpmlp.backends.threads import counted
 from xpmlp.backends.ways import WAYS
+from xpmlp.core.spec import whole
 from xpmlp.core.types import Array
 from xpmlp.fit.divergence import Trouble
 from xpmlp.fit.loop import Report, stopped
 from xpmlp.fit.steps import Run
-from xpmlp.storage.atomic import sweep, write_atomic
+from xpmlp.storage.atomic import sweep, writable, write_atomic
 from xpmlp.storage.lock import locked
 from xpmlp.storage.question import differences, question, told
 from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
@@ -36,6 +38,7 @@ from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sea
 FORMAT = "xpmlp-checkpoint"
 VERSION = 1
 HISTORY = "history."
+COUNTS = ("best_epoch", "restored")  # whole numbers of a history; its other numbers are not
 MEASURED = [f.name for f in fields(Report) if f.name not in ("epoch", "epochs", "step", "run")]
 
 
@@ -62,24 +65,27 @@ class Checkpoint:
         every_epochs: int | None = None,
         every_seconds: float | None = None,
     ) -> None:
-        for name, value in (("every_epochs", every_epochs), ("every_seconds", every_seconds)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and 0 < value < math.inf):
-                raise ValueError(f"{name} must be a number above 0; got {value!r}")
+        seconds: Any = math.inf if every_seconds is None else every_seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, Real) or not float(seconds) > 0:
+            raise ValueError(f"every_seconds must be a number above 0; got {every_seconds!r}")
         try:
             self.path = Path(os.fspath(path))
         except TypeError:
             raise ValueError(f"checkpoint must be a path; got {path!r}") from None
-        self.epochs = every_epochs or (math.inf if every_seconds else 1)
-        self.seconds = every_seconds or math.inf
+        self.epochs = 1 if every_seconds is None else math.inf
+        if every_epochs is not None:
+            self.epochs = whole(every_epochs, "every_epochs")
+        self.seconds = float(seconds)
 
     @contextmanager
     def following(self, run: Run, resume: bool) -> Iterator["Keeper"]:
         """Inside it the file is this run's alone, and the run stands where the file says.
 
-        Raises BlockingIOError where another training has it, ValueError where it holds one that
-        is not to be resumed, that has other data or settings, or that is damaged.
+        Raises BlockingIOError where another training has it, ValueError where it cannot be
+        written, or holds one that is not to be resumed, that has other data or settings, or that
+        is damaged.
         """
+        writable(self.path, "checkpoint ")
         with locked(self.path), running(run.place):
             sweep(self.path)
             keeper = Keeper(self, run, question(run))
@@ -145,16 +151,11 @@ class Keeper:
 
 def about(run: Run) -> dict[str, Any]:
     """What the bits depend on beside what was asked for."""
-    try:
-        pools = import_module("threadpoolctl").threadpool_info()
-        threads = [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
-    except ImportError:
-        threads = []
     return {
         "device": run.place.name,
         "machine": platform.machine(),
         "numpy": np.__version__,
-        "BLAS threads": threads[0] if threads else None,
+        "BLAS threads": counted(),
     }
 
 
@@ -223,6 +224,9 @@ def take(run: Run, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> N
             raise ValueError(f"its tensor {name!r} is {held.get(name)}, not {wanted.get(name)}")
     if not arrays["step"] >= 0 or not ((arrays["best_epoch"] >= 0).all()):
         raise ValueError("it counts steps or epochs below 0")
+    made, most = arrays["made"], within or run.steps_per_epoch
+    if not ((made >= 0) & (made <= most)).all():
+        raise ValueError(f"it made {made.tolist()} of {most} updates")
     for name, buffer in into.items():
         buffer[...] = to_place(run.place, arrays[name])
     run.epoch, run.within, run.seconds, run.beside = epoch, within, seconds, beside
@@ -244,22 +248,22 @@ def past(
     run: Run, words: Mapping[str, Any], arrays: Mapping[str, np.ndarray], done: int
 ) -> dict[str, list[Any]]:
     """The history of `done` epochs of a run by name: numbers, or an array (K,) of each epoch."""
+    numbers = {n.removeprefix(HISTORY): a for n, a in arrays.items() if n.startswith(HISTORY)}
     known: dict[str, tuple[str | None, ...]] = {"way": WAYS}
     if not run.held:
         known |= {"val_loss": (None,), "val_score": (None,)}
+    named = {*MEASURED} if done else set()
+    if words.keys() != named & known.keys() or numbers.keys() != named - known.keys():
+        raise ValueError(f"its history is of {sorted(numbers.keys() | words.keys())}")
     history: dict[str, list[Any]] = {}
-    for name, values in arrays.items():
-        if not name.startswith(HISTORY):
-            continue
-        if values.shape not in ((done,), (done, *run.settings.lead)):
-            raise ValueError(f"its tensor {name!r} is {values.shape}, not one of {done} epochs")
-        rows = values.tolist() if values.ndim == 1 else [row.copy() for row in values]
-        history[name.removeprefix(HISTORY)] = rows
+    for name, values in numbers.items():
+        shape = (done, *(() if name == "seconds" else run.settings.lead))
+        wide = values.ndim > 1 or values.dtype.itemsize == 8  # as Python's own numbers are
+        if values.shape != shape or values.dtype.kind != "fi"[name in COUNTS] or not wide:
+            raise ValueError(f"its history of {name!r} is {values.shape}, {values.dtype}")
+        history[name] = values.tolist() if values.ndim == 1 else [row.copy() for row in values]
     for name, listed in words.items():
         if not isinstance(listed, list) or len(listed) != done or {*listed} - {*known[name]}:
             raise ValueError(f"its history of {name!r} is not one of {done} epochs")
         history[name] = listed
-    whole = history.keys() == {*MEASURED} and words.keys() == known.keys()
-    if not (whole if done else not history):
-        raise ValueError(f"its history tells of {sorted(history)}")
     return {name: history[name] for name in MEASURED if done}
