@@ -73,7 +73,7 @@ def resumed(asked: dict[str, Any], path: Path) -> Run:
 
 
 def pack_run(run: Run) -> bytes:
-    return checkpoint.encode(run, question(run))
+    return checkpoint.encode(run, question(run), checkpoint.about(run))
 
 
 def use_run(run: Run) -> None:

@@ -1,5 +1,6 @@
 """A population run section by section, on several threads, learns what it learns as a whole."""
 
+import sys
 import threading
 
 import numpy as np
@@ -12,6 +13,7 @@ from xpmlp.backends.members import Sections, cut
 from xpmlp.backends.ways import Eager
 from xpmlp.core.losses import Loss
 from xpmlp.fit import begin as beginning
+from xpmlp.fit import loop
 
 SIZES = {"one by one": 1, "some at a time": 2_700, "by halves": 2**20}
 SETTINGS = {
@@ -36,7 +38,7 @@ SETTINGS = {
 def threads(monkeypatch, optional):
     """BLAS has two threads, and a population of any size is worth them."""
     optional("threadpoolctl")
-    monkeypatch.setattr(beginning, "blas_threads", lambda: 2)
+    monkeypatch.setattr(beginning, "blas_threads", lambda most=None: most or 2)
     monkeypatch.setattr(members, "WORTH", 0)
 
 
@@ -84,8 +86,48 @@ def test_a_section_of_one_is_the_network_alone_bit_for_bit(setting, threads, mon
 
 def test_another_number_of_threads_learns_the_same(threads, monkeypatch):
     two = learned()
-    monkeypatch.setattr(beginning, "blas_threads", lambda: 1)
+    monkeypatch.setattr(beginning, "blas_threads", lambda most=None: 1)
     close(learned(), two)
+
+
+class Stop(Exception):
+    pass
+
+
+def stopping(report):
+    raise Stop
+
+
+@pytest.mark.parametrize("window", [1, 2, 9])
+@pytest.mark.parametrize("setting", ["dropout", "patience", "restored", "a tail"])
+def test_a_training_that_is_resumed_has_the_same_bits(
+    setting, window, threads, tmp_path, monkeypatch
+):
+    """Stopped by a signal in a window of some of an epoch's steps, or after an epoch."""
+    monkeypatch.setattr(members, "AT_MOST", 3)
+    monkeypatch.setattr(members, "IN_CACHE", 2_700)
+    through, kept = learned(**SETTINGS[setting]), tmp_path / "run.ckpt"
+    run, made, stops = Sections.run, [], 0
+
+    def counted(self, advance, run_, gather):
+        run(self, advance, run_, gather)
+        made.append(1)
+        if len(made) % window == 0 and run_.epoch < 19:
+            run_.halted = 2
+
+    monkeypatch.setattr(Sections, "run", counted)
+    while True:
+        last = [stopping] if stops % 5 == 4 else []
+        try:
+            with_them = SETTINGS[setting] | {"callbacks": last}
+            model = learned(**with_them, checkpoint=kept, resume=True)
+        except (KeyboardInterrupt, Stop):
+            stops += 1
+            continue
+        break
+    assert stops > 3
+    assert model.flat.tobytes() == through.flat.tobytes()
+    np.testing.assert_array_equal(model.history["loss"], through.history["loss"])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 64])
@@ -157,3 +199,54 @@ def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
     monkeypatch.setattr(products, "controller", lambda: None)
     assert products.blas_threads() == 1
     assert Eager.name not in learned().history["way"]
+
+
+# one network
+
+
+def asked_for(optional, monkeypatch, spec, **more):
+    """How many threads products have while a network is trained, and afterwards."""
+    pools = optional("threadpoolctl")
+
+    def counts():
+        return {p["num_threads"] for p in pools.threadpool_info() if p["user_api"] == "blas"}
+
+    seen, train_epoch = [], loop.train_epoch
+
+    def watched(run):
+        seen.extend(counts())
+        train_epoch(run)
+
+    monkeypatch.setattr(loop, "train_epoch", watched)
+    with pools.threadpool_limits(2, user_api="blas"):
+        before = counts()
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(300, int(spec.partition("-")[0])))
+        train(spec, X, X[:, 0], epochs=1, **more)
+        assert counts() == before
+    return max(seen), max(before)
+
+
+def test_small_products_have_one_thread_and_large_ones_all(optional, monkeypatch):
+    assert asked_for(optional, monkeypatch, "64-100-1", batch=200)[0] == 1
+    seen, before = asked_for(optional, monkeypatch, "200-100-1", batch=300)
+    assert seen == before
+
+
+def test_n_threads_is_the_most_that_a_product_has(optional, monkeypatch):
+    large = {"batch": 300}
+    assert asked_for(optional, monkeypatch, "200-100-1", n_threads=1, **large)[0] == 1
+    seen, before = asked_for(optional, monkeypatch, "200-100-1", n_threads=64, **large)
+    assert seen == before
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "two", True])
+def test_n_threads_that_is_no_count_is_refused(value):
+    with pytest.raises(ValueError, match="n_threads must be"):
+        learned(n_threads=value)
+
+
+def test_n_threads_needs_threadpoolctl(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    with pytest.raises(ImportError, match=r"xpmlp\[fast\]"):
+        learned(n_threads=1)

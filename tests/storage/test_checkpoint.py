@@ -485,3 +485,13 @@ def test_what_no_training_writes_is_refused(said, tmp_path):
     path.write_bytes(sealed(put_together(parts)))
     with pytest.raises(ValueError, match=rf"run\.ckpt is not a whole checkpoint: .*{said}"):
         fit(path, **asked(epochs=2))
+
+
+def test_a_checkpoint_written_between_steps_tells_of_the_trainings_threads(tmp_path, optional):
+    """Small products have one thread during the steps, which is no other place to go on."""
+    with optional("threadpoolctl").threadpool_limits(2, user_api="blas"):
+        kept, given = tmp_path / "run.ckpt", asked() | rows(20_000)
+        often = Checkpoint(kept, every_seconds=1e-9)
+        fit(often, **given | {"epochs": 1})
+        assert b'"BLAS threads": 2' in kept.read_bytes().replace(b'\\"', b'"')
+        fit(often, **given | {"epochs": 2})  # a warning would be an error

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from xpmlp.backends.threads import one_thread
+from xpmlp.backends.threads import limited
 from xpmlp.backends.ways import Advance, Eager, Gather
 
 IN_CACHE = 2**20  # numbers that the members of a section hold: 4 MB in float32
@@ -52,7 +52,7 @@ class Sections:
         return min(steps, AT_MOST, max(1, AT_ONCE // each))
 
     def open(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.threads == 1 else one_thread()
+        return nullcontext() if self.threads == 1 else limited(1)
 
     def run(self, advance: Advance, run: Any, gather: Gather) -> None:
         shares = [self.indices[i :: self.threads] for i in range(self.threads)]

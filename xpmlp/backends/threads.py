@@ -1,9 +1,15 @@
 """How many threads the products of this process have, where threadpoolctl is installed."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
 from typing import Any
+
+from xpmlp.backends.extras import needed
+from xpmlp.backends.ways import Advance, Gather, Way
+
+SMALL = 2**21  # multiplications of a product that two threads make no faster among other work
 
 
 @cache  # finding the libraries takes a millisecond, asking them nothing
@@ -23,14 +29,15 @@ def counted() -> int | None:
     return min(counts, default=None)
 
 
-def blas_threads() -> int:
-    """How many threads a product has now; 1 where nobody could change that."""
-    return counted() or 1
+def blas_threads(most: int | None = None) -> int:
+    """How many threads a product may have, at most that many; 1 where nobody could change that.
 
-
-def one_thread() -> AbstractContextManager[Any]:
-    """Inside it a product has one thread, where that can be."""
-    return limited(1)
+    ImportError where a number is asked for and threadpoolctl is not installed.
+    """
+    if most is not None:
+        needed("threadpoolctl", "fast")
+    now = counted() or 1
+    return now if most is None else min(now, most)
 
 
 def limited(count: int) -> AbstractContextManager[Any]:
@@ -40,3 +47,28 @@ def limited(count: int) -> AbstractContextManager[Any]:
         return nullcontext()
     limit: AbstractContextManager[Any] = controller().limit(limits=count, user_api="blas")
     return limit
+
+
+class Limited:
+    """A `Way` whose products have at most so many threads."""
+
+    def __init__(self, way: Way, threads: int) -> None:
+        self.way, self.threads = way, threads
+
+    @property
+    def name(self) -> str:
+        return self.way.name
+
+    def window(self, steps: int, numbers: int) -> int:
+        return self.way.window(steps, numbers)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        with limited(self.threads), self.way.open():
+            yield
+
+    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
+        self.way.run(advance, run, gather)
+
+    def close(self) -> None:
+        self.way.close()

@@ -13,7 +13,9 @@ WAYS = ("eager", "replayed", "captured")  # their names
 class Way(Protocol):
     """A way to run steps, a window of minibatches at a time."""
 
-    name: str  # what a history says of it
+    @property
+    def name(self) -> str:
+        """What a history says of it, one of WAYS."""
 
     def window(self, steps: int, numbers: int) -> int:
         """How many of an epoch's steps to gather at once, each of `numbers` numbers."""

@@ -5,7 +5,7 @@ from typing import Any
 from xpmlp.backends.engine import WORTH, Engine, engine
 from xpmlp.backends.members import Sections, cut
 from xpmlp.backends.namespace import CPU, Place, to_place
-from xpmlp.backends.threads import blas_threads
+from xpmlp.backends.threads import SMALL, Limited, blas_threads
 from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import on_weights, padded_size
 from xpmlp.core.random import dropout_keys, lanes
@@ -75,19 +75,26 @@ def steps_ahead(chosen: Settings, data: Data, done: int) -> tuple[int, int]:
 
 
 def driven(place: Place, spec: Spec, chosen: Settings, data: Data, done: int) -> Engine:
-    """What the steps run on: a population on the host is cut into sections."""
-    ahead = steps_ahead(chosen, data, done)
+    """What the steps run on. On the host a population is cut into sections, and products have as
+    many threads as pay."""
+    ahead, threads = steps_ahead(chosen, data, done), blas_threads(chosen.n_threads)
     whole = engine(place, *ahead)
-    if place.xp is not CPU.xp or chosen.members is None or ahead[0] < WORTH:
+    if place.xp is not CPU.xp:
         return whole
-    neurons = spec.n_in + PER_NEURON * sum(layer.n_out for layer in spec.layers)
-    each = (2 + chosen.rule().memories) * padded_size(spec) + chosen.batch * neurons
-    threads = blas_threads()
-    indices = cut(chosen.members, each, threads)
-    if len(indices) == 1:
-        return whole
-    way = Sections(indices, threads, lambda run, index: Section(run, index, engine(place, *ahead)))
-    return whole._replace(way=way)
+    # by all steps, not those to come: a training that is resumed keeps its bits
+    if chosen.members is not None and chosen.capture and ahead[1] >= WORTH:
+        neurons = spec.n_in + PER_NEURON * sum(layer.n_out for layer in spec.layers)
+        each = (2 + chosen.rule().memories) * padded_size(spec) + chosen.batch * neurons
+        indices = cut(chosen.members, each, threads)
+        if len(indices) > 1:
+
+            def section(run: Run, index: Any) -> Section:
+                return Section(run, index, engine(place, *ahead))
+
+            return whole._replace(way=Sections(indices, threads, section))
+    largest = chosen.batch * max(layer.n_in * layer.n_out for layer in spec.layers)
+    threads = threads if largest > SMALL else 1
+    return whole if threads == blas_threads() else whole._replace(way=Limited(whole.way, threads))
 
 
 def per_member(place: Place, chosen: Settings, name: str, value: Any, like: Array) -> Any:

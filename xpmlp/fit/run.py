@@ -178,9 +178,10 @@ def train(
         `xpmlp.Checkpoint` that says how often. resume: go on from there where the file is, to
         the same bits as if training had never stopped; refused with other data or settings,
         but more epochs are none where the schedule does not look ahead.
-    more: `monitor`, `min_delta`, `shuffle`; `hyper`, the rule's other hyper-parameters by
-        name, such as {"beta2": 0.95}; `capture=False`, not to record the steps and replay
-        them, as a CUDA graph on a GPU (a history's "way" says which way they ran);
+    more: `monitor`, `min_delta`, `shuffle`; `n_threads`, the most threads of a product on the
+        CPU (it takes threadpoolctl; None is what BLAS has); `hyper`, the rule's other
+        hyper-parameters by name, such as {"beta2": 0.95}; `capture=False`, not to record the
+        steps and replay them, as a CUDA graph on a GPU (a history's "way" says which way they ran);
         `on_divergence="restore"`, to go on from the best weights at half the rate, up to ten
         times in a row (a history's "restored" counts), and not to raise DivergedError.
 

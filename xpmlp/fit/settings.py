@@ -39,12 +39,13 @@ class Settings:
     patience: int | None = None
     min_delta: float = 0.0
     capture: bool = True
+    n_threads: int | None = None
     on_divergence: str = "raise"
 
     def __post_init__(self) -> None:
         schedule(self.schedule)
         self.take("dtype", dtype_word(self.dtype))
-        for name in ("epochs", "batch", "members", "patience"):
+        for name in ("epochs", "batch", "members", "patience", "n_threads"):
             value = getattr(self, name)
             if value is not None or name in ("epochs", "batch"):
                 self.take(name, whole(value, name))
@@ -195,6 +196,7 @@ ELSEWHERE = {  # what other libraries call our arguments
     "kernel_initializer": "initializer",
     "validation_data": "X_val and y_val",
     "validation_split": "X_val and y_val",
+    "n_jobs": "n_threads",
     "verbose": "callbacks=[xpmlp.ProgressBar()]",
 }
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.backends.namespace import running, to_host, to_place
-from xpmlp.backends.threads import counted
+from xpmlp.backends.threads import blas_threads, counted
 from xpmlp.backends.ways import WAYS
 from xpmlp.core.spec import whole
 from xpmlp.core.types import Array
@@ -105,6 +105,7 @@ class Keeper:
 
     def __init__(self, checkpoint: Checkpoint, run: Run, asked: dict[str, Any]) -> None:
         self.checkpoint, self.run, self.asked = checkpoint, run, asked
+        self.about = about(run)  # now: steps may have fewer threads
         self.written, self.epoch = time.monotonic(), run.epoch
 
     def __call__(self, report: Any) -> None:
@@ -123,7 +124,7 @@ class Keeper:
 
     def write(self) -> None:
         """Write the checkpoint, whole or not at all: OSError leaves the one before."""
-        write_atomic(self.checkpoint.path, encode(self.run, self.asked))
+        write_atomic(self.checkpoint.path, encode(self.run, self.asked, self.about))
         self.written, self.epoch = time.monotonic(), self.run.epoch
 
     def restore(self) -> None:
@@ -133,7 +134,7 @@ class Keeper:
         try:
             found = read_object(read_metadata(data, FORMAT, VERSION).get("config"))
             other = differences(found["asked"], self.asked, found["epoch"])
-            changed = differences(found["about"], about(run), 0)
+            changed = differences(found["about"], self.about, 0)
             if not other:
                 take(run, found, unpacked(data))
         except UNFIT as error:
@@ -155,7 +156,7 @@ def about(run: Run) -> dict[str, Any]:
         "device": run.place.name,
         "machine": platform.machine(),
         "numpy": np.__version__,
-        "BLAS threads": counted(),
+        "BLAS threads": None if counted() is None else blas_threads(run.settings.n_threads),
     }
 
 
@@ -177,7 +178,7 @@ def buffers(run: Run) -> dict[str, Array]:
     }
 
 
-def encode(run: Run, asked: Mapping[str, Any]) -> bytes:
+def encode(run: Run, asked: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:
     """The bytes of a run's checkpoint. Numbers of its history are arrays, which hold NaN too."""
     arrays = {name: to_host(buffer) for name, buffer in buffers(run).items()}
     words: dict[str, Any] = {}
@@ -190,7 +191,7 @@ def encode(run: Run, asked: Mapping[str, Any]) -> bytes:
             arrays[HISTORY + name] = np.array(own)
     config = {
         "asked": asked,
-        "about": about(run),
+        "about": about,
         "epoch": run.epoch,
         "within": run.within,
         "seconds": run.seconds,

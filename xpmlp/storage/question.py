@@ -15,7 +15,8 @@ from xpmlp.fit.steps import Run
 
 AT_ONCE = 2**22  # numbers that are brought to the host and hashed at once
 ENDLESS = ("constant", "step", "exponential", "warmup", "inverse_scaling")  # schedules
-BESIDE = ("epochs", "capture", "dtype")  # settings that are no difference, or compared apart
+# settings that are no difference, or compared apart
+BESIDE = ("epochs", "capture", "dtype", "n_threads")
 SAID = 80  # characters of a value that an error repeats
 NAMED = 8  # differences that it names, of what may be thousands in a hostile file
 
