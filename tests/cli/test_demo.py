@@ -70,3 +70,11 @@ def test_the_model_knows_the_digits(demo):
 def test_the_same_seed_gives_the_same_model(demo, tmp_path):
     again, first = (load(run.folder / "demo-model.safetensors") for run in (ran(tmp_path), demo))
     assert again.flat.tobytes() == first.flat.tobytes()
+
+
+def test_a_folder_that_is_not_there_is_named_before_any_work(tmp_path, capsys):
+    folder = tmp_path / "no"
+    assert main(["demo", "--device", "cpu", "--out", str(folder)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"xpmlp demo: --out must be a folder that exists; got {folder}\n")
+    assert not folder.exists()
