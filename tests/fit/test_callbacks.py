@@ -256,6 +256,13 @@ def test_stop_at_says_what_it_can_go_by(name, said):
         train("1-1", [[1.0], [2.0]], [1.0, 2.0], callbacks=[stop_at(name, 0.9)])
 
 
+@pytest.mark.parametrize("given", [{"checkpoint": "run.ckpt"}, {"resume": True}])
+def test_epochs_says_who_takes_a_checkpoint(given):
+    (name,) = given
+    with pytest.raises(TypeError, match=rf"epochs\(\) takes no {name}: train\(\) does"):
+        next(epochs("1-1", [[1.0], [2.0]], [1.0, 2.0], **given))
+
+
 def test_epochs_says_where_to_act_instead_of_callbacks():
     with pytest.raises(TypeError, match="takes no callbacks: act on each report"):
         next(epochs("1-1", [[1.0], [2.0]], [1.0, 2.0], callbacks=[]))

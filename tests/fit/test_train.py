@@ -637,6 +637,10 @@ def per_output(xp, score, target):
     return (score - target) ** 2 / 2, score - target
 
 
+def one_delta(xp, score, target):
+    return xp.sum((score - target) ** 2, axis=-1), xp.sum(score - target, axis=-1)
+
+
 def alone(xp, h, t, theta, g):
     return theta - h.rate * g
 
@@ -656,6 +660,12 @@ def needs_mu(xp, h, t, theta, g, v):
         (Spec.parse("3-4-1", activation=np.tanh), {}, r"layer 1's activation tanh"),
         (Spec.parse("3-4-1", activation=lambda z: z), {}, r"\(xp, z\) -> \(a, slope\)"),
         (Spec.parse("3-4-1", activation=lambda xp, z: (z, 1.0)), {}, "slope as an array"),
+        (
+            Spec.parse("3-4-1", activation=lambda xp, z: (z[:, :1], z)),
+            {},
+            "must give a as an array",
+        ),
+        ("3-4-2", {"loss": one_delta}, r"loss one_delta must give delta .*\(2, 2\) here"),
     ],
 )
 def test_a_users_function_that_gives_the_wrong_thing_is_named(spec, arguments, said):
