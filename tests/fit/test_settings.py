@@ -1,5 +1,6 @@
 """Settings: frozen, and checked before any work is done."""
 
+import re
 from dataclasses import FrozenInstanceError
 from fractions import Fraction
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from xpmlp import train
-from xpmlp.fit.settings import Settings, settings
+from xpmlp.fit.settings import ELSEWHERE, OWN, Settings, settings
 
 X = np.arange(16.0).reshape(8, 2) / 16
 Y = np.arange(8.0) / 8
@@ -220,3 +221,20 @@ def test_seeds_count_up_from_the_one_given():
 def test_a_bad_setting_is_found_before_the_data_is_looked_at():
     with pytest.raises(ValueError, match="rate"):
         train("2-1", None, None, rate=-1)
+
+
+def plain(xp, h, t, theta, g, v):
+    return theta - h.rate * g, v
+
+
+@pytest.mark.parametrize("optimizer", ["adam", plain])
+@pytest.mark.parametrize("name", OWN)
+def test_an_argument_of_its_own_is_no_hyper_parameter(name, optimizer):
+    with pytest.raises(ValueError, match=f"hyper must not hold '{name}': pass {name}= beside it"):
+        Settings(optimizer=optimizer, hyper={name: 0.1})
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_other_libraries_call_it_is_told(name):
+    with pytest.raises(TypeError, match=re.escape(f"here it is {ELSEWHERE[name]}")):
+        settings({name: 1})

@@ -645,6 +645,14 @@ def alone(xp, h, t, theta, g):
     return theta - h.rate * g
 
 
+def misspelt(xp, h, t, theta, g, v):
+    return theta.shap, v
+
+
+def of_one(xp, h, t, theta, g, v):
+    return theta[:1] - h.rate * g[:1], v
+
+
 def needs_mu(xp, h, t, theta, g, v):
     return theta - h.mu * g, v
 
@@ -655,6 +663,8 @@ def needs_mu(xp, h, t, theta, g, v):
         ("3-4-2", {"loss": per_output}, r"loss per_output must give value.*\(2,\) here"),
         ("3-4-1", {"optimizer": alone}, r"alone must return the tuple \(theta, \*memory\)"),
         ("3-4-1", {"optimizer": needs_mu}, r"uses h\.mu: give it with hyper=\{'mu': \.\.\.\}"),
+        ("3-4-1", {"optimizer": misspelt}, r"misspelt must be a rule .*has no attribute 'shap'"),
+        ("3-4-1", {"optimizer": of_one}, r"of_one must give theta as an array \(4,\) here"),
         ("3-4-1", {"schedule": lambda xp, now: xp.ones((3,))}, r"must give a factor"),
         ("3-4-1", {"initializer": lambda rng, n_in, n_out: rng.normal(size=(2, 2))}, "weights"),
         (Spec.parse("3-4-1", activation=np.tanh), {}, r"layer 1's activation tanh"),

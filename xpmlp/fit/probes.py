@@ -84,13 +84,11 @@ def probe_rule(place: Place, chosen: Settings) -> None:
     memory = [0.0 * theta for _ in range(rule.memories)]
     try:
         found = rule.rule(place.xp, h, one, theta, theta, *memory)
-    except AttributeError as error:
-        if error.obj is not h:
-            raise
-        raise ValueError(
-            f"{what} uses h.{error.name}: give it with hyper={{{error.name!r}: ...}}"
-        ) from None
     except Exception as error:  # whatever the user's rule raises
+        if isinstance(error, AttributeError) and error.obj is h:
+            raise ValueError(
+                f"{what} uses h.{error.name}: give it with hyper={{{error.name!r}: ...}}"
+            ) from None
         raise ValueError(f"{what} must be a rule {form}; trying it gave: {error}") from error
     if not isinstance(found, tuple) or len(found) != 1 + rule.memories:
         given = len(found) if isinstance(found, tuple) else type(found).__name__
