@@ -456,6 +456,11 @@ FORGED = {
     "seconds must be at least 0; it has -1": config(seconds=-1),
     "seconds must be at least 0; it has '1'": config(seconds="1"),
     "it does not say what was asked for": config(asked=[]),
+    "it has beside it": config(beside={"stale": 1}),
+    "TypeError: .*'float' object cannot be .* an integer": config(
+        troubles={"0": {"step": 1.5, "epoch": 1, "rate": 0.1, "gradients": []}}
+    ),
+    "TypeError: .*unexpected keyword": config(troubles={"0": {"steps": 1}}),
     "its history is of ": config(words={}),
     "its history is of .*loss2": moved("history.loss", "history.loss2"),
     "history is of .*'loss'": words(loss=[None, None]),
