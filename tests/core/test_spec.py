@@ -302,3 +302,10 @@ def test_a_users_loss_may_ask_for_classes_as_the_tables_do():
     mine = Loss(quartic, quartic, lambda xp, s: s, labels="classes")
     with pytest.raises(ValueError, match="loss 'yours' needs one neuron per class"):
         Spec.parse("2-1", loss=mine)
+
+
+@pytest.mark.parametrize("layers", [[[4, 2, "tanh"], [1, 4, None]], Spec.parse("2-4-1")])
+@pytest.mark.parametrize("extra", [{"activation": "tanh"}, {"activation": abs}, {"dropout": 0.1}])
+def test_what_the_layers_say_themselves_is_not_said_beside_them(layers: object, extra: dict):
+    with pytest.raises(ValueError, match=r"belong into the layers of .* themselves"):
+        Spec.parse(layers, **extra)
