@@ -198,7 +198,9 @@ def test_another_machine_is_warned_of(tmp_path, monkeypatch):
 
 def test_how_often_is_heeded(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(checkpoint, "encode", lambda run, asked: written.append(run.epoch) or b"")
+    monkeypatch.setattr(
+        checkpoint, "encode", lambda run, asked, about: written.append(run.epoch) or b""
+    )
     monkeypatch.setattr(checkpoint, "write_atomic", lambda path, data: None)
     train(**asked(), checkpoint=Checkpoint(tmp_path / "a", every_epochs=3))
     assert written == [3, 6, 8]
