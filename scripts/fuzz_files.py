@@ -33,6 +33,7 @@ from xpmlp.storage import checkpoint
 from xpmlp.storage.hostile import Case, Fault, Kind, Source, source, trial
 from xpmlp.storage.model_file import encode
 from xpmlp.storage.question import question
+from xpmlp.table.model import TableModel
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 HANG = 300  # seconds for 1,000 files
@@ -47,11 +48,16 @@ def use_network(model: Any) -> None:
     model.predict(X)
 
 
-def use_table(model: Any) -> None:
+def use_table(model: TableModel) -> None:
     cells = {"number": [0.5, None], "date": [0.0, None], "category": ["y", None]}
     frame = {known.name: cells[known.kind] for known in model.columns}
     model.predict(frame)
     model.predict_proba(frame)
+
+
+def use_loaded(model: Any) -> None:
+    """What `load` gives of any model file, of an estimator's too."""
+    use_table(model) if isinstance(model, TableModel) else use_network(model)
 
 
 def use_estimator(est: Any) -> None:
@@ -97,8 +103,8 @@ def resuming(path: Path) -> Kind:
 
 # by the first word of a file's name
 KINDS = {
-    "model": Kind(load, pack, use_network),
-    "table": Kind(load, pack, use_table),
+    "model": Kind(load, pack, use_loaded),
+    "table": Kind(load, pack, use_loaded),
     "classifier": Kind(MLPClassifier.load, pack, use_estimator),
     "regressor": Kind(MLPRegressor.load, pack, use_estimator),
 }

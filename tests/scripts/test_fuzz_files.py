@@ -4,9 +4,13 @@ import importlib.util
 import json
 import subprocess
 import sys
+import warnings
+from itertools import product
 from pathlib import Path
 
 import pytest
+
+from xpmlp.storage.hostile import LOADED, REFUSED, Case, judged
 
 pytest.importorskip("sklearn")
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz_files.py"
@@ -60,6 +64,26 @@ def script():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def answer(case, victim, other, path):
+    """What comes of a hostile file; Fault where that is not as it must be."""
+    path.write_bytes(case.data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", victim.kind.warns)
+        return judged(case, victim, other, path)
+
+
+def test_a_good_file_of_another_kind_loads_or_is_refused(script, tmp_path):
+    """A splice may be, byte for byte, another of the good files."""
+    good, answers = script.sources(DATA), {}
+    for victim, other in product(good, good):
+        case, kinds = Case(other.data, ("splice",), False), (victim.name[:5], other.name[:5])
+        answers.setdefault(kinds, set()).add(answer(case, victim, other, tmp_path / "spliced"))
+    for kinds, found in answers.items():
+        if "check" not in kinds:  # two trainings are two kinds
+            assert found == {LOADED if kinds[0] in ("model", "table", kinds[1]) else REFUSED}, kinds
 
 
 def test_a_fault_is_kept_and_can_be_repeated(script, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import random
 import re
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,6 +185,12 @@ def careless(path):
     return model
 
 
+def forgetful(path):
+    """A loader that loses the labels."""
+    model = load(path)
+    return replace(model, labels=Labels(None, False))
+
+
 def wasteful(path):
     """A loader that takes what it was given away where it refuses it."""
     try:
@@ -207,6 +214,7 @@ BROKEN = {
     "UserWarning": warning,
     "a changed file loads": trusting,
     "another layers.0.weights than it says": careless,
+    "the good file loads as another": forgetful,
     "its folder is another": wasteful,
     "folder is another after the load": untidy,
 }

@@ -3,8 +3,8 @@
 A file is hostile by damage (see `damage`) or by forgery (see `forgery`), with its digest broken
 or made to hold again. A correct load is one that warns of nothing, answers what is asked of it,
 and whose arrays are those of the file, bit for bit; saved again it loads as the same. Where the
-digest was not made to hold, it is moreover the file that was changed, or the one it was
-spliced with. Loaded or refused, the file stays as it is, and nothing is left beside it.
+digest was not made to hold, it is moreover, byte for byte, the file that was changed or the one
+it was spliced with. Loaded or refused, the file stays as it is, and nothing is left beside it.
 """
 
 import json
@@ -144,8 +144,10 @@ def judged(case: Case, victim: Source, other: Source, path: Path) -> str:
     held = content(saved)
     if again != held:
         raise Fault("it loads, but saved again it is another")
-    if not case.sealed and held not in (victim.holds, other.holds):
+    if not case.sealed and case.data not in (victim.data, other.data):
         raise Fault("a changed file loads")
+    if case.data == victim.data and held != victim.holds:
+        raise Fault("the good file loads as another")
     said = content(case.data)[1]
     wrong = [name for name, array in held[1].items() if said.get(name) != array]
     if wrong:
