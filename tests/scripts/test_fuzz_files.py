@@ -5,11 +5,15 @@ import json
 import subprocess
 import sys
 import warnings
+from functools import reduce
 from itertools import product
+from operator import getitem
 from pathlib import Path
 
 import pytest
 
+from xpmlp.storage.damage import joined, sealed
+from xpmlp.storage.forgery import taken_apart
 from xpmlp.storage.hostile import LOADED, REFUSED, Case, judged
 
 pytest.importorskip("sklearn")
@@ -84,6 +88,40 @@ def test_a_good_file_of_another_kind_loads_or_is_refused(script, tmp_path):
     for kinds, found in answers.items():
         if "check" not in kinds:  # two trainings are two kinds
             assert found == {LOADED if kinds[0] in ("model", "table", kinds[1]) else REFUSED}, kinds
+
+
+# JSON in the place of any value of a configuration
+ODD = ("1" + "0" * 400, "1e999", "-1", str(2**63), "0.5", "true", '"\\ud800"', "null", "[]", "{}")
+
+
+def places(value, way=()):
+    """The keys that lead to each value that holds no other, at both ends of a list."""
+    if not isinstance(value, dict | list) or not value:
+        return [way]
+    keys = value if isinstance(value, dict) else sorted({0, len(value) - 1})
+    return [place for key in keys for place in places(value[key], (*way, key))]
+
+
+def edited(data, place, text):
+    """A file of that JSON at that place, whose digest holds."""
+    parts = taken_apart(data)
+    *way, last = place
+    reduce(getitem, way, parts.config)[last] = "HERE"
+    config = json.dumps(parts.config).replace('"HERE"', text)
+    parts.header["__metadata__"]["config"] = config
+    return sealed(joined(json.dumps(parts.header, separators=(",", ":")).encode(), parts.body))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ODD, ids=lambda text: text[:8])
+def test_any_value_of_a_configuration_may_be_odd(text, script, tmp_path):
+    answers = set()
+    for good in script.sources(DATA):
+        for place in places(taken_apart(good.data).config):
+            case = Case(edited(good.data, place, text), (str(place),), True)
+            answers.add(answer(case, good, good, tmp_path / "odd"))
+    assert REFUSED in answers
+    assert (LOADED in answers) == (text[:4] not in ("1000", "1e99", '"\\ud')), "nothing holds those"
 
 
 def test_a_fault_is_kept_and_can_be_repeated(script, tmp_path, monkeypatch, capsys):

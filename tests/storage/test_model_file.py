@@ -95,7 +95,6 @@ LABELS = {
     "strings": np.array(["no", "yes, a long one"])[SIDE],
     "accents and emoji": np.array(["né", "🦉"])[SIDE],
     "quotes and newlines": np.array(['a"b', "c\\\n\x00d"])[SIDE],
-    "a lone surrogate": np.array(["\ud800", "b"])[SIDE],
     "empty strings": np.array(["", "b"])[SIDE],
     "zeros like a blank digest": np.array([BLANK, "b"])[SIDE],
     "object strings": np.array(["no", "yes"], dtype=object)[SIDE],
@@ -225,6 +224,20 @@ def test_a_users_own_function_is_refused_before_the_file_is_touched(part, rows, 
         save(model, path)
     assert path.read_bytes() == b"the old file"
     assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.array(["\ud800", "b"]), "half of a character"),
+        (np.array([0, 10**400], dtype=object), "no float can hold"),
+    ],
+)
+def test_labels_that_no_file_holds_are_refused_before_it_is_touched(labels, said, rows, path):
+    model = train("3-2", rows, labels[SIDE], loss="cross_entropy", epochs=1)
+    with pytest.raises(ValueError, match=said):
+        save(model, path)
+    assert not path.exists()
 
 
 def test_a_path_that_cannot_be_written_is_named(rows, tmp_path):
@@ -358,6 +371,8 @@ CONFIGS = {
     "a key twice": '{"spec": 1, "spec": 2}',
     "nested without end": "[" * 100_000,
     "a number without end": "1" * 5000,
+    "a number no float holds": '{"a": 1e999}',
+    "half of a character": '{"a": "\\ud800"}',
 }
 
 

@@ -164,6 +164,8 @@ CHANGED = {
     "scores that are no numbers": at(
         "table", "trained", value={"metrics": {"r2": "good"}, "baseline": {}}
     ),
+    "a score no float holds": at("table", "trained", "metrics", value={"r2": 10**400}),
+    "half of a character for a name": at(*COLUMN, "name", value="\ud800"),
     "another network": at("spec", "layers", value=[[4, 9, "tanh", 0.0], [1, 4, "identity", 0.0]]),
     "no trained": at("trained", value=None),
     "categories in one text": at("table", "columns", 2, "categories", value="y"),

@@ -12,6 +12,7 @@ import numpy as np
 from xpmlp.backends.namespace import dtype_name, to_host
 from xpmlp.fit.data import Data
 from xpmlp.fit.steps import Run
+from xpmlp.storage.sealed import parsed
 
 AT_ONCE = 2**22  # numbers that are brought to the host and hashed at once
 ENDLESS = ("constant", "step", "exponential", "warmup", "inverse_scaling")  # schedules
@@ -36,7 +37,7 @@ def question(run: Run) -> dict[str, Any]:
     for data, suffix in sets:
         prints = fingerprints(data, run.labels.classes)
         asked |= {name + suffix: f"SHA-256 {digest}" for name, digest in prints.items()}
-    compared: dict[str, Any] = json.loads(json.dumps(asked, allow_nan=False))
+    compared: dict[str, Any] = parsed(json.dumps(asked, allow_nan=False))
     return compared
 
 

@@ -5,8 +5,10 @@ Model files and checkpoints are made of these; what they hold, they say themselv
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,9 +32,13 @@ def refusal(path: str | os.PathLike[str], error: Exception, what: str = "model f
 
 
 def sealed(kind: str, version: int, tensors: Mapping[str, np.ndarray], config: str) -> bytes:
-    """The bytes of a file of that format and version; `config` is JSON."""
+    """The bytes of a file of that format and version; `config` is JSON.
+
+    ValueError where it holds what `read_object` refuses.
+    """
     from safetensors.numpy import save as pack
 
+    read_object(config)
     # safetensors writes a strided array wrongly (its issue 825): only C-contiguous ones
     contiguous = {n: np.asarray(tensor, order="C") for n, tensor in tensors.items()}
     data: bytes = pack(
@@ -54,8 +60,22 @@ def stamp(digest: str) -> bytes:
 
 
 def parsed(text: str | bytes) -> Any:
-    """The value of JSON in the strict sense: no key twice, no NaN."""
-    return json.loads(text, object_pairs_hook=unique, parse_constant=refused)
+    """The value of JSON in the strict sense: no key twice, no NaN, and nothing that JSON can write
+    but no float (1e999) or no UTF-8 (half of a surrogate pair) can hold.
+    """
+    found = json.loads(
+        text,
+        object_pairs_hook=unique,
+        parse_constant=refused,
+        parse_float=partial(number, float),
+        parse_int=partial(number, int),
+    )
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"its text has {half!r}, half of a character") from None
+    return found
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -63,6 +83,13 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in its header")
     return found
+
+
+def number(kind: Callable[[str], float], text: str) -> float:
+    """The number that is written; ValueError where no float can hold it."""
+    if math.isinf(float(text)):
+        raise ValueError(f"it has a number that no float can hold, {text[:8]}...")
+    return kind(text)
 
 
 def refused(constant: str) -> Any:
@@ -103,7 +130,7 @@ def read_metadata(data: bytes, kind: str, version: int) -> dict[str, str]:
 
 
 def read_object(text: Any) -> dict[str, Any]:
-    """The object that is written as JSON in the metadata."""
+    """The object that is written as JSON in the metadata; ValueError where none is."""
     found = parsed(text) if isinstance(text, str) else None
     if not isinstance(found, dict):
         raise ValueError("it has no configuration")
