@@ -49,6 +49,7 @@ OWN = [
     ("precision", "tf32", "precision 'tf32' needs a GPU"),
     ("precision", "half", "'precision' parameter.*Got 'half'"),
     ("n_threads", 0, "'n_threads' parameter.*Got 0"),
+    ("n_threads", 2**31, "'n_threads' parameter.*Got 2147483648"),
     ("output", "pandas", "'output' parameter.*Got 'pandas'"),
     ("verbose", "loud", "'verbose' parameter.*Got 'loud'"),
     ("hidden_layer_sizes", (0,), r"hidden_layer_sizes must be > 0, got \[0\]"),

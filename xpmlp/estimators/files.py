@@ -29,7 +29,7 @@ SECTION = "estimator"
 
 
 def whole(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**53
 
 
 def real(value: Any) -> bool:
@@ -70,6 +70,7 @@ COURSE: dict[str, Callable[[Any], bool]] = {
     "seed": whole, "solver": lambda value: isinstance(value, str), "step": whole, "epoch": whole,
     "learning_rate_init": positive, "learning_rate": positive, "best": real, "best_epoch": whole,
 }  # fmt: skip
+HELD = ("validation_scores_", "validation_loss_curve_", "best_validation_score_")
 HERE = ("checkpoint", "resume")  # parameters that mean this machine alone
 KEY = (624,)  # of a Mersenne twister
 SAME_HASH = 8  # keys of a dict; millions, which a forger can find, would take it hours
@@ -246,6 +247,8 @@ def check_together(est: Any, model: Model, names: list[str]) -> None:
         raise ValueError(f"its parameters do not ask for its network {spec}")
     if (est.n_layers_, est.n_outputs_) != (len(spec.sizes), spec.n_out):
         raise ValueError(f"its layers and outputs are not those of its network {spec}")
+    if len({getattr(est, name, None) is None for name in HELD}) > 1:
+        raise ValueError(f"it has some of {', '.join(HELD)}, and others not")
     if LINKS[est.out_activation_] is not loss(spec.loss).link:
         raise ValueError(f"its outputs are not {est.out_activation_!r}")
     classes: Any = labels.classes

@@ -22,6 +22,7 @@ class Named(StrOptions):  # type: ignore[misc]
 AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 AT_LEAST_0 = Interval(Real, 0, None, closed="left")
 ABOVE_0 = Interval(Real, 0, None, closed="neither")
+THREADS = Interval(Integral, 1, 2**31 - 1, closed="both")  # BLAS takes a C int
 SHARE = Interval(Real, 0, 1, closed="left")
 
 CONSTRAINTS: dict[str, list[Any]] = {
@@ -58,7 +59,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "device": [str, None],
     "dtype": [StrOptions({"float32", "float64"}), None],
     "precision": [StrOptions({"full", "tf32"})],
-    "n_threads": [AT_LEAST_1, None],
+    "n_threads": [THREADS, None],
     "output": [StrOptions({"numpy"}), None],
     "checkpoint": [str, PathLike, Checkpoint, None],
     "resume": ["boolean"],
