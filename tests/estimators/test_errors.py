@@ -249,6 +249,23 @@ def test_partial_fit_checks_what_was_set_since(settings, data, same):
     assert same(est, before)
 
 
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_lbfgs_has_no_partial_fit(kind):
+    est = kind(solver="lbfgs")
+    assert not hasattr(est, "partial_fit")
+    with pytest.raises(AttributeError) as caught:
+        _ = est.partial_fit
+    assert "only available for stochastic" in str(caught.value.__cause__)
+
+
+def test_weights_that_are_no_numbers_after_lbfgs_raise_scikit_learns_error(data):
+    X, y = data("diabetes")
+    est = MLPRegressor(solver="lbfgs", warm_start=True, **SHORT).fit(X, y)
+    est.coefs_[0][0, 0] = np.nan
+    with pytest.raises(ValueError, match="Solver produced non-finite parameter weights"):
+        est.fit(X, y)
+
+
 def test_a_single_class_one_row_and_constant_columns_train(data):
     with pytest.warns(UserWarning, match="y has a single class"):
         assert MLPClassifier(**SHORT).fit([[1.0], [2.0]], ["a", "a"]).predict([[5.0]]) == ["a"]

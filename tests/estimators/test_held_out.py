@@ -169,6 +169,7 @@ def test_a_fit_that_diverges_keeps_the_best_weights_it_had(data):
         ({"X_val": np.ones((0, 4)), "y_val": []}, "X_val.*0 sample"),
         ({"sample_weight_val": [1.0]}, "sample_weight_val is given without X_val"),
         ({"X_val": [[1.0] * 4] * 2, "y_val": [1]}, "X_val.*inconsistent numbers of samples"),
+        ({"X_val": [[1.0] * 4], "y_val": [0.5]}, "y_val: Unknown label type: continuous"),
         ({"X_val": [[1.0] * 4], "y_val": [7]}, "`y_val` has classes not in"),
         (
             {"X_val": [[1.0] * 4], "y_val": [1], "sample_weight_val": [-1.0]},

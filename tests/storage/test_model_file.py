@@ -383,6 +383,33 @@ def test_a_strange_configuration_with_a_valid_digest_is_refused(kind, rows, path
     assert refused(path, put_together(header, body)) is None
 
 
+def test_a_key_that_stands_twice_in_the_configuration_is_refused(rows, path):
+    header, body = taken_apart(encode(*small(rows).parts()))
+    config = header["__metadata__"]["config"]
+    header["__metadata__"]["config"] = config[:-1] + ', "members": null}'
+    path.write_bytes(put_together(header, body))
+    with pytest.raises(ValueError, match="a key stands twice"):
+        load(path)
+
+
+@pytest.mark.parametrize("value", ["[]", "null", 1, None, ["{}"]])
+def test_a_configuration_that_is_no_object_is_said_to_be_none(value, rows, path):
+    header, body = taken_apart(encode(*small(rows).parts()))
+    header["__metadata__"]["config"] = value
+    path.write_bytes(put_together(header, body))
+    with pytest.raises(ValueError, match="it has no configuration"):
+        load(path)
+
+
+@pytest.mark.parametrize("value", [None, "", "2", 1, [BLANK]])
+def test_a_digest_that_is_none_is_said_to_be_none(value, rows, path):
+    header, body = taken_apart(encode(*small(rows).parts()))
+    header["__metadata__"]["sha256"] = value
+    path.write_bytes(put_together(header, body, signed=False))
+    with pytest.raises(ValueError, match="it has no SHA-256"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -600,9 +627,12 @@ def test_a_header_size_beyond_reason_is_refused_at_once(size, rows, path):
     assert refused(path, struct.pack("<Q", size) + data[8:]) is None
 
 
-def test_a_header_beyond_the_limit_is_refused(path):
-    padding = b" " * (HEADER_LIMIT + 8)
-    assert refused(path, struct.pack("<Q", len(padding)) + padding) is None
+def test_a_header_beyond_the_limit_is_refused(rows, path):
+    header, body = taken_apart(encode(*small(rows).parts()))
+    header["__metadata__"]["more"] = " " * HEADER_LIMIT
+    path.write_bytes(put_together(header, body))
+    with pytest.raises(ValueError, match="cut off, or no safetensors file"):
+        load(path)
 
 
 @pytest.mark.parametrize(
