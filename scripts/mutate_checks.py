@@ -180,13 +180,15 @@ def put(file: Path, source: str) -> Iterator[None]:
 def survives(package: Path, tests: list[str]) -> bool:
     """Whether the tests pass on the package in that folder."""
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+    # SAFEPATH: also a test's `python -c` takes the package from there, not from where it runs
+    where = {"PYTHONPATH": str(package), "PYTHONSAFEPATH": "1"}
     listed = package / "tests"
     listed.write_text("\n".join(tests))
     options = ("-x", "-q", "-p", "no:cacheprovider", f"@{listed}")
-    command = [sys.executable, "-P", "-m", "pytest", *options]
+    command = [sys.executable, "-m", "pytest", *options]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=os.environ | threads | {"PYTHONPATH": str(package)},
+            command, cwd=ROOT, env=os.environ | threads | where,
             capture_output=True, check=False, timeout=SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
