@@ -39,7 +39,7 @@ def setting(plan: Plan, command: str) -> dict[str, Any]:
         "command": command,
         "processor": processor(),
         "processors": usable(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "blas": blas()["library"],
         "packages": installed(VERSIONS),
