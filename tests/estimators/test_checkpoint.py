@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import textwrap
@@ -13,11 +12,11 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from stops import Killed, halt_at, kill_at
 
 from xpmlp import Checkpoint, MLPClassifier, MLPRegressor
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.estimators.base import NonFiniteError
-from xpmlp.fit.steps import Run
 from xpmlp.storage.damage import DAMAGES, sealed
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -28,10 +27,6 @@ Y = np.sin(X[:, 0]) + 0.1 * RNG.normal(size=60)
 LABELS = np.array(["a", "b", "c"])[np.digitize(Y, [-0.4, 0.4])]
 HELD = {"X_val": X[:20], "y_val": -Y[:20], "sample_weight_val": np.arange(20.0)}
 WEIGHT = np.linspace(0.0, 2.0, 60)
-
-
-class Killed(Exception):
-    """Ends a fit between two epochs, as a kill does."""
 
 
 def halve(report):
@@ -115,16 +110,6 @@ class Case:
         return est.fit(self.X, self.y, **self.fitting)
 
 
-def kill_at(epoch):
-    """The report of that epoch comes, but is not written any more."""
-
-    def kill(report):
-        if report.epoch == epoch:
-            raise Killed
-
-    return kill
-
-
 def equal(one, other):
     """Everything that training has left behind is the same, bit for bit."""
     for a, b in zip(one.coefs_ + one.intercepts_, other.coefs_ + other.intercepts_, strict=True):
@@ -163,20 +148,6 @@ def test_kills_after_every_epoch_change_nothing(name, tmp_path):
     for est in (through, over):  # and they go on the same
         case.again(est.set_params(checkpoint=None, resume=False, callbacks=(), warm_start=True))
     equal(over, through)
-
-
-def halt_at(monkeypatch, step):
-    """Ctrl-C during update `step` of a process."""
-    turns, made = Run.turns, []
-
-    def counted(run, steps, first=0):
-        for t in turns(run, steps, first):
-            made.append(t)
-            if len(made) == step:
-                run.halted = signal.SIGINT
-            yield t
-
-    monkeypatch.setattr(Run, "turns", counted)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -8,19 +8,15 @@ import warnings
 
 import numpy as np
 import pytest
+from stops import Killed, halt_at, kill_at
 
 from xpmlp import Checkpoint, DivergedError, plateau, train
 from xpmlp.core.optimizers import OPTIMIZERS
-from xpmlp.fit.steps import Run
 from xpmlp.storage import atomic, checkpoint
 from xpmlp.storage.damage import DAMAGES, sealed
 from xpmlp.storage.forgery import put_together, taken_apart
 
 EPOCHS = 8
-
-
-class Killed(Exception):
-    """Ends a training between two epochs, as a kill does."""
 
 
 def rows(count=50, n_out=1):
@@ -67,30 +63,6 @@ def fit(path, *last, **given):
     listed = [*given.pop("callbacks", ()), *last]
     return train(given.pop("spec"), given.pop("X"), given.pop("y"), **given, callbacks=listed,
                  checkpoint=path, resume=True)  # fmt: skip
-
-
-def kill_at(epoch):
-    """The report of that epoch comes, but is not written any more."""
-
-    def kill(report):
-        if report.epoch == epoch:
-            raise Killed
-
-    return kill
-
-
-def halt_at(monkeypatch, step):
-    """Ctrl-C during update `step` of a process."""
-    turns, made = Run.turns, []
-
-    def counted(run, steps, first=0):
-        for t in turns(run, steps, first):
-            made.append(t)
-            if len(made) == step:
-                run.halted = 2
-            yield t
-
-    monkeypatch.setattr(Run, "turns", counted)
 
 
 def same(one, other):
