@@ -265,6 +265,7 @@ def test_others_may_use_memory_between_the_replays(begun, recording):
     assert same(captured, alone)
 
 
+@pytest.mark.slow  # several seconds
 def test_memory_is_flat_while_training_and_comes_back_after_it(begun, recording):
     gc.collect()
     before = recording.DEFAULT_POOL.used_bytes()
