@@ -222,7 +222,7 @@ def asked_for(optional, monkeypatch, spec, **more):
         before = counts()
         rng = np.random.default_rng(0)
         X = rng.normal(size=(300, int(spec.partition("-")[0])))
-        train(spec, X, X[:, 0], epochs=1, **more)
+        train(spec, X, X[:, 0], **{"epochs": 1} | more)
         assert counts() == before
     return max(seen), max(before)
 
@@ -238,6 +238,12 @@ def test_n_threads_is_the_most_that_a_product_has(optional, monkeypatch):
     assert asked_for(optional, monkeypatch, "200-100-1", n_threads=1, **large)[0] == 1
     seen, before = asked_for(optional, monkeypatch, "200-100-1", n_threads=64, **large)
     assert seen == before
+
+
+def test_n_threads_is_the_most_that_a_product_of_sections_has(optional, monkeypatch):
+    monkeypatch.setattr(members, "IN_CACHE", 1)
+    large = {"batch": 300, "members": 3, "epochs": 70}
+    assert asked_for(optional, monkeypatch, "200-100-1", n_threads=1, **large)[0] == 1
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "two", True])

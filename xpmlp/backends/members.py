@@ -7,7 +7,7 @@ copies them out.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from functools import partial
 from itertools import pairwise
@@ -42,7 +42,8 @@ class Sections:
     def __init__(self, indices: Sequence[Any], threads: int, section: Callable[..., Any]) -> None:
         """indices: of the members of each section. section: a training, of a run and an index,
         that can `fill` and `spend` (see `fit.sections`)."""
-        self.indices, self.threads, self.section = indices, min(threads, len(indices)), section
+        self.indices, self.section, self.most = indices, section, threads
+        self.threads = min(threads, len(indices))  # our own; a product has one then
         self.lanes: list[dict[Any, Any]] = [{} for _ in range(self.threads)]
         self.pool: ThreadPoolExecutor | None = None
         self.name = "replayed"
@@ -52,7 +53,7 @@ class Sections:
         return min(steps, AT_MOST, max(1, AT_ONCE // each))
 
     def open(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.threads == 1 else limited(1)
+        return limited(1 if self.threads > 1 else self.most)
 
     def run(self, advance: Advance, run: Any, gather: Gather) -> None:
         shares = [self.indices[i :: self.threads] for i in range(self.threads)]

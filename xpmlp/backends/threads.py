@@ -26,7 +26,7 @@ def counted() -> int | None:
     if controller() is None:
         return None
     counts = [pool["num_threads"] for pool in controller().info() if pool["user_api"] == "blas"]
-    return min(counts, default=None)
+    return max(counts, default=None)
 
 
 def blas_threads(most: int | None = None) -> int:
@@ -40,12 +40,12 @@ def blas_threads(most: int | None = None) -> int:
     return now if most is None else min(now, most)
 
 
-def limited(count: int) -> AbstractContextManager[Any]:
-    """Inside it a product has at most that many threads, where that can be."""
+def limited(most: int | None) -> AbstractContextManager[Any]:
+    """Inside it a product has at most that many threads, where that can be; None: as now."""
     now = counted()
-    if now is None or now <= count:
+    if now is None or most is None or now <= most:
         return nullcontext()
-    limit: AbstractContextManager[Any] = controller().limit(limits=count, user_api="blas")
+    limit: AbstractContextManager[Any] = controller().limit(limits=most, user_api="blas")
     return limit
 
 

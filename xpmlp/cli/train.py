@@ -5,12 +5,11 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from xpmlp.backends.devices import default_word, place_for
-from xpmlp.backends.extras import needed
+from xpmlp.backends.threads import blas_threads, limited
 from xpmlp.core.activations import activation
 from xpmlp.core.losses import loss
 from xpmlp.core.spec import whole
@@ -126,16 +125,6 @@ def writable(path: Path, inputs: Sequence[str]) -> None:
     atomic.writable(path)
 
 
-def limited(threads: int | None) -> AbstractContextManager[Any]:
-    """Products on at most that many threads."""
-    if threads is None:
-        return nullcontext()
-    limits: AbstractContextManager[Any] = needed("threadpoolctl", "table").threadpool_limits(
-        whole(threads, "--threads")
-    )
-    return limits
-
-
 def run(options: argparse.Namespace) -> int:
     plan, network, chosen = checked(options)
 
@@ -154,7 +143,9 @@ def run(options: argparse.Namespace) -> int:
             say(f"column {name!r} has many values: the rarer ones share one input")
 
     begun = time.perf_counter()
-    with limited(options.threads):
+    threads = options.threads
+    most = None if threads is None else blas_threads(whole(threads, "--threads"))
+    with limited(most):
         bars = [] if options.quiet else [ProgressBar()]
         fitted = fit_table(
             frame,

@@ -16,12 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.backends.devices import choose, home, release
 from xpmlp.backends.namespace import Place, running, to_host, to_place
+from xpmlp.backends.threads import limited
 from xpmlp.core.layout import windows
 from xpmlp.core.losses import loss as find_loss
 from xpmlp.core.spec import AnyLoss, Spec
 from xpmlp.core.types import Array
 from xpmlp.estimators import files, lbfgs, onnx, stochastic
-from xpmlp.estimators.inference import LINKS, threads
+from xpmlp.estimators.inference import LINKS
 from xpmlp.estimators.inputs import (
     incoming,
     named_val,
@@ -127,7 +128,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         """`fit`, or `partial_fit` where it is `once`."""
         with all_or_nothing(self):
             place, training = self.prepared(X, y, sample_weight, held, once=once)
-            with threads(self), running(place):
+            with limited(self.n_threads), running(place):
                 training()
             del training
             release(place)

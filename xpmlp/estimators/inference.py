@@ -1,14 +1,13 @@
 """What a fitted network gives for rows from anywhere, chunk by chunk."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
 from xpmlp.backends.devices import home
 from xpmlp.backends.namespace import like_caller, running, to_host
+from xpmlp.backends.threads import limited
 from xpmlp.core.activations import identity, sigmoid
 from xpmlp.core.losses import exp, softmax
 from xpmlp.core.types import Array, Namespace
@@ -41,14 +40,6 @@ def answer(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) -> Arr
         real = xp.isdtype(found.dtype, "real floating")
         return xp.astype(found, wanted, copy=False) if real else found
 
-    with threads(est), running(place):
+    with limited(est.n_threads), running(place):
         found = scores(xp, spec, layers, Elsewhere(place, rows, dtype), finished)
         return to_host(found) if est.output == "numpy" else like_caller(X, found, place)
-
-
-def threads(est: Any) -> AbstractContextManager[Any]:
-    """At most `n_threads` threads for each product."""
-    if est.n_threads is None:
-        return nullcontext()
-    limits: AbstractContextManager[Any] = threadpool_limits(est.n_threads, user_api="blas")
-    return limits
