@@ -1,8 +1,11 @@
-"""Ways to stop a training, for tests of what is resumed."""
+"""Ways to stop a training and to damage its checkpoint, for tests of what is resumed."""
 
 import signal
+import warnings
+from random import Random
 
 from xpmlp.fit.steps import Run
+from xpmlp.storage.damage import DAMAGES, sealed
 
 
 class Killed(Exception):
@@ -31,3 +34,14 @@ def halt_at(monkeypatch, step):
             yield t
 
     monkeypatch.setattr(Run, "turns", counted)
+
+
+def damaged(path, name, *, seal):
+    """Thirty times the file at `path` is the good one damaged in that way; a load may warn."""
+    good, rng = path.read_bytes(), Random(name)
+    for _ in range(30):
+        data = DAMAGES[name](good, rng, good)
+        path.write_bytes(sealed(data) if seal else data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of another numpy and the like
+            yield
