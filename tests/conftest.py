@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -13,6 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from xpmlp.backends.namespace import CPU, Place
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background jobs start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # XPMLP_REQUIRE names the packages whose absence is a failure instead of a skip (in CI: all)
 REQUIRED = os.environ.get("XPMLP_REQUIRE", "").split()
