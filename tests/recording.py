@@ -434,6 +434,7 @@ XP = SimpleNamespace(
     __name__="recording",
     __array_namespace_info__=np.__array_namespace_info__,
     isdtype=np.isdtype,
+    finfo=np.finfo,
     asarray=asarray,
     empty=lambda shape, dtype=np.float64, device=None: empty(shape, dtype),
     matmul=matmul,

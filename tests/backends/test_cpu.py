@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from xpmlp.backends.calls import ours
-from xpmlp.backends.cpu import Workspace
-from xpmlp.backends.engine import WORTH, engine, slow
+from xpmlp.backends.cpu import Workspace, Writer
+from xpmlp.backends.engine import WORTH, answered, engine, predicting, slow
 from xpmlp.backends.namespace import CPU, to_host
+from xpmlp.backends.tracing import trace
 from xpmlp.core.activations import ACTIVATIONS, activation
 from xpmlp.core.apply import plain
 from xpmlp.core.losses import LOSSES, loss
@@ -55,6 +56,27 @@ def test_activations_have_the_plain_bits(name, dtype, lead, values, rng):
             assert bits(fast_z, z)
             assert bits(fast_a, a)
             assert bits(found, expected)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_predictions_have_the_plain_bits(name, dtype, values, rng):
+    """Where a lies over the product that it is made of."""
+    f, product = activation(name).f, values(dtype)
+    bias = rng.normal(size=(1, 8)).astype(dtype)
+    with np.errstate(all="ignore"):
+        expected = activated(np, f, product, bias)[1]
+        with predicting(CPU.xp) as fast:
+            z, a = fast.apply(activated, fast.xp, f, product, bias)
+    assert a is z is product
+    assert bits(a, expected)
+
+
+def test_predictions_by_relu_need_no_scratch(values, rng):
+    arrays = values("float32"), rng.normal(size=(1, 8)).astype("float32")
+    writer = Writer(trace(answered, activation("relu").f, *arrays), arrays, (0,))
+    writer.plan()
+    assert all(getattr(one, "shape", ()) != arrays[0].shape for one in writer.known.values())
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))

@@ -59,7 +59,7 @@ def test_the_memory_of_a_prediction_does_not_grow_with_the_rows(rng):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # whole traces would hold 30,000 x 4 x 512 numbers; a chunk holds AT_ONCE and some scratch
-    assert peak < 3 * 8 * inference.AT_ONCE < 30_000 * 4 * 512 * 8 / 2
+    assert peak < 3 * inference.AT_ONCE < 30_000 * 4 * 512 * 8 / 2
 
 
 def test_threads_may_predict_at_the_same_time(rng):

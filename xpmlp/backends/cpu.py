@@ -19,6 +19,7 @@ from xpmlp.backends.tracing import TRUTHS, Program, UntraceableError
 from xpmlp.core.types import Array, Namespace
 
 ROWS = ("maximum", "minimum")  # NumPy is two to four times slower with a number than with a row
+NAMES = {name: value for name, value in vars(np).items() if not name.startswith("__")}
 WIDE = 16  # rows and columns of an outer product that matmul, without BLAS, is slow for
 
 
@@ -90,7 +91,26 @@ class Writer:
                 if old < 0 or last.get(old, -1) <= until:
                     return f"r{r}"
         pool = self.free.get(kind)
-        return pool.pop() if pool else self.keep(np.empty(*kind))
+        if pool:
+            return pool.pop()
+        return self.lent(index, last, i) or self.keep(np.empty(*kind))
+
+    def lent(self, index: int, last: dict[int, int], i: int) -> str | None:
+        """The place of a result that is made later, if what lies there is needed no more and the
+        result of operation i no longer than until then."""
+        results, operations = self.program.results, self.program.operations
+        if index in {value.at for value in results}:
+            return None
+        first = index - i  # how many arguments there are
+        for r, (value, old) in enumerate(zip(results, self.aliases, strict=True)):
+            if old < 0 or value.at < first or f"r{r}" in self.names:
+                continue
+            made = value.at - first
+            until = made - (operations[made][0] == "where")  # which writes before it reads
+            dead = last.get(old, -1) <= i - (operations[i][0] == "where")
+            if dead and last.get(index, i) <= until and self.types[old] == self.types[index]:
+                return f"r{r}"
+        return None
 
     def result_dtype(self, name: str, kinds: Sequence[Any]) -> Any:
         if name in TRUTHS:
@@ -142,17 +162,17 @@ class Writer:
 class Workspace(Calls):
     """The namespace and the `apply` of one trainer's steps. Not for two threads."""
 
-    def __init__(self, steps: int = 0) -> None:
-        """steps: how many are planned; with many of them small calls are compiled too."""
+    def __init__(self, steps: int | None = 0) -> None:
+        """steps: how many are planned; with many of them small calls are compiled too, and with
+        None nothing is."""
         super().__init__(np, np.ndarray)
         self.steps = steps
         self.buffers: list[np.ndarray] = []
         self.made = 0  # arrays of this step so far
         self.ones: dict[Any, np.ndarray] = {}
-        names = {name: value for name, value in vars(np).items() if not name.startswith("__")}
         own = {"matmul": self.matmul, "vecdot": self.vecdot, "sum": self.sum, "__name__": "numpy"}
         own["__array_namespace_info__"] = np.__array_namespace_info__
-        self.xp: Namespace = SimpleNamespace(**names | own)
+        self.xp: Namespace = SimpleNamespace(**NAMES | own)
 
     def restart(self) -> None:
         """Begin a step: its buffers may be written again."""
@@ -161,7 +181,7 @@ class Workspace(Calls):
 
     def write(self, asked: Asked) -> Plan:
         program, values, _, aliases, _ = asked
-        fast = compiled.plan(asked, self.steps)
+        fast = None if self.steps is None else compiled.plan(asked, self.steps)
         if fast is not None:
             return fast
         plan, guard = Writer(program, values, aliases).plan(), guarded(program, aliases)

@@ -40,7 +40,7 @@ class Objective:
         total = xp.sum(data.weight)
         self.weight = data.weight / total
         self.strength = alpha * on_weights(xp, spec, flat) / total
-        self.chunk = max(256, AT_ONCE // (3 * sum(spec.sizes)))
+        self.chunk = max(256, AT_ONCE // (12 * sum(spec.sizes)))
 
     def loss(self, spec: Spec) -> Array:
         """The loss of the present weights; their gradient is in state.grad."""

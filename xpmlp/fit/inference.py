@@ -4,15 +4,13 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from xpmlp.backends.engine import predicting
-from xpmlp.backends.namespace import CPU
 from xpmlp.core.layout import Dense
 from xpmlp.core.network import forward
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.data import Rows
 
-AT_ONCE = 2**22  # numbers that one chunk's traces may hold: 16 MB in float32
-IN_CACHE = 2**20  # the same on the host
+AT_ONCE = 2**24  # bytes that the values of one chunk may fill
 
 
 def scores(
@@ -28,9 +26,9 @@ def scores(
     (..., n, 1). Returns (..., N, whatever it gives).
     """
     members = prod(params[0].weights.shape[:-2])
-    numbers = min(AT_ONCE, IN_CACHE) if xp is CPU.xp else AT_ONCE
+    row = members * sum(spec.sizes) * xp.finfo(params[0].weights.dtype).bits // 8  # its bytes
     count, found = rows.shape[0], None
-    chunks = -(-count // max(256, numbers // (2 * members * sum(spec.sizes))))
+    chunks = -(-count // max(256, AT_ONCE // row))
     chunk = max(1, -(-count // max(1, chunks)))  # all alike, but for the last
     with predicting(xp) as fast:
         for start in range(0, count, chunk):

@@ -93,7 +93,7 @@ def estimate(
     return Need(
         place,
         free_bytes(place),
-        state=size * (many * held * padded_size(spec) + inference.AT_ONCE),
+        state=size * many * held * padded_size(spec) + 2 * inference.AT_ONCE,
         row=size * many * PER_NEURON * neurons,
         numbers=size * many * (spec.n_in + spec.n_out),
         at_once=size * Captured.AT_ONCE,
