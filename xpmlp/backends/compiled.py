@@ -104,6 +104,7 @@ class PythonRows(RowSource):
     """Writes the loops over rows `i` and columns `j` in what numba compiles."""
 
     WIDEST = float("inf")
+    COSTLY = COSTLY
     READ: ClassVar = {
         "one": "x{at}",
         "each": "x{at}[i, j]",
@@ -171,6 +172,9 @@ class PythonRows(RowSource):
     def larger(self, total: str, x: str) -> str:
         return f"{total} = {x} if ({x} > {total}) | ({x} != {x}) else {total}"
 
+    def place_of(self, at: int) -> str:
+        return f"m{at}[j]"
+
     def written(self, r: int, at: int) -> str:
         return f"y{r}[i, j] = {self.names[at]}" if self.along[at] else f"y{r}[i] = {self.names[at]}"
 
@@ -191,6 +195,7 @@ class PythonRows(RowSource):
             for at, how in enumerate(self.held)
         ]
         lines += [self.place(r, value) for r, value in enumerate(results)]
+        lines += [f"m{at} = np.empty(width, np.{self.dtypes[0]})" for at in sorted(self.kept)]
         lines += ["for i in range(rows):", *(f"    {line}" for line in inside)]
         parameters = ["c", "rows", "width", *(f"a{i}" for i in range(self.first))]
         parameters += [f"r{r}" for r in range(len(results))]

@@ -102,6 +102,7 @@ class RowSource(Source):
     """Writes the body for one row: `i` is the row, `j` goes along it, as often as sums ask."""
 
     WIDEST: float = WIDEST
+    COSTLY: ClassVar[tuple[str, ...]] = ()  # what is kept for a later walk along the row
     READ: ClassVar = {"one": "a{at}[0]", "each": "a{at}[i * {width} + j]", "across": "a{at}[j]",
             "down": "a{at}[i]"}  # fmt: skip
 
@@ -174,6 +175,10 @@ class RowSource(Source):
         place = f"r{r}[i * {self.width} + j]" if self.along[at] else f"r{r}[i]"
         return f"{place} = {self.names[at]};"
 
+    def place_of(self, at: int) -> str:
+        """Where a value that is kept lies, for every column."""
+        raise NotImplementedError
+
     # the walk along a row
 
     def needed(self, ends: Sequence[int]) -> list[int]:
@@ -182,7 +187,7 @@ class RowSource(Source):
         waiting = [at for at in ends if at >= self.first and self.along[at]]
         while waiting:
             at = waiting.pop()
-            if at in found:
+            if at in found or at in self.walked:
                 continue
             found.add(at)
             inputs = self.program.operations[at - self.first].inputs
@@ -190,25 +195,47 @@ class RowSource(Source):
         return sorted(found)
 
     def loop(self, ends: Sequence[int], body: Sequence[str]) -> Iterator[str]:
-        needed = [self.line(at - self.first) for at in self.needed(ends)]
-        yield from self.looped([*needed, *body])
+        lines, needed = [], self.needed(ends)
+        for at in needed:
+            lines.append(self.line(at - self.first))
+            if at in self.kept:
+                lines.append(f"{self.place_of(at)} = {self.names[at]}")
+        yield from self.looped([*lines, *body])
+        for at in self.kept.intersection(needed):
+            self.walked.add(at)
+            self.names[at] = self.place_of(at)
+
+    def summed(self, level: int) -> list[tuple[int, str, int]]:
+        """The sums and maxima of a level: each with its name and what it is of."""
+        return [
+            (at, name, inputs[0].at)
+            for at, (name, inputs) in enumerate(self.program.operations, self.first)
+            if name in REDUCTIONS and self.level[at] == level
+        ]
 
     def sums(self, level: int) -> Iterator[str]:
         """The sums and maxima of a level, all in one walk along the row."""
-        ends, body = [], []
-        for at, (name, inputs) in enumerate(self.program.operations, self.first):
-            if name not in REDUCTIONS or self.level[at] != level:
-                continue
-            of, summed = inputs[0].at, name.startswith("sum")
-            ends.append(of)
-            yield self.begun(at, 0.0 if summed else -float("inf"))
-            more = self.added if summed else self.larger
-            body.append(more(self.names[at], self.names[of]))
-        if ends:
-            yield from self.loop(ends, body)
+        body = []
+        for at, name, of in self.summed(level):
+            adds = name.startswith("sum")
+            yield self.begun(at, 0.0 if adds else -float("inf"))
+            body.append((self.added if adds else self.larger)(self.names[at], self.names[of]))
+        if body:
+            yield from self.loop([of for _, _, of in self.summed(level)], body)
+
+    def keep(self, results: Sequence[Value]) -> None:
+        """Choose what is costly and needed by more than one walk."""
+        self.walked: set[int] = set()  # what is kept already
+        levels = range(max(self.level) + 1)
+        walks = [self.needed([of for _, _, of in self.summed(level)]) for level in levels]
+        walks.append(self.needed([value.at for value in results]))
+        operations = enumerate(self.program.operations, self.first)
+        costly = {at for at, (name, _) in operations if name in self.COSTLY}
+        self.kept = {at for at in costly if sum(at in walk for walk in walks) > 1}
 
     def by_rows(self, results: Sequence[Value]) -> str:
         lines: list[str] = []
+        self.keep(results)
         for level in range(max(self.level) + 1):
             lines += self.sums(level)
             lines += [

@@ -36,9 +36,14 @@ def exp(xp: Namespace, score: Array) -> Array:
     return xp.exp(score)
 
 
+def halfway(xp: Namespace, score: Array) -> Array:
+    """Half of score less the largest of the outputs: finite where the whole would overflow."""
+    return 0.5 * score - 0.5 * xp.max(score, axis=-1, keepdims=True)
+
+
 def softmax(xp: Namespace, score: Array) -> Array:
     """exp(score) normalised to sum 1 over the outputs, shifted by the largest."""
-    e = xp.exp(score - xp.max(score, axis=-1, keepdims=True))
+    e = xp.exp(2 * halfway(xp, score))
     return e / xp.sum(e, axis=-1, keepdims=True)
 
 
@@ -151,9 +156,7 @@ def cross_entropy(smoothing: float = 0.0) -> Loss:
         return (1 - smoothing) * target + smoothing / target.shape[-1] if smoothing else target
 
     def value(xp: Namespace, score: Array, target: Array) -> Array:
-        wanted = smoothed(target)
-        # half the shifted score is finite, so a class that is not wanted costs 0, never 0 * inf
-        half = 0.5 * score - 0.5 * xp.max(score, axis=-1, keepdims=True)
+        wanted, half = smoothed(target), halfway(xp, score)  # 0 * half is 0, never 0 * inf
         total = xp.log(xp.sum(xp.exp(2 * half), axis=-1))
         return total * over_outputs(xp, wanted) - 2 * over_outputs(xp, wanted * half)
 
