@@ -29,7 +29,8 @@ from xpmlp.cli.bench import add_measuring, measured, planned  # noqa: E402
 
 
 def under_load(cases: list[Case], options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """The training cases of ours idle and loaded, with the threads that it chooses itself."""
+    """The training cases of ours idle and loaded, with the threads that it chooses itself, and
+    loaded with one."""
     out = sys.stderr if options.json else sys.stdout
     plan = planned(options, "cpu")
     if options.threads is None:
@@ -37,7 +38,9 @@ def under_load(cases: list[Case], options: argparse.Namespace, command: str) -> 
     found = setting(plan, command)
     print(heading(found), file=out)
     print(
-        f"\n{'us per step':<12} {'idle':>9} {'loaded':>9} {'ratio':>7} {'of medians':>11}", file=out
+        f"\n{'us per step':<12} {'idle':>9} {'loaded':>9} {'ratio':>7} {'of medians':>11}"
+        f"{'n_threads=1':>13} {'ratio':>7} {'of medians':>11}",
+        file=out,
     )
     found["loaded"] = []
     for case in cases:
@@ -45,10 +48,13 @@ def under_load(cases: list[Case], options: argparse.Namespace, command: str) -> 
             continue
         row = loaded(case, plan)
         found["loaded"].append(row)
-        idle, beside = (figure("train", min(row[name])) for name in ("idle", "loaded"))
+        idle, beside, one = (
+            figure("train", min(row[name])) for name in ("idle", "loaded", "one_thread")
+        )
         print(
             f"{case.shape:<12} {idle:>9} {beside:>9} {row['ratio']:>7.2f} "
-            f"{row['ratio_median']:>11.2f}",
+            f"{row['ratio_median']:>11.2f}{one:>13} {row['ratio_one_thread']:>7.2f} "
+            f"{row['ratio_median_one_thread']:>11.2f}",
             file=out,
             flush=True,
         )

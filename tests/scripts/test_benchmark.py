@@ -86,6 +86,7 @@ def test_a_short_run_beside_a_busy_process():
     assert found["threads"] is None
     (row,) = found["loaded"]
     assert row["ratio"] == pytest.approx(row["loaded"][0] / row["idle"][0])
+    assert row["ratio_one_thread"] == pytest.approx(row["one_thread"][0] / row["idle"][0])
 
 
 # The README's tables -----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,10 +82,15 @@ def to_place(place: Place, value: np.ndarray, dtype: str | None = None) -> Array
     return place.xp.asarray(value, device=place.device, copy=True)
 
 
+@cache  # NumPy puts it together anew each time
+def numpy_name(dtype: np.dtype[Any]) -> str:
+    return str(dtype.name)  # str() would write another byte order as ">f4"
+
+
 def dtype_name(value: Array) -> str:
     """The name of an array's dtype in NumPy's words: "float32", "int64", "bool", ..."""
     if isinstance(value.dtype, np.dtype):
-        return str(value.dtype.name)  # str() would write another byte order as ">f4"
+        return numpy_name(value.dtype)
     return str(value.dtype).rpartition(".")[2]
 
 

@@ -42,7 +42,7 @@ def blas_threads(most: int | None = None) -> int:
 
 def limited(most: int | None) -> AbstractContextManager[Any]:
     """Inside it a product has at most that many threads, where that can be; None: as now."""
-    now = counted()
+    now = None if most is None else counted()
     if now is None or most is None or now <= most:
         return nullcontext()
     limit: AbstractContextManager[Any] = controller().limit(limits=most, user_api="blas")

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
@@ -27,22 +27,32 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def loaded(case: Case, plan: Plan) -> dict[str, Any]:
-    """Ours idle and beside a busy process in turn, the seconds of every round and two ratios.
+    """Ours idle, beside a busy process, and there with one thread, in turn: the seconds of every
+    round, and the ratios to idle.
 
-    ratio: of the minima, loaded over idle; ratio_median: of the medians, which shows what comes
-    and goes.
+    Each ratio is of the minima, and each ratio_median of the medians, which show what comes and
+    goes.
     """
-    found: dict[str, list[float]] = {"idle": [], "loaded": []}
-    with Worker(plan.contenders[case.task][0], plan) as worker:
-        worker.ask("begin", case=case, device=plan.device, seconds=plan.seconds)
+    found: dict[str, list[float]] = {"idle": [], "loaded": [], "one_thread": []}
+    ours = plan.contenders[case.task][0]
+    with Worker(ours, plan) as worker, Worker(ours, plan._replace(threads=1)) as spared:
+        for each in (worker, spared):
+            each.ask("begin", case=case, device=plan.device, seconds=plan.seconds)
         for _ in range(plan.rounds):
             time.sleep(REST)
             found["idle"].append(one_round(worker))
             with busy():
                 found["loaded"].append(one_round(worker))
+                found["one_thread"].append(one_round(spared))
     return {
         "shape": case.shape,
         **found,
-        "ratio": min(found["loaded"]) / min(found["idle"]),
-        "ratio_median": median(found["loaded"]) / median(found["idle"]),
+        "ratio": to_idle(found, "loaded", min),
+        "ratio_median": to_idle(found, "loaded", median),
+        "ratio_one_thread": to_idle(found, "one_thread", min),
+        "ratio_median_one_thread": to_idle(found, "one_thread", median),
     }
+
+
+def to_idle(found: dict[str, list[float]], name: str, of: Callable[[list[float]], float]) -> float:
+    return of(found[name]) / of(found["idle"])

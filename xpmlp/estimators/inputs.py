@@ -96,12 +96,16 @@ def real(value: Any, name: str) -> Any:
     except ValueError as error:
         known = "Complex data not supported: " if "complex" in str(error) else ""
         raise type(error)(f"{known}{error}") from None
-    return value if nw.dependencies.is_into_dataframe(value) else found
+    return value if is_frame(value) else found
+
+
+def is_frame(value: Any) -> bool:
+    return not isinstance(value, np.ndarray) and nw.dependencies.is_into_dataframe(value)
 
 
 def has_numbers(value: Any) -> bool:
     """Whether `value` is a frame whose every column has a numeric dtype."""
-    if not nw.dependencies.is_into_dataframe(value):
+    if not is_frame(value):
         return False
     types = nw.from_native(value).schema.dtypes()
     return all(one.is_numeric() or one == nw.Boolean for one in types)
@@ -109,7 +113,7 @@ def has_numbers(value: Any) -> bool:
 
 def float_types(X: Any) -> Any:
     """The dtypes that X may have in training: a frame of float32 columns stays one."""
-    if nw.dependencies.is_into_dataframe(X):
+    if is_frame(X):
         types = nw.from_native(X).schema.dtypes()
         return np.float32 if types and all(one == nw.Float32 for one in types) else TRAINED
     return TRAINED
