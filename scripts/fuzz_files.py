@@ -13,6 +13,7 @@ import argparse
 import faulthandler
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -115,11 +116,14 @@ def kind_of(path: Path) -> Kind:
     return resuming(path) if word == CHECKPOINT else KINDS[word]
 
 
-def sources(folder: Path) -> list[Source]:
-    """The good files in `folder`; ValueError where there is none, or one that does not load."""
-    paths = sorted(folder.rglob("*.safetensors"))
-    if not paths:
-        raise ValueError(f"--data {folder}: there is no .safetensors file in it")
+def sources(data: Path, folder: Path) -> list[Source]:
+    """The good files in `data`, taken from copies in `folder`, as a checkpoint is locked while it
+    is read; ValueError where there is none, or one that does not load."""
+    found = sorted(path.relative_to(data) for path in data.rglob("*.safetensors"))
+    if not found:
+        raise ValueError(f"--data {data}: there is no .safetensors file in it")
+    copies = Path(shutil.copytree(data, folder / "good"))
+    paths = [copies / path for path in found]
     return [source(path.stem, kind_of(path), path) for path in paths]
 
 
@@ -138,7 +142,7 @@ def one(good: list[Source], seed: int, number: int, path: Path) -> tuple[Case, s
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The trials, and what came of them."""
-    good, path = sources(options.data), folder / "hostile.safetensors"
+    good, path = sources(options.data, folder), folder / "hostile.safetensors"
     answers: Counter[str] = Counter()
     changes: Counter[str] = Counter()
     faults: list[dict[str, Any]] = []
@@ -183,7 +187,8 @@ def main() -> int:
             path = options.keep / f"fault-{options.seed}-{options.only}.safetensors"
             options.keep.mkdir(parents=True, exist_ok=True)
             try:
-                print(one(sources(options.data), options.seed, options.only, path)[1])
+                good = sources(options.data, Path(folder))
+                print(one(good, options.seed, options.only, path)[1])
             except Fault:
                 traceback.print_exc()
                 return 1

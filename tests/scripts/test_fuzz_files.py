@@ -81,7 +81,7 @@ def answer(case, victim, other, path):
 
 def test_a_good_file_of_another_kind_loads_or_is_refused(script, tmp_path):
     """A splice may be, byte for byte, another of the good files."""
-    good, answers = script.sources(DATA), {}
+    good, answers = script.sources(DATA, tmp_path), {}
     for victim, other in product(good, good):
         case, kinds = Case(other.data, ("splice",), False), (victim.name[:5], other.name[:5])
         answers.setdefault(kinds, set()).add(answer(case, victim, other, tmp_path / "spliced"))
@@ -116,7 +116,7 @@ def edited(data, place, text):
 @pytest.mark.parametrize("text", ODD, ids=lambda text: text[:8])
 def test_any_value_of_a_configuration_may_be_odd(text, script, tmp_path):
     answers = set()
-    for good in script.sources(DATA):
+    for good in script.sources(DATA, tmp_path):
         for place in places(taken_apart(good.data).config):
             case = Case(edited(good.data, place, text), (str(place),), True)
             answers.add(answer(case, good, good, tmp_path / "odd"))
