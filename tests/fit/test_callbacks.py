@@ -266,3 +266,20 @@ def test_epochs_says_who_takes_a_checkpoint(given):
 def test_epochs_says_where_to_act_instead_of_callbacks():
     with pytest.raises(TypeError, match="takes no callbacks: act on each report"):
         next(epochs("1-1", [[1.0], [2.0]], [1.0, 2.0], callbacks=[]))
+
+
+@pytest.mark.parametrize(
+    "bad", [-1.0, np.nan, np.inf, [1.0, -0.5], "fast", None, [1.0] * 3, [[1.0]]]
+)
+def test_a_factor_of_the_rate_must_be_one(bad, rows):
+    """In a population of two, so that two factors are right."""
+    call = {"callbacks": [lambda report: report.scale_rate(bad)], "epochs": 2, "members": 2}
+    with pytest.raises(ValueError, match=r"^factor must be "):
+        train("2-4-1", *rows, **call)
+
+
+@pytest.mark.parametrize("bad", ["all", None, [True] * 3, object()])
+def test_who_stops_must_be_one_truth_or_one_per_member(bad, rows):
+    call = {"callbacks": [lambda report: report.stop(bad)], "epochs": 2, "members": 2}
+    with pytest.raises(ValueError, match=r"^which must be "):
+        train("2-4-1", *rows, **call)

@@ -439,11 +439,17 @@ FORGED = {
     r"history of 'restored' is .*float64": entry("history.restored", dtype="F64"),
     "its tensor 'params' is None": moved("params", "params2"),
     "its tensor 'params' is .*int64": entry("params", dtype="I64"),
-    "counts steps or epochs below": number("step", -1),
-    "counts steps or epochs below 0": number("best_epoch", -1),
-    "it made -1.0 of 7 updates": number("made", -1),
-    "it made 8.0 of 7 updates": number("made", 8),
-    "it made nan of 7 updates": number("made", np.nan),
+    "its step must be in .*; it has -1": number("step", -1),
+    "its best_epoch must be in .0, 2.; it has -1": number("best_epoch", -1),
+    "its best_epoch must be in .0, 2.; it has 3": number("best_epoch", 3),
+    "its made must be in .0, 7.; it has -1": number("made", -1),
+    "its made must be in .0, 7.; it has 8": number("made", 8),
+    "its made must be in .0, 7.; it has nan": number("made", np.nan),
+    "its alive must be in .0, 1.; it has 2": number("alive", 2),
+    "its since must be in .0, 14.; it has 15": number("since", 15),
+    "its throttle must be in .*; it has nan": number("throttle", np.nan),
+    "its throttle must be in .*; it has inf": number("throttle", np.inf),
+    "its throttle must be in .*; it has -1": number("throttle", -1),
 }
 
 

@@ -6,6 +6,7 @@ An epoch draws an order, takes its minibatches a window at a time, and has each 
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -60,19 +61,36 @@ class Report:
         return self.run.model()
 
     def scale_rate(self, factor: Any) -> None:
-        """Multiply the learning rate from here on, one factor for all or one per member."""
-        throttle(self.run, factor)
+        """Multiply the learning rate from here on, one factor for all or one per member.
+
+        ValueError where one is below 0 or not finite.
+        """
+        factors = per_member(self.run, factor, "factor")
+        if bool(self.run.place.xp.any(factors < 0)):
+            raise ValueError(f"factor must be at least 0; got {factor!r}")
+        throttle(self.run, factors)
 
     def stop(self, which: Any = True) -> None:
         """End training after this epoch, of all or of the members that are true in `which`."""
-        xp, device = self.run.place.xp, self.run.place.device
-        ended = xp.astype(xp.asarray(which, device=device), xp.bool)
-        throttle(self.run, 1.0 - xp.astype(ended, self.run.throttle.dtype))
+        ended = per_member(self.run, which, "which") != 0
+        throttle(self.run, 1.0 - self.run.place.xp.astype(ended, self.run.throttle.dtype))
 
 
-def throttle(run: Run, factor: Any) -> None:
-    xp, now = run.place.xp, run.throttle
-    factors = xp.asarray(factor, dtype=now.dtype, device=run.place.device)
+def per_member(run: Run, given: Any, name: str) -> Array:
+    """A callback's numbers or truths as an array: one for all (), or one per member (K,)."""
+    xp, found = run.place.xp, None
+    with suppress(TypeError, ValueError):
+        found = xp.asarray(given, dtype=run.throttle.dtype, device=run.place.device)
+    if found is None or not bool(xp.all(xp.isfinite(found))):
+        raise ValueError(f"{name} must be finite numbers; got {given!r}")
+    if tuple(found.shape) not in ((), run.settings.lead):
+        allowed = f"one or {run.settings.members}" if run.settings.lead else "one"
+        raise ValueError(f"{name} must be {allowed}; got an array {tuple(found.shape)}")
+    return found
+
+
+def throttle(run: Run, factors: Array) -> None:
+    now = run.throttle
     now[...] = now * (factors[..., None] if factors.ndim else factors)
 
 

@@ -223,11 +223,18 @@ def take(run: Run, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> N
     for name in sorted(wanted.keys() | held.keys()):
         if wanted.get(name) != held.get(name):
             raise ValueError(f"its tensor {name!r} is {held.get(name)}, not {wanted.get(name)}")
-    if not arrays["step"] >= 0 or not ((arrays["best_epoch"] >= 0).all()):
-        raise ValueError("it counts steps or epochs below 0")
-    made, most = arrays["made"], within or run.steps_per_epoch
-    if not ((made >= 0) & (made <= most)).all():
-        raise ValueError(f"it made {made.tolist()} of {most} updates")
+    step, largest = int(arrays["step"]), float(np.finfo(arrays["throttle"].dtype).max)
+    for name, most in (
+        ("step", 2**53),
+        ("best_epoch", epoch),
+        ("made", within or run.steps_per_epoch),
+        ("alive", 1),
+        ("since", step),
+        ("throttle", largest),
+    ):
+        bad = ~((arrays[name] >= 0) & (arrays[name] <= most))
+        if bad.any():
+            raise ValueError(f"its {name} must be in [0, {most:g}]; it has {arrays[name][bad][0]}")
     for name, buffer in into.items():
         buffer[...] = to_place(run.place, arrays[name])
     run.epoch, run.within, run.seconds, run.beside = epoch, within, seconds, beside
