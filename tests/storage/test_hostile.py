@@ -17,7 +17,7 @@ from xpmlp.core.layout import padded_size
 from xpmlp.fit.labels import Labels
 from xpmlp.storage import hostile as module
 from xpmlp.storage.damage import DAMAGES, halves, joined, sealed
-from xpmlp.storage.forgery import FORGERIES, put_together, taken_apart
+from xpmlp.storage.forgery import FORGERIES, ODD, odd, put_together, taken_apart
 from xpmlp.storage.hostile import (
     LOADED,
     MEMORY,
@@ -97,6 +97,13 @@ HEADER = {
 }
 TEXT = json.dumps(HEADER, separators=(",", ":")).encode()
 FIXED = len(TEXT).to_bytes(8, "little") + TEXT + bytes(range(72))
+
+
+def test_what_a_forgery_puts_in_may_be_changed_by_the_next():
+    shared = {id(one) for one in ODD if isinstance(one, list | dict)}
+    put = [odd(0, random.Random(seed)) for seed in range(500)]
+    assert any(isinstance(one, list | dict) for one in put)
+    assert not shared & {id(one) for one in put}
 
 
 def test_a_sealed_file_has_the_digest_that_holds(good):

@@ -7,6 +7,7 @@ takes any safetensors file whose metadata has a `config` of JSON, and at least o
 import json
 import struct
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
 from typing import Any, NamedTuple
 
@@ -144,16 +145,17 @@ def spot(value: Any, rng: Random) -> tuple[Any, Any] | None:
 
 
 def odd(value: Any, rng: Random) -> Any:
-    """Something in place of `value`, of its own kind as often as not."""
+    """Something in place of `value`, of its own kind as often as not; new, for later forgeries
+    may change it."""
     if rng.random() < 0.5:
-        return rng.choice(ODD)
+        return deepcopy(rng.choice(ODD))
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
         return rng.choice((*NUMBERS, value + 1, -value))
     if isinstance(value, str):
         return rng.choice((*WORDS, value * 2, value[:-1], value.upper()))
-    return value * 2 if isinstance(value, list) else rng.choice(ODD)
+    return value * 2 if isinstance(value, list) else deepcopy(rng.choice(ODD))
 
 
 def edit(parts: Parts, rng: Random, other: Parts) -> None:
