@@ -78,3 +78,10 @@ def test_a_folder_that_is_not_there_is_named_before_any_work(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"xpmlp demo: --out must be a folder that exists; got {folder}\n")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_a_seed_out_of_range_is_named(seed, tmp_path, capsys):
+    assert main(["demo", "--device", "cpu", "--out", str(tmp_path), "--seed", seed]) == 2
+    assert capsys.readouterr().err == f"xpmlp demo: --seed must be in [0, 2**32); got {seed}\n"
+    assert not any(tmp_path.iterdir())

@@ -147,12 +147,54 @@ def test_bad_targets_are_named(y, message, kind):
         ([1.0] * 149, r"sample_weight.shape == \(149,\)"),
         ([np.nan] * 150, "Input sample_weight contains NaN"),
         ([[1.0, 1.0]] * 150, "sample_weight must be|Sample weights must be 1D"),
+        ([1e308] * 150, "sample_weight must have its largest in .*; it is 1e.308"),
+        ([1e-320] * 150, "sample_weight must have its largest in .*; it is 1e-320|9.99.*e-321"),
+        (np.ma.masked_equal([1.0, 2.0] * 75, 2), "sample_weight has 75 masked values"),
+        (["1"] * 150, "sample_weight must hold real numbers"),
     ],
 )
-def test_bad_weights_are_named(weight, message, data):
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_bad_weights_are_named(weight, message, kind, data):
+    """To learn from and to score by."""
     X, y = data("iris")
     with pytest.raises(ValueError, match=message):
-        MLPClassifier(**SHORT).fit(X, y, sample_weight=weight)
+        kind(**SHORT).fit(X, y, sample_weight=weight)
+    est = kind(**SHORT).fit(X, y)
+    with pytest.raises(ValueError, match=message):
+        est.score(X, y, sample_weight=weight)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e308])
+def test_class_weights_of_no_size_to_learn_by_are_named(size, data):
+    X, y = data("iris")
+    with pytest.raises(ValueError, match="class_weight and sample_weight must have its largest in"):
+        MLPClassifier(**SHORT, class_weight=dict.fromkeys(range(3), size)).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "classes", [np.ma.masked_equal([0, 1, 2], 2), [0, 1, None], [0, 1, np.nan], [], 3],
+    ids=["masked", "None", "NaN", "none", "a number"],
+)  # fmt: skip
+def test_bad_classes_are_named(classes, data):
+    X, y = data("iris")
+    with pytest.raises((ValueError, TypeError), match=r"^classes"):
+        MLPClassifier(**SHORT).partial_fit(X, y, classes=classes)
+
+
+@pytest.mark.parametrize(("kind", "ask"), [
+    (MLPClassifier, "predict"), (MLPClassifier, "predict_proba"), (MLPClassifier, "score"),
+    (MLPRegressor, "predict"), (MLPRegressor, "score"),
+])  # fmt: skip
+def test_rows_too_large_to_predict_are_named(kind, ask, data):
+    """Their scores are no numbers: a label of them would be wrong without a word."""
+    X, y = data("iris")
+    est = kind(**SHORT).fit(X, y)
+    est.coefs_ = [100 * weights for weights in est.coefs_]
+    large = X.copy()
+    large[[7, 30]] = 1.7e308
+    given = (large, y) if ask == "score" else (large,)
+    with pytest.raises(ValueError, match="the prediction of row 7 of X is no finite number"):
+        getattr(est, ask)(*given)
 
 
 SPOILT = {

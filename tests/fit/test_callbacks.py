@@ -283,3 +283,20 @@ def test_who_stops_must_be_one_truth_or_one_per_member(bad, rows):
     call = {"callbacks": [lambda report: report.stop(bad)], "epochs": 2, "members": 2}
     with pytest.raises(ValueError, match=r"^which must be "):
         train("2-4-1", *rows, **call)
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda: plateau(patience=0), "patience must be at least 1; got 0"),
+    (lambda: plateau(patience="x"), "patience must be a whole number"),
+    (lambda: plateau(factor="x"), "factor must be a finite number"),
+    (lambda: plateau(factor=1.0), r"factor must be in \(0, 1\)"),
+    (lambda: plateau(min_rate=-1), "min_rate must be at least 0"),
+    (lambda: plateau(min_rate=np.nan), "min_rate must be a finite number"),
+    (lambda: stop_at("loss", "low"), "value must be a finite number; got 'low'"),
+    (lambda: stop_at("loss", np.nan), "value must be a finite number; got nan"),
+    (lambda: stop_at("loss", True), "value must be a finite number; got True"),
+    (lambda: early_stopping(0), "patience must be at least 1"),
+])  # fmt: skip
+def test_a_callback_that_could_not_work_is_an_error_where_it_is_made(make, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        make()

@@ -67,6 +67,7 @@ BAD_X = {
     "records": (lambda: np.zeros(8, dtype=[("a", "f8")]), ValueError, "^X must hold real"),
     "ragged lists": (lambda: [[1.0, 2.0, 3.0], [1.0]], ValueError, "^X must be a rectangular"),
     "a masked value": (lambda: MASKED, ValueError, "^X has 3 masked values"),
+    "masked rows in a list": (lambda: list(MASKED), ValueError, "^X has 3 masked values"),
     "sparse": (lambda: sparse(ROWS), TypeError, r"^X is a sparse .*X\.toarray\(\)"),
     "a sparse matrix": (lambda: sparse_matrix(ROWS), TypeError, r"X\.toarray\(\)"),
     "1-D": (lambda: ROWS[:, 0], ValueError, r"^X must be 2-D; got 1-D .*X\.reshape\(-1, 1\)"),
@@ -234,6 +235,21 @@ def test_bad_sample_weights_are_named(kind, name):
     make, message = BAD_WEIGHT[kind]
     with pytest.raises(ValueError, match=f"^{name} .*{message}"):
         train("3-2-1", ROWS, TARGET, epochs=1, X_val=ROWS, y_val=TARGET, **{name: make()})
+
+
+def test_weights_of_no_held_out_set_are_an_error():
+    with pytest.raises(ValueError, match="sample_weight_val is given without X_val and y_val"):
+        train("3-2-1", ROWS, TARGET, epochs=1, sample_weight_val=ONES)
+
+
+def test_class_weights_that_leave_nothing_are_named():
+    with pytest.raises(ValueError, match=r"^sample_weight times class_weight must not be all zero"):
+        train("3-2-2", ROWS, TARGET > 3, loss="cross_entropy", class_weight={False: 0, True: 0})
+
+
+def test_labels_that_cannot_be_sorted_are_named():
+    with pytest.raises(ValueError, match=r"^y must hold labels that can be sorted"):
+        train("3-2-2", ROWS, [object() for _ in ROWS], loss="cross_entropy")
 
 
 def test_half_a_held_out_set_is_an_error():

@@ -219,3 +219,17 @@ def test_a_restored_member_disturbs_nobody(begun, rng):
     found = np.array(ours.history["restored"])
     assert (found.sum(axis=0) == [0, 10, 0]).all()
     assert float(run.throttle[1, 0]) == 0
+
+
+@pytest.mark.parametrize("rate", [2.0, 5.0, 10.0])
+@pytest.mark.parametrize("network", ["3-32-1", "3-32-16-1"])
+def test_a_restore_never_goes_on_from_weights_on_their_way_out(network, rate, begun):
+    """An epoch may end at weights of 1e60, whose loss is finite: the first weights are better."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(2400, 3))
+    run = begun(X, np.sin(X[:, :1]), optimizer="sgd", rate=rate, on_divergence="restore",
+                spec=Spec.parse(network), epochs=25, batch=16)  # fmt: skip
+    model = finish(run, [])
+    assert sum(model.history["restored"]) > 0
+    assert np.abs(to_host(model.flat)).max() < 100
+    assert float(run.best) < 0.3  # half the variance of the targets is 0.22

@@ -171,3 +171,9 @@ def test_a_sample_of_a_large_window_finds_a_wrong_slope():
     assert check.passed, str(check)
     wrong = Spec.parse("60-50-40-2", activation=lambda xp, z: (xp.sin(z), xp.sin(z)))
     assert not gradcheck(wrong).passed
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, np.nan, np.inf])
+def test_a_tolerance_that_says_nothing_is_an_error(tolerance):
+    with pytest.raises(ValueError, match=r"^tolerance must be finite and above 0"):
+        gradcheck("2-3-1", tolerance=tolerance)

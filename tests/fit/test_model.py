@@ -171,3 +171,17 @@ def test_a_torch_models_pickle_needs_no_torch(optional):
     twin = pickle.loads(pickle.dumps(train("1-4-1", X, X, epochs=3)))
     assert isinstance(twin.flat, np.ndarray)
     assert isinstance(twin.predict(X.numpy()), np.ndarray)
+
+
+@pytest.mark.parametrize("members", [None, 2])
+@pytest.mark.parametrize("row", [0, 255, 299])
+def test_rows_too_large_to_predict_are_named(members, row, rng, monkeypatch):
+    """In whatever chunk: their scores are no numbers, and a label of them would be wrong."""
+    monkeypatch.setattr(inference, "AT_ONCE", 1)  # chunks of 256 rows
+    X = rng.normal(size=(300, 3)).astype(np.float32)
+    model = train(Spec.parse("3-8-2", loss="cross_entropy"), X, X[:, 0] > 0, epochs=1,
+                  members=members)  # fmt: skip
+    X[row:] = 3e38
+    for ask in (model.predict, model.predict_proba, model.scores):
+        with pytest.raises(ValueError, match=f"prediction of row {row} of X .* for float32"):
+            ask(X)

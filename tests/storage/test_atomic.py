@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from xpmlp.storage import atomic
-from xpmlp.storage.atomic import sync_directory, writable, write_atomic
+from xpmlp.storage.atomic import contents, sync_directory, writable, write_atomic
 
 OLD, NEW = b"the old file", b"the new one" * 1000
 
@@ -145,3 +145,19 @@ def test_a_place_without_permission_is_named(forbidden, target, monkeypatch):
 
 def test_a_place_that_holds_no_file_yet_is_writable(tmp_path):
     writable(str(tmp_path / "new"))
+
+
+@pytest.mark.parametrize("path", ["", ".", "a\0b", None, 3, b"bytes"])
+@pytest.mark.parametrize("use", [lambda path: write_atomic(path, b"new"), contents])
+def test_what_is_no_path_of_a_file_is_named(path, use, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^path must "):
+        use(path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_has_no_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match=f"^{path} is no file"):
+            contents(path)

@@ -27,6 +27,8 @@ def run(options: argparse.Namespace) -> int:
     selection = needed("sklearn.model_selection", "table")
     if not options.out.is_dir():
         raise ValueError(f"--out must be a folder that exists; got {options.out}")
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"--seed must be in [0, 2**32); got {options.seed}")
     place = place_for(options.device)
     X, y = datasets.load_digits(return_X_y=True)
     X = (X / 16).astype("float32")  # grey levels 0 to 16

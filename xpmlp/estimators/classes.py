@@ -8,6 +8,8 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
+from xpmlp.estimators.inputs import check_sizes
+
 
 def encoded(binarizer: LabelBinarizer, y: Any) -> np.ndarray:
     """y as truths (N, n_outputs): one column for two classes, one for each of several.
@@ -82,5 +84,6 @@ def weighted(asked: Any, classes: np.ndarray, y: Any, given: np.ndarray | None) 
     weight = weight if given is None else weight * given
     if not weight.any():
         raise ValueError("class_weight and sample_weight must not be zero for all rows")
+    check_sizes(weight, "class_weight and sample_weight")
     found: np.ndarray = weight
     return found

@@ -22,7 +22,7 @@ from xpmlp.core.types import Array, Namespace
 from xpmlp.estimators.base import MLPBase, stochastic_only
 from xpmlp.estimators.classes import check_class_weight, encoded, weighted
 from xpmlp.estimators.inference import answer
-from xpmlp.estimators.inputs import host, named, read_labels, read_targets
+from xpmlp.estimators.inputs import host, named, read_labels, read_targets, read_weight
 from xpmlp.estimators.parameters import CONSTRAINTS, shared
 
 
@@ -211,10 +211,15 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         self
         """
         labels = read_labels(host(y), "y")
-        if _check_partial_fit_first_call(self, classes):
+        if classes is not None:
+            classes = read_labels(host(classes), "classes")
+        with named("classes", classes):
+            first = _check_partial_fit_first_call(self, classes)
+        if first:
             with named("y", labels):
                 many = type_of_target(labels).startswith("multilabel")
-            self._label_binarizer = LabelBinarizer().fit(labels if many else classes)
+            with named("classes", classes):
+                self._label_binarizer = LabelBinarizer().fit(labels if many else classes)
         return self.fit_rows(X, labels, sample_weight, (X_val, y_val, sample_weight_val), once=True)
 
     def predict(self, X: Any) -> Array:
@@ -292,7 +297,8 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         float
         """
         predicted = host(self.predict(X))
-        truth, weight = read_targets(self, y, predicted.shape[0]), host(sample_weight)
+        truth = read_targets(self, y, predicted.shape[0])
+        weight = read_weight(sample_weight, predicted.shape[0])
         with named("y", truth):
             return float(accuracy_score(truth, predicted, sample_weight=weight))
 

@@ -15,7 +15,7 @@ from xpmlp.estimators.inputs import incoming, read_rows
 from xpmlp.estimators.network import bare_spec, dense
 from xpmlp.fit.checks import is_float
 from xpmlp.fit.data import Elsewhere, own_dtype
-from xpmlp.fit.inference import scores
+from xpmlp.fit.inference import certain, scores
 
 LINKS = {"identity": identity, "exp": exp, "softmax": softmax, "logistic": sigmoid}
 
@@ -32,11 +32,12 @@ def answer(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) -> Arr
     xp, layers = place.xp, dense(est.coefs_, est.intercepts_)
     sizes = [layer.weights.shape[1] for layer in layers]
     spec = bare_spec(est, layers[0].weights.shape[0], sizes[:-1], sizes[-1])
-    link = LINKS[est.out_activation_]
     wanted = getattr(xp, own_dtype(rows) if is_float(rows) else dtype)
 
+    linked = certain(xp, LINKS[est.out_activation_])
+
     def finished(score: Array) -> Array:
-        found = finish(xp, link(xp, score))
+        found = finish(xp, linked(score))
         real = xp.isdtype(found.dtype, "real floating")
         return xp.astype(found, wanted, copy=False) if real else found
 

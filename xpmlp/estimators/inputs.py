@@ -18,6 +18,8 @@ from xpmlp.fit.labels import loosely, plain_labels
 
 TRAINED = [np.float64, np.float32]  # what a network is trained in; anything else becomes the first
 
+SMALLEST = 1e-30  # of the largest sample weights
+
 
 def incoming(X: Any) -> Any:
     """X as something with a namespace, where it has none of its own but could.
@@ -215,4 +217,14 @@ def read_weight(value: Any, count: int, name: str = "sample_weight") -> np.ndarr
         )
     if not weight.any():
         raise ValueError(f"{name} must not be all zero")
+    check_sizes(weight, name)
     return weight
+
+
+def check_sizes(weight: np.ndarray, name: str) -> None:
+    """ValueError where a loss that is weighed so, or a sum over rows, would leave float32."""
+    if not SMALLEST <= weight.max() <= 1 / SMALLEST:
+        raise ValueError(
+            f"{name} must have its largest in [{SMALLEST:g}, {1 / SMALLEST:g}]; it is "
+            f"{weight.max():g}: divide them all by their mean"
+        )

@@ -11,7 +11,7 @@ from xpmlp.core.losses import LOSSES, Loss
 from xpmlp.core.types import Array
 from xpmlp.estimators.base import MLPBase, stochastic_only
 from xpmlp.estimators.inference import answer
-from xpmlp.estimators.inputs import host, read_targets
+from xpmlp.estimators.inputs import host, read_targets, read_weight
 from xpmlp.estimators.parameters import CONSTRAINTS, Named, shared
 
 OF_NUMBERS = {name for name in LOSSES if not name.endswith("cross_entropy")}
@@ -217,8 +217,8 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         -------
         float
         """
-        found, weight = host(self.predict(X)), host(sample_weight)
-        truth = read_targets(self, y, len(found))
+        found = host(self.predict(X))
+        truth, weight = read_targets(self, y, len(found)), read_weight(sample_weight, len(found))
         levels = self.levels()
         if not levels:
             return float(r2_score(truth, found, sample_weight=weight))

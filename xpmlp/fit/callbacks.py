@@ -5,49 +5,61 @@ run decides as the uninterrupted one would. Write your own in one line:
 `lambda report: report.val_score > 0.97`.
 """
 
+import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from xpmlp.backends.extras import needed
+from xpmlp.core.spec import whole
 
 WATCHED = ("loss", "val_loss", "val_score")
 
 
+def number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(float(value)):
+        raise ValueError(f"{name} must be a finite number; got {value!r}")
+    return float(value)
+
+
 def early_stopping(patience: int) -> Callable[[Any], Any]:
     """Stop (each member) when `patience` epochs have passed without a better held-out result."""
-    return lambda report: report.epoch - report.best_epoch >= patience
+    waited = whole(patience, "patience")
+    return lambda report: report.epoch - report.best_epoch >= waited
 
 
 def stop_at(name: str, value: float) -> Callable[[Any], Any]:
     """Stop when the loss named `name` has come down to `value`, or the score up to it."""
     if name not in WATCHED:
         raise ValueError(f"stop_at goes by {', '.join(WATCHED)}; got {name!r}")
+    aim = number(value, "value")
 
     def reached(report: Any) -> Any:
         now = getattr(report, name)
         if now is None:
             raise ValueError(f"stop_at({name!r}) needs a held-out set: give X_val and y_val")
-        return now <= value if name.endswith("loss") else now >= value
+        return now <= aim if name.endswith("loss") else now >= aim
 
     return reached
 
 
-def plateau(
-    factor: float = 0.1, patience: int = 10, min_rate: float = 1e-8
-) -> Callable[[Any], None]:
+def plateau(factor: Any = 0.1, patience: int = 10, min_rate: Any = 1e-8) -> Callable[[Any], None]:
     """Multiply the rate by `factor` after every `patience` epochs without a better result.
 
     The best is that of the whole run; the wait starts again at every reduction. A rate never
     falls below `min_rate`.
     """
-    if not 0 < factor < 1:
+    if not 0 < number(factor, "factor") < 1:
         raise ValueError(f"factor must be in (0, 1); got {factor}")
+    if number(min_rate, "min_rate") < 0:
+        raise ValueError(f"min_rate must be at least 0; got {min_rate}")
+    often = whole(patience, "patience")
 
     least = min_rate * (1 - 1e-6)  # 1e-4 * 0.1 is a little below 1e-5
 
     def reduce_rate(report: Any) -> None:
         waited = report.epoch - report.best_epoch
-        due = (waited > 0) & (waited % patience == 0) & (report.rate * factor >= least)
+        due = (waited > 0) & (waited % often == 0) & (report.rate * factor >= least)
         report.scale_rate(1 - (1 - factor) * due)
 
     return reduce_rate

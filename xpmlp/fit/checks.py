@@ -66,6 +66,8 @@ def host_numbers(value: Any, name: str) -> np.ndarray:
 
 def unmasked(value: Any, name: str) -> Any:
     """`value`, a masked array without its mask; ValueError where something is masked."""
+    if isinstance(value, list | tuple) and any(isinstance(v, np.ma.MaskedArray) for v in value):
+        value = np.ma.array(value)  # NumPy's own array would have what the masks hide
     if not isinstance(value, np.ma.MaskedArray):
         return value
     mask = np.ma.getmaskarray(value)

@@ -5,8 +5,8 @@ so one forward pass measures many slopes at once. They are of fourth order, f(+-
 a hundred times closer than the usual two points, which in float64 know 1e-7 of a small gradient.
 """
 
+import math
 from collections.abc import Iterator
-from math import isnan
 from typing import Any, NamedTuple
 
 from xpmlp.backends.namespace import Place, place_of, running, to_host, to_place
@@ -51,7 +51,7 @@ class Check(NamedTuple):
     def largest(self) -> float:
         # NaN must not pass for small, and max() would let it
         errors = [d.largest for d in self.differences]
-        return max(errors) if not any(map(isnan, errors)) else float("nan")
+        return max(errors) if not any(map(math.isnan, errors)) else float("nan")
 
     @property
     def passed(self) -> bool:
@@ -166,6 +166,8 @@ def gradcheck(
     spec, rows = Spec.parse(spec), whole(rows, "rows")
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must be in [0, 2**64); got {seed}")
+    if not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance must be finite and above 0; got {tolerance}")
     home = place_of(x)
     place = home if xp is None else Place(xp, getattr(x, "device", None), xp.__name__)
     with running(place):

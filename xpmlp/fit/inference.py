@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from math import prod
 
+import numpy as np
+
 from xpmlp.backends.engine import predicting
+from xpmlp.backends.namespace import dtype_name, to_host
 from xpmlp.core.layout import Dense
 from xpmlp.core.network import forward
 from xpmlp.core.spec import Spec
@@ -41,3 +44,24 @@ def scores(
                 found = xp.empty(shape, dtype=part.dtype, device=part.device)
             found[..., start:stop, :] = part
     return found
+
+
+def certain(xp: Namespace, link: Callable[..., Array]) -> Callable[[Array], Array]:
+    """link(xp, score) of one chunk after the other for the user, to whom no number that is none
+    may look like an answer: ValueError with the first row that has one."""
+    done = 0
+
+    def linked(score: Array) -> Array:
+        nonlocal done
+        found = link(xp, score)
+        if not bool(xp.isfinite(xp.sum(found))) and not bool(xp.all(xp.isfinite(found))):
+            bad = ~np.isfinite(to_host(found))
+            row = done + int(bad.any(axis=-1).reshape(-1, bad.shape[-2]).any(axis=0).argmax())
+            raise ValueError(
+                f"the prediction of row {row} of X is no finite number: the row, or the weights, "
+                f"are too large for {dtype_name(found)}"
+            )
+        done += found.shape[-2]
+        return found
+
+    return linked

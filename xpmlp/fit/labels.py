@@ -101,7 +101,12 @@ def plain_labels(y: np.ndarray, name: str) -> np.ndarray:
         return y
     if len({isinstance(item, str) for item in y}) > 1:
         raise ValueError(f"{name} mixes strings and other labels")
-    return np.asarray(y.tolist())
+    found = np.asarray(y.tolist())
+    try:
+        np.unique(found)
+    except TypeError as error:
+        raise ValueError(f"{name} must hold labels that can be sorted: {error}") from None
+    return found
 
 
 def find_classes(y: np.ndarray, measure: Loss) -> np.ndarray:
@@ -147,7 +152,8 @@ def sample_weights(
     if class_weight is not None:
         weight = weight * by_class(class_weight, to_host(y), labels)
     if not weight.max() > 0:
-        raise ValueError(f"{name} must not be all zero")
+        both = name if class_weight is None else f"{name} times class_weight"
+        raise ValueError(f"{both} must not be all zero")
     weight = weight / weight.max()  # the sum of large weights may overflow
     normalised: np.ndarray = weight / weight.mean()
     return normalised

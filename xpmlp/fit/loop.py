@@ -148,6 +148,13 @@ def keep(run: Run, value: Array, alive: Array) -> None:
     run.kept = xp.where(wanted[..., None], run.state.params, run.kept)
 
 
+def outset(run: Run) -> None:
+    """Let the first weights be the best so far, which a restored training may have to go on from:
+    a step on the way out of the finite numbers leaves weights that are finite, and no good."""
+    value = watched(run, *measured(run, run.held)) if run.held else measured(run, run.data)[0]
+    run.best = run.place.xp.where(run.place.xp.isfinite(value), value, run.best)
+
+
 def one_epoch(run: Run) -> dict[str, Any] | None:
     """Train an epoch, measure it, keep what is to be kept; the numbers on the host.
 
@@ -156,6 +163,8 @@ def one_epoch(run: Run) -> dict[str, Any] | None:
     xp, before = run.place.xp, run.throttle
     started = time.perf_counter()
     with running(run.place), explained(run.need):
+        if run.settings.on_divergence == "restore" and run.epoch == run.first and not run.within:
+            outset(run)
         with run.engine.way.open():
             train_epoch(run)
         if run.within < run.steps_per_epoch:

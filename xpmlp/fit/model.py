@@ -11,7 +11,7 @@ from xpmlp.core.losses import loss
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
 from xpmlp.fit.data import Elsewhere, rows
-from xpmlp.fit.inference import scores
+from xpmlp.fit.inference import certain, scores
 from xpmlp.fit.labels import Labels, decode
 
 
@@ -75,7 +75,7 @@ class Model:
         """Linked scores of X in the caller's namespace."""
         xp, x = self.place.xp, Elsewhere(self.place, rows(X, self.spec), dtype_name(self.flat))
         with running(self.place):
-            found = scores(xp, self.spec, self.params, x, lambda score: link(xp, score))
+            found = scores(xp, self.spec, self.params, x, certain(xp, link))
             return like_caller(X, found, self.place)
 
     def __getstate__(self) -> dict[str, Any]:

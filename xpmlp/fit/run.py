@@ -50,6 +50,8 @@ def assemble(
     dtype = chosen.dtype or own_dtype(X)
     if (X_val is None) != (y_val is None):
         raise ValueError(f"{'X_val' if X_val is None else 'y_val'} is missing: give both or none")
+    if sample_weight_val is not None and X_val is None:
+        raise ValueError("sample_weight_val is given without X_val and y_val")
     asked = need(place, spec, chosen, dtype)
     bring = partial(brought, asked)
     with running(place), explained(asked):
@@ -182,8 +184,9 @@ def train(
         CPU (it takes threadpoolctl; None is what BLAS has); `hyper`, the rule's other
         hyper-parameters by name, such as {"beta2": 0.95}; `capture=False`, not to record the
         steps and replay them, as a CUDA graph on a GPU (a history's "way" says which way they ran);
-        `on_divergence="restore"`, to go on from the best weights at half the rate, up to ten
-        times in a row (a history's "restored" counts), and not to raise DivergedError.
+        `on_divergence="restore"`, to go on from the best weights so far, the first among them,
+        at half the rate, up to ten times in a row (a history's "restored" counts), and not to
+        raise DivergedError.
 
     Returns the Model. Ctrl-C ends training after the present step: it is written to the
     checkpoint, and KeyboardInterrupt is raised, whose `model` has the weights. Raises

@@ -4,8 +4,28 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 TOKEN = 6  # random bytes in the name of a file that is being written
+
+
+def file_at(path: Any) -> Path:
+    """The path of a file; ValueError where it is none, or names none."""
+    try:
+        found = Path(path)
+    except TypeError:
+        raise ValueError(f"path must be a path; got {path!r}") from None
+    if not found.name or "\0" in found.name:
+        raise ValueError(f"path must name a file; got {os.fspath(path)!r}")
+    return found
+
+
+def contents(path: Any) -> bytes:
+    """What stands in a file; OSError with the path, ValueError for what has no end, as a device."""
+    found = file_at(path)
+    if found.exists() and not (found.is_file() or found.is_dir()):
+        raise ValueError(f"{found} is no file")
+    return found.read_bytes()
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -13,7 +33,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
     Raises OSError with the path; the old file is then intact and nothing is left beside it.
     """
-    target = Path(path)
+    target = file_at(path)
     # a name of its own: threads and processes may write the same target at once
     beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(TOKEN)}.part")
     try:

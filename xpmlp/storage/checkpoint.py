@@ -30,7 +30,7 @@ from xpmlp.core.types import Array
 from xpmlp.fit.divergence import Trouble
 from xpmlp.fit.loop import Report, stopped
 from xpmlp.fit.steps import Run
-from xpmlp.storage.atomic import sweep, writable, write_atomic
+from xpmlp.storage.atomic import contents, sweep, writable, write_atomic
 from xpmlp.storage.lock import locked
 from xpmlp.storage.question import differences, question, told
 from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
@@ -130,7 +130,7 @@ class Keeper:
     def restore(self) -> None:
         """Let the run stand where the file says."""
         path, run = self.checkpoint.path, self.run
-        data = path.read_bytes()
+        data = contents(path)
         try:
             found = read_object(read_metadata(data, FORMAT, VERSION).get("config"))
             other = differences(found["asked"], self.asked, found["epoch"])

@@ -7,7 +7,6 @@ input; JSON configuration, format version and a SHA-256 in the metadata. See doc
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +18,7 @@ from xpmlp.core.losses import loss
 from xpmlp.core.spec import Spec
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.model import Model
-from xpmlp.storage.atomic import write_atomic
+from xpmlp.storage.atomic import contents, write_atomic
 from xpmlp.storage.class_labels import listed, unlisted
 from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
 
@@ -72,7 +71,7 @@ class Contents(NamedTuple):
 def read(path: str | os.PathLike[str], device: str | None = None) -> Contents:
     """All that a model file holds; ValueError with the path as for `load`."""
     place = CPU if device is None else place_for(device)
-    data = Path(path).read_bytes()
+    data = contents(path)
     try:
         return decode(data, place)
     except UNFIT as error:
