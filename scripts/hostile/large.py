@@ -110,4 +110,27 @@ CASES = [
         lambda: Same(F4 | {"sample_weight": ONES}),
         surfaces=("core",),
     ),
+    *(
+        Case(
+            f"X: {kind} to predict",
+            "overflow",
+            lambda largest=largest, given=given: given
+            | {"X": np.full(X.shape, largest), "hidden": (64,)},
+            lambda: Refused("X", "prediction of row 0"),
+            calls=("predict",),
+        )
+        for kind, largest, given in (("1.7e308", 1.7e308, {}), ("3.4e38", 3.4e38, F4))
+    ),
+    *(
+        Case(
+            f"sample_weight: {size:g}",
+            "overflow",
+            lambda size=size: {"sample_weight": ONES * size},
+            lambda size=size: {
+                "core": Same({"sample_weight": ONES}),
+                "estimators": Refused("sample_weight", "largest"),
+            },
+        )
+        for size in (1e308, 1e-320)
+    ),
 ]  # fmt: skip

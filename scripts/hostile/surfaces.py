@@ -91,7 +91,7 @@ def calls(case: Case, surface: Surface) -> tuple[str, ...]:
     if surface == "core" or case.row not in DATA:
         return case.calls
     more = ("partial_fit",) if "fit" in case.calls else ()
-    more += ("score",) if case.id[:2] in ("X:", "y:") else ()
+    more += ("score",) if case.id.startswith(("X:", "y:", "sample_weight:")) else ()
     return case.calls + more
 
 
@@ -119,7 +119,7 @@ def estimator(
         return [np.asarray(to_host(kind(**settings).fit(X, y).predict(rows)))]
     if call == "score":
         est = kind(**settings).fit(X, LABELS if task == "labels" else Y)
-        return [np.asarray(est.score(rows, y))]
+        return [np.asarray(est.score(rows, y, sample_weight=at_fit.get("sample_weight")))]
     if module is xpmlp:
         settings = {"callbacks": [watch]} | settings
     est = kind(**settings)

@@ -246,8 +246,8 @@ def test_a_diverged_training_leaves_the_last_good_checkpoint(tmp_path):
 
 DIVERGING = {
     "for good": {"optimizer": "sgd", "spec": "4-1", "rate": [4.0, 1e30, 5.0]},
-    "restored": {
-        "optimizer": "momentum", "rate": [0.9, 1e30, 0.7], "y": 1e3 * rows()["y"],
+    "restored": {  # two of them from their fourth epoch on
+        "optimizer": "sgd", "rate": [1e-170, 1e30, 1e-170], "schedule": "step:3,1e200",
         "on_divergence": "restore",
     },
 }  # fmt: skip

@@ -367,7 +367,7 @@ def test_a_path_that_cannot_be_written_is_named(rows, rng, tmp_path):
     for path in (tmp_path / "no" / "model.onnx", tmp_path):
         with pytest.raises(OSError, match=str(path)):
             to_onnx(model, path)
-    with pytest.raises(TypeError, match="NoneType"):
+    with pytest.raises(ValueError, match="path must be a path; got None"):
         to_onnx(model, None)
     assert list(tmp_path.iterdir()) == []
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from math import prod
 
-import numpy as np
-
 from xpmlp.backends.engine import predicting
 from xpmlp.backends.namespace import dtype_name, to_host
 from xpmlp.core.layout import Dense
@@ -55,7 +53,7 @@ def certain(xp: Namespace, link: Callable[..., Array]) -> Callable[[Array], Arra
         nonlocal done
         found = link(xp, score)
         if not bool(xp.isfinite(xp.sum(found))) and not bool(xp.all(xp.isfinite(found))):
-            bad = ~np.isfinite(to_host(found))
+            bad = to_host(~xp.isfinite(found))
             row = done + int(bad.any(axis=-1).reshape(-1, bad.shape[-2]).any(axis=0).argmax())
             raise ValueError(
                 f"the prediction of row {row} of X is no finite number: the row, or the weights, "
