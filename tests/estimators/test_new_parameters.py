@@ -179,6 +179,7 @@ def test_quantiles_hold_their_share_of_the_rows(rng):
         ({"quantiles": (0.1, 1.5)}, r"quantiles must be numbers in \(0, 1\)"),
         ({"quantiles": ()}, "quantiles must be"),
         ({"quantiles": (0.5,), "loss": "huber"}, "quantiles have a loss of their own"),
+        ({"loss": "quantile:0.1,0.9"}, r"give quantiles=\(0.1,0.9\) instead"),
         ({"loss": "hubber"}, "loss"),
         ({"loss": "huber:-1"}, "huber"),
         ({"loss": "cross_entropy"}, "loss"),

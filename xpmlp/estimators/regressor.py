@@ -116,6 +116,13 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
 
     def levels(self) -> tuple[float, ...]:
         if self.quantiles is None:
+            if (
+                isinstance(self.loss, str)
+                and self.loss.startswith("quantile:")
+                and "," in self.loss
+            ):
+                given = self.loss.partition(":")[2]
+                raise ValueError(f"loss is {self.loss!r}: give quantiles=({given}) instead")
             return ()
         asked = np.atleast_1d(np.asarray(self.quantiles))
         if self.loss not in ("squared_error", "quantile"):

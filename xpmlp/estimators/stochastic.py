@@ -228,7 +228,10 @@ def diverged(est: Any, run: Run, error: DivergedError) -> None:
     for curve in (est.loss_curve_, est.validation_scores_, est.validation_loss_curve_):
         if curve is not None:
             curve.append(est.loss_)
-    where = f"Training diverged in epoch {run.epoch}, at learning rate {run.settings.rate:g}"
+    where = (
+        f"Training diverged in epoch {run.epoch} at step {error.step}, at learning rate "
+        f"{error.rate:g}"
+    )
     if run.held is None:
         raise NonFiniteError(f"{NON_FINITE} {where}: the weights before it are kept.") from error
     warnings.warn(

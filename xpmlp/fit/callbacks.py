@@ -23,7 +23,7 @@ def number(value: Any, name: str) -> float:
 
 
 def early_stopping(patience: int) -> Callable[[Any], Any]:
-    """Stop (each member) when `patience` epochs have passed without a better held-out result."""
+    """Stop (each member) when `patience` epochs have passed without a better result."""
     waited = whole(patience, "patience")
     return lambda report: report.epoch - report.best_epoch >= waited
 

@@ -81,6 +81,10 @@ class DivergedError(ValueError):
     member, None where that is not known.
     """
 
+    step: Any
+    rate: Any
+    gradients: Any
+
     def __init__(
         self, message: str, model: Model | None = None, troubles: Sequence[Trouble | None] = ()
     ) -> None:

@@ -171,7 +171,8 @@ def train(
     callbacks: functions of a Report; one that returns True (or a truth per member) stops. Ready
         made: xpmlp.stop_at("val_score", 0.97), xpmlp.plateau(), xpmlp.ProgressBar().
     patience: epochs without a better held-out result (`monitor` "val_loss" or "val_score",
-        better by more than `min_delta`) after which training stops.
+        better by more than `min_delta`), or without held-out rows a lower training loss, after
+        which training stops.
     keep: "best" or "last" weights; None is the best where there is a held-out set.
     initializer: a name such as "he_normal", a function (generator, n_in, n_out), or "auto".
     weight_decay: decoupled, on weights alone; l1, l2: penalties on weights alone.

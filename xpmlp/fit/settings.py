@@ -208,7 +208,7 @@ def settings(given: Mapping[str, Any], known: Sequence[str] = ()) -> Settings:
     """
     for name in given:
         if name in ELSEWHERE:
-            raise TypeError(f"train() has no argument {name!r}; here it is {ELSEWHERE[name]}")
+            raise TypeError(f"there is no argument {name!r}; here it is {ELSEWHERE[name]}")
         if name not in NAMES:
-            raise TypeError(f"train() has no argument {name!r}{nearest(name, [*NAMES, *known])}")
+            raise TypeError(f"there is no argument {name!r}{nearest(name, [*NAMES, *known])}")
     return Settings(**given)
