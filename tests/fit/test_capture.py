@@ -219,6 +219,7 @@ LONG = (  # epochs of several windows, and a tail
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", LONG, ids=lambda asked: asked.name)
 @pytest.mark.parametrize(("capture", "step"), [(True, 85), (False, 7)])
 def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "hostile_inputs.py"
 
 
@@ -18,6 +20,7 @@ def missing(package):
     return importlib.util.find_spec(package) is None
 
 
+@pytest.mark.slow
 def test_both_columns_are_printed_with_totals():
     done = run("--only", "estimators fit, values: X: a")
     assert done.returncode == 0, done.stderr
@@ -31,6 +34,7 @@ def test_both_columns_are_printed_with_totals():
     assert int(totals["named error"]) + absent == len(lines) - 7
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_every_input():
     done = run("--only", "estimators fit, batch", "--json")
     assert done.returncode == 0, done.stderr
