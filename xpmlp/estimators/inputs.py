@@ -13,7 +13,7 @@ from sklearn.utils import check_X_y, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from xpmlp.backends.namespace import is_array, to_host
-from xpmlp.fit.checks import check_finite, host_numbers, not_finite, numbers, unmasked
+from xpmlp.fit.checks import all_finite, check_finite, host_numbers, not_finite, numbers, unmasked
 from xpmlp.fit.labels import loosely, plain_labels
 
 TRAINED = [np.float64, np.float32]  # what a network is trained in; anything else becomes the first
@@ -107,10 +107,8 @@ def is_frame(value: Any) -> bool:
 
 def is_plain(X: Any) -> bool:
     """Whether X is a matrix of finite floats, in which no check could find anything."""
-    if type(X) is not np.ndarray or X.dtype not in TRAINED or X.ndim != 2 or 0 in X.shape:
-        return False
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(X.sum()))
+    matrix = type(X) is np.ndarray and X.dtype in TRAINED and X.ndim == 2 and 0 not in X.shape
+    return matrix and all_finite(np, X)
 
 
 def has_numbers(value: Any) -> bool:

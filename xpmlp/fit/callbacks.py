@@ -43,7 +43,9 @@ def stop_at(name: str, value: float) -> Callable[[Any], Any]:
     return reached
 
 
-def plateau(factor: Any = 0.1, patience: int = 10, min_rate: Any = 1e-8) -> Callable[[Any], None]:
+def plateau(
+    factor: float = 0.1, patience: int = 10, min_rate: float = 1e-8
+) -> Callable[[Any], None]:
     """Multiply the rate by `factor` after every `patience` epochs without a better result.
 
     The best is that of the whole run; the wait starts again at every reduction. A rate never

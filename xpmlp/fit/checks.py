@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.backends.namespace import dtype_name, is_array, place_of, to_host
-from xpmlp.core.types import Array
+from xpmlp.core.types import Array, Namespace
 
 FLOATS = ("float32", "float64")
 TOP = float(np.finfo(np.float32).max)
@@ -126,13 +126,18 @@ def host_like(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.generic)
 
 
+def all_finite(xp: Namespace, array: Array) -> bool:
+    """Whether every number is finite: the sum first, which needs no array of truths as large as
+    the data."""
+    with np.errstate(all="ignore"):
+        return bool(xp.isfinite(xp.sum(array))) or bool(xp.all(xp.isfinite(array)))
+
+
 def check_finite(array: Array, name: str) -> None:
     """ValueError naming the first NaN or infinity, and how many there are."""
     if isinstance(array, np.ndarray):
-        # the sum first: it needs no array of truths as large as the data
-        with np.errstate(all="ignore"):
-            if array.dtype.kind != "f" or np.isfinite(array.sum()) or np.isfinite(array).all():
-                return
+        if array.dtype.kind != "f" or all_finite(np, array):
+            return
         bad = ~np.isfinite(array)
     else:
         xp = place_of(array).xp
@@ -140,7 +145,7 @@ def check_finite(array: Array, name: str) -> None:
             raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}")
         if not xp.isdtype(array.dtype, "real floating"):
             return
-        if bool(xp.isfinite(xp.sum(array))) or bool(xp.all(xp.isfinite(array))):
+        if all_finite(xp, array):
             return
         bad = to_host(~xp.isfinite(array))
         array = to_host(array)

@@ -9,6 +9,7 @@ from xpmlp.core.layout import Dense
 from xpmlp.core.network import forward
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
+from xpmlp.fit.checks import all_finite
 from xpmlp.fit.data import Rows
 
 AT_ONCE = 2**24  # bytes that the values of one chunk may fill
@@ -52,7 +53,7 @@ def certain(xp: Namespace, link: Callable[..., Array]) -> Callable[[Array], Arra
     def linked(score: Array) -> Array:
         nonlocal done
         found = link(xp, score)
-        if not bool(xp.isfinite(xp.sum(found))) and not bool(xp.all(xp.isfinite(found))):
+        if not all_finite(xp, found):
             bad = to_host(~xp.isfinite(found))
             row = done + int(bad.any(axis=-1).reshape(-1, bad.shape[-2]).any(axis=0).argmax())
             raise ValueError(

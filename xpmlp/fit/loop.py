@@ -65,18 +65,18 @@ class Report:
 
         ValueError where one is below 0 or not finite.
         """
-        factors = per_member(self.run, factor, "factor")
+        factors = from_callback(self.run, factor, "factor")
         if bool(self.run.place.xp.any(factors < 0)):
             raise ValueError(f"factor must be at least 0; got {factor!r}")
         throttle(self.run, factors)
 
     def stop(self, which: Any = True) -> None:
         """End training after this epoch, of all or of the members that are true in `which`."""
-        ended = per_member(self.run, which, "which") != 0
+        ended = from_callback(self.run, which, "which") != 0
         throttle(self.run, 1.0 - self.run.place.xp.astype(ended, self.run.throttle.dtype))
 
 
-def per_member(run: Run, given: Any, name: str) -> Array:
+def from_callback(run: Run, given: Any, name: str) -> Array:
     """A callback's numbers or truths as an array: one for all (), or one per member (K,)."""
     xp, found = run.place.xp, None
     with suppress(TypeError, ValueError):
