@@ -281,6 +281,15 @@ def test_an_option_out_of_range_is_refused(kind, folder, capsys):
     refused(capsys, folder, words, said)
 
 
+def test_a_training_that_diverges_says_where_and_leaves_no_model(folder, capsys):
+    far = ["--rate", "1e30", "--optimizer", "sgd", "--save", "m"]
+    refused(capsys, folder, [*TARGET, *far], "no model was saved")
+    _, _, err = run(capsys, "train", *TARGET, *far, "--epochs", "2", "--quiet")
+    assert re.match(r"xpmlp train: training diverged in epoch \d at step \d+ at learning rate", err)
+    assert "Try a lower --rate" in err
+    assert ".model" not in err
+
+
 TABLES = {
     "not there": ("no.csv", None, "no.csv: there is no such file"),
     "empty": ("x.csv", b"", "x.csv is empty"),

@@ -241,11 +241,13 @@ def test_nothing_that_is_read_is_overwritten(tmp_path, capsys, monkeypatch):
     assert main([*fit, "--save", "m"]) == 0
     before = {name: Path(name).read_bytes() for name in ("t.csv", "m")}
     Path("same.csv").symlink_to("t.csv")
+    Path("x.svg").symlink_to("x.png")
     for words in (
         [*fit, "--save", "t.csv"],
         [*fit, "--save", "same.csv"],
         [*fit, "--test", "t.csv", "--save", "t.csv"],
         [*fit, "--save", "x.png", "--plot", "x.png"],
+        [*fit, "--save", "x.png", "--plot", "x.svg"],
         ["predict", "m", "t.csv", "--out", "t.csv"],
         ["predict", "m", "t.csv", "--out", "m"],
     ):

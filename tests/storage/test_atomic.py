@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from xpmlp.storage import atomic
-from xpmlp.storage.atomic import contents, sync_directory, writable, write_atomic
+from xpmlp.storage.atomic import TOKEN, contents, sweep, sync_directory, writable, write_atomic
+from xpmlp.storage.lock import locked
 
 OLD, NEW = b"the old file", b"the new one" * 1000
 
@@ -145,6 +146,63 @@ def test_a_place_without_permission_is_named(forbidden, target, monkeypatch):
 
 def test_a_place_that_holds_no_file_yet_is_writable(tmp_path):
     writable(str(tmp_path / "new"))
+
+
+def linked(target, folder):
+    """A symbolic link in `folder`, over another, to a file elsewhere."""
+    folder.mkdir()
+    (folder / "second").symlink_to(target)
+    (folder / "first").symlink_to("second")
+    return folder / "first"
+
+
+def test_a_link_stays_and_the_file_behind_it_is_written(target, tmp_path):
+    link = linked(target, tmp_path / "links")
+    beside = target.with_name(f".{target.name}.{'ab' * TOKEN}.part")
+    beside.touch()
+    sweep(link)
+    writable(link)
+    write_atomic(link, NEW)
+    assert link.is_symlink()
+    assert target.read_bytes() == NEW
+    assert sorted(os.listdir(tmp_path)) == ["links", target.name]
+    assert sorted(os.listdir(link.parent)) == ["first", "second"]
+
+
+def test_a_link_to_a_file_to_come_is_written_through(tmp_path):
+    link = linked(tmp_path / "new", tmp_path / "links")
+    write_atomic(link, NEW)
+    assert (tmp_path / "new").read_bytes() == link.read_bytes() == NEW
+    lost = linked(tmp_path / "no" / "new", tmp_path / "lost")
+    with pytest.raises(ValueError, match=r"first cannot be written: there is no folder .*no$"):
+        writable(lost)
+    with pytest.raises(FileNotFoundError, match=r"lost.first"):
+        write_atomic(lost, NEW)
+
+
+def test_a_link_and_its_file_have_one_lock(target, tmp_path):
+    link = linked(target, tmp_path / "links")
+    for first, second in ((target, link), (link, target)):
+        with (
+            locked(first),
+            pytest.raises(BlockingIOError, match=second.name),
+            locked(second),
+        ):
+            pass
+    assert sorted(os.listdir(tmp_path)) == ["links", target.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are POSIX's")
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", linked(tmp_path / "pipe", tmp_path / "links")):
+        with pytest.raises(ValueError, match=rf"^the model .*{path.name} is no file$"):
+            writable(path, "the model ")
+        with pytest.raises(ValueError, match=rf"{path.name} is no file$"):
+            write_atomic(path, NEW)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    with pytest.raises(ValueError, match=r"is no file$"):
+        writable(os.devnull)
 
 
 @pytest.mark.parametrize("path", ["", ".", "a\0b", None, 3, b"bytes"])

@@ -48,6 +48,20 @@ def test_number_scores_are_their_formulas(rng):
     assert found["r2"] == pytest.approx(1 - share, rel=ROUNDING)
 
 
+@pytest.mark.parametrize("power", [-1000, -500, -1, 1, 500, 1020])
+def test_number_scores_do_not_overflow(power, rng):
+    truth, predicted = rng.uniform(1, 2, size=(2, 50))
+    found = number_scores(truth, predicted)
+    moved = number_scores(truth * 2.0**power, predicted * 2.0**power)
+    assert moved == {
+        "rmse": found["rmse"] * 2.0**power, "mae": found["mae"] * 2.0**power, "r2": found["r2"]
+    }  # fmt: skip
+
+
+def test_number_scores_of_zeros_are_zero():
+    assert number_scores(np.zeros(3), np.zeros(3)) == {"rmse": 0, "mae": 0, "r2": 1}
+
+
 def test_one_row_has_no_r2():
     found = number_scores(np.array([1.0]), np.array([3.0]))
     assert (found["rmse"], found["mae"]) == (2, 2)
@@ -63,3 +77,7 @@ def test_the_table_shows_both_side_by_side():
 
 def test_six_digits_are_kept():
     assert rounded({"a": 0.123456789, "b": 1234567.0}) == {"a": 0.123457, "b": 1.23457e6}
+
+
+def test_what_is_no_number_is_null_in_json():
+    assert rounded({"r2": float("nan"), "rmse": float("inf")}) == {"r2": None, "rmse": None}

@@ -14,6 +14,7 @@ from xpmlp.core.activations import activation
 from xpmlp.core.losses import loss
 from xpmlp.core.spec import whole
 from xpmlp.fit.callbacks import ProgressBar
+from xpmlp.fit.divergence import DivergedError
 from xpmlp.fit.settings import settings
 from xpmlp.storage import atomic
 from xpmlp.table.fitting import DEFAULTS, Fitted, Plan, fit_table
@@ -96,15 +97,15 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
     chosen = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
     settings({name: value for name, value in chosen.items() if value is not None})
     inputs = [options.table, *filter(None, [options.test])]
-    written: dict[str, str] = {}
+    written: dict[Path, str] = {}
     for name in ("save", "plot", "checkpoint"):
         path = getattr(options, name)
         if path is None:
             continue
         writable(path, inputs)
-        if path in written:
-            raise ValueError(f"--{written[path]} and --{name} are the same file: {path}")
-        written[path] = name
+        first = written.setdefault(atomic.behind(path), name)
+        if first != name:
+            raise ValueError(f"--{first} and --{name} are the same file: {path}")
     if options.resume and options.checkpoint is None:
         raise ValueError("--resume goes on from --checkpoint: give its FILE")
     if options.checkpoint is not None and options.checkpoint.exists() and not options.resume:
@@ -145,17 +146,22 @@ def run(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     threads = options.threads
     most = None if threads is None else blas_threads(whole(threads, "--threads"))
-    with limited(most):
-        bars = [] if options.quiet else [ProgressBar()]
-        fitted = fit_table(
-            frame,
-            plan,
-            network=network,
-            settings=chosen,
-            test=test,
-            callbacks=bars,
-            started=started,
-        )
+    bars = [] if options.quiet else [ProgressBar()]
+    try:
+        with limited(most):
+            fitted = fit_table(
+                frame,
+                plan,
+                network=network,
+                settings=chosen,
+                test=test,
+                callbacks=bars,
+                started=started,
+            )
+    except DivergedError as error:
+        raise ValueError(
+            f"{error.happened}. Try a lower --rate or another --optimizer; no model was saved"
+        ) from error
     seconds = time.perf_counter() - begun
     epochs = len(fitted.model.model.history["loss"])
     say(f"{epochs} epochs in {seconds:.1f} s\n{score_table(fitted.metrics, fitted.baseline)}")

@@ -78,7 +78,7 @@ class DivergedError(ValueError):
 
     `step` (the update that could not be made, from 1), `rate` and `gradients` (the largest
     absolute one of each layer) say where; for a population each is a tuple with one entry per
-    member, None where that is not known.
+    member, None where that is not known. `happened` is the message without its advice.
     """
 
     step: Any
@@ -86,10 +86,14 @@ class DivergedError(ValueError):
     gradients: Any
 
     def __init__(
-        self, message: str, model: Model | None = None, troubles: Sequence[Trouble | None] = ()
+        self,
+        happened: str,
+        model: Model | None = None,
+        troubles: Sequence[Trouble | None] = (),
+        advice: str = "",
     ) -> None:
-        super().__init__(message)
-        self.model = model
+        super().__init__(happened + advice)
+        self.happened, self.model = happened, model
         several = model is not None and model.members is not None
         for name in ("step", "rate", "gradients"):
             each = tuple(getattr(trouble, name, None) for trouble in troubles)

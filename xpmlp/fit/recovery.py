@@ -10,7 +10,10 @@ from xpmlp.fit.divergence import DivergedError, Trouble, largest
 from xpmlp.fit.steps import Run, learn, pace
 
 TRIES = 10  # restores in a row: the rate is a thousandth by then
-GIVEN_UP = f" (restored {TRIES} times in a row, each at half the rate)"
+GIVEN_UP = f"; it was restored {TRIES} times in a row, each at half the rate"
+ADVICE = (
+    ". Try a lower rate, clip=1.0, or scaled inputs. The error's .model holds the last good weights"
+)
 
 
 def again(run: Run, t: int) -> tuple[Array, list[Array]]:
@@ -81,11 +84,11 @@ def diverged(run: Run, lost: Array) -> Array:
         members = range(prod(run.settings.lead))
         troubles = [run.troubles.get(k) for k in members]
         which = next(trouble for trouble in troubles if trouble is not None)
+        again_and_again = run.settings.on_divergence == "restore"
         raise DivergedError(
-            f"training diverged {which}. Try a lower rate, clip=1.0, or scaled inputs"
-            f"{GIVEN_UP if run.settings.on_divergence == 'restore' else ''}. The error's .model "
-            "holds the last good weights",
+            f"training diverged {which}{GIVEN_UP if again_and_again else ''}",
             run.model(),
             troubles,
+            advice=ADVICE,
         )
     return back

@@ -20,10 +20,20 @@ def file_at(path: Any) -> Path:
     return found
 
 
+def behind(path: str | os.PathLike[str]) -> Path:
+    """The path that symbolic links lead to: a link stays, and what it leads to is written."""
+    return Path(os.path.realpath(path))
+
+
+def is_special(path: Path) -> bool:
+    """Whether a device, pipe or socket is there, which has no end and must not be replaced."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def contents(path: Any) -> bytes:
     """What stands in a file; OSError with the path, ValueError for what has no end, as a device."""
     found = file_at(path)
-    if found.exists() and not (found.is_file() or found.is_dir()):
+    if is_special(found):
         raise ValueError(f"{found} is no file")
     return found.read_bytes()
 
@@ -32,8 +42,11 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` so that a crash at any moment leaves the old file or the new one.
 
     Raises OSError with the path; the old file is then intact and nothing is left beside it.
+    ValueError for a device or a pipe.
     """
-    target = file_at(path)
+    target = behind(file_at(path))
+    if is_special(target):
+        raise ValueError(f"{path} is no file")
     # a name of its own: threads and processes may write the same target at once
     beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(TOKEN)}.part")
     try:
@@ -45,8 +58,8 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     except BaseException as error:
         with suppress(OSError):
             beside.unlink()
-        if isinstance(error, OSError):  # the user knows the target's name, not this one
-            raise OSError(error.errno, error.strerror, os.fspath(target)) from error
+        if isinstance(error, OSError):  # the user knows this name alone
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
     sync_directory(target.parent)
 
@@ -56,14 +69,18 @@ def writable(path: str | os.PathLike[str], what: str = "") -> None:
 
     what: is to be written, in words before the path.
     """
-    target, folder = Path(path), Path(path).parent
+    target = behind(path)
+    folder = target.parent
     if target.is_dir():
-        raise ValueError(f"{what}{target} is a directory: give a file")
-    if not folder.is_dir():
-        raise ValueError(f"{what}{target} cannot be written: there is no folder {folder}")
+        raise ValueError(f"{what}{path} is a directory: give a file")
+    if is_special(target):
+        raise ValueError(f"{what}{path} is no file")
+    for parent in (Path(path).parent, folder):
+        if not parent.is_dir():
+            raise ValueError(f"{what}{path} cannot be written: there is no folder {parent}")
     # a file is written beside it first
     if not all(os.access(one, os.W_OK) for one in (folder, target) if one.exists()):
-        raise ValueError(f"{what}{target} cannot be written: no permission")
+        raise ValueError(f"{what}{path} cannot be written: no permission")
 
 
 def sync_directory(folder: Path) -> None:
@@ -81,7 +98,7 @@ def sweep(path: str | os.PathLike[str]) -> None:
 
     No other may be writing `path` at that time.
     """
-    target = Path(path)
+    target = behind(path)
     start = f".{target.name[:100]}."
     if not target.parent.is_dir():
         return

@@ -5,20 +5,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from xpmlp.storage.atomic import behind
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Inside it `path` is this caller's alone; BlockingIOError where it is another's.
 
     The lock is on a file beside it, `path`.lock, because `path` itself is replaced whenever it is
-    written. Where the system has no flock (Windows), nothing is locked.
+    written; a symbolic link has its file's lock. Where the system has no flock (Windows), nothing
+    is locked.
     """
     try:
         import fcntl
     except ImportError:
         yield
         return
-    beside = path.with_name(f"{path.name}.lock")
+    target = behind(path)
+    beside = target.with_name(f"{target.name}.lock")
     while True:
         handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
         try:

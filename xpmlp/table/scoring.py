@@ -1,6 +1,6 @@
 """Held-out scores and the naive baseline beside them, by scikit-learn (extra: table)."""
 
-from typing import Any
+import math
 
 from xpmlp.backends.extras import needed
 from xpmlp.core.types import Array
@@ -27,9 +27,12 @@ def class_scores(truth: Array, classes: Array, proba: Array) -> dict[str, float]
 def number_scores(truth: Array, predicted: Array) -> dict[str, float]:
     """rmse and mae in the target's unit, and r2."""
     metrics = needed("sklearn.metrics", "table")
+    _, exponent = math.frexp(max(abs(truth).max(), abs(predicted).max()))
+    unit = 2.0 ** (exponent - 1)  # which loses no digit, and squares do not overflow
+    truth, predicted = truth / unit, predicted / unit
     return {
-        "rmse": float(metrics.root_mean_squared_error(truth, predicted)),
-        "mae": float(metrics.mean_absolute_error(truth, predicted)),
+        "rmse": float(metrics.root_mean_squared_error(truth, predicted)) * unit,
+        "mae": float(metrics.mean_absolute_error(truth, predicted)) * unit,
         "r2": float(metrics.r2_score(truth, predicted)) if len(truth) > 1 else float("nan"),
     }
 
@@ -46,6 +49,9 @@ def score_table(found: dict[str, float], baseline: dict[str, float] | None = Non
     return "\n".join(rows)
 
 
-def rounded(found: dict[str, Any]) -> dict[str, Any]:
-    """Scores with six significant digits, for JSON."""
-    return {name: float(f"{value:.6g}") for name, value in found.items()}
+def rounded(found: dict[str, float]) -> dict[str, float | None]:
+    """Scores with six significant digits, for JSON, which has no NaN."""
+    return {
+        name: float(f"{value:.6g}") if math.isfinite(value) else None
+        for name, value in found.items()
+    }
