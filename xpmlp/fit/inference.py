@@ -15,6 +15,10 @@ from xpmlp.fit.data import Rows
 AT_ONCE = 2**24  # bytes that the values of one chunk may fill
 
 
+class PredictionError(ValueError):
+    """A prediction is no finite number."""
+
+
 def scores(
     xp: Namespace,
     spec: Spec,
@@ -47,7 +51,7 @@ def scores(
 
 def certain(xp: Namespace, link: Callable[..., Array]) -> Callable[[Array], Array]:
     """link(xp, score) of one chunk after the other for the user, to whom no number that is none
-    may look like an answer: ValueError with the first row that has one."""
+    may look like an answer: PredictionError with the first row that has one."""
     done = 0
 
     def linked(score: Array) -> Array:
@@ -56,7 +60,7 @@ def certain(xp: Namespace, link: Callable[..., Array]) -> Callable[[Array], Arra
         if not all_finite(xp, found):
             bad = to_host(~xp.isfinite(found))
             row = done + int(bad.any(axis=-1).reshape(-1, bad.shape[-2]).any(axis=0).argmax())
-            raise ValueError(
+            raise PredictionError(
                 f"the prediction of row {row} of X is no finite number: the row, or the weights, "
                 f"are too large for {dtype_name(found)}"
             )

@@ -13,10 +13,12 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from xpmlp.fit.inference import PredictionError
 from xpmlp.storage.damage import DAMAGES, Damage, halves, joined, sealed
 from xpmlp.storage.forgery import FORGERIES, names_of, put_together, taken_apart
 
@@ -157,11 +159,8 @@ def judged(case: Case, victim: Source, other: Source, path: Path) -> str:
 
 def used(kind: Kind, found: Any) -> None:
     """Ask it all; weights that a file may well hold can be too large to predict with."""
-    try:
+    with suppress(PredictionError):
         kind.use(found)
-    except ValueError as error:
-        if "is no finite number" not in str(error):
-            raise
 
 
 def measured(kind: Kind, path: Path, size: int) -> Any:
