@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -193,6 +194,78 @@ def test_products_have_their_threads_again(optional):
         seen += counts()
     assert set(seen) <= {1}
     assert counts() == before
+
+
+@contextmanager
+def elsewhere(most):
+    """Another thread has that limit."""
+    entered, over = threading.Event(), threading.Event()
+
+    def hold():
+        with products.limited(most):
+            entered.set()
+            over.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert entered.wait(60)
+    try:
+        yield
+    finally:
+        over.set()
+        other.join()
+
+
+@pytest.fixture
+def two(optional):
+    """BLAS has two threads, and no thread is in charge of that."""
+    optional("threadpoolctl")
+
+    def have(count):
+        given = {"limits": count, "user_api": "blas"}
+        other = threading.Thread(target=products.controller().limit, kwargs=given)
+        other.start()
+        other.join()
+
+    before = products.measured()
+    have(2)
+    yield
+    have(before)
+
+
+def test_limits_of_several_threads_leave_the_count_as_it_was(two, optional):
+    """Whoever comes first has its limit; all know what they may have themselves."""
+    pools = optional("threadpoolctl")
+
+    def counts():
+        return {p["num_threads"] for p in pools.threadpool_info() if p["user_api"] == "blas"}
+
+    before, most = counts(), products.blas_threads()
+    assert most == 2
+    other = elsewhere(1)
+    other.__enter__()
+    assert counts() == {1}
+    assert products.blas_threads() == most  # that limit is not ours
+    with products.limited(1), products.limited(None):
+        assert products.blas_threads() == 1
+        other.__exit__(None, None, None)  # in the order of entry
+    assert counts() == before
+    with products.limited(1), elsewhere(1):
+        assert counts() == {1}
+    assert counts() == before
+    assert products.blas_threads() == most
+
+
+def test_the_limit_of_another_training_changes_no_section(two, monkeypatch):
+    monkeypatch.setattr(members, "WORTH", 0)
+    cuts = []
+    monkeypatch.setattr(beginning, "cut", lambda *given: cuts.append(cut(*given)) or cuts[-1])
+    learned(epochs=70)
+    with elsewhere(1):
+        learned(epochs=70)
+    with products.limited(1):
+        learned(epochs=70)
+    assert [len(each) for each in cuts] == [2, 2, 1]
 
 
 def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
