@@ -1,5 +1,8 @@
 """The picture of a training: its lines, its labels, and histories of every kind."""
 
+import warnings
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -52,6 +55,29 @@ def test_the_lines_are_the_history(rows):
 def test_without_a_held_out_set_there_is_no_line_for_it(rows):
     figure = plot_history(train("2-4-1", *rows, epochs=3))
     assert legend(figure) == {"training loss", "learning rate"}
+
+
+def test_a_network_within_another_model_is_drawn(rows, optional):
+    optional("sklearn")
+    X, y = rows
+    for settings in ({}, {"early_stopping": True}):
+        est = xpmlp.MLPRegressor(hidden_layer_sizes=(4,), max_iter=3, **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            est.fit(X, y)
+        drawn = lines(plot_history(est))
+        assert drawn["training loss"].tolist() == est.history_["loss"]
+    with pytest.raises(TypeError, match=r"\(lbfgs keeps none\); got MLPRegressor"):
+        plot_history(xpmlp.MLPRegressor(solver="lbfgs").fit(X, y))
+    model = train("2-4-1", *rows, epochs=3)
+    around = SimpleNamespace(model=model)
+    assert lines(plot_history(around)).keys() == lines(plot_history(model)).keys()
+
+
+@pytest.mark.parametrize("wrong", [[0.5, 0.4], 3, "model.safetensors", None])
+def test_what_has_no_history_is_refused(wrong):
+    with pytest.raises(TypeError, match=r"^plot_history draws a trained model"):
+        plot_history(wrong)
 
 
 def test_a_history_alone_is_enough(rows):

@@ -30,6 +30,12 @@ WRITTEN = Spec(
 # The ways to write one
 
 
+@pytest.mark.parametrize("layers", ["2-16-1", (2, 16, 1), [[16, 2, "relu"]], [None]])
+def test_layers_that_are_none_are_for_parse(layers):
+    with pytest.raises(TypeError, match=r"^layer 1 must be a Layer, got .*: Spec.parse reads"):
+        Spec(layers)
+
+
 @pytest.mark.parametrize(
     "text",
     [

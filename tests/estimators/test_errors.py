@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn import neural_network as theirs
-from sklearn.exceptions import NotFittedError
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 import xpmlp
 from xpmlp import MLPClassifier, MLPRegressor
@@ -247,6 +249,31 @@ def test_an_error_leaves_the_fitted_estimator_as_it_was(method, warm, data, same
             getattr(est, method)(rows, labels, sample_weight=weight)
         assert same(est, before)
         assert np.array_equal(est.predict(X), before.predict(X))
+
+
+def test_an_error_of_the_first_partial_fit_leaves_nothing(data):
+    X, y = data("iris")
+    est = MLPClassifier(**SHORT)
+    with pytest.raises(ValueError, match="NaN"):
+        est.partial_fit(np.where(X > 1, np.nan, X), y, classes=[0, 1, 2])
+    assert vars(est) == vars(MLPClassifier(**SHORT))
+    est.partial_fit(X, y + 5, classes=[5, 6, 7])
+    assert est.classes_.tolist() == [5, 6, 7]
+
+
+def test_a_subclass_may_have_parameters_of_its_own(data):
+    class Mine(MLPClassifier):
+        def __init__(self, extra=1, hidden_layer_sizes=(5,), max_iter=3):
+            super().__init__(hidden_layer_sizes=hidden_layer_sizes, max_iter=max_iter)
+            self.extra = extra
+
+    X, y = data("iris")
+    est = clone(Mine(extra=7)).set_params(max_iter=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        est.fit(X, y)
+    assert (est.extra, est.n_iter_, est.coefs_[0].shape) == (7, 2, (4, 5))
+    assert est.get_params() == {"extra": 7, "hidden_layer_sizes": (5,), "max_iter": 2}
 
 
 def boom(*_):

@@ -44,10 +44,11 @@ def test_returning_anything_false_goes_on(falsehood, rows):
     assert (flat(model) == flat(train("2-4-1", *rows, epochs=4))).all()
 
 
-def test_an_answer_is_a_truth_and_never_a_factor_of_the_rate(rows):
-    """A number is as true as Python has it: it stops; it does not quietly halve the rate."""
-    model = train("2-4-1", *rows, epochs=4, callbacks=[lambda report: 0.5])
-    assert trained_epochs(model) == 1
+@pytest.mark.parametrize("answer", [0.5, 2, -1, [0.5, 1.0], "yes", {}])
+def test_an_answer_that_is_no_truth_is_refused(answer, rows):
+    """A callback that happens to return its loss neither ends a training nor halves its rate."""
+    with pytest.raises(ValueError, match=r"^what a callback returns must be "):
+        train("2-4-1", *rows, epochs=4, members=2, callbacks=[lambda report: answer])
 
 
 @pytest.mark.parametrize("answer", [[False, True], (False, True), np.array([False, True])])
@@ -240,6 +241,23 @@ def test_the_progress_bar_counts_epochs_and_shows_the_loss(members, rows, tmp_pa
         text = file.read()
     assert "3/3" in text
     assert "val_loss=" in text
+
+
+def test_a_progress_bar_is_drawn_for_every_training(rows, tmp_path):
+    pytest.importorskip("tqdm")
+    with open(tmp_path / "bar.txt", "w+") as file:
+        bar = ProgressBar(file=file, mininterval=0)
+        for epochs in (3, 4):
+            train("2-4-1", *rows, epochs=epochs, callbacks=[bar])
+        file.seek(0)
+        text = file.read()
+    assert "3/3" in text
+    assert "4/4" in text
+
+
+def test_a_class_is_no_callback(rows):
+    with pytest.raises(ValueError, match=r"must be functions of a report; got <class .*Progress"):
+        train("2-4-1", *rows, callbacks=[ProgressBar])
 
 
 def test_plateau_never_goes_below_the_least_rate():

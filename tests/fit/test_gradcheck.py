@@ -149,6 +149,12 @@ def test_prints_what_it_found():
     assert "wrong" not in text
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "a", None, True])
+def test_a_seed_that_is_none_is_named(seed):
+    with pytest.raises(ValueError, match=r"^seed must be "):
+        gradcheck("3-4-2", seed=seed)
+
+
 def test_the_same_seed_checks_the_same_numbers():
     assert gradcheck("3-4-2", seed=5) == gradcheck("3-4-2", seed=5)
     assert gradcheck("3-4-2", seed=5) != gradcheck("3-4-2", seed=6)
@@ -173,7 +179,7 @@ def test_a_sample_of_a_large_window_finds_a_wrong_slope():
     assert not gradcheck(wrong).passed
 
 
-@pytest.mark.parametrize("tolerance", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, np.nan, np.inf, "x", None])
 def test_a_tolerance_that_says_nothing_is_an_error(tolerance):
     with pytest.raises(ValueError, match=r"^tolerance must be finite and above 0"):
         gradcheck("2-3-1", tolerance=tolerance)

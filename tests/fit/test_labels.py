@@ -293,6 +293,27 @@ def test_counts_below_zero_are_refused_by_poisson(rng):
         train("2-1", rng.normal(size=(8, 2)), np.full(8, -1.0), loss="poisson")
 
 
+def test_the_target_outside_of_what_a_loss_takes_is_named(rng):
+    X = rng.normal(size=(2, 2))
+    for y, wrong in (([[-0.5, 1], [0, 1]], "-0.5"), ([[0, 1], [3, 1]], "3")):
+        with pytest.raises(ValueError, match=rf"probabilities in \[0, 1\]; got {wrong}$"):
+            train("2-2", X, y, loss="binary_cross_entropy")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e300])
+def test_balanced_classes_weigh_the_same_by_the_weights_of_their_rows(scale, rng):
+    """A row of weight 2 is two rows, as in the estimators; weights of 1e300 have no finite sum."""
+    y = rng.integers(0, 3, 60)
+    given = rng.uniform(0.5, 3, 60) * scale
+    target, labels = targets(y, Spec.parse("2-3", loss="cross_entropy"), "y")
+    found = sample_weights(given, 60, target, labels, "balanced", "sample_weight")
+    sums = [found[y == k].sum() for k in range(3)]
+    np.testing.assert_allclose(sums, sums[0])
+    ratio = found / given
+    for k in range(3):  # and within a class they are as given
+        np.testing.assert_allclose(ratio[y == k], ratio[y == k][0])
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

@@ -37,6 +37,16 @@ def test_r2_of_a_constant_target_is_one_where_met_and_else_zero(xp, there):
     assert float(to_host(r2(xp, measure, there([[2], [3]]), target, weight))) == 0
 
 
+@pytest.mark.parametrize("weights", [[1] * 7, [0.1, 0.7, 1, 3, 1e-3, 1, 0]], ids=["equal", "own"])
+def test_r2_of_a_constant_is_no_matter_of_rounding(weights, xp, there):
+    """The mean of seven times 0.1 is not 0.1; a row of weight 0 may hold anything."""
+    values = [[0.1]] * 6 + [[0.1 if weights[-1] else 5.0]]
+    weight, target = there(weights), there(values)
+    measure = loss("squared_error")
+    assert float(to_host(r2(xp, measure, target, target, weight))) == 1
+    assert float(to_host(r2(xp, measure, target + 1e-3, target, weight))) == 0
+
+
 def test_accuracy_is_scikit_learns(xp, there, rng):
     metrics = pytest.importorskip("sklearn.metrics")
     score, classes, weight = (

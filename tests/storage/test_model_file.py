@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from datetime import date, datetime
 
 import numpy as np
 import pytest
@@ -71,6 +72,29 @@ def test_a_model_comes_back(name, dtype, members, rows, path):
     found = load(path)
     same(found, model)
     assert found.predict(rows).tobytes() == model.predict(rows).tobytes()
+
+
+@pytest.mark.parametrize("days", [
+    [date(2020, 1, 2), date(2021, 3, 4)],
+    [datetime(2020, 1, 2, 3, 4, 5), datetime(2020, 1, 2, 3, 4, 6)],
+    np.array(["2020-01-02", "2021-03-04"], dtype="datetime64[D]"),
+], ids=["date", "datetime", "NumPy"])  # fmt: skip
+def test_dates_are_labels_that_come_back(days, rows, path):
+    y = [days[i % 2] for i in range(len(rows))]
+    model = train("3-4-2", rows, y, loss="cross_entropy", epochs=2)
+    assert model.classes_.tolist() == np.asarray(days).tolist()
+    save(model, path)
+    found = load(path)
+    same(found, model)
+    assert found.predict(rows).tolist() == model.predict(rows).tolist()
+    assert set(found.predict(rows).tolist()) <= set(np.asarray(days).tolist())
+
+
+@pytest.mark.parametrize("wrong", ["path", 3, {}, type("Parts", (), {"parts": None})])
+def test_what_is_no_model_is_not_saved(wrong, path):
+    with pytest.raises(TypeError, match=r"^save takes a Model"):
+        save(wrong, path)
+    assert not os.path.exists(path)
 
 
 def test_a_model_of_any_namespace_comes_back_on_the_cpu(place, rows, path):

@@ -9,6 +9,7 @@ are arguments.
 import hashlib
 import importlib.util
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -215,7 +216,7 @@ def module(text: str, title: str) -> Callable[..., None]:
     path = kept_at(text)
     if not path.is_file() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished = path.with_suffix(f".{secrets.token_hex(6)}")
         unfinished.write_text(text)
         unfinished.replace(path)  # another process finds it whole or not at all
         print(f"xpmlp: compiling {title} once, kept in {path.parent}", file=sys.stderr)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import product
 from math import prod
+from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 from xpmlp.core.types import Array
@@ -237,7 +238,7 @@ class Gemm:
 
     precision: what float32 is multiplied in, "full" or "tf32". It follows CuPy's current stream,
     with 32 MiB of workspace per stream: two streams sharing one would overwrite each other's
-    partial sums. For one thread at a time. A graph captured over it needs it to stay open.
+    partial sums. Threads take turns. A graph captured over it needs it to stay open.
     """
 
     def __init__(self, precision: Literal["full", "tf32"] = "full") -> None:
@@ -255,6 +256,7 @@ class Gemm:
         self._plan = lru_cache(1024)(plan)
         self._workspaces: dict[int, Any] = {}  # by stream
         self._stream: int | None = None
+        self._turn = Lock()  # a handle has one stream: another thread's may be another
         self._handle: int = cublas.create()
         self._end = weakref.finalize(self, release, cublas.destroy, self._handle, self._workspaces)
         self._end.atexit = False  # the driver may be gone by then, and the process frees all
@@ -267,9 +269,10 @@ class Gemm:
 
     def forget(self, stream: int) -> None:
         """Let go of the workspace of a stream, by its pointer, that is not worked on any more."""
-        self._workspaces.pop(stream, None)
-        if self._stream == stream:
-            self._stream = None
+        with self._turn:
+            self._workspaces.pop(stream, None)
+            if self._stream == stream:
+                self._stream = None
 
     def matmul(self, a: Array, b: Array, /, out: Array | None = None) -> Array:
         """a @ b by the Array API's rules, into `out` where given; other dtypes by CuPy's own."""
@@ -309,20 +312,21 @@ class Gemm:
         a = self._cupy.ascontiguousarray(a) if p.copies[0] else a
         b = self._cupy.ascontiguousarray(b) if p.copies[1] else b
         first, second = (b, a) if p.first == "b" else (a, b)
-        self._follow()
         alpha, beta = ctypes.addressof(kind.alpha), ctypes.addressof(kind.beta)
         op, data, size = self._operations, kind.data, out.dtype.itemsize
         head = (self._handle, op[p.transa], op[p.transb], p.m, p.n, p.k, alpha)
         tail = (kind.compute, self._algorithm)
-        for i, j, l in p.starts():
-            of_a = (first.data.ptr + i * size, data, p.lda)
-            of_b = (second.data.ptr + j * size, data, p.ldb)
-            of_c = (out.data.ptr + l * size, data, p.ldc)
-            if p.batch == 1:
-                self._cublas.gemm_ex(*head, *of_a, *of_b, beta, *of_c, *tail)
-            else:
-                operands = (*of_a, p.stride_a, *of_b, p.stride_b, beta, *of_c, p.stride_c)
-                self._cublas.gemm_strided_batched_ex(*head, *operands, p.batch, *tail)
+        with self._turn:
+            self._follow()
+            for i, j, l in p.starts():
+                of_a = (first.data.ptr + i * size, data, p.lda)
+                of_b = (second.data.ptr + j * size, data, p.ldb)
+                of_c = (out.data.ptr + l * size, data, p.ldc)
+                if p.batch == 1:
+                    self._cublas.gemm_ex(*head, *of_a, *of_b, beta, *of_c, *tail)
+                else:
+                    operands = (*of_a, p.stride_a, *of_b, p.stride_b, beta, *of_c, p.stride_c)
+                    self._cublas.gemm_strided_batched_ex(*head, *operands, p.batch, *tail)
 
     def _follow(self) -> None:
         """Let the handle work on CuPy's current stream, in that stream's workspace."""

@@ -11,13 +11,20 @@ LARGEST = 1e30  # a loss beyond has diverged, and an axis that reached it would 
 def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
     """Draw training and held-out loss, and the learning rate, over the epochs.
 
-    model: a Model or its history. path: where to write the picture (.png, .pdf, .svg); with none
-    the matplotlib Figure is only returned. A population gets one line per member.
+    model: a Model, a TableModel, a fitted estimator, or the history of one. path: where to write
+    the picture (.png, .pdf, .svg); with none the matplotlib Figure is only returned. A population
+    gets one line per member.
     """
     needed("matplotlib", "table")
     from matplotlib.figure import Figure
 
-    history = getattr(model, "history", model)
+    inner = getattr(model, "model", model)
+    history = getattr(inner, "history", getattr(inner, "history_", inner))
+    if not isinstance(history, dict):
+        raise TypeError(
+            "plot_history draws a trained model or its history (lbfgs keeps none); got "
+            f"{type(model).__name__}"
+        )
     if not history:
         raise ValueError("there is no history to draw: a model keeps it until it is saved")
     figure = Figure(figsize=(7, 4.2), layout="constrained")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from xpmlp.core.names import halves, named
+from xpmlp.core.names import halves, named, positive
 from xpmlp.core.types import Array, Namespace
 
 
@@ -83,8 +83,7 @@ def leaky_relu(leak: float = 0.01) -> Activation:
 def elu(alpha: float = 1.0) -> Activation:
     """z above zero, alpha * (exp(z) - 1) below (Clevert, Unterthiner & Hochreiter 2016)."""
     alpha = float(alpha)
-    if not (alpha > 0 and math.isfinite(alpha)):
-        raise ValueError(f"alpha must be positive and finite; got {alpha}")
+    positive(alpha=alpha)
 
     def f(xp: Namespace, z: Array) -> Array:
         zero = level(xp, z, 0.0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.core.layout import padded_size, windows
-from xpmlp.core.names import named, title
+from xpmlp.core.names import named, positive, title
 from xpmlp.core.random import Stream, generator
 from xpmlp.core.spec import Spec
 
@@ -18,8 +18,7 @@ Initializer = Callable[[np.random.Generator, int, int], np.ndarray]
 
 def normal(scale: float = 1.0) -> Initializer:
     """N(0, scale**2), whatever the sizes."""
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"scale must be positive and finite; got {scale}")
+    positive(scale=scale)
     return lambda rng, n_in, n_out: scale * rng.standard_normal((n_in, n_out))
 
 

@@ -22,9 +22,7 @@ class Dense(NamedTuple):
 
 def shapes(spec: Spec) -> list[tuple[int, int]]:
     """The last two axes of every window, in order: weights, bias, weights, bias, ..."""
-    return [
-        shape for layer in spec.layers for shape in ((layer.n_in, layer.n_out), (1, layer.n_out))
-    ]
+    return [shape for layer in spec.layers for shape in layer.shapes[1:]]
 
 
 def padded(count: int) -> int:

@@ -7,13 +7,12 @@ or exp and its, never meet as separate, overflowing steps. For finite input a va
 NaN, and inf only where the true value exceeds the dtype.
 """
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from xpmlp.core.activations import identity, level, sigmoid
-from xpmlp.core.names import halves, named
+from xpmlp.core.names import halves, named, positive
 from xpmlp.core.types import Array, Namespace
 
 
@@ -68,8 +67,7 @@ def absolute_delta(xp: Namespace, score: Array, target: Array) -> Array:
 def huber(threshold: float = 1.0) -> Loss:
     """Squared within `threshold` of the target, linear beyond (Huber 1964)."""
     threshold = float(threshold)
-    if not (threshold > 0 and math.isfinite(threshold)):
-        raise ValueError(f"threshold must be positive and finite; got {threshold}")
+    positive(threshold=threshold)
 
     def value(xp: Namespace, score: Array, target: Array) -> Array:
         half = xp.abs(0.5 * score - 0.5 * target)  # half the distance never overflows

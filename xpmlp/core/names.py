@@ -1,7 +1,9 @@
 """Names with arguments, such as "relu", "huber:1.35" or "step:every=30,factor=0.1"."""
 
+import math
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 SYNONYMS = {  # what other libraries call ours
@@ -53,6 +55,17 @@ def named(kind: str, table: Mapping[str, Any], text: str) -> Any:
         return entry(*positional, **keyword)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{kind} {text!r}: {error}") from None
+
+
+def refuse(good: Callable[[float], object], what: str, **values: float) -> None:
+    """ValueError naming the first value that is not good."""
+    for name, value in values.items():
+        if not good(value):
+            raise ValueError(f"{name} must be {what}; got {value}")
+
+
+positive = partial(refuse, lambda value: 0 < value < math.inf, "positive and finite")
+share = partial(refuse, lambda value: 0 <= value <= 1, "in [0, 1]")
 
 
 def title(asked: object) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
-from xpmlp.core.names import named
+from xpmlp.core.names import named, positive, refuse, share
 from xpmlp.core.types import Array, Namespace
 
 
@@ -23,13 +23,6 @@ class Progress(NamedTuple):
 
 
 Schedule = Callable[[Namespace, Progress], Array]
-
-
-def positive(**values: float) -> None:
-    """ValueError naming the first value that is not positive and finite."""
-    for name, value in values.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be positive and finite; got {value}")
 
 
 def constant(xp: Namespace, now: Progress) -> Array:
@@ -50,8 +43,7 @@ def exponential(factor: float = 0.95) -> Schedule:
 
 def cosine(end: float = 0.0) -> Schedule:
     """Half a cosine from 1 to `end` over the run (Loshchilov & Hutter 2017, no restarts)."""
-    if not 0 <= end <= 1:
-        raise ValueError(f"end must be in [0, 1]; got {end}")
+    share(end=end)
     return lambda xp, now: end + (1 - end) * half_cosine(xp, now.fraction)
 
 
@@ -68,6 +60,7 @@ def unit(xp: Namespace, x: Array) -> Array:
 def warmup(epochs: float = 5, start: float = 0.1) -> Schedule:
     """Rise in a straight line from `start` to 1 over the first `epochs` epochs, then stay."""
     positive(epochs=epochs)
+    share(start=start)
     return lambda xp, now: start + (1 - start) * unit(xp, now.epoch / epochs)
 
 
@@ -79,8 +72,8 @@ def inverse_scaling(power: float = 0.5) -> Schedule:
 
 def one_cycle(peak: float = 0.3, start: float = 0.04, end: float = 4e-6) -> Schedule:
     """Up by half a cosine from `start` to 1 at fraction `peak`, then down to `end` (Smith 2018)."""
-    if not 0 < peak < 1:
-        raise ValueError(f"peak must be in (0, 1); got {peak}")
+    refuse(lambda value: 0 < value < 1, "in (0, 1)", peak=peak)
+    share(start=start, end=end)
 
     def schedule(xp: Namespace, now: Progress) -> Array:
         up = 1 - (1 - start) * half_cosine(xp, unit(xp, now.fraction / peak))

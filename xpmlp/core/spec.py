@@ -32,7 +32,7 @@ class Layer:
     dropout: float = 0.0
 
     @cached_property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
+    def shapes(self) -> tuple[tuple[int], tuple[int, int], tuple[int, int]]:
         """The ends of the shapes of what goes in: rows x, weights, bias."""
         return (self.n_in,), (self.n_in, self.n_out), (1, self.n_out)
 
@@ -147,11 +147,10 @@ def stored(what: str, function: object) -> str:
 def whole(value: Any, what: str) -> int:
     """`value` as an int of at least 1; ValueError naming `what` otherwise."""
     try:
-        number = int(value) if isinstance(value, str) else operator.index(value)
+        plain: Any = None if isinstance(value, bool) else value
+        number = int(value) if isinstance(value, str) else operator.index(plain)
     except (TypeError, ValueError):
         raise ValueError(f"{what} must be a whole number; got {value!r}") from None
-    if isinstance(value, bool):
-        raise ValueError(f"{what} must be a whole number; got {value!r}")
     if number < 1:
         raise ValueError(f"{what} must be at least 1; got {value!r}")
     return number
@@ -159,6 +158,8 @@ def whole(value: Any, what: str) -> int:
 
 def check(number: int, layer: Layer) -> Layer:
     """`layer` with canonical values; ValueError naming the layer otherwise."""
+    if not isinstance(layer, Layer):
+        raise TypeError(f"layer {number} must be a Layer, got {layer!r}: Spec.parse reads sizes")
     asked = "identity" if layer.activation is None else layer.activation
     try:
         name = activation(asked).name

@@ -152,8 +152,7 @@ def squared_norm(xp: Namespace, grad: Array) -> Array:
 
 
 def clip(xp: Namespace, state: State, limit: float, norm: Array) -> None:
-    """Shorten each member's gradient, of this norm (...), to at most `limit` (Pascanu et al.
-    2013)."""
+    """Shorten each gradient, of this norm (...), to at most `limit` (Pascanu et al. 2013)."""
     longest = xp.maximum(norm, xp.full_like(norm, limit))
     state.grad[...] = state.grad * (limit / longest)[..., None]
 

@@ -1,6 +1,5 @@
 """What classifier and regressor share: fit, partial_fit, and the network's answer for rows."""
 
-import inspect
 import operator
 import os
 from collections.abc import Callable, Iterator
@@ -93,8 +92,9 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
 
     def take(self, given: dict[str, Any]) -> None:
         """Hold the arguments of __init__ as they are, as scikit-learn asks."""
-        for name in inspect.signature(type(self)).parameters:
-            setattr(self, name, given[name])
+        for name, value in given.items():
+            if name != "self":
+                setattr(self, name, value)
 
     # what a subclass says
 

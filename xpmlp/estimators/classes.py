@@ -9,6 +9,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
 from xpmlp.estimators.inputs import check_sizes
+from xpmlp.fit.labels import balanced
 
 
 def encoded(binarizer: LabelBinarizer, y: Any) -> np.ndarray:
@@ -74,11 +75,8 @@ def check_class_weight(asked: Any, binarizer: LabelBinarizer) -> None:
 def weighted(asked: Any, classes: np.ndarray, y: Any, given: np.ndarray | None) -> np.ndarray:
     """What the rows weigh (N,): their classes' weight times the sample weights given."""
     if isinstance(asked, str) and y.ndim == 1:
-        # "balanced": a row of weight 2 is two rows, so the classes are counted by weight
-        index, ones = np.searchsorted(classes, y), np.ones(len(y))
-        counts = np.bincount(index, ones if given is None else given)
-        shares = counts * np.count_nonzero(counts) / counts.sum()
-        weight = 1 / np.where(shares > 0, shares, 1)[index]
+        rows = np.ones(len(y)) if given is None else given
+        weight = balanced(np.searchsorted(classes, y), rows)
     else:
         weight = compute_sample_weight(asked, y)
     weight = weight if given is None else weight * given

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.backends.namespace import place_of, running, to_host, to_place
 from xpmlp.core.types import Array, Namespace
-from xpmlp.estimators.base import MLPBase, stochastic_only
+from xpmlp.estimators.base import MLPBase, all_or_nothing, stochastic_only
 from xpmlp.estimators.classes import check_class_weight, encoded, weighted
 from xpmlp.estimators.inference import answer
 from xpmlp.estimators.inputs import host, named, read_labels, read_targets, read_weight
@@ -213,14 +213,16 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         labels = read_labels(host(y), "y")
         if classes is not None:
             classes = read_labels(host(classes), "classes")
-        with named("classes", classes):
-            first = _check_partial_fit_first_call(self, classes)
-        if first:
-            with named("y", labels):
-                many = type_of_target(labels).startswith("multilabel")
+        held = (X_val, y_val, sample_weight_val)
+        with all_or_nothing(self):
             with named("classes", classes):
-                self._label_binarizer = LabelBinarizer().fit(labels if many else classes)
-        return self.fit_rows(X, labels, sample_weight, (X_val, y_val, sample_weight_val), once=True)
+                first = _check_partial_fit_first_call(self, classes)
+            if first:
+                with named("y", labels):
+                    many = type_of_target(labels).startswith("multilabel")
+                with named("classes", classes):
+                    self._label_binarizer = LabelBinarizer().fit(labels if many else classes)
+            return self.fit_rows(X, labels, sample_weight, held, once=True)
 
     def predict(self, X: Any) -> Array:
         """The most probable label of each row, or a 0 or 1 for each of several.

@@ -201,7 +201,8 @@ def restored(cls: type, path: str | os.PathLike[str], device: str | None) -> Any
     found = read(path)
     section = found.sections.get(SECTION)
     if section is None or section.get("class") != cls.__name__:
-        held = "a network alone" if section is None else f"a {section.get('class')}"[:80]
+        alone = "a network on a table" if "table" in found.sections else "a network alone"
+        held = alone if section is None else f"a {section.get('class')}"[:80]
         raise ValueError(f"{os.fspath(path)} holds {held}, not a {cls.__name__}: see xpmlp.load")
     place = CPU if device is None else place_for(device)
     try:

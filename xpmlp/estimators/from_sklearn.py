@@ -43,9 +43,10 @@ def from_sklearn(fitted: Any) -> Any:
     """
     ours = next((mine for theirs, mine in PAIRS if isinstance(fitted, theirs)), None)
     if ours is None:
+        mine = "xpmlp's own " if isinstance(fitted, MLPBase) else ""
         raise TypeError(
             f"from_sklearn takes a fitted MLPClassifier or MLPRegressor of scikit-learn; got "
-            f"{type(fitted).__name__}"
+            f"{mine}{type(fitted).__name__}"
         )
     check_is_fitted(fitted)
     est: MLPBase = ours(**fitted.get_params(deep=False))

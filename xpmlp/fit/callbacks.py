@@ -87,6 +87,7 @@ class ProgressBar:
         """Called by `train` when training ends, however it ends."""
         if self.bar is not None:
             self.bar.close()
+            self.bar = None  # another training has another
 
 
 def mean(value: Any) -> float:

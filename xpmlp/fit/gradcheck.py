@@ -7,6 +7,7 @@ a hundred times closer than the usual two points, which in float64 know 1e-7 of 
 
 import math
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, NamedTuple
 
 from xpmlp.backends.namespace import Place, place_of, running, to_host, to_place
@@ -22,6 +23,7 @@ from xpmlp.core.training import Batch, gradient, new_state
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.checks import numbers
 from xpmlp.fit.data import move
+from xpmlp.fit.settings import settings
 
 MOVE = 3e-4  # where rounding and truncation of a fourth-order difference balance in float64
 STENCIL = ((1, 8 / 12), (-1, -8 / 12), (2, -1 / 12), (-2, 1 / 12))  # (moves, weight)
@@ -164,10 +166,10 @@ def gradcheck(
     True
     """
     spec, rows = Spec.parse(spec), whole(rows, "rows")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be in [0, 2**64); got {seed}")
-    if not 0 < tolerance < math.inf:
-        raise ValueError(f"tolerance must be finite and above 0; got {tolerance}")
+    seed = settings({"seed": seed}).seeds[0]
+    limit: Any = tolerance
+    if not isinstance(limit, Real) or not 0 < float(limit) < math.inf:
+        raise ValueError(f"tolerance must be finite and above 0; got {tolerance!r}")
     home = place_of(x)
     place = home if xp is None else Place(xp, getattr(x, "device", None), xp.__name__)
     with running(place):

@@ -1,5 +1,6 @@
 """y and sample weights as a user gives them, made into targets and row weights."""
 
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +103,8 @@ def plain_labels(y: np.ndarray, name: str) -> np.ndarray:
     if len({isinstance(item, str) for item in y}) > 1:
         raise ValueError(f"{name} mixes strings and other labels")
     found = np.asarray(y.tolist())
+    if all(isinstance(item, date) and getattr(item, "tzinfo", None) is None for item in y):
+        found = found.astype("datetime64")  # as a file holds them
     try:
         np.unique(found)
     except TypeError as error:
@@ -130,7 +133,8 @@ def check_range(y: Array, measure: Loss, name: str) -> None:
     """ValueError where a target lies outside what the loss is defined for."""
     host = to_host(y)
     if measure.labels != "none" and not in_unit(host):
-        raise ValueError(f"{name} must be labels or probabilities in [0, 1]; got {host.max():g}")
+        wrong = host[~((host >= 0) & (host <= 1))][0]
+        raise ValueError(f"{name} must be labels or probabilities in [0, 1]; got {wrong:g}")
     if measure.labels == "classes" and not np.allclose(host.sum(axis=1), 1, atol=1e-4):
         row = int(np.argmax(np.abs(host.sum(axis=1) - 1)))
         raise ValueError(f"{name}'s rows must sum to 1; row {row} sums to {host[row].sum():g}")
@@ -150,7 +154,7 @@ def sample_weights(
         if weight.min() < 0:
             raise ValueError(f"{name} must be at least 0; row {weight.argmin()} has {weight.min()}")
     if class_weight is not None:
-        weight = weight * by_class(class_weight, to_host(y), labels)
+        weight = weight * by_class(class_weight, to_host(y), labels, weight)
     if not weight.max() > 0:
         both = name if class_weight is None else f"{name} times class_weight"
         raise ValueError(f"{both} must not be all zero")
@@ -159,15 +163,26 @@ def sample_weights(
     return normalised
 
 
-def by_class(asked: Any, target: np.ndarray, labels: Labels) -> np.ndarray:
-    """Each row's class weight: of a dict {label: weight}, or "balanced": n / (classes * count)."""
+def balanced(index: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """What each row's class weighs, where all weigh the same: n / (classes * count).
+
+    index: (N,) of the rows' classes. given: (N,) sample weights; a row of weight 2 is two rows.
+    """
+    counts = np.bincount(index, given / (given.max() or 1))  # a sum of large weights may overflow
+    present = counts > 0
+    share = counts * np.count_nonzero(present) / (counts.sum() or 1)
+    found: np.ndarray = 1 / np.where(present, share, 1)[index]
+    return found
+
+
+def by_class(asked: Any, target: np.ndarray, labels: Labels, given: np.ndarray) -> np.ndarray:
+    """Each row's class weight: of a dict {label: weight}, or "balanced" with the weights given."""
     if labels.classes is None:
         raise ValueError("class_weight needs class labels in y")
     index = target.argmax(axis=1) if target.shape[1] > 1 else target[:, 0].astype(int)
-    counts = np.bincount(index, minlength=len(labels.classes))
     if isinstance(asked, str) and asked == "balanced":
-        factors = len(index) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    elif isinstance(asked, dict):
+        return balanced(index, given)
+    if isinstance(asked, dict):
         known = labels.classes.tolist()
         unknown = [label for label in asked if label not in known]
         if unknown:

@@ -72,8 +72,16 @@ class Report:
 
     def stop(self, which: Any = True) -> None:
         """End training after this epoch, of all or of the members that are true in `which`."""
-        ended = from_callback(self.run, which, "which") != 0
-        throttle(self.run, 1.0 - self.run.place.xp.astype(ended, self.run.throttle.dtype))
+        stop_members(self.run, which, "which")
+
+
+def stop_members(run: Run, which: Any, name: str) -> None:
+    """No more updates of the members that are true in `which`; ValueError for what is no truth:
+    a callback that happens to return its loss must not end a training."""
+    xp, ended = run.place.xp, from_callback(run, which, name)
+    if not bool(xp.all((ended == 0) | (ended == 1))):
+        raise ValueError(f"{name} must be true or false; got {which!r}")
+    throttle(run, 1.0 - ended)
 
 
 def from_callback(run: Run, given: Any, name: str) -> Array:
@@ -171,6 +179,8 @@ def one_epoch(run: Run) -> dict[str, Any] | None:
             run.seconds += time.perf_counter() - started
             return None
         run.epoch, run.within = run.epoch + 1, 0
+        if (rate := float(xp.min(run.rate))) < 0:
+            raise ValueError(f"schedule gives a negative rate, {rate:g}, in epoch {run.epoch}")
         run.met[...] = xp.where(run.alive > 0, run.met, xp.full_like(run.met, float("nan")))
         val_loss, val_score = measured(run, run.held) if run.held else (None, None)
         finite = (run.alive > 0) & xp.isfinite(xp.sum(run.state.params, axis=-1))

@@ -36,7 +36,11 @@ def r2(xp: Namespace, measure: Loss, score: Array, target: Array, weight: Array)
     error = xp.sum(w * (prediction - target) ** 2, axis=-2)
     mean = xp.sum(w * target, axis=-2, keepdims=True) / xp.sum(w)
     spread = xp.sum(w * (target - mean) ** 2, axis=-2)
-    varies = spread > 0
+    # around a mean that is rounded even a constant spreads
+    inf, counts = xp.full_like(target, float("inf")), w > 0
+    low = xp.min(xp.where(counts, target, inf), axis=-2)
+    high = xp.max(xp.where(counts, target, -inf), axis=-2)
+    varies = (spread > 0) & (low < high)
     share = error / xp.where(varies, spread, xp.ones_like(spread))
     met = xp.astype(error == 0, share.dtype)
     return xp.mean(xp.where(varies, 1 - share, met), axis=-1)

@@ -14,7 +14,7 @@ from xpmlp.fit.checks import warn_of_little
 from xpmlp.fit.data import Data, own_dtype, prepare
 from xpmlp.fit.interruption import interruption, patient
 from xpmlp.fit.labels import Labels
-from xpmlp.fit.loop import Report, reports
+from xpmlp.fit.loop import Report, reports, stop_members
 from xpmlp.fit.memory import brought, explained, need
 from xpmlp.fit.model import Model
 from xpmlp.fit.probes import probe
@@ -246,7 +246,7 @@ def checked(callbacks: Any) -> list[Callable[[Report], Any]]:
         raise ValueError(f"callbacks must be a list of functions of a report; got {callbacks!r}")
     listed = list(callbacks)
     for callback in listed:
-        if not callable(callback):
+        if not callable(callback) or isinstance(callback, type):
             raise ValueError(f"callbacks must be functions of a report; got {callback!r}")
     return listed
 
@@ -279,7 +279,7 @@ def attended(
             for callback in callbacks:
                 answer = callback(report)
                 if answer is not None:
-                    report.stop(answer)
+                    stop_members(run, answer, "what a callback returns")
             if write:
                 write(report)
             yield report

@@ -38,8 +38,8 @@ class Savable(Protocol):
 def save(model: Savable, path: str | os.PathLike[str]) -> None:
     """Write `model` to one file that loads wherever NumPy is.
 
-    The file is written whole or not at all. Raises ValueError where the network holds a
-    function of the user's own, OSError where the path cannot be written.
+    The file is written whole or not at all. Raises TypeError for what is no model, ValueError
+    where the network holds a function of the user's own, OSError where the path cannot be written.
 
     >>> import os, tempfile, xpmlp
     >>> model = xpmlp.train("1-2-1", [[0.0], [1.0]], [0.0, 1.0], epochs=1)
@@ -48,15 +48,12 @@ def save(model: Savable, path: str | os.PathLike[str]) -> None:
     >>> bool((xpmlp.load(path).predict([[0.5]]) == model.predict([[0.5]])).all())
     True
     """
+    if not hasattr(model, "parts") or isinstance(model, type):
+        raise TypeError(
+            "save takes a Model, a TableModel or a fitted MLPClassifier or MLPRegressor; got "
+            f"{type(model).__name__}"
+        )
     write_atomic(path, encode(*model.parts()))
-
-
-def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model:
-    """The network that `save` wrote, on the CPU or on the device named.
-
-    Raises ValueError with the path for anything but a whole, unchanged model file.
-    """
-    return read(path, device).model
 
 
 class Contents(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 
 from xpmlp.core.spec import Spec
 from xpmlp.fit.checks import TOP
+from xpmlp.fit.labels import plain_labels
 from xpmlp.fit.run import train
 from xpmlp.table.model import (
     CLASSIFICATION,
@@ -86,7 +87,7 @@ def read_target(frame: Any, plan: Plan) -> tuple[np.ndarray, str]:
             raise TableError(f"target {plan.target!r} holds texts: it cannot be a regression's")
         y = np.asarray(values, dtype=np.float64)
     else:
-        y = np.asarray(find(frame, plan.target).to_list())
+        y = plain_labels(np.asarray(find(frame, plan.target).to_list()), f"target {plan.target!r}")
     return y, task
 
 
