@@ -1,5 +1,6 @@
 """The command line: exit codes, one line for an error, help that fits a terminal."""
 
+import os
 import subprocess
 import sys
 
@@ -24,6 +25,18 @@ def test_shapes_prints_the_ledger(capsys):
     assert (code, err) == (0, "")
     assert out.strip() == str(ledger("2-16-16-1", batch=8))
     assert "(8, 2) @ (2, 16) -> (8, 16)" in out
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    """As `xpmlp shapes 2-3-1 | true`: so short an output is written when Python ends."""
+    program = "import sys; from xpmlp.cli.main import main; sys.exit(main())"
+    words = [sys.executable, "-c", program, "shapes", "2-3-1"]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, env=env, **pipes) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+        assert (process.wait(60), said) == (1, b"")
 
 
 def test_shapes_heeds_every_option(capsys):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from xpmlp.storage import atomic
-from xpmlp.storage.atomic import TOKEN, contents, sweep, sync_directory, writable, write_atomic
+from xpmlp.storage.atomic import TOKEN, contents, cut, sweep, sync_directory, writable, write_atomic
 from xpmlp.storage.lock import locked
 
 OLD, NEW = b"the old file", b"the new one" * 1000
@@ -190,6 +190,30 @@ def test_a_link_and_its_file_have_one_lock(target, tmp_path):
         ):
             pass
     assert sorted(os.listdir(tmp_path)) == ["links", target.name]
+
+
+def test_without_locks_an_error_inside_is_the_users_own(target, monkeypatch):
+    """As on Windows."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(RuntimeError, match=r"^mine$") as caught, locked(target), locked(target):
+        raise RuntimeError("mine")
+    assert caught.value.__context__ is None
+    assert os.listdir(target.parent) == [target.name]
+
+
+@pytest.mark.parametrize("letter", ["x", "漢", "é"])
+def test_the_longest_name_is_written_and_locked(letter, tmp_path):
+    name = letter * (255 // len(letter.encode()))
+    beside = tmp_path / f".{cut(name)}.{'ab' * TOKEN}.part"
+    beside.touch()
+    with locked(tmp_path / name):
+        assert len(os.listdir(tmp_path)) == 2
+        with pytest.raises(BlockingIOError, match=letter), locked(tmp_path / name):
+            pass
+        sweep(tmp_path / name)
+        write_atomic(tmp_path / name, NEW)
+    assert (tmp_path / name).read_bytes() == NEW
+    assert os.listdir(tmp_path) == [name]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are POSIX's")

@@ -170,6 +170,7 @@ class Workspace(Calls):
         self.buffers: list[np.ndarray] = []
         self.made = 0  # arrays of this step so far
         self.ones: dict[Any, np.ndarray] = {}
+        self.scratch = 0  # numbers that the plans write in between
         own = {"matmul": self.matmul, "vecdot": self.vecdot, "sum": self.sum, "__name__": "numpy"}
         own["__array_namespace_info__"] = np.__array_namespace_info__
         self.xp: Namespace = SimpleNamespace(**NAMES | own)
@@ -184,11 +185,22 @@ class Workspace(Calls):
         fast = None if self.steps is None else compiled.plan(asked, self.steps)
         if fast is not None:
             return fast
-        plan, guard = Writer(program, values, aliases).plan(), guarded(program, aliases)
+        plan, guard = self.written(program, values, aliases), guarded(program, aliases)
         if guard is None:
             return plan
-        moving = Writer(guard.moving, values, aliases).plan()
+        moving = self.written(guard.moving, values, aliases)
         return Plan(choosing(guard.at, moving.run, plan.run), (), ())
+
+    def written(self, *asked: Any) -> Plan:
+        writer = Writer(*asked)
+        plan = writer.plan()
+        self.scratch += sum(value.size for value in writer.known.values() if hasattr(value, "size"))
+        return plan
+
+    @property
+    def numbers(self) -> int:
+        """How many it holds."""
+        return self.scratch + sum(a.size for a in (*self.buffers, *self.ones.values()))
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """The next array of this step, with whatever the step before left in it."""

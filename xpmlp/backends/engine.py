@@ -81,5 +81,5 @@ def predicting(xp: Namespace) -> Iterator[Engine]:
     except IndexError:
         workspace = Workspace(None)
     yield Engine(workspace.xp, forgetful(workspace.apply), workspace.restart, Eager())
-    if len(workspace.plans) <= PLANS and sum(b.size for b in workspace.buffers) <= KEPT:
+    if len(workspace.plans) <= PLANS and workspace.numbers <= KEPT:
         SPARE.append(workspace)

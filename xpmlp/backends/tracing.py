@@ -49,7 +49,6 @@ class Program(NamedTuple):
     arguments: int
     operations: tuple[Operation, ...]
     results: tuple[Value, ...]
-    single: bool  # whether the function returns one array, not a tuple
     cast: str | None = None  # the dtype that truths are cast to, if it is not the arguments'
 
 
@@ -213,9 +212,8 @@ def trace(function: Callable[..., Any], *given: Any) -> Program:
         found = function(tracer, *map(stand_in, given))
     except (AttributeError, TypeError, ValueError, LookupError) as error:
         raise UntraceableError(str(error)) from error
-    single = not isinstance(found, tuple)
-    results = tuple(tracer.value(one) for one in ((found,) if single else found))
-    return Program(tracer.arguments, tuple(tracer.operations), results, single, tracer.cast)
+    results = tuple(map(tracer.value, found if isinstance(found, tuple) else (found,)))
+    return Program(tracer.arguments, tuple(tracer.operations), results, tracer.cast)
 
 
 def arrays(given: tuple[Any, ...]) -> list[Any]:

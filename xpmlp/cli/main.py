@@ -82,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"xpmlp {name}: warning: {message}", file=sys.stderr
             )
             options = parser_for(name).parse_args(given)
-            return int(options.run(options))
+            code = int(options.run(options))
+            sys.stdout.flush()  # here, where it is known what a pipe without a reader means
+            return code
     except KeyboardInterrupt as error:
         return interrupted(error)
     except BrokenPipeError:  # the reader, such as head, has enough: say no more

@@ -25,6 +25,11 @@ def behind(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
+def cut(name: str) -> str:
+    """The beginning of a file's name, to which an ending may be added: systems allow 255 bytes."""
+    return os.fsencode(name)[:200].decode(errors="ignore")
+
+
 def is_special(path: Path) -> bool:
     """Whether a device, pipe or socket is there, which has no end and must not be replaced."""
     return path.exists() and not (path.is_file() or path.is_dir())
@@ -48,7 +53,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     if is_special(target):
         raise ValueError(f"{path} is no file")
     # a name of its own: threads and processes may write the same target at once
-    beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(TOKEN)}.part")
+    beside = target.with_name(f".{cut(target.name)}.{secrets.token_hex(TOKEN)}.part")
     try:
         with open(beside, "wb") as file:  # open() applies the umask
             file.write(data)
@@ -99,7 +104,7 @@ def sweep(path: str | os.PathLike[str]) -> None:
     No other may be writing `path` at that time.
     """
     target = behind(path)
-    start = f".{target.name[:100]}."
+    start = f".{cut(target.name)}."
     if not target.parent.is_dir():
         return
     for beside in target.parent.iterdir():

@@ -3,9 +3,19 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from xpmlp.storage.atomic import behind
+from xpmlp.storage.atomic import behind, cut
+
+
+def system() -> Any:
+    """The operating system's locks; None where it has none (Windows)."""
+    try:
+        return import_module("fcntl")
+    except ImportError:
+        return None
 
 
 @contextmanager
@@ -16,13 +26,12 @@ def locked(path: Path) -> Iterator[None]:
     written; a symbolic link has its file's lock. Where the system has no flock (Windows), nothing
     is locked.
     """
-    try:
-        import fcntl
-    except ImportError:
+    fcntl = system()
+    if fcntl is None:
         yield
         return
     target = behind(path)
-    beside = target.with_name(f"{target.name}.lock")
+    beside = target.with_name(f"{cut(target.name)}.lock")
     while True:
         handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
         try:

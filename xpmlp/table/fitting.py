@@ -8,7 +8,7 @@ import numpy as np
 
 from xpmlp.core.spec import Spec
 from xpmlp.fit.checks import TOP
-from xpmlp.fit.labels import plain_labels
+from xpmlp.fit.labels import is_missing, plain_labels
 from xpmlp.fit.run import train
 from xpmlp.table.model import (
     CLASSIFICATION,
@@ -17,7 +17,7 @@ from xpmlp.table.model import (
     guess_task,
     learn_columns,
 )
-from xpmlp.table.reading import TableError, column, features, find, missing, narwhal
+from xpmlp.table.reading import TableError, column, features, find, narwhal
 from xpmlp.table.scoring import class_scores, number_scores
 from xpmlp.table.splits import Split, at_random, by_group, by_time
 
@@ -75,7 +75,7 @@ def read_target(frame: Any, plan: Plan) -> tuple[np.ndarray, str]:
     kind, values, type_name = column(frame, plan.target)
     if kind != "category":
         values = np.asarray(values)
-    gaps = [missing(value) for value in values]
+    gaps = [is_missing(value) for value in values]
     if any(gaps):
         raise TableError(
             f"target {plan.target!r} has {sum(gaps)} missing cells, the first in row "
@@ -107,7 +107,7 @@ def without_gaps(frame: Any, plan: Plan) -> Any:
     find(frame, plan.target)
     if plan.drop_missing_target != "drop":
         return frame
-    keep = [not missing(value) for value in column(frame, plan.target).values]
+    keep = [not is_missing(value) for value in column(frame, plan.target).values]
     if not any(keep):
         raise TableError(f"target {plan.target!r} is missing in every row")
     return narwhal(frame).filter(keep).to_native()

@@ -10,6 +10,7 @@ import numpy as np
 
 from xpmlp.core.names import nearest
 from xpmlp.core.spec import Spec
+from xpmlp.fit.labels import is_missing
 from xpmlp.fit.model import Model
 from xpmlp.storage.model_file import read, save
 from xpmlp.storage.onnx import answer, answers, network
@@ -17,7 +18,7 @@ from xpmlp.storage.onnx_graph import Graph
 from xpmlp.storage.sealed import UNFIT, refusal
 from xpmlp.table.onnx import in_unit, inputs
 from xpmlp.table.preprocessing import Encoded, encode, from_saved, learn, to_arrays, to_config
-from xpmlp.table.reading import TableError, column, finite, missing, names_of
+from xpmlp.table.reading import TableError, column, finite, names_of
 
 REGRESSION, CLASSIFICATION = "regression", "classification"
 TRAINED = ("metrics", "baseline", "rows")  # scores at training, and counts of rows
@@ -168,7 +169,7 @@ def cells(frame: Any, known: Encoded) -> Any:
     if known.name not in frame:
         hint = nearest(known.name, list(frame))
         raise TableError(f"there is no column {known.name!r}{hint}")
-    listed = [None if missing(cell) else cell for cell in frame[known.name]]
+    listed = [None if is_missing(cell) else cell for cell in frame[known.name]]
     if known.kind == "category":
         return [None if cell is None else str(cell) for cell in listed]
     try:

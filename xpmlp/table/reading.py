@@ -14,6 +14,7 @@ from xpmlp.backends.extras import needed
 from xpmlp.core.names import nearest
 from xpmlp.core.types import Array
 from xpmlp.fit.checks import counted
+from xpmlp.fit.labels import is_missing
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
@@ -175,13 +176,9 @@ def texts(series: Any) -> list[str | None]:
     """Strings, None where missing: as they stand, or as they are written."""
     gaps = series.is_null().to_list()  # pandas' NA compares as neither true nor false
     return [
-        None if gap or missing(item) else str(item)
+        None if gap or is_missing(item) else str(item)
         for item, gap in zip(series.to_list(), gaps, strict=True)
     ]
-
-
-def missing(item: Any) -> bool:
-    return item is None or item != item  # noqa: PLR0124 - NaN
 
 
 def features(frame: Any, leave: Sequence[str]) -> list[str]:
