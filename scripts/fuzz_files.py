@@ -102,10 +102,11 @@ def resuming(path: Path) -> Kind:
     return Kind(partial(resumed, asked), pack_run, use_run, warns=".*goes on elsewhere")
 
 
+UNSEEN = ".*of an unknown category"  # "y" is that for nearly all of them
 # by the first word of a file's name
 KINDS = {
-    "model": Kind(load, pack, use_loaded),
-    "table": Kind(load, pack, use_loaded),
+    "model": Kind(load, pack, use_loaded, warns=UNSEEN),
+    "table": Kind(load, pack, use_loaded, warns=UNSEEN),
     "classifier": Kind(MLPClassifier.load, pack, use_estimator),
     "regressor": Kind(MLPRegressor.load, pack, use_estimator),
 }

@@ -8,11 +8,17 @@ import shlex
 import subprocess
 import sys
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 import xpmlp
+from xpmlp.core.activations import ACTIVATIONS
+from xpmlp.core.initializers import INITIALIZERS
+from xpmlp.core.losses import LOSSES
+from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.core.schedules import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -83,6 +89,35 @@ def test_the_page_for_scikit_learn_names_every_parameter():
     }
     known = {p for kind in (xpmlp.MLPClassifier, xpmlp.MLPRegressor) for p in kind().get_params()}
     assert named == known
+
+
+NAMES = {
+    "Activations": ACTIVATIONS, "Losses": LOSSES, "Optimizers": OPTIMIZERS,
+    "Schedules": SCHEDULES, "Initializers": INITIALIZERS | {"auto": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_the_page_of_names_has_them_all(kind):
+    """With the arguments, and what they are by default."""
+    page = (ROOT / "docs" / "names.md").read_text()
+    part = re.split(r"^## ", page, flags=re.M)
+    (text,) = [one for one in part if one.startswith(kind)]
+    listed = text.partition("Your own")[0]
+    if kind == "Optimizers":
+        for name, entry in OPTIMIZERS.items():
+            (row,) = [line for line in listed.splitlines() if f"`{name}`" in line]
+            for word, value in entry.defaults.items():
+                assert f"`{word}` {value:g}".replace("e-0", "e-") in row or "the same" in row
+        listed = "".join(line.split("|")[1] for line in listed.splitlines() if "|" in line)
+    given = re.findall(r"`([a-z_]+)(?::([a-z_,.]+))?`(?: \(([-\d., e]+)\))?", listed)
+    assert {name for name, _, _ in given} - {"end", "start", "peak"} == set(NAMES[kind])
+    for name, words, values in given:
+        if words:
+            assert values, f"{name} has an argument whose default is not said"
+            defaults = [p.default for p in signature(NAMES[kind][name]).parameters.values()]
+            if name != "quantile":
+                assert defaults == [float(value) for value in values.split(", ")]
 
 
 def test_every_guarantee_names_a_test_that_pytest_collects():

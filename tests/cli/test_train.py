@@ -88,7 +88,9 @@ def test_a_person_sees_the_scores_beside_the_baseline(folder, capsys):
     code, out, err = run(capsys, "train", "houses.csv", "--target", "sold", *QUICK)
     assert code == 0
     assert re.search(r"held-out +this model +baseline\naccuracy +[\d.]+ +[\d.]+\n", out)
-    assert "classification of 'sold' on device cpu; rows: 55 training, 9 validation, 16" in out
+    guessed = "classification of 'sold' (guessed; --task regression for the other)"
+    assert f"{guessed} on device cpu; rows: 55 training, 9 validation, 16" in out
+    assert "inputs: 5 numbers, 1 category\n" in out
     assert "Traceback" not in err
 
 

@@ -143,7 +143,7 @@ def test_missing_targets_are_left_out_when_asked(folder, capsys):
     words = ("score", "price.safetensors", "gaps.csv", "--json")
     code, out, err = run(capsys, *words)
     assert (code, out) == (2, "")
-    assert "'price' has 1 missing cells, the first in row 1; --drop-missing-target" in err
+    assert "'price' has 1 missing cell, the first in row 1; --drop-missing-target" in err
     code, out, _ = run(capsys, *words, "--drop-missing-target")
     assert code == 0
     assert json.loads(out)["rows"] == 99

@@ -5,6 +5,7 @@ tests/data/make.py says how they were made. NAME.json holds what was asked and a
 
 import importlib.util
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -43,6 +44,20 @@ def asked(model, question):
         return question
     pandas = pytest.importorskip("pandas")
     return pandas.DataFrame(question, columns=model.feature_names_in_)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=called)
+def test_the_reader_of_the_page_reads_every_released_file(path, kinds):
+    page = (ROOT / "docs" / "model-file.md").read_text()
+    (reader,) = re.findall(r"^```python\n(import hashlib.*?)^```", page, re.M | re.S)
+    space: dict = {}
+    exec(reader, space)
+    _, config, arrays = space["read"](path)
+    model = kinds[path.stem.partition("-")[0]].load(path)
+    spec = model.spec if hasattr(model, "spec") else None
+    assert spec is None or config["spec"]["loss"] == spec.loss
+    assert {"layers.0.weights", "layers.0.bias"} <= set(arrays)
+    assert all(np.isfinite(array).all() for array in arrays.values())
 
 
 @pytest.mark.parametrize("path", MODELS, ids=called)

@@ -275,7 +275,7 @@ def change(name, row, value):
 
 
 REFUSED = {
-    "a gap in the target": (change("y", 4, None), {}, r"'y' has 1 missing cells, .* row 5;"),
+    "a gap in the target": (change("y", 4, None), {}, r"'y' has 1 missing cell, .* row 5;"),
     "a target without a cell": (
         lambda f: f.with_columns(y=polars.lit(None, dtype=polars.Float64)),
         {"drop_missing_target": "drop"},
@@ -305,6 +305,14 @@ REFUSED = {
 }  # fmt: skip
 
 
+REFUSED |= {
+    f"a gap in the {word} that rows are held out by": (
+        change(name, 4, None), {word: name}, f"column '{name}' has 1 missing cell, .* row 5; rows"
+    )
+    for word, name in (("time", "a"), ("group", "c"))
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_table_that_cannot_be_learnt_is_refused(kind, frame):
     changed, plan, said = REFUSED[kind]
@@ -321,7 +329,7 @@ TESTS = {
     "another kind": (lambda f: f.with_columns(a=polars.lit("x")), "'a' was a number in training"),
     "an infinite cell": (change("a", 3, float("inf")), "'a' has 1 infinite .* row 4"),
     "no target": (lambda f: f.drop("y"), "no column 'y'"),
-    "a gap in the target": (change("y", 4, None), "'y' has 1 missing cells"),
+    "a gap in the target": (change("y", 4, None), "'y' has 1 missing cell"),
 }
 
 
@@ -334,6 +342,30 @@ def test_a_held_out_table_that_does_not_fit_is_refused_before_training(kind, fra
 
     with pytest.raises(TableError, match=said):
         fit(frame, drop=["k"], test=changed(frame[:20]), started=started)
+
+
+@pytest.mark.parametrize(("name", "target", "said"), [
+    ("squared_error", "k", "loss 'squared_error' is not for the labels .* 'cross_entropy'$"),
+    ("binary_cross_entropy", "k", "'cross_entropy', which for two classes is the same$"),
+])  # fmt: skip
+def test_a_loss_that_is_not_for_labels_is_refused(name, target, said, frame):
+    def started(model, rows):
+        raise AssertionError("it came to training")
+
+    with pytest.raises(TableError, match=said):
+        fit(frame, target, drop=["y"], network=NETWORK | {"loss": name}, started=started)
+
+
+def test_counts_are_learnt_in_their_own_unit(frame):
+    """Poisson's link makes counts of the scores: a standardised target would have none."""
+    rate = np.exp(frame["a"].to_numpy().clip(-2, 2))
+    counts = frame.drop("k").with_columns(y=np.random.default_rng(0).poisson(rate).astype(float))
+    found = fit(counts, network=NETWORK | {"loss": "poisson"}, epochs=60)
+    assert (found.model.center, found.model.scale) == (0, 1)
+    assert found.predicted.min() > 0
+    assert found.metrics["rmse"] < 0.9 * found.baseline["rmse"]
+    plain = fit(counts, epochs=1)
+    assert (plain.model.center, plain.model.scale) != (0, 1)
 
 
 def test_missing_targets_are_dropped_where_that_is_asked_for(frame):

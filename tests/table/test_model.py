@@ -1,5 +1,7 @@
 """A trained table model on frames that differ from training's."""
 
+from datetime import UTC, date, datetime, timedelta, timezone
+
 import numpy as np
 import pytest
 
@@ -75,8 +77,51 @@ def test_unknown_categories_are_counted(number, frame):
     odd = frame[:6].with_columns(c=polars.Series(["x", "q", None, "q", "y", "w"]))
     found = number.inputs(odd)
     assert found.unknown == {"c": 3}
-    assert np.isfinite(number.predict(odd)).all()
+    with pytest.warns(UserWarning, match=r"^column 'c': 3 cells of an unknown category$"):
+        assert np.isfinite(number.predict(odd)).all()
     assert number.inputs(frame).unknown == {}
+
+
+def test_numbers_that_stand_for_texts_must_be_known(number, frame):
+    """7 may have been "007": what is none of the categories is not guessed at."""
+    codes = frame.with_columns(c=polars.Series(["7", "8"] * 60))
+    learnt = fitted(codes, "y", "k")
+    ints = codes.with_columns(c=codes["c"].cast(polars.Int64))
+    assert learnt.predict(ints).tobytes() == learnt.predict(codes).tobytes()
+    cells = {name: codes[name].to_list() for name in codes.columns}
+    whole = cells | {"c": [int(code) for code in cells["c"]]}
+    assert learnt.predict(whole).tobytes() == learnt.predict(codes).tobytes()
+    for strange in (frame.with_columns(c=polars.lit(9)), whole | {"c": [9] * 120}):
+        with pytest.raises(TableError, match=r"column 'c' held texts in training, and 9 is none"):
+            learnt.predict(strange)
+
+
+@pytest.mark.parametrize("column", ["Rome", b"Rome", 3, None, {"x": 1}, np.float64(3)])
+def test_a_column_of_a_dict_is_a_list_of_cells(column, number, frame):
+    cells = {name: frame[name].to_list() for name in frame.columns}
+    with pytest.raises(TableError, match=r"column 'a' must be a list of cells; got"):
+        number.predict(cells | {"a": column})
+
+
+def test_dates_of_a_dict_are_those_of_a_frame():
+    start = datetime(2020, 1, 1, 12, 30)
+    days = [start + timedelta(days=i) for i in range(60)]
+    frame = polars.DataFrame({"day": days, "y": np.arange(60.0)})
+    model = fitted(frame.with_columns(k=polars.lit("x")), "y", "k")
+    expected = model.predict(frame)
+    zone = timezone(timedelta(hours=-3))
+    for cells in (
+        days,
+        [day.isoformat() for day in days],
+        np.array(days, dtype="datetime64[ns]"),
+        [day.replace(tzinfo=UTC).astimezone(zone) for day in days],
+        [day.replace(tzinfo=UTC).timestamp() for day in days],
+    ):
+        assert model.predict({"day": cells}).tobytes() == expected.tobytes()
+    midnight = model.predict({"day": [datetime(2020, 1, 3), None]})
+    assert model.predict({"day": [date(2020, 1, 3), float("nan")]}).tobytes() == midnight.tobytes()
+    with pytest.raises(TableError, match="column 'day' must hold dates, or seconds since 1970"):
+        model.predict({"day": ["tomorrow"]})
 
 
 def test_another_kind_than_in_training_is_refused(number, frame):

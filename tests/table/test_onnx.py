@@ -90,6 +90,7 @@ def odd():
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*of an unknown category")
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("rows", ["training's", "odd", "one"])
 def test_what_a_table_model_predicts(target, rows, models, run_onnx):

@@ -1,7 +1,7 @@
 """Tables: every kind of file and frame comes out as the same plain columns."""
 
 import gzip
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from xpmlp.table.reading import (
     features,
     names_of,
     read_table,
+    stray,
+    texts_of,
 )
 
 polars = pytest.importorskip("polars")
@@ -118,6 +120,43 @@ def test_every_word_for_a_missing_cell_is_one(word, tmp_path):
     found = read_table(path)
     np.testing.assert_array_equal(column(found, "a").values, [1, nan, 3])
     assert column(found, "b").values == ["x", None, "y"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "tsv"])
+def test_texts_are_read_as_they_stand(ending, tmp_path):
+    frame = polars.DataFrame({"code": ["007", "010", None], "flag": ["true"] * 3, "a": [1, 2, 3]})
+    path = written(frame, tmp_path / f"a.{ending}")
+    plain, asked = read_table(path), read_table(path, texts=["code", "flag", "not there"])
+    assert [column(plain, name).kind for name in frame.columns] == ["number"] * 3
+    assert column(asked, "code").values == ["007", "010", None]
+    assert column(asked, "flag").values == ["true"] * 3
+    assert column(asked, "a").kind == "number"
+    assert texts_of(asked) == ["code", "flag"]
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas", "pyarrow"])
+def test_moments_of_a_zone_are_seconds_since_1970(library, optional):
+    zone = timezone(timedelta(hours=2))
+    moments = [datetime(1970, 1, 1, 3, 0, 0, 250_000, zone), None]
+    frame = optional(library)
+    if library == "polars":
+        found = frame.DataFrame({"at": moments}, schema={"at": frame.Datetime("us", "Europe/Rome")})
+    elif library == "pandas":
+        found = frame.DataFrame({"at": frame.to_datetime(moments)})
+        assert found["at"].dtype.tz is not None
+    else:
+        found = frame.table({"at": frame.array(moments, frame.timestamp("us", "Europe/Rome"))})
+    kind, values, _, _ = column(found, "at")
+    assert kind == "date"
+    np.testing.assert_array_equal(values, [3600.25, nan])
+
+
+def test_the_first_text_among_numbers_is_found():
+    numbers = [str(i / 2) for i in range(40)]
+    assert stray([*numbers, None, "-", "?"]) == 41
+    assert stray(numbers) is None
+    assert stray(["x", "y", "1", "2"]) is None
+    assert stray([]) is None
 
 
 def test_a_type_is_decided_by_every_row(tmp_path):

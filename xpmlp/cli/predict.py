@@ -29,11 +29,11 @@ def run(options: argparse.Namespace) -> int:
     model = load_table_model(options.model)
     if options.proba and model.task != CLASSIFICATION:
         raise ValueError("--proba is for classes; this model predicts a number")
-    frame = read_table(options.table, fewest=1)
-    note_oddities(model, frame)
-    columns = {model.target: model.predict(frame)}
+    frame = read_table(options.table, fewest=1, texts=model.texts)
+    x = note_oddities(model, frame)
+    columns = {model.target: model.from_network(model.model.predict(x))}
     if options.proba:
-        proba = model.predict_proba(frame)
+        proba = model.model.predict_proba(x)
         columns |= {f"p({label})": proba[:, i] for i, label in enumerate(model.classes_)}
     text = needed("polars", "table").DataFrame(columns).write_csv()
     if options.out is None:

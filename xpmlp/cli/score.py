@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     model = load_table_model(options.model)
     gaps = "drop" if options.drop_missing_target else "refuse"
     plan = Plan(model.target, model.task, drop_missing_target=gaps)
-    frame = without_gaps(read_table(options.table), plan)
+    frame = without_gaps(read_table(options.table, texts=model.texts), plan)
     truth, _ = read_target(frame, plan)
     note_oddities(model, frame)
     found, _ = evaluate(model, frame, truth)

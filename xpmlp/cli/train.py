@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from xpmlp.fit.divergence import DivergedError
 from xpmlp.fit.settings import settings
 from xpmlp.storage import atomic
 from xpmlp.table.fitting import DEFAULTS, Fitted, Plan, fit_table
-from xpmlp.table.model import TableModel, capped
-from xpmlp.table.reading import read_table
+from xpmlp.table.model import CLASSIFICATION, REGRESSION, TableModel, capped, described
+from xpmlp.table.reading import column, read_table, stray, texts_of
 from xpmlp.table.scoring import rounded, score_table
 
 USAGE = "xpmlp train TABLE --target COLUMN [options]"
@@ -134,16 +133,26 @@ def run(options: argparse.Namespace) -> int:
             print(line, file=sys.stderr if options.json else sys.stdout)
 
     frame = read_table(options.table)
-    test = None if options.test is None else read_table(options.test)
+    test = None if options.test is None else read_table(options.test, texts=texts_of(frame))
     place = place_for(options.device, options.precision)
 
     def started(model: TableModel, rows: dict[str, int]) -> None:
         counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in rows.items())
-        say(f"{model.task} of {model.target!r} on device {place.name}; rows: {counts}")
+        other = REGRESSION if model.task == CLASSIFICATION else CLASSIFICATION
+        guessed = "" if options.task else f" (guessed; --task {other} for the other)"
+        say(f"{model.task} of {model.target!r}{guessed} on device {place.name}; rows: {counts}")
+        say(f"inputs: {described(model.columns)}")
+        for known in model.columns:
+            values = column(frame, known.name).values if known.kind == "category" else ()
+            row = stray(values)
+            if row is not None:
+                say(
+                    f"column {known.name!r} is taken as texts, as not all of it are numbers: row "
+                    f"{row + 1} has {values[row]!r}"
+                )
         for name in capped(model.columns):
             say(f"column {name!r} has many values: the rarer ones share one input")
 
-    begun = time.perf_counter()
     threads = options.threads
     most = None if threads is None else blas_threads(whole(threads, "--threads"))
     bars = [] if options.quiet else [ProgressBar()]
@@ -162,8 +171,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{error.happened}. Try a lower --rate or another --optimizer; no model was saved"
         ) from error
-    seconds = time.perf_counter() - begun
-    epochs = len(fitted.model.model.history["loss"])
+    history = fitted.model.model.history
+    epochs, seconds = len(history["loss"]), history["seconds"][-1]
     say(f"{epochs} epochs in {seconds:.1f} s\n{score_table(fitted.metrics, fitted.baseline)}")
     write(options, fitted, say)
     if options.json:

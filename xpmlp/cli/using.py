@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xpmlp.table.model import TableModel, load
+from xpmlp.table.model import TableModel, load, unseen
 
 
 def load_table_model(path: str) -> TableModel:
@@ -17,10 +17,11 @@ def load_table_model(path: str) -> TableModel:
     return model
 
 
-def note_oddities(model: TableModel, frame: Any) -> None:
-    """Say on standard error what a table has that training did not."""
+def note_oddities(model: TableModel, frame: Any) -> Any:
+    """Say on standard error what a table has that training did not; the network's inputs."""
     found = model.inputs(frame)
     if found.ignored:
         print(f"ignored columns: {', '.join(found.ignored)}", file=sys.stderr)
     for name, count in found.unknown.items():
-        print(f"column {name!r}: {count:,} cells of an unknown category", file=sys.stderr)
+        print(unseen(name, count), file=sys.stderr)
+    return found.x

@@ -132,7 +132,8 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
         How `fit` with `warm_start` goes on: 'exact' as if it had never stopped, with the
         optimizer's memory and new orders; 'scikit-learn' with an optimizer that starts anew.
     device : {'auto', 'cpu', 'gpu', 'gpu:N'} or None, default=None
-        Where to train; None is where X lies.
+        Where to train; None is where X lies, or for X on the host the environment variable
+        XPMLP_DEVICE.
     dtype : {'float32', 'float64'} or None, default=None
         Of weights and arithmetic; None is X's own, float64 for other numbers.
     precision : {'full', 'tf32'}, default='full'

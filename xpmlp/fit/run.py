@@ -154,7 +154,7 @@ def train(
     loss: a name such as "squared_error", "huber:1.35", "quantile:0.1,0.5,0.9", "poisson",
         "binary_cross_entropy", "cross_entropy"; a Loss; a function (xp, score, target) ->
         (value, delta). None is the spec's own.
-    optimizer: a name (see `core.optimizers`) or a rule; rate: its learning rate.
+    optimizer: a name such as "adam", "adamw", "nesterov", or a rule; rate: its learning rate.
     schedule: what the rate is multiplied by: a name such as "cosine", "step:30,0.1",
         "warmup:5 * cosine", or a function (xp, now) of now.step, now.epoch, now.fraction.
     epochs: passes over the rows; batch: rows per update, at most N; None is 32.
@@ -168,7 +168,8 @@ def train(
         number per member.
     X_val, y_val: a held-out set, measured after every epoch.
     sample_weight: (N,) at least 0. class_weight: {label: weight} or "balanced".
-    callbacks: functions of a Report; one that returns True (or a truth per member) stops. Ready
+    callbacks: functions of a Report; one that returns True (or a truth per member) stops, None
+        or False goes on, anything else is an error. Ready
         made: xpmlp.stop_at("val_score", 0.97), xpmlp.plateau(), xpmlp.ProgressBar().
     patience: epochs without a better held-out result (`monitor` "val_loss" or "val_score",
         better by more than `min_delta`), or without held-out rows a lower training loss, after
@@ -180,7 +181,8 @@ def train(
     checkpoint: a path that the training is written to after every epoch, or an
         `xpmlp.Checkpoint` that says how often. resume: go on from there where the file is, to
         the same bits as if training had never stopped; refused with other data or settings,
-        but more epochs are none where the schedule does not look ahead.
+        but more epochs are none where the schedule does not look ahead (with numba they may
+        round otherwise: what is compiled goes by the number of steps).
     more: `monitor`, `min_delta`, `shuffle`; `n_threads`, the most threads of a product on the
         CPU (it takes threadpoolctl; None is what BLAS has); `hyper`, the rule's other
         hyper-parameters by name, such as {"beta2": 0.95}; `capture=False`, not to record the

@@ -93,8 +93,8 @@ def source(name: str, kind: Kind, path: Path) -> Source:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", kind.warns)
         found = kind.load(path)
-    holds = content(kind.pack(found))
-    kind.use(found)
+        holds = content(kind.pack(found))
+        kind.use(found)
     return Source(name, kind, path.read_bytes(), holds)
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from xpmlp.core.activations import identity
+from xpmlp.core.losses import Loss, loss
+from xpmlp.core.names import title
 from xpmlp.core.spec import Spec
 from xpmlp.fit.checks import TOP
 from xpmlp.fit.labels import is_missing, plain_labels
@@ -17,7 +20,7 @@ from xpmlp.table.model import (
     guess_task,
     learn_columns,
 )
-from xpmlp.table.reading import TableError, column, features, find, narwhal
+from xpmlp.table.reading import TableError, column, features, find, narwhal, refuse_gaps
 from xpmlp.table.scoring import class_scores, number_scores
 from xpmlp.table.splits import Split, at_random, by_group, by_time
 
@@ -72,15 +75,10 @@ class Fitted:
 
 def read_target(frame: Any, plan: Plan) -> tuple[np.ndarray, str]:
     """The target (N,) as labels or float64, and the task; TableError where it is unfit."""
-    kind, values, type_name = column(frame, plan.target)
+    kind, values, type_name, _ = column(frame, plan.target)
     if kind != "category":
         values = np.asarray(values)
-    gaps = [is_missing(value) for value in values]
-    if any(gaps):
-        raise TableError(
-            f"target {plan.target!r} has {sum(gaps)} missing cells, the first in row "
-            f"{gaps.index(True) + 1}; --drop-missing-target leaves those rows out"
-        )
+    refuse_gaps(values, f"target {plan.target!r}", "--drop-missing-target leaves those rows out")
     task = plan.task or guess_task(values, kind, type_name)
     if task == REGRESSION:
         if kind == "category":
@@ -98,7 +96,7 @@ def known_labels(truth: np.ndarray, classes: Any, target: str) -> None:
     if strange:
         raise TableError(
             f"target {target!r} is {strange[0]!r} in rows to compare with, which is in none to "
-            "learn from"
+            f"learn from: a classification needs rows of every label, and there are {len(known)}"
         )
 
 
@@ -165,8 +163,12 @@ def fit_table(
     names = features(frame, [plan.target, *plan.drop, *filter(None, [plan.group])])
     for name in names:
         column(frame, name)  # refused here, with the row's number in the whole table
+    for name in filter(None, (plan.group, plan.time) if test is None else ()):
+        instead = "rows are held out by it: fill those cells or leave the rows out"
+        refuse_gaps(column(frame, name).values, f"column {name!r}", instead)
     frame = without_gaps(frame, plan)
     y, task = read_target(frame, plan)
+    measure = loss_for(task, network)
     if len(np.unique(y)) < 2:
         raise TableError(f"target {plan.target!r} is constant ({y[0]}): nothing can be learnt")
     learn, test, truth = hold_out(frame, plan, y, task, test)
@@ -177,7 +179,9 @@ def fit_table(
         known_labels(np.concatenate([y[watched], truth]), y[fitted], plan.target)
     source = take(frame, fitted)
     columns = learn_columns(source, names)
-    center, scale = unit(y[fitted]) if task == REGRESSION else (0.0, 1.0)
+    # a link, such as poisson's, makes numbers of the target's own unit
+    own = task == CLASSIFICATION or measure.link is not identity
+    center, scale = (0.0, 1.0) if own else unit(y[fitted])
     rows = {"training": len(fitted), "validation": len(watched), "held_out": len(truth)}
     spec = network_for(columns, y, task, network)
     rate = RATES[task] if settings.get("rate") is None else settings["rate"]
@@ -224,10 +228,24 @@ def scaled(y: np.ndarray, center: float, scale: float, target: str) -> np.ndarra
 def network_for(columns: Any, y: np.ndarray, task: str, network: Mapping[str, Any]) -> Spec:
     """Inputs as wide as the columns, the hidden layers asked for, one output or one per class."""
     outputs = 1 if task == REGRESSION else len(np.unique(y))
-    loss = network.get("loss") or ("squared_error" if task == REGRESSION else "cross_entropy")
     sizes = [sum(known.width for known in columns), *network["hidden"], outputs]
     dropout = DROPOUTS[task] if network.get("dropout") is None else network["dropout"]
-    return Spec.parse(sizes, activation=network["activation"], dropout=dropout, loss=loss)
+    return Spec.parse(
+        sizes, activation=network["activation"], dropout=dropout, loss=loss_for(task, network)
+    )
+
+
+def loss_for(task: str, network: Mapping[str, Any]) -> Loss:
+    """The loss that was asked for, or the task's; TableError where it is for other targets."""
+    usual = "squared_error" if task == REGRESSION else "cross_entropy"
+    found = loss(network.get("loss") or usual)
+    if task == CLASSIFICATION and found.labels != "classes":
+        same = ", which for two classes is the same" if found.labels == "binary" else ""
+        raise TableError(
+            f"loss {title(found)!r} is not for the labels of a table: a classification has "
+            f"{usual!r}{same}"
+        )
+    return found
 
 
 def scored(

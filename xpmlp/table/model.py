@@ -2,14 +2,18 @@
 
 import math
 import os
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpmlp.core.names import nearest
 from xpmlp.core.spec import Spec
+from xpmlp.fit.checks import counted
 from xpmlp.fit.labels import is_missing
 from xpmlp.fit.model import Model
 from xpmlp.storage.model_file import read, save
@@ -54,6 +58,13 @@ class TableModel:
     def spec(self) -> Spec:
         return self.model.spec
 
+    @property
+    def texts(self) -> list[str]:
+        """The columns, and the target, that are read from a file as they stand."""
+        labels = self.classes_ is not None and self.classes_.dtype.kind == "U"
+        found = [known.name for known in self.columns if known.kind == "category"]
+        return [*found, *[self.target] * labels]
+
     def inputs(self, frame: Any) -> Inputs:
         """The frame's columns, found by name, as the network takes them.
 
@@ -73,13 +84,20 @@ class TableModel:
             raise TableError("the columns differ in length")
         return Inputs(np.concatenate(parts, axis=1), unknown, ignored)
 
+    def rows(self, frame: Any) -> np.ndarray:
+        """The frame as the network takes it, with a warning of categories it has never seen."""
+        found = self.inputs(frame)
+        for name, count in found.unknown.items():
+            warnings.warn(unseen(name, count), stacklevel=3)
+        return found.x
+
     def predict(self, frame: Any) -> np.ndarray:
         """Labels (N,), or numbers (N,) in the target's unit."""
-        return self.from_network(self.model.predict(self.inputs(frame).x))
+        return self.from_network(self.model.predict(self.rows(frame)))
 
     def predict_proba(self, frame: Any) -> np.ndarray:
         """Probabilities (N, C) in the order of `classes_`."""
-        found: np.ndarray = self.model.predict_proba(self.inputs(frame).x)
+        found: np.ndarray = self.model.predict_proba(self.rows(frame))
         return found
 
     def from_network(self, predicted: np.ndarray) -> np.ndarray:
@@ -112,6 +130,10 @@ class TableModel:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write network and columns to one file (see `xpmlp.save`)."""
         save(self, path)
+
+
+def unseen(name: str, count: int) -> str:
+    return f"column {name!r}: {counted(count, 'cell')} of an unknown category"
 
 
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model | TableModel:
@@ -165,18 +187,48 @@ def from_parts(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> Ta
 def cells(frame: Any, known: Encoded) -> Any:
     """What a column holds, as `encode` takes it."""
     if not isinstance(frame, Mapping):
-        return column(frame, known.name, known.kind).values
+        found = column(frame, known.name, known.kind)
+        values, texts = found.values, found.looks == "category"
+    else:
+        values, texts = listed_cells(frame, known)
+    if known.kind == "category" and not texts:  # 7 may have been "007"
+        strange = [value for value in values if not (value is None or value in known.categories)]
+        if strange:
+            raise TableError(
+                f"column {known.name!r} held texts in training, and {strange[0]} is none of "
+                "those: give texts, as they were written there"
+            )
+    return values
+
+
+def listed_cells(frame: Mapping[str, Any], known: Encoded) -> tuple[Any, bool]:
+    """A column of a dict, and whether all its cells are texts."""
     if known.name not in frame:
         hint = nearest(known.name, list(frame))
         raise TableError(f"there is no column {known.name!r}{hint}")
-    listed = [None if is_missing(cell) else cell for cell in frame[known.name]]
+    given = frame[known.name]
+    if isinstance(given, str | bytes | Mapping) or not hasattr(given, "__len__"):
+        raise TableError(f"column {known.name!r} must be a list of cells; got {given!r}")
+    listed = [None if is_missing(cell) else cell for cell in given]
     if known.kind == "category":
-        return [None if cell is None else str(cell) for cell in listed]
+        texts = all(cell is None or isinstance(cell, str) for cell in listed)
+        return [None if cell is None else str(cell) for cell in listed], texts
+    number = seconds if known.kind == "date" else float
     try:
-        numbers = np.array([np.nan if cell is None else float(cell) for cell in listed])
-    except (TypeError, ValueError):
-        raise TableError(f"column {known.name!r} must hold numbers, as in training") from None
-    return finite(numbers, known.name)
+        numbers = np.array([np.nan if cell is None else number(cell) for cell in listed])
+    except (TypeError, ValueError, OverflowError):
+        kind = "dates, or seconds since 1970," if known.kind == "date" else "numbers,"
+        raise TableError(f"column {known.name!r} must hold {kind} as in training") from None
+    return finite(numbers, known.name), False
+
+
+def seconds(cell: Any) -> float:
+    """A date, or a number of seconds as it is, as seconds since 1970; without a zone it is UTC."""
+    if isinstance(cell, date) and getattr(cell, "tzinfo", None) is not None:
+        return cell.timestamp()  # type: ignore[attr-defined, no-any-return]
+    if isinstance(cell, date | np.datetime64 | str):
+        return float(np.asarray(cell, dtype="datetime64[us]").astype(np.int64)) / 1e6
+    return float(cell)
 
 
 def guess_task(values: Sequence[Any], kind: str, type_name: str) -> str:
@@ -191,9 +243,17 @@ def learn_columns(frame: Any, names: Sequence[str]) -> tuple[Encoded, ...]:
     """What the rows of `frame` say of its columns."""
     found = []
     for name in names:
-        kind, values, _ = column(frame, name)
+        kind, values, _, _ = column(frame, name)
         found.append(learn(name, kind, values))
     return tuple(found)
+
+
+def described(columns: Sequence[Encoded]) -> str:
+    """How many columns of each kind there are."""
+    words = {"number": ("number", "numbers"), "date": ("date", "dates")}
+    words["category"] = ("category", "categories")
+    counts = Counter(known.kind for known in columns)
+    return ", ".join(f"{n} {words[kind][n != 1]}" for kind, n in counts.items())
 
 
 def capped(columns: Sequence[Encoded]) -> list[str]:

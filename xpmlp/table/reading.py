@@ -31,16 +31,18 @@ class Column(NamedTuple):
     kind: str  # "number" (booleans too), "date" (seconds since 1970) or "category"
     values: Any  # (N,) float64 with NaN where missing; a list of str or None for a category
     type: str  # what the frame called it, such as "Int64", for messages
+    looks: str  # the kind that its type is of, whatever it was asked for as
 
 
 class TableError(ValueError):
     """A table that cannot be used: names the file or column, and what is wrong."""
 
 
-def read_table(path: str | os.PathLike[str], *, fewest: int = 2) -> Any:
+def read_table(path: str | os.PathLike[str], *, fewest: int = 2, texts: Sequence[str] = ()) -> Any:
     """The table in a file as a Polars frame; TableError naming the path otherwise.
 
-    fewest: the rows that it must have: two to learn or to compare, one to predict.
+    fewest: the rows that it must have: two to learn or to compare, one to predict. texts: columns
+    to read as they stand, even where every cell looks like a number: "007" is not 7.
     """
     polars, name = needed("polars", "table"), os.fspath(path)
     file = Path(path)
@@ -53,7 +55,7 @@ def read_table(path: str | os.PathLike[str], *, fewest: int = 2) -> Any:
     if file.stat().st_size == 0:
         raise TableError(f"{name} is empty")
     try:
-        frame = read_any(polars, file)
+        frame = read_any(polars, file, texts)
     except (polars.exceptions.PolarsError, OSError, UnicodeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TableError(f"{name} is no readable table: {reason}") from None
@@ -64,14 +66,16 @@ def read_table(path: str | os.PathLike[str], *, fewest: int = 2) -> Any:
     return frame
 
 
-def read_any(polars: Any, file: Path) -> Any:
+def read_any(polars: Any, file: Path, texts: Sequence[str]) -> Any:
     """By the file's ending. Every row is looked at before a column's type is decided."""
     if file.name.lower().endswith(".parquet"):
         return polars.read_parquet(file)
     separator = "\t" if file.name.lower().endswith((".tsv", ".tsv.gz")) else ","
+    names = polars.read_csv(file, separator=separator, n_rows=0).columns if texts else []
     frame = polars.read_csv(
         file,
         separator=separator,
+        schema_overrides={name: polars.String for name in texts if name in names},
         null_values=MISSING,
         infer_schema_length=None,
         try_parse_dates=True,
@@ -120,8 +124,8 @@ def column(frame: Any, name: str, kind: str | None = None) -> Column:
     elif not (found == TEXT and series.null_count() == len(series)):
         raise TableError(f"column {name!r} was a {kind} in training; here it holds {type_name}")
     if kind == TEXT:
-        return Column(TEXT, texts(series), type_name)
-    return Column(kind, finite(numbers(series, found), name), type_name)
+        return Column(TEXT, texts(series), type_name, found)
+    return Column(kind, finite(numbers(series, found), name), type_name, found)
 
 
 def find(frame: Any, name: str) -> Any:
@@ -139,13 +143,20 @@ def kind_of(dtype: Any) -> str:
     return DATE if dtype in (narwhals.Date, narwhals.Datetime) else TEXT
 
 
+def texts_of(frame: Any) -> list[str]:
+    """The names of the columns that hold texts."""
+    return [name for name in names_of(frame) if kind_of(find(frame, name).dtype) == TEXT]
+
+
 def numbers(series: Any, found: str) -> Array:
     """Float64, NaN where missing; dates as seconds since 1970, durations as seconds."""
     narwhals = needed("narwhals", "table")
     if found == TEXT:  # every cell is missing
         series = series.cast(narwhals.String)
     elif found == DATE:
-        series = series.cast(narwhals.Datetime("us")).dt.timestamp("us") / 1e6
+        if series.dtype == narwhals.Date:
+            series = series.cast(narwhals.Datetime("us"))
+        series = series.dt.timestamp("us") / 1e6
     elif series.dtype == narwhals.Duration:
         series = series.dt.total_microseconds() / 1e6
     return series.cast(narwhals.Float64).fill_null(float("nan")).to_numpy()
@@ -179,6 +190,30 @@ def texts(series: Any) -> list[str | None]:
         None if gap or is_missing(item) else str(item)
         for item, gap in zip(series.to_list(), gaps, strict=True)
     ]
+
+
+def refuse_gaps(values: Any, what: str, instead: str) -> None:
+    """TableError with the count and the first row where a cell is missing."""
+    gaps = [i for i, value in enumerate(values) if is_missing(value)]
+    if gaps:
+        raise TableError(
+            f"{what} has {counted(len(gaps), 'missing cell')}, the first in row {gaps[0] + 1}; "
+            f"{instead}"
+        )
+
+
+def stray(values: Sequence[str | None]) -> int | None:
+    """The first row whose text is no number, where nine in ten are: such as "-" for a gap."""
+    present = [i for i, value in enumerate(values) if value is not None]
+    texts = [i for i in present if not is_number(values[i])]
+    return texts[0] if texts and len(texts) * 10 <= len(present) else None
+
+
+def is_number(text: Any) -> bool:
+    try:
+        return float(text) is not None
+    except ValueError:
+        return False
 
 
 def features(frame: Any, leave: Sequence[str]) -> list[str]:
