@@ -5,7 +5,7 @@ compared with the k-th of the step before: nearly always its plan is found at on
 """
 
 from collections.abc import Callable, Sequence
-from types import FunctionType, SimpleNamespace
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from xpmlp.backends.tracing import (
@@ -14,7 +14,8 @@ from xpmlp.backends.tracing import (
     UntraceableError,
     arrays,
     constants,
-    number,
+    picked,
+    taken,
     trace,
 )
 from xpmlp.core.apply import plain
@@ -59,18 +60,6 @@ class Call(NamedTuple):
             if given[i].shape != shape or given[i].dtype != dtype:
                 return False
         return all(given[i] is one for i, one in self.others)
-
-
-def picked(given: tuple[Any, ...]) -> tuple[tuple[int, str | None], ...]:
-    """Where `tracing.arrays` finds the arrays among what a function is given."""
-    found: list[tuple[int, str | None]] = []
-    for i, one in enumerate(given):
-        if isinstance(one, SimpleNamespace):
-            held = vars(one)
-            found += [(i, name) for name in sorted(held) if not number(held[name])]
-        elif not (number(one) or callable(one)):
-            found.append((i, None))
-    return tuple(found)
 
 
 def reach(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -136,7 +125,7 @@ class Calls:
                 return plain(function, xp, *given, into=into)
             finally:
                 self.places = []
-        values = [given[i] if name is None else getattr(given[i], name) for i, name in call.pick]
+        values = taken(given, call.pick)
         if into:
             return plan.run(*values, *into)
         values += [self.buffer(shape, dtype) for shape, dtype in plan.made]

@@ -11,6 +11,7 @@ import numpy as np
 from xpmlp import __version__
 from xpmlp.backends import cuda
 from xpmlp.backends.graphs import obstacle
+from xpmlp.backends.threads import controller, counted
 
 PACKAGES = (
     "numpy", "array-api-compat", "safetensors", "scikit-learn", "narwhals", "polars",
@@ -44,12 +45,9 @@ def blas() -> dict[str, Any]:
 
 def blas_threads() -> int | str:
     """Threads of a product: measured by threadpoolctl where it is installed."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
+    if controller() is None:
         return os.environ.get("OPENBLAS_NUM_THREADS", "one per processor")
-    counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return max(counts, default=1)
+    return counted() or 1
 
 
 def gpu(index: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpmlp.backends.cpu import Workspace, cast, chosen, product
+from xpmlp.backends.tracing import taken
 from xpmlp.core.apply import plain
 from xpmlp.core.types import Array
 
@@ -272,7 +273,7 @@ class Tape:
         if call.plan is None:
             return plain(function, self.xp, *given, into=into)
         plan = call.plan
-        inputs = [given[i] if name is None else getattr(given[i], name) for i, name in call.pick]
+        inputs = taken(given, call.pick)
         made = [np.empty(shape, dtype=dtype) for shape, dtype in plan.made if not into]
         results = [*into, *(Taped(self, one, self.hold(one)) for one in made)]
         plan.run(*map(self.raw, inputs), *(one.data for one in results))

@@ -5,7 +5,7 @@ once with stand-ins that note every operator and every call on `xp`. What comes 
 Program: the one formula as a list, which a backend runs its own way.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -216,15 +216,30 @@ def trace(function: Callable[..., Any], *given: Any) -> Program:
     return Program(tracer.arguments, tuple(tracer.operations), results, tracer.cast)
 
 
+Places = tuple[tuple[int, str | None], ...]
+
+
+def picked(given: tuple[Any, ...]) -> Places:
+    """Where the arrays are among what a function is given, in the order of a program's arguments:
+    which one, and for a namespace its name there."""
+    found: list[tuple[int, str | None]] = []
+    for i, one in enumerate(given):
+        if isinstance(one, SimpleNamespace):
+            held = vars(one)
+            found += [(i, name) for name in sorted(held) if not number(held[name])]
+        elif not (number(one) or callable(one)):
+            found.append((i, None))
+    return tuple(found)
+
+
+def taken(given: Sequence[Any], places: Places) -> list[Any]:
+    """What is in those places."""
+    return [given[i] if name is None else getattr(given[i], name) for i, name in places]
+
+
 def arrays(given: tuple[Any, ...]) -> list[Any]:
     """The arrays among what a function is given, in the order of a program's arguments."""
-    found: list[Any] = []
-    for one in given:
-        if isinstance(one, SimpleNamespace):
-            found += [vars(one)[name] for name in sorted(vars(one)) if not number(vars(one)[name])]
-        elif not (number(one) or callable(one)):
-            found.append(one)
-    return found
+    return taken(given, picked(given))
 
 
 def number(one: Any) -> bool:

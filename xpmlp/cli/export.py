@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from xpmlp.cli.train import writable
+from xpmlp.cli.using import present
 from xpmlp.storage.atomic import write_atomic
 from xpmlp.storage.onnx import graph_of, serialized
 from xpmlp.storage.onnx_graph import Symbol
@@ -22,9 +23,7 @@ def shown(value: Symbol, word: str) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    if not Path(options.model).is_file():
-        raise ValueError(f"{options.model}: there is no such model file")
-    out = Path(options.model).with_suffix(".onnx") if options.out is None else options.out
+    out = Path(present(options.model)).with_suffix(".onnx") if options.out is None else options.out
     writable(out, [options.model])
     if out.suffix != ".onnx":
         raise ValueError(f"--out must end in .onnx; got {out}")

@@ -1,13 +1,13 @@
 """`xpmlp inspect MODEL`: what a model file holds."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from xpmlp.cli.using import present
 from xpmlp.core.ledger import ledger
 from xpmlp.fit.model import Model
 from xpmlp.storage.model_file import read
-from xpmlp.table.model import TableModel, load
+from xpmlp.table.model import TableModel, opened
 from xpmlp.table.preprocessing import Encoded
 from xpmlp.table.scoring import score_table
 
@@ -45,9 +45,7 @@ def lines(model: Any) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    if not Path(options.model).is_file():
-        raise ValueError(f"{options.model}: there is no such model file")
-    print("\n".join(lines(load(options.model))))
-    trained = read(options.model).trained
-    print("training: " + ", ".join(f"{name} {value}" for name, value in trained.items()))
+    found = read(present(options.model))
+    print("\n".join(lines(opened(found, options.model))))
+    print("training: " + ", ".join(f"{name} {value}" for name, value in found.trained.items()))
     return 0

@@ -7,11 +7,16 @@ from typing import Any
 from xpmlp.table.model import TableModel, load, unseen
 
 
-def load_table_model(path: str) -> TableModel:
-    """The model of a table in that file; ValueError for a network on arrays."""
+def present(path: str) -> str:
+    """The path of a model file; ValueError where there is none."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: there is no such model file")
-    model = load(path)
+    return path
+
+
+def load_table_model(path: str) -> TableModel:
+    """The model of a table in that file; ValueError for a network on arrays."""
+    model = load(present(path))
     if not isinstance(model, TableModel):
         raise ValueError(f"{path} holds a network on arrays, not on a table: use xpmlp.load")
     return model

@@ -70,7 +70,7 @@ def written(shape: Shape) -> str:
 
 
 def many(count: int, word: str, ending: str = "s") -> str:
-    return f"{count} {word}{'' if count == 1 else ending}"
+    return f"{count:,} {word}{'' if count == 1 else ending}"
 
 
 def at(name: str, layer: int) -> str:

@@ -20,10 +20,11 @@ from sklearn.utils.validation import check_is_fitted
 from xpmlp.backends.namespace import place_of, running, to_host, to_place
 from xpmlp.core.types import Array, Namespace
 from xpmlp.estimators.base import MLPBase, all_or_nothing, stochastic_only
-from xpmlp.estimators.classes import check_class_weight, encoded, weighted
+from xpmlp.estimators.classes import check_class_weight, encoded, is_multilabel, weighted
 from xpmlp.estimators.inference import answer
 from xpmlp.estimators.inputs import host, named, read_labels, read_targets, read_weight
 from xpmlp.estimators.parameters import CONSTRAINTS, shared
+from xpmlp.fit.labels import both, likeliest
 
 
 class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
@@ -236,15 +237,13 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         (n_samples,) labels, or (n_samples, n_classes) of 0 and 1
         """
         check_is_fitted(self)
-        several = self.loss_asked() == "cross_entropy"
+        several = is_multilabel(self._label_binarizer)
 
-        def likeliest(xp: Namespace, p: Array) -> Array:
-            if several:
-                return xp.argmax(p, axis=-1, keepdims=True)
-            return xp.astype(p > 0.5, xp.int64)
+        def told(xp: Namespace, p: Array) -> Array:
+            return xp.astype(p > 0.5, xp.int64) if several else likeliest(xp, p)[:, None]
 
-        found = answer(self, X, likeliest)
-        if self._label_binarizer.y_type_.startswith("multilabel"):
+        found = answer(self, X, told)
+        if several:
             return csr_matrix(to_host(found)) if self._label_binarizer.sparse_input_ else found
         place, index = place_of(found), found[:, 0]
         classes = np.repeat(self.classes_, 2) if len(self.classes_) == 1 else self.classes_
@@ -265,10 +264,6 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         (n_samples, n_classes); of several labels per row each on its own
         """
         check_is_fitted(self)
-
-        def both(xp: Namespace, p: Array) -> Array:
-            return p if p.shape[-1] > 1 else xp.concat([1 - p, p], axis=-1)
-
         return answer(self, X, both)
 
     def predict_log_proba(self, X: Any) -> Array:

@@ -16,8 +16,9 @@ from xpmlp.core.layout import padded_size, windows
 from xpmlp.core.losses import loss
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.spec import Spec
+from xpmlp.estimators.classes import is_multilabel
 from xpmlp.estimators.inference import LINKS
-from xpmlp.estimators.network import Course, lists, packed, plain, spec_of
+from xpmlp.estimators.network import Course, lists, packed, plain, rule_name, spec_of
 from xpmlp.fit.data import own_dtype
 from xpmlp.fit.labels import Labels
 from xpmlp.fit.model import Model
@@ -148,7 +149,7 @@ def network_labels(est: Any) -> Labels:
 def class_labels(est: Any) -> np.ndarray | None:
     """The labels that one row has one of, as an array that a file can hold."""
     binarizer = getattr(est, "_label_binarizer", None)
-    if binarizer is None or binarizer.y_type_.startswith("multilabel") or len(est.classes_) == 1:
+    if binarizer is None or is_multilabel(binarizer) or len(est.classes_) == 1:
         return None
     labels: np.ndarray = est.classes_
     return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
@@ -303,8 +304,7 @@ def course_of(saved: dict[str, Any], found: Contents, size: int) -> Course:
 
 def memory_count(solver: str) -> int:
     """How many buffers the rule of a solver remembers."""
-    own = {"adam": "adam_sklearn", "sgd": "momentum"}
-    return OPTIMIZERS[own.get(solver, solver)].memories
+    return OPTIMIZERS[rule_name(solver, nesterov=False)].memories
 
 
 def split_of(key: np.ndarray, saved: Any) -> np.random.RandomState:

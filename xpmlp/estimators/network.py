@@ -11,7 +11,7 @@ import numpy as np
 from xpmlp.backends.engine import Engine
 from xpmlp.backends.namespace import Place, is_array, to_host, to_place
 from xpmlp.core.layout import Dense, padded_size, windows
-from xpmlp.core.optimizers import OPTIMIZERS, Optimizer
+from xpmlp.core.optimizers import Optimizer
 from xpmlp.core.optimizers import optimizer as find_optimizer
 from xpmlp.core.spec import AnyLoss, Spec, is_listed
 from xpmlp.core.types import Array
@@ -147,15 +147,21 @@ def packed(
     return to_place(place, flat)
 
 
+def rule_name(solver: str, *, nesterov: bool) -> str:
+    """Our name of the optimizer that a solver is."""
+    own = {"adam": "adam_sklearn", "sgd": "nesterov" if nesterov else "momentum"}
+    return own.get(solver, solver)
+
+
 def rule_of(est: Any) -> tuple[Optimizer, dict[str, float]]:
     """The optimizer that `solver` asks for, and its hyper-parameters.
 
     "adam" and "sgd" are scikit-learn's: epsilon beside the raw root, and momentum in the
     velocity, Nesterov's or not.
     """
-    own = {"adam": "adam_sklearn", "sgd": "nesterov" if est.nesterovs_momentum else "momentum"}
-    asked = own.get(est.solver, est.solver) if isinstance(est.solver, str) else est.solver
-    rule = OPTIMIZERS[asked] if isinstance(asked, str) else find_optimizer(asked)
+    asked = est.solver
+    named = isinstance(asked, str)
+    rule = find_optimizer(rule_name(asked, nesterov=est.nesterovs_momentum) if named else asked)
     return rule, {ours: getattr(est, name) for ours, name in HYPER.items() if ours in rule.defaults}
 
 

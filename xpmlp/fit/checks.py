@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.backends.namespace import dtype_name, is_array, place_of, to_host
+from xpmlp.core.ledger import many
 from xpmlp.core.types import Array, Namespace
 
 FLOATS = ("float32", "float64")
@@ -23,10 +24,6 @@ def is_float(array: Array) -> bool:
 
 class NotNumbersError(ValueError, TypeError):
     """Cells that are no real numbers."""
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def place_in(shape: tuple[int, ...], flat_index: int) -> str:
@@ -73,7 +70,7 @@ def unmasked(value: Any, name: str) -> Any:
     mask = np.ma.getmaskarray(value)
     if mask.any():
         raise ValueError(
-            f"{name} has {counted(int(mask.sum()), 'masked value')}, the first at "
+            f"{name} has {many(int(mask.sum()), 'masked value')}, the first at "
             f"{place_in(mask.shape, int(mask.argmax()))}: fill or drop them"
         )
     return value.data
@@ -87,7 +84,7 @@ def from_objects(array: np.ndarray, name: str) -> np.ndarray:
         first = flat[bad[0]]
         raise NotNumbersError(
             f"{name} must hold real numbers; {place_in(array.shape, bad[0])} has {first!r} "
-            f"({why_unreal(first)}); {counted(len(bad), 'bad value')} in all"
+            f"({why_unreal(first)}); {many(len(bad), 'bad value')} in all"
         )
     return np.array([float(item) for item in flat], dtype=np.float64).reshape(array.shape)
 
@@ -158,7 +155,7 @@ def not_finite(name: str, count: int, first: float, where: str) -> ValueError:
     """Why values are refused of which the first, at `where`, is NaN or infinite."""
     what = "NaN" if np.isnan(first) else "infinity"
     return ValueError(
-        f"{name} has {counted(count, 'value')} that {'is' if count == 1 else 'are'} not finite, "
+        f"{name} has {many(count, 'value')} that {'is' if count == 1 else 'are'} not finite, "
         f"the first a {what} at {where}"
     )
 

@@ -9,8 +9,8 @@ from xpmlp.backends.namespace import is_array, place_of, to_host, to_place
 from xpmlp.core.ledger import bad_target, many
 from xpmlp.core.losses import Loss, loss
 from xpmlp.core.spec import Spec
-from xpmlp.core.types import Array
-from xpmlp.fit.checks import check_finite, counted, numbers, unmasked
+from xpmlp.core.types import Array, Namespace
+from xpmlp.fit.checks import check_finite, numbers, unmasked
 
 
 class Labels(NamedTuple):
@@ -95,7 +95,7 @@ def plain_labels(y: np.ndarray, name: str) -> np.ndarray:
     missing = [i for i, item in enumerate(y) if is_missing(item)]
     if missing:
         raise ValueError(
-            f"{name} has {counted(len(missing), 'missing label')}, the first "
+            f"{name} has {many(len(missing), 'missing label')}, the first "
             f"{y[missing[0]]!r} at row {missing[0]}"
         )
     if y.dtype.kind != "O":
@@ -199,12 +199,20 @@ def by_class(asked: Any, target: np.ndarray, labels: Labels, given: np.ndarray) 
     return weights
 
 
+def both(xp: Namespace, p: Array) -> Array:
+    """Probabilities (..., C) of the classes: where one neuron has the second's, of two."""
+    return xp.concat([1 - p, p], axis=-1) if p.shape[-1] == 1 else p
+
+
+def likeliest(xp: Namespace, p: Array) -> Array:
+    """Which class (...) is the most probable, of probabilities (..., C), or (..., 1) for two."""
+    return xp.astype(p[..., 0] > 0.5, xp.int64) if p.shape[-1] == 1 else xp.argmax(p, axis=-1)
+
+
 def decode(caller: Any, linked: Array, classes: np.ndarray) -> Array:
     """The label (..., N) of each row of probabilities (..., N, C), or (..., N, 1) for two.
 
     Numeric labels come in the caller's namespace, others (which only NumPy holds) in NumPy's.
     """
-    p = to_host(linked)
-    index = (p[..., 0] > 0.5).astype(np.int64) if p.shape[-1] == 1 else p.argmax(axis=-1)
-    found: np.ndarray = classes[index]
+    found: np.ndarray = classes[likeliest(np, to_host(linked))]
     return to_place(place_of(caller), found) if classes.dtype.kind in "biuf" else found

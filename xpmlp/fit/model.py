@@ -12,7 +12,7 @@ from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
 from xpmlp.fit.data import Elsewhere, rows
 from xpmlp.fit.inference import certain, scores
-from xpmlp.fit.labels import Labels, decode
+from xpmlp.fit.labels import Labels, both, decode
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,7 @@ class Model:
     def predict_proba(self, X: Any) -> Array:
         """Probabilities (..., N, C) of the classes; without labels the linked scores."""
         linked = self.linked(X, loss(self.spec.loss).link)
-        if self.classes_ is None or linked.shape[-1] == len(self.classes_):
-            return linked
-        return place_of(linked).xp.concat([1 - linked, linked], axis=-1)
+        return linked if self.classes_ is None else both(place_of(linked).xp, linked)
 
     def predict(self, X: Any) -> Array:
         """Labels (..., N), or numbers as y had them, (..., N) or (..., N, n_out)."""

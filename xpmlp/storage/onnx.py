@@ -22,6 +22,7 @@ from xpmlp.core.names import title
 from xpmlp.core.network import forward
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
+from xpmlp.fit.labels import both, likeliest
 from xpmlp.fit.model import Model
 from xpmlp.storage.atomic import write_atomic
 from xpmlp.storage.onnx_graph import TEXT, Graph, Symbol
@@ -121,12 +122,8 @@ def answers(graph: Graph, model: Model, linked: Array) -> dict[str, Symbol]:
     if classes is None:
         flat = model.labels.flat and linked.shape[-1] == 1
         return {"prediction": linked[..., 0] if flat else linked}
-    if linked.shape[-1] == 1:
-        likeliest = graph.astype(linked[..., 0] > 0.5, "int64")
-        linked = graph.concat([1 - linked, linked], axis=-1)
-    else:
-        likeliest = graph.argmax(linked, axis=-1)
-    return {"label": graph.take(labels(graph, classes), likeliest), "probabilities": linked}
+    label = graph.take(labels(graph, classes), likeliest(graph, linked))
+    return {"label": label, "probabilities": both(graph, linked)}
 
 
 def answer(graph: Graph, found: dict[str, Symbol]) -> None:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpmlp.core.ledger import many
 from xpmlp.core.names import nearest
 from xpmlp.core.spec import Spec
-from xpmlp.fit.checks import counted
 from xpmlp.fit.labels import is_missing
 from xpmlp.fit.model import Model
-from xpmlp.storage.model_file import read, save
+from xpmlp.storage.model_file import Contents, read, save
 from xpmlp.storage.onnx import answer, answers, network
 from xpmlp.storage.onnx_graph import Graph
 from xpmlp.storage.sealed import UNFIT, refusal
@@ -133,7 +133,7 @@ class TableModel:
 
 
 def unseen(name: str, count: int) -> str:
-    return f"column {name!r}: {counted(count, 'cell')} of an unknown category"
+    return f"column {name!r}: {many(count, 'cell')} of an unknown category"
 
 
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model | TableModel:
@@ -142,7 +142,11 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model | 
     A Model for a network on arrays, a TableModel for one on tables. Needs NumPy alone. Raises
     ValueError with the path for anything but a whole, unchanged model file.
     """
-    found = read(path, device)
+    return opened(read(path, device), path)
+
+
+def opened(found: Contents, path: str | os.PathLike[str]) -> Model | TableModel:
+    """The model of what a file holds; ValueError with the path where its parts do not fit."""
     table = found.sections.get("table")
     if table is None:
         return found.model

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xpmlp.backends.extras import needed
+from xpmlp.core.ledger import many
 from xpmlp.core.names import nearest
 from xpmlp.core.types import Array
-from xpmlp.fit.checks import counted
 from xpmlp.fit.labels import is_missing
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -171,7 +171,7 @@ def finite(values: Array, name: str) -> Array:
     if infinite.any():
         rows = infinite.nonzero()[0]
         raise TableError(
-            f"column {name!r} has {counted(len(rows), 'infinite value')}, the first in row "
+            f"column {name!r} has {many(len(rows), 'infinite value')}, the first in row "
             f"{rows[0] + 1}"
         )
     known = values[values == values]  # noqa: PLR0124 - NaN
@@ -197,7 +197,7 @@ def refuse_gaps(values: Any, what: str, instead: str) -> None:
     gaps = [i for i, value in enumerate(values) if is_missing(value)]
     if gaps:
         raise TableError(
-            f"{what} has {counted(len(gaps), 'missing cell')}, the first in row {gaps[0] + 1}; "
+            f"{what} has {many(len(gaps), 'missing cell')}, the first in row {gaps[0] + 1}; "
             f"{instead}"
         )
 
