@@ -23,6 +23,7 @@ from xpmlp.storage.sealed import UNFIT, refusal
 from xpmlp.table.onnx import in_unit, inputs
 from xpmlp.table.preprocessing import Encoded, encode, from_saved, learn, to_arrays, to_config
 from xpmlp.table.reading import TableError, column, finite, names_of
+from xpmlp.table.scoring import standard
 
 REGRESSION, CLASSIFICATION = "regression", "classification"
 TRAINED = ("metrics", "baseline", "rows")  # scores at training, and counts of rows
@@ -154,11 +155,6 @@ def opened(found: Contents, path: str | os.PathLike[str]) -> Model | TableModel:
         return from_parts(found.model, table, found.arrays)
     except UNFIT as error:
         raise refusal(path, error) from None
-
-
-def standard(scores: Mapping[str, float]) -> dict[str, float | None]:
-    """Scores as JSON has them: null for NaN, such as the R2 of a single row."""
-    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
 def read_scores(saved: Any) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Held-out scores and the naive baseline beside them, by scikit-learn (extra: table)."""
 
 import math
+from collections.abc import Mapping
 
 from xpmlp.backends.extras import needed
 from xpmlp.core.types import Array
@@ -49,9 +50,11 @@ def score_table(found: dict[str, float], baseline: dict[str, float] | None = Non
     return "\n".join(rows)
 
 
-def rounded(found: dict[str, float]) -> dict[str, float | None]:
-    """Scores with six significant digits, for JSON, which has no NaN."""
-    return {
-        name: float(f"{value:.6g}") if math.isfinite(value) else None
-        for name, value in found.items()
-    }
+def standard(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Scores as JSON has them: null for NaN, such as the R2 of a single row."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def rounded(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """The same with six significant digits."""
+    return standard({name: float(f"{value:.6g}") for name, value in scores.items()})
