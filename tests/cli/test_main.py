@@ -39,6 +39,12 @@ def test_a_reader_that_has_enough_is_no_error():
         assert (process.wait(60), said) == (1, b"")
 
 
+def test_without_an_output_nothing_is_written(monkeypatch):
+    """As `xpmlp shapes 2-3-1 >&-`, and under pythonw."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["shapes", "2-3-1"]) == 0
+
+
 def test_shapes_heeds_every_option(capsys):
     code, out, _ = run(
         capsys, "shapes", "4-5-3", "--members", 7, "--activation", "tanh", "--dropout", 0.2,

@@ -69,7 +69,9 @@ def test_a_network_within_another_model_is_drawn(rows, optional):
         assert drawn["training loss"].tolist() == est.history_["loss"]
     with pytest.raises(TypeError, match=r"\(lbfgs keeps none\); got MLPRegressor"):
         plot_history(xpmlp.MLPRegressor(solver="lbfgs").fit(X, y))
-    model = train("2-4-1", *rows, epochs=3)
+    seen = []
+    model = train("2-4-1", *rows, epochs=3, callbacks=[lambda r: seen.append(plot_history(r))])
+    assert [len(lines(figure)["training loss"]) for figure in seen] == [1, 2, 3]
     around = SimpleNamespace(model=model)
     assert lines(plot_history(around)).keys() == lines(plot_history(model)).keys()
 

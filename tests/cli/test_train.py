@@ -88,10 +88,31 @@ def test_a_person_sees_the_scores_beside_the_baseline(folder, capsys):
     code, out, err = run(capsys, "train", "houses.csv", "--target", "sold", *QUICK)
     assert code == 0
     assert re.search(r"held-out +this model +baseline\naccuracy +[\d.]+ +[\d.]+\n", out)
-    guessed = "classification of 'sold' (guessed; --task regression for the other)"
-    assert f"{guessed} on device cpu; rows: 55 training, 9 validation, 16" in out
+    said = "classification of 'sold' (guessed) on device cpu; rows: 55 training, 9 validation, 16"
+    assert said in out
     assert "inputs: 5 numbers, 1 category\n" in out
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("target", "said"), [
+    ("price", "regression of 'price' (guessed; --task classification for the other) on"),
+    ("flag", "classification of 'flag' (guessed; --task regression for the other) on"),
+])  # fmt: skip
+def test_a_guess_says_how_to_ask_for_the_other(target, said, folder, capsys):
+    made().select("a", "price", flag=polars.Series([0, 1] * 40)).write_csv("guess.csv")
+    code, out, _ = run(capsys, "train", "guess.csv", "--target", target, *QUICK)
+    assert code == 0
+    assert said in out
+    asked = said.partition(" ")[0]
+    _, out, _ = run(capsys, "train", "guess.csv", "--target", target, *QUICK, "--task", asked)
+    assert "guessed" not in out
+
+
+def test_a_column_of_numbers_with_a_text_is_named(folder, capsys):
+    cells = [str(i / 2) for i in range(79)]
+    made().select("price", odd=polars.Series([*cells[:20], "-", *cells[20:]])).write_csv("odd.csv")
+    _, out, _ = run(capsys, "train", "odd.csv", "--target", "price", *QUICK)
+    assert "column 'odd' is taken as texts, as not all of it are numbers: row 21 has '-'\n" in out
 
 
 def test_quiet_says_nothing(folder, capsys):

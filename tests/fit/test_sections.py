@@ -228,6 +228,8 @@ def two(optional):
         other.join()
 
     before = products.measured()
+    if before is None:
+        pytest.skip("threadpoolctl knows no BLAS here")
     have(2)
     yield
     have(before)

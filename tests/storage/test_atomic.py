@@ -206,8 +206,8 @@ def test_the_longest_name_is_written_and_locked(letter, tmp_path):
     name = letter * (255 // len(letter.encode()))
     beside = tmp_path / f".{cut(name)}.{'ab' * TOKEN}.part"
     beside.touch()
-    with locked(tmp_path / name):
-        assert len(os.listdir(tmp_path)) == 2
+    with locked(tmp_path / name), locked(tmp_path / f"{name[:-1]}z"):  # not the same file
+        assert len(os.listdir(tmp_path)) == 3
         with pytest.raises(BlockingIOError, match=letter), locked(tmp_path / name):
             pass
         sweep(tmp_path / name)

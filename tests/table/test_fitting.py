@@ -347,13 +347,21 @@ def test_a_held_out_table_that_does_not_fit_is_refused_before_training(kind, fra
 @pytest.mark.parametrize(("name", "target", "said"), [
     ("squared_error", "k", "loss 'squared_error' is not for the labels .* 'cross_entropy'$"),
     ("binary_cross_entropy", "k", "'cross_entropy', which for two classes is the same$"),
+    ("binary_cross_entropy", "y", "loss 'binary_cross_entropy' is for labels: a regression has"),
+    ("cross_entropy", "y", "loss 'cross_entropy' is for labels: a regression has 'squared_err"),
 ])  # fmt: skip
 def test_a_loss_that_is_not_for_labels_is_refused(name, target, said, frame):
     def started(model, rows):
         raise AssertionError("it came to training")
 
     with pytest.raises(TableError, match=said):
-        fit(frame, target, drop=["y"], network=NETWORK | {"loss": name}, started=started)
+        fit(
+            frame,
+            target,
+            drop=[{"k": "y", "y": "k"}[target]],
+            network=NETWORK | {"loss": name},
+            started=started,
+        )
 
 
 def test_counts_are_learnt_in_their_own_unit(frame):
@@ -366,6 +374,12 @@ def test_counts_are_learnt_in_their_own_unit(frame):
     assert found.metrics["rmse"] < 0.9 * found.baseline["rmse"]
     plain = fit(counts, epochs=1)
     assert (plain.model.center, plain.model.scale) != (0, 1)
+
+
+def test_a_gap_in_a_row_that_is_dropped_is_no_matter(frame):
+    gaps = change("a", 4, None)(change("y", 4, None)(frame))
+    found = fit(gaps, drop=["k"], time="a", drop_missing_target="drop", epochs=1)
+    assert sum(found.rows.values()) == len(frame) - 1
 
 
 def test_missing_targets_are_dropped_where_that_is_asked_for(frame):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xpmlp.table.fitting import Plan, evaluate, fit_table
-from xpmlp.table.model import TableModel, guess_task
+from xpmlp.table.model import TableModel, guess_task, seconds
 from xpmlp.table.reading import TableError
 
 polars = pytest.importorskip("polars")
@@ -92,8 +92,22 @@ def test_numbers_that_stand_for_texts_must_be_known(number, frame):
     whole = cells | {"c": [int(code) for code in cells["c"]]}
     assert learnt.predict(whole).tobytes() == learnt.predict(codes).tobytes()
     for strange in (frame.with_columns(c=polars.lit(9)), whole | {"c": [9] * 120}):
-        with pytest.raises(TableError, match=r"column 'c' held texts in training, and 9 is none"):
+        with pytest.raises(TableError, match=r"column 'c' holds 9, which is none of the categ"):
             learnt.predict(strange)
+
+
+def test_numbers_that_stand_for_many_texts_are_rare_ones_or_unknown(frame):
+    """Of more than 64 categories the rarer ones are not kept by name."""
+    many = frame.with_columns(c=polars.Series([str(200 + i) for i in range(120)]))
+    learnt = fitted(many, "y", "k")
+    assert learnt.columns[-1].rest
+    ints = many.with_columns(c=many["c"].cast(polars.Int64))
+    assert learnt.predict(ints).tobytes() == learnt.predict(many).tobytes()
+    with pytest.raises(TableError, match=r"column 'c' holds 1, which is none of the categories"):
+        learnt.predict(many.with_columns(c=polars.Series(range(1, 121))))
+    empty = frame.with_columns(c=polars.lit(None, dtype=polars.String))
+    with pytest.warns(UserWarning, match="unknown category"):
+        fitted(empty, "y", "k").predict(frame.with_columns(c=polars.lit(3.5)))
 
 
 @pytest.mark.parametrize("column", ["Rome", b"Rome", 3, None, {"x": 1}, np.float64(3)])
@@ -120,8 +134,17 @@ def test_dates_of_a_dict_are_those_of_a_frame():
         assert model.predict({"day": cells}).tobytes() == expected.tobytes()
     midnight = model.predict({"day": [datetime(2020, 1, 3), None]})
     assert model.predict({"day": [date(2020, 1, 3), float("nan")]}).tobytes() == midnight.tobytes()
-    with pytest.raises(TableError, match="column 'day' must hold dates, or seconds since 1970"):
-        model.predict({"day": ["tomorrow"]})
+    as_texts = [str(day.replace(tzinfo=UTC).timestamp()) for day in days]
+    assert model.predict({"day": as_texts}).tobytes() == expected.tobytes()
+    zoned = [day.isoformat() + "Z" for day in days]
+    assert model.predict({"day": zoned}).tobytes() == expected.tobytes()
+    gap = model.predict({"day": [None]}).tobytes()
+    assert model.predict({"day": [np.datetime64("NaT")]}).tobytes() == gap
+    for wrong in ("tomorrow", "", "NaT", "today", "now", "31.12.2020", object()):
+        with pytest.raises(TableError, match="column 'day' must hold dates, or seconds"):
+            model.predict({"day": [wrong]})
+    far = seconds(np.datetime64("300000-01-01"))
+    assert far == pytest.approx((300_000 - 1970) * 365.2425 * 86_400, rel=1e-6)
 
 
 def test_another_kind_than_in_training_is_refused(number, frame):

@@ -134,6 +134,14 @@ def test_texts_are_read_as_they_stand(ending, tmp_path):
     assert texts_of(asked) == ["code", "flag"]
 
 
+def test_a_time_of_day_is_the_text_that_it_is(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("at,on,a\n9:05,2020-01-01,1\n12:30,2020-01-02,2\n,2020-01-03,3\n")
+    for found in (read_table(path), read_table(path, texts=["at"])):
+        assert column(found, "at").values == ["9:05", "12:30", None]
+        assert [column(found, name).kind for name in ("on", "a")] == ["date", "number"]
+
+
 @pytest.mark.parametrize("library", ["polars", "pandas", "pyarrow"])
 def test_moments_of_a_zone_are_seconds_since_1970(library, optional):
     zone = timezone(timedelta(hours=2))

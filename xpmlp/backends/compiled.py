@@ -217,8 +217,11 @@ def module(text: str, title: str) -> Callable[..., None]:
     if not path.is_file() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{secrets.token_hex(6)}")
-        unfinished.write_text(text)
-        unfinished.replace(path)  # another process finds it whole or not at all
+        try:
+            unfinished.write_text(text)
+            unfinished.replace(path)  # another process finds it whole or not at all
+        finally:
+            unfinished.unlink(missing_ok=True)
         print(f"xpmlp: compiling {title} once, kept in {path.parent}", file=sys.stderr)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None

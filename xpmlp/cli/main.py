@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             options = parser_for(name).parse_args(given)
             code = int(options.run(options))
-            sys.stdout.flush()  # here, where it is known what a pipe without a reader means
+            if sys.stdout is not None:  # here, where a pipe without a reader is no surprise
+                sys.stdout.flush()
             return code
     except KeyboardInterrupt as error:
         return interrupted(error)

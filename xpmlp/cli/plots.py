@@ -18,9 +18,10 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
     needed("matplotlib", "table")
     from matplotlib.figure import Figure
 
-    inner = getattr(model, "model", model)
-    history = getattr(inner, "history", getattr(inner, "history_", inner))
-    if not isinstance(history, dict):
+    held = [getattr(one, name, None) for one in (model, getattr(model, "model", None))
+            for name in ("history", "history_")]  # fmt: skip
+    history = next((one for one in (model, *held) if isinstance(one, dict)), None)
+    if history is None:
         raise TypeError(
             "plot_history draws a trained model or its history (lbfgs keeps none); got "
             f"{type(model).__name__}"

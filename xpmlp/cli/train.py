@@ -137,9 +137,13 @@ def run(options: argparse.Namespace) -> int:
     place = place_for(options.device, options.precision)
 
     def started(model: TableModel, rows: dict[str, int]) -> None:
+        if options.quiet:
+            return
         counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in rows.items())
         other = REGRESSION if model.task == CLASSIFICATION else CLASSIFICATION
-        guessed = "" if options.task else f" (guessed; --task {other} for the other)"
+        can = other == CLASSIFICATION or column(frame, model.target).kind != "category"
+        hint = f"; --task {other} for the other" if can else ""
+        guessed = "" if options.task else f" (guessed{hint})"
         say(f"{model.task} of {model.target!r}{guessed} on device {place.name}; rows: {counts}")
         say(f"inputs: {described(model.columns)}")
         for known in model.columns:

@@ -1,6 +1,6 @@
 """y and sample weights as a user gives them, made into targets and row weights."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,7 +103,7 @@ def plain_labels(y: np.ndarray, name: str) -> np.ndarray:
     if len({isinstance(item, str) for item in y}) > 1:
         raise ValueError(f"{name} mixes strings and other labels")
     found = np.asarray(y.tolist())
-    if all(isinstance(item, date) and getattr(item, "tzinfo", None) is None for item in y):
+    if all(type(item) in (date, datetime) and getattr(item, "tzinfo", None) is None for item in y):
         found = found.astype("datetime64")  # as a file holds them
     try:
         np.unique(found)

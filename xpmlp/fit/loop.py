@@ -180,7 +180,7 @@ def one_epoch(run: Run) -> dict[str, Any] | None:
             return None
         run.epoch, run.within = run.epoch + 1, 0
         if (rate := float(xp.min(run.rate))) < 0:
-            raise ValueError(f"schedule gives a negative rate, {rate:g}, in epoch {run.epoch}")
+            raise ValueError(f"schedule gives a negative rate, {rate:g}, after epoch {run.epoch}")
         run.met[...] = xp.where(run.alive > 0, run.met, xp.full_like(run.met, float("nan")))
         val_loss, val_score = measured(run, run.held) if run.held else (None, None)
         finite = (run.alive > 0) & xp.isfinite(xp.sum(run.state.params, axis=-1))

@@ -184,7 +184,8 @@ def train(
         but more epochs are none where the schedule does not look ahead (with numba they may
         round otherwise: what is compiled goes by the number of steps).
     more: `monitor`, `min_delta`, `shuffle`; `n_threads`, the most threads of a product on the
-        CPU (it takes threadpoolctl; None is what BLAS has); `hyper`, the rule's other
+        CPU (it takes threadpoolctl; None is what BLAS has; of two trainings at once the first
+        one's limit is that of both); `hyper`, the rule's other
         hyper-parameters by name, such as {"beta2": 0.95}; `capture=False`, not to record the
         steps and replay them, as a CUDA graph on a GPU (a history's "way" says which way they ran);
         `on_divergence="restore"`, to go on from the best weights so far, the first among them,

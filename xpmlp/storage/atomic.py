@@ -1,11 +1,13 @@
 """Files that are whole or not there: written beside the target, then moved over it."""
 
+import hashlib
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+SHORT = 200  # bytes of a name that endings of ours may follow
 TOKEN = 6  # random bytes in the name of a file that is being written
 
 
@@ -26,8 +28,12 @@ def behind(path: str | os.PathLike[str]) -> Path:
 
 
 def cut(name: str) -> str:
-    """The beginning of a file's name, to which an ending may be added: systems allow 255 bytes."""
-    return os.fsencode(name)[:200].decode(errors="ignore")
+    """A file's name, to which an ending may be added: systems allow 255 bytes. A long one is its
+    beginning and a digest of it all."""
+    data = os.fsencode(name)
+    if len(data) <= SHORT:
+        return name
+    return f"{data[:SHORT].decode(errors='ignore')}.{hashlib.sha256(data).hexdigest()[:16]}"
 
 
 def is_special(path: Path) -> bool:

@@ -100,15 +100,21 @@ def known_labels(truth: np.ndarray, classes: Any, target: str) -> None:
         )
 
 
-def without_gaps(frame: Any, plan: Plan) -> Any:
-    """The frame without the rows whose target is missing, where that is asked for."""
-    find(frame, plan.target)
+def rows_kept(frame: Any, plan: Plan) -> list[bool]:
+    """Which rows are not left out because their target is missing."""
     if plan.drop_missing_target != "drop":
-        return frame
+        return [True] * len(narwhal(frame))
     keep = [not is_missing(value) for value in column(frame, plan.target).values]
     if not any(keep):
         raise TableError(f"target {plan.target!r} is missing in every row")
-    return narwhal(frame).filter(keep).to_native()
+    return keep
+
+
+def without_gaps(frame: Any, plan: Plan) -> Any:
+    """The frame without the rows whose target is missing, where that is asked for."""
+    find(frame, plan.target)
+    keep = rows_kept(frame, plan)
+    return frame if all(keep) else narwhal(frame).filter(keep).to_native()
 
 
 def split_rows(frame: Any, plan: Plan, labels: Any) -> Split:
@@ -165,7 +171,8 @@ def fit_table(
         column(frame, name)  # refused here, with the row's number in the whole table
     for name in filter(None, (plan.group, plan.time) if test is None else ()):
         instead = "rows are held out by it: fill those cells or leave the rows out"
-        refuse_gaps(column(frame, name).values, f"column {name!r}", instead)
+        kept = zip(column(frame, name).values, rows_kept(frame, plan), strict=True)
+        refuse_gaps([cell if keep else 0 for cell, keep in kept], f"column {name!r}", instead)
     frame = without_gaps(frame, plan)
     y, task = read_target(frame, plan)
     measure = loss_for(task, network)
@@ -244,6 +251,11 @@ def loss_for(task: str, network: Mapping[str, Any]) -> Loss:
         raise TableError(
             f"loss {title(found)!r} is not for the labels of a table: a classification has "
             f"{usual!r}{same}"
+        )
+    if task == REGRESSION and found.labels != "none":
+        raise TableError(
+            f"loss {title(found)!r} is for labels: a regression has {usual!r}, or is it "
+            f"--task {CLASSIFICATION}?"
         )
     return found
 

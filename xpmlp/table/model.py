@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from xpmlp.storage.onnx_graph import Graph
 from xpmlp.storage.sealed import UNFIT, refusal
 from xpmlp.table.onnx import in_unit, inputs
 from xpmlp.table.preprocessing import Encoded, encode, from_saved, learn, to_arrays, to_config
-from xpmlp.table.reading import TableError, column, finite, names_of
+from xpmlp.table.reading import TableError, column, finite, is_number, names_of
 from xpmlp.table.scoring import standard
 
 REGRESSION, CLASSIFICATION = "regression", "classification"
@@ -191,12 +191,13 @@ def cells(frame: Any, known: Encoded) -> Any:
         values, texts = found.values, found.looks == "category"
     else:
         values, texts = listed_cells(frame, known)
-    if known.kind == "category" and not texts:  # 7 may have been "007"
-        strange = [value for value in values if not (value is None or value in known.categories)]
-        if strange:
+    if known.kind == "category" and known.categories and not texts:  # 7 may have been "007"
+        present, seen = {value for value in values if value is not None}, {*known.categories}
+        strange = sorted(present - seen)
+        if strange and not (known.rest and present & seen):
             raise TableError(
-                f"column {known.name!r} held texts in training, and {strange[0]} is none of "
-                "those: give texts, as they were written there"
+                f"column {known.name!r} holds {strange[0]}, which is none of the categories that "
+                "training saw: give texts, as they were written there"
             )
     return values
 
@@ -224,10 +225,15 @@ def listed_cells(frame: Mapping[str, Any], known: Encoded) -> tuple[Any, bool]:
 
 def seconds(cell: Any) -> float:
     """A date, or a number of seconds as it is, as seconds since 1970; without a zone it is UTC."""
-    if isinstance(cell, date) and getattr(cell, "tzinfo", None) is not None:
-        return cell.timestamp()  # type: ignore[attr-defined, no-any-return]
-    if isinstance(cell, date | np.datetime64 | str):
-        return float(np.asarray(cell, dtype="datetime64[us]").astype(np.int64)) / 1e6
+    if isinstance(cell, str) and not is_number(cell):
+        cell = datetime.fromisoformat(cell)
+    if isinstance(cell, datetime) and cell.tzinfo is not None:
+        return cell.timestamp()
+    if isinstance(cell, date | np.datetime64):
+        moment: Any = np.datetime64(cell)
+        day = moment.astype("datetime64[D]")  # which no unit overflows
+        of_day = (moment - day) / np.timedelta64(1, "s")
+        return float(day.astype(np.int64)) * 86_400 + float(of_day)
     return float(cell)
 
 

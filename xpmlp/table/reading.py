@@ -7,6 +7,7 @@ column is for (its kind) is seen in training and asked for again in prediction.
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,19 +68,29 @@ def read_table(path: str | os.PathLike[str], *, fewest: int = 2, texts: Sequence
 
 
 def read_any(polars: Any, file: Path, texts: Sequence[str]) -> Any:
-    """By the file's ending. Every row is looked at before a column's type is decided."""
+    """By the file's ending. Every row is looked at before a column's type is decided.
+
+    A time of day stays the text that it is: "9:05" would else come back as "09:05:00".
+    """
     if file.name.lower().endswith(".parquet"):
         return polars.read_parquet(file)
     separator = "\t" if file.name.lower().endswith((".tsv", ".tsv.gz")) else ","
-    names = polars.read_csv(file, separator=separator, n_rows=0).columns if texts else []
-    frame = polars.read_csv(
+    reading = partial(
+        polars.read_csv,
         file,
         separator=separator,
-        schema_overrides={name: polars.String for name in texts if name in names},
         null_values=MISSING,
         infer_schema_length=None,
         try_parse_dates=True,
     )
+    frame = reading()
+    other = [
+        name
+        for name, dtype in frame.schema.items()
+        if dtype == polars.Time or (name in texts and dtype != polars.String)
+    ]
+    if other:
+        frame = reading(schema_overrides=dict.fromkeys(other, polars.String))
     if any("_duplicated_" in name for name in frame.columns):  # Polars's own way out
         head = polars.read_csv(file, separator=separator, has_header=False, n_rows=1).row(0)
         twice = sorted({str(name) for name in head if head.count(name) > 1})
