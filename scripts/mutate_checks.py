@@ -34,6 +34,7 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "fit/recovery.py": (("fit/test_divergence.py",), "core"),
     "fit/memory.py": (("fit/test_memory.py",), "memory"),
     "fit/probes.py": (("fit/test_settings.py", "fit/test_train.py"), "core"),
+    "core/names.py": (("core/test_names.py", "core/test_schedules.py"), "core"),
     "core/spec.py": (("core/test_spec.py",), "core"),
     "backends/devices.py": (("backends/test_devices.py",), "devices"),
     "estimators/inputs.py": (("estimators/test_errors.py",), "estimators"),
