@@ -67,8 +67,8 @@ def beneath(found: dict[str, Any]) -> str:
     return (
         "The best of the rounds; in parentheses how many times ours it takes, so that below 1 the "
         "other is faster. Each is a process of its own, in turn with the others, on what its "
-        "users call; it is timed only where it computes the same as ours (float64, 20 steps, "
-        f"1e-8). Shapes: {shapes}.\n\n"
+        "users call; it trains with Adam in float32, and is timed only where it computes the same "
+        f"as ours (float64, 20 steps, 1e-8). Shapes: {shapes}.\n\n"
         f"Measured {found['date'][:10]} on {found['processor']}, {found['processors']} "
         f"processors, threads: {threads}; {found['rounds']} rounds; xpmlp {found['xpmlp']}, "
         f"Python {found['python']}, {packages}, BLAS {found['blas']}:\n\n    {found['command']}"

@@ -273,7 +273,7 @@ INTERRUPT = [
         ("predict", "xpmlp.cli.predict.read_table"),
         ("predict", "xpmlp.cli.predict.write_atomic"),
         ("score", "xpmlp.cli.score.evaluate"),
-        ("inspect", "xpmlp.cli.inspect.load"),
+        ("inspect", "xpmlp.cli.inspect.read"),
     )
 ]
 

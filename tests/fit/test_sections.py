@@ -321,6 +321,21 @@ def test_n_threads_is_the_most_that_a_product_of_sections_has(optional, monkeypa
     assert asked_for(optional, monkeypatch, "200-100-1", n_threads=1, **large)[0] == 1
 
 
+def test_n_threads_is_the_most_where_rows_are_measured_too(two, optional, monkeypatch):
+    pools, seen, measured = optional("threadpoolctl"), [], loop.measured
+
+    def watched(*given):
+        seen.extend(p["num_threads"] for p in pools.threadpool_info() if p["user_api"] == "blas")
+        return measured(*given)
+
+    monkeypatch.setattr(loop, "measured", watched)
+    X = np.random.default_rng(0).normal(size=(300, 200))
+    for most in (1, None):
+        seen.clear()
+        train("200-100-1", X, X[:, 0], X_val=X, y_val=X[:, 0], batch=300, epochs=2, n_threads=most)
+        assert set(seen) == {most or 2}
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, "two", True])
 def test_n_threads_that_is_no_count_is_refused(value):
     with pytest.raises(ValueError, match="n_threads must be"):

@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 from xpmlp.backends.namespace import running, to_host
+from xpmlp.backends.threads import limited
 from xpmlp.core.losses import loss
 from xpmlp.core.types import Array
 from xpmlp.fit.batches import orders, windows
@@ -170,7 +171,8 @@ def one_epoch(run: Run) -> dict[str, Any] | None:
     """
     xp, before = run.place.xp, run.throttle
     started = time.perf_counter()
-    with running(run.place), explained(run.need):
+    most = run.settings.n_threads  # of what is measured too
+    with running(run.place), explained(run.need), limited(most):
         if run.settings.on_divergence == "restore" and run.epoch == run.first and not run.within:
             outset(run)
         with run.engine.way.open():
