@@ -395,6 +395,22 @@ def test_a_report_can_end_training(rng):
 # schedules
 
 
+@pytest.mark.parametrize("members", [None, 2])
+def test_a_schedule_below_zero_is_refused(members, rng):
+    """It would train uphill."""
+    X = rng.normal(size=(16, 3))
+    settings = {
+        "batch": 8,
+        "epochs": 9,
+        "members": members,
+        "schedule": lambda xp, now: 2 - now.epoch,
+    }
+    with pytest.raises(
+        ValueError, match=r"^schedule gives a negative rate, -0\.05, after epoch 3$"
+    ):
+        train("3-1", X, X[:, 0], rate=0.1, **settings)
+
+
 def test_a_schedule_moves_the_rate(rng):
     X, y = regression(rng, 8)
 
