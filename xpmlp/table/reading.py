@@ -216,15 +216,16 @@ def refuse_gaps(values: Any, what: str, instead: str) -> None:
 def stray(values: Sequence[str | None]) -> int | None:
     """The first row whose text is no number, where nine in ten are: such as "-" for a gap."""
     present = [i for i, value in enumerate(values) if value is not None]
-    texts = [i for i in present if not is_number(values[i])]
-    return texts[0] if texts and len(texts) * 10 <= len(present) else None
+    words = [i for i in present if not is_number(values[i])]
+    return words[0] if words and len(words) * 10 <= len(present) else None
 
 
 def is_number(text: Any) -> bool:
     try:
-        return float(text) is not None
+        float(text)
     except ValueError:
         return False
+    return True
 
 
 def features(frame: Any, leave: Sequence[str]) -> list[str]:
