@@ -1,19 +1,21 @@
 """The namespaces that every test body runs on, and what CI demands to be installed."""
 
 import os
-import shutil
 import signal
-import sys
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from support import standin
 
-from xpmlp.backends.namespace import CPU, Place
+from xpmlp.backends.namespace import Place
+
+HAS_GPU = standin.gpus() > 0
+NO_STANDIN = standin.obstacle()
+if not HAS_GPU and NO_STANDIN is None:
+    standin.install()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background jobs start
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -21,12 +23,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
 # XPMLP_REQUIRE names the packages whose absence is a failure instead of a skip (in CI: all)
 REQUIRED = os.environ.get("XPMLP_REQUIRE", "").split()
 
-# what may be skipped there: nothing but a GPU's tests, and scikit-learn's checks of what is not
-# claimed (a decision function, its own array API dispatch)
-SKIPPED = (
-    "no GPU here", "no C++ compiler here", "does not have a decision_function",
-    "SCIPY_ARRAY_API is not set",
-)  # fmt: skip
+# what may be skipped there: nothing but what the stand-in for a GPU cannot tell, and scikit-learn's
+# checks of what is not claimed (a decision function, its own array API dispatch)
+SKIPPED = ("no GPU here: ", "does not have a decision_function", "SCIPY_ARRAY_API is not set")
 
 settings.register_profile(
     "xpmlp",
@@ -68,15 +67,6 @@ NAMESPACES = {
 def find_place(name: str) -> Place:
     """The place of that name, or a skip with the reason."""
     names = NAMESPACES[name]
-    if name == "cupy":
-        installed("cupy")
-        from xpmlp.backends.cuda import GPUUnavailableError
-        from xpmlp.backends.devices import place_for
-
-        try:
-            return place_for("gpu")
-        except GPUUnavailableError as error:
-            pytest.skip(f"no GPU here: {str(error).partition(', failed')[0]}")
     if name == "torch":
         installed("torch")
     xp = installed(names.module)
@@ -84,16 +74,16 @@ def find_place(name: str) -> Place:
     return Place(xp, device, names.device or name)
 
 
-@pytest.fixture(params=list(NAMESPACES))
-def place(request) -> Place:
-    """Every namespace and device in turn: NumPy, array-api-strict on two, PyTorch, CuPy."""
-    return find_place(request.param)
-
-
 @pytest.fixture
-def place_named():
+def place_named(request):
     """A function from a name in NAMESPACES to its place."""
-    return find_place
+    return lambda name: request.getfixturevalue("gpu") if name == "cupy" else find_place(name)
+
+
+@pytest.fixture(params=list(NAMESPACES))
+def place(request, place_named) -> Place:
+    """Every namespace and device in turn: NumPy, array-api-strict on two, PyTorch, CuPy."""
+    return place_named(request.param)
 
 
 @pytest.fixture
@@ -101,36 +91,66 @@ def xp(place):
     return place.xp
 
 
-@pytest.fixture(scope="session")
-def recording():
-    """The stand-in for CuPy that records as a CUDA stream does (recording.py beside this file)."""
-    if shutil.which("g++") is None:
-        pytest.skip("no C++ compiler here: kernels are run on the host by g++")
-    spec = spec_from_file_location("recording", Path(__file__).parent / "recording.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def plug(devices: int, **more):
+    """The stand-in with so many devices; a skip, or a failure, where something of it is missing."""
+    if NO_STANDIN is not None:
+        missing = NO_STANDIN.partition(" ")[0].partition(".")[0].removesuffix("_backends")
+        if missing in REQUIRED:
+            pytest.fail(f"{missing} is required here: {NO_STANDIN}")
+        pytest.skip(f"no stand-in for a GPU here: {NO_STANDIN}")
+    return standin.plugged(devices, **more)
+
+
+def forget_devices() -> None:
+    """Let the next question for a device be answered anew."""
+    from xpmlp.backends import cuda
+
+    cuda.usable.cache_clear()
 
 
 @pytest.fixture
-def gpu(recording, monkeypatch):
-    """A place on the stand-in that passes for a GPU."""
-    monkeypatch.setitem(sys.modules, "cupy", recording.CUPY)
-    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", recording.XP)
-    monkeypatch.setattr("array_api_compat.cupy", recording.XP, raising=False)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", recording.DRIVER)
-    return Place(recording.XP, recording.DEVICE, "gpu:0")
+def card():
+    """The stand-in for a GPU, plugged in, which a test may look into and limit."""
+    if HAS_GPU:
+        pytest.skip("looks into the stand-in for a GPU, and there is a GPU here")
+    forget_devices()
+    with plug(1) as found:
+        yield found
+    forget_devices()
 
 
 @pytest.fixture
-def check(gpu, recording, monkeypatch):
-    """A function from a check of the GPU's checklist to its row, run on the stand-in."""
+def two_cards(request):
+    """The stand-in with two devices; parametrized, whether they reach each other's memory."""
+    if HAS_GPU:
+        pytest.skip("looks into the stand-in for a GPU, and there is a GPU here")
+    forget_devices()
+    with plug(2, peers=getattr(request, "param", False)) as found:
+        yield found
+    forget_devices()
+
+
+@pytest.fixture
+def has_gpu() -> bool:
+    """Whether the machine has a GPU of its own."""
+    return HAS_GPU
+
+
+@pytest.fixture
+def gpu(request) -> Place:
+    """A GPU: the machine's own where it has one, else the stand-in."""
+    if not HAS_GPU:
+        request.getfixturevalue("card")
+    from xpmlp.backends.devices import place_for
+
+    return place_for("gpu")
+
+
+@pytest.fixture
+def check(gpu):
+    """A function from a check of the GPU's checklist to its row."""
     from xpmlp.backends.gpu_bench import Setting, perform
 
-    def choose(word, X, precision):
-        return gpu if word == gpu.name or isinstance(X, recording.Array) else CPU
-
-    monkeypatch.setattr("xpmlp.fit.run.choose", choose)
     return lambda asked: next(perform([asked], Setting(gpu, 0, True)))
 
 

@@ -14,6 +14,7 @@ BACKENDS = {"numpy", "cupy", "cupyx", "mpi4py", "sklearn", "nvmath", "numba"}
 MAY_IMPORT_BACKENDS = {
     "core/random.py", "core/initializers.py",
     "backends/namespace.py", "backends/cpu.py", "backends/compiled.py", "backends/cuda.py",
+    "backends/epilogues.py",
     "backends/gemm.py", "backends/kernels.py", "backends/engine.py", "backends/devices.py",
     "backends/tape.py", "backends/replay.py", "backends/floor.py",
     "backends/doctor.py", "backends/gpu_bench.py", "backends/gpu_machine.py",
@@ -117,7 +118,7 @@ def test_core_has_no_boolean_parameter(name):
 
 def test_core_fits_its_room():
     lines = {name: len(path.read_text().splitlines()) for name, path in FILES.items()}
-    assert sum(n for name, n in lines.items() if folder(name) == "core") <= 1800
+    assert max(n for name, n in lines.items() if folder(name) == "core") <= 300
     assert lines["core/network.py"] <= 120
 
 

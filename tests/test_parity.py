@@ -17,7 +17,7 @@ PLACES = [
     ("strict-device1", "float64"),
     ("torch", "float64"),
     ("torch", "float32"),
-    ("cupy", "float64"),
+    pytest.param("cupy", "float64", marks=pytest.mark.slow),
     ("cupy", "float32"),
 ]
 

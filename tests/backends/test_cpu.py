@@ -47,12 +47,12 @@ def test_activations_have_the_plain_bits(name, dtype, lead, values, rng):
     bias = rng.normal(size=(*lead, 1, 8)).astype(dtype)
     back = rng.normal(size=product.shape).astype(dtype)
     with np.errstate(all="ignore"):
-        z, a = activated(np, pair.f, product, bias)
-        expected = returned(np, pair.slope, back, z, a)
+        z, a, _ = activated(np, pair.f, product, bias, None)
+        expected = returned(np, pair.slope, back, z, a, None)
         for _ in range(3):  # the first time in new buffers, then in used ones
             workspace.restart()
-            fast_z, fast_a = workspace.apply(activated, np, pair.f, product, bias)
-            found = workspace.apply(returned, np, pair.slope, back, fast_z, fast_a)
+            fast_z, fast_a, _ = workspace.apply(activated, np, pair.f, product, bias, None)
+            found = workspace.apply(returned, np, pair.slope, back, fast_z, fast_a, None)
             assert bits(fast_z, z)
             assert bits(fast_a, a)
             assert bits(found, expected)
@@ -65,9 +65,9 @@ def test_predictions_have_the_plain_bits(name, dtype, values, rng):
     f, product = activation(name).f, values(dtype)
     bias = rng.normal(size=(1, 8)).astype(dtype)
     with np.errstate(all="ignore"):
-        expected = activated(np, f, product, bias)[1]
+        expected = activated(np, f, product, bias, None)[1]
         with predicting(CPU.xp) as fast:
-            z, a = fast.apply(activated, fast.xp, f, product, bias)
+            z, a, _ = fast.apply(activated, fast.xp, f, product, bias, None)
     assert a is z is product
     assert bits(a, expected)
 
@@ -309,7 +309,9 @@ def test_two_trainers_do_not_share_buffers():
     assert turns == [(one, one) for one in alone]
 
 
-def test_another_namespace_runs_as_it_is(place):
+@pytest.mark.parametrize("name", ["numpy", "strict", "torch"])
+def test_another_namespace_runs_as_it_is(name, place_named):
+    place = place_named(name)
     found = engine(place)
     assert (found.xp is place.xp) == (place.xp is not CPU.xp)
     x = place.xp.ones((2, 3), device=place.device)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import standin
 
 from xpmlp.backends import gpu_machine
 from xpmlp.backends.gpu_bench import FAULT, NOTE, OK
@@ -29,10 +30,26 @@ def test_hidden_things_are_hidden(optional):
 
 
 @pytest.mark.parametrize("missing", gpu_machine.MISSING, ids=lambda missing: missing.name)
-def test_a_fresh_process_names_its_stage(missing, optional):
+def test_a_fresh_process_without_a_gpu_names_a_stage(missing, optional):
+    if standin.gpus():
+        pytest.skip("there is a GPU here, which the next test is for")
     optional("cupy")
     said = gpu_machine.answer(missing, "gpu")
     assert said.startswith("GPUUnavailableError: no usable GPU: stage ")
+
+
+@pytest.fixture
+def children(gpu, monkeypatch):
+    """Fresh processes have a GPU: the machine's own where it has one, else the stand-in."""
+    if standin.gpus() == 0:
+        monkeypatch.syspath_prepend(standin.SITE)
+        monkeypatch.setenv(standin.PLUGGED, "1")
+
+
+@pytest.mark.slow
+def test_fresh_processes_with_a_gpu_name_their_stages(check, children):
+    row = check(PATHS)
+    assert row.verdict in (OK, NOTE), row
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The checks of kernels pass on the stand-in, and fail where a kernel computes something else."""
+"""The checks of kernels pass on a GPU, and fail where a kernel computes something else."""
 
 import pytest
 
@@ -42,21 +42,24 @@ def test_every_function_is_itself_as_a_kernel(name, check):
         ("fused-outcomes", "multiply", "{} + {}"),
     ],
 )
-def test_another_formula_is_seen(name, form, wrong, check, monkeypatch):
+def test_another_formula_is_seen(name, form, wrong, check, card, monkeypatch):
     monkeypatch.setitem(sources.FORMS, form, wrong)
     assert check(CHECKS[name]).verdict == FAULT
 
 
-def test_a_sum_in_the_wrong_place_is_seen(check, monkeypatch):
+def test_a_sum_in_the_wrong_place_is_seen(check, card, monkeypatch):
     monkeypatch.setattr(
         kernels.Kernels, "sum", lambda of, x, axis, keepdims: of.base.sum(x[:3], axis=-2)
     )
     assert check(CHECKS["fused-layers"]).verdict == FAULT
 
 
-def test_nodes_are_counted_before_and_after(check, monkeypatch):
+def test_nodes_are_counted_before_and_after(check):
     row = check(CHECKS["kernels"])
     assert row.verdict == FIGURE, row
     assert 10 < row.figures["after"]["kernel"] < row.figures["before"]["kernel"]
+
+
+def test_kernels_that_save_no_nodes_are_seen(check, card, monkeypatch):
     monkeypatch.setattr(gpu_fusion, "unfused", lambda run: run)
     assert check(CHECKS["kernels"]).verdict == FAULT

@@ -159,7 +159,7 @@ def test_labels_in_every_namespace_learn_what_numpys_learn(place, rng):
     )
     assert np.allclose(flat(found), flat(expected), rtol=PARITY, atol=PARITY)
     predicted = found.predict(there)
-    assert place_of(predicted).xp is place.xp
+    assert place_of(predicted).xp.__name__ == place.xp.__name__
     assert (to_host(predicted) == expected.predict(X)).all()
 
 
