@@ -11,6 +11,7 @@ from xpmlp.backends.namespace import to_host, to_place
 from xpmlp.core.losses import LOSSES, Loss, loss, softmax
 
 NAMES = [*LOSSES, "huber:0.3", "quantile:0.1,0.5,0.9", "cross_entropy:0.1"]
+MANY = "quantile:" + ",".join(f"{level / 12:.3f}" for level in range(1, 12))
 FLOATS = ("float32", "float64")
 
 AGREEMENT = 1e-10  # with PyTorch in float64, where a row's parts of about 10 may cancel to 1e-3
@@ -33,7 +34,7 @@ def sample(name, rng, lead=(6,), n_out=3):
     return score, 3 * rng.standard_normal((*lead, 1 if measure.levels else n_out))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, MANY])
 def test_value_and_delta_are_pytorchs(name, rng, torch, torch_loss):
     score, target = sample(name, rng, (200,))
     leaf = torch.from_numpy(score).requires_grad_()
@@ -45,7 +46,7 @@ def test_value_and_delta_are_pytorchs(name, rng, torch, torch_loss):
     np.testing.assert_allclose(measure.delta(np, score, target), leaf.grad, **near)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, MANY])
 def test_delta_is_the_derivative_of_the_value(name, rng, torch):
     import array_api_compat.torch as xp
 
@@ -57,7 +58,7 @@ def test_delta_is_the_derivative_of_the_value(name, rng, torch):
     np.testing.assert_allclose(delta, leaf.grad, rtol=AGREEMENT, atol=AGREEMENT)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, MANY])
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("lead", [(5,), (3, 5)])
 def test_every_namespace_gives_numpys_numbers(place, name, dtype, lead, rng):

@@ -1,6 +1,7 @@
 """Device words: auto, cpu, gpu, gpu:N (cuda is an alias), the same everywhere."""
 
 import os
+import sys
 from typing import Any
 
 from xpmlp.backends import cuda
@@ -86,12 +87,14 @@ def free_bytes(place: Place) -> int | None:
 
 
 def release(place: Place) -> None:
-    """Give the memory that nobody uses any more back to a GPU's others."""
-    if place.name.startswith("gpu:"):
+    """Give the memory that nobody uses any more back to a GPU's others, and what was pinned for
+    copies to the host's."""
+    if place.name.startswith("gpu:") and not sys.is_finalizing():  # the process frees all
         import cupy
 
         with running(place):
             cupy.get_default_memory_pool().free_all_blocks()
+            cupy.get_default_pinned_memory_pool().free_all_blocks()
 
 
 def default_word() -> str:

@@ -24,7 +24,8 @@ COMPARED: dict[str, Any] = {
     "__gt__": np.greater, "__lt__": np.less, "__ge__": np.greater_equal, "__le__": np.less_equal,
     "__eq__": np.equal, "__ne__": np.not_equal,
 }  # fmt: skip
-MADE = ("zeros", "ones", "full", "empty", "arange", "zeros_like", "ones_like", "full_like")
+MADE = ("zeros", "ones", "full", "arange", "zeros_like", "ones_like", "full_like")
+EMPTY = ("empty", "empty_like")
 
 
 class UntapedError(TypeError):
@@ -50,9 +51,12 @@ class Taped:
         return self.tape.view(self, f"[{self.tape.hold(key)}]", self.data[key])
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if key is not ...:
+        if key is ...:
+            self.tape.write(self, value)
+        elif self.name in self.tape.blank:
+            self.tape.write(self[key], value)
+        else:
             raise UntapedError("it writes a part of an array")
-        self.tape.write(self, value)
 
     def refuse(self, *_: Any) -> Any:
         raise UntapedError("it reads a value")
@@ -94,12 +98,14 @@ class Tape:
         self.held: dict[str, Any] = {}  # what the lines refer to, by name
         self.names: dict[int, str] = {}
         self.constants: set[str] = set()  # results that no line makes again
+        self.blank: set[str] = set()  # arrays that hold nothing yet, for lines to write into
         self.viewed: set[str] = set()  # of what parts were taken: it must stay where it is
         own = {
             name: getattr(self, name)
             for name in ("matmul", "vecdot", "sum", "max", "where", "astype", "concat")
         }
-        own |= {name: self.making(getattr(np, name)) for name in MADE}
+        own |= {name: self.making(getattr(np, name), self.constants) for name in MADE}
+        own |= {name: self.making(getattr(np, name), self.blank) for name in EMPTY}
         ufuncs = {
             name: self.calling(getattr(np, name))
             for name in dir(np)
@@ -203,12 +209,12 @@ class Tape:
     def calling(self, ufunc: np.ufunc) -> Callable[..., Taped]:
         return lambda *inputs: self.ufunc(ufunc, *inputs)
 
-    def making(self, function: Callable[..., Array]) -> Callable[..., Taped]:
-        """An array that depends on no value: it is made once."""
+    def making(self, function: Callable[..., Array], known: set[str]) -> Callable[..., Taped]:
+        """An array that depends on no value: it is made once. known: where its name goes."""
 
         def make(*given: Any, **named: Any) -> Taped:
             made = np.asarray(function(*map(self.raw, given), **named))
-            self.constants.add(self.hold(made))
+            known.add(self.hold(made))
             return Taped(self, made, self.hold(made))
 
         return make

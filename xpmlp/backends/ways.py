@@ -37,14 +37,14 @@ class Eager:
     """One step after the other, by Python."""
 
     name = "eager"
-    AT_ONCE = 2**18  # numbers in a window: they are still in the cache when they are learnt from
+    AT_ONCE = 2**18  # numbers in a window: a CPU learns from them while they are in its cache
 
-    def __init__(self, most: int | None = None) -> None:
-        """most: steps in a window."""
-        self.most = most
+    def __init__(self, most: int | None = None, at_once: int | None = None) -> None:
+        """most: steps in a window; at_once: numbers, None for what suits a CPU."""
+        self.most, self.at_once = most, self.AT_ONCE if at_once is None else at_once
 
     def window(self, steps: int, numbers: int) -> int:
-        return min(steps, self.most or steps, max(1, self.AT_ONCE // numbers))
+        return min(steps, self.most or steps, max(1, self.at_once // numbers))
 
     def open(self) -> AbstractContextManager[Any]:
         return nullcontext()

@@ -128,7 +128,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         """`fit`, or `partial_fit` where it is `once`."""
         with all_or_nothing(self):
             place, training = self.prepared(X, y, sample_weight, held, once=once)
-            with limited(self.n_threads), running(place):
+            with limited(self.n_threads):
                 training()
             del training
             release(place)

@@ -248,7 +248,8 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         place, index = place_of(found), found[:, 0]
         classes = np.repeat(self.classes_, 2) if len(self.classes_) == 1 else self.classes_
         if classes.dtype.kind in "biuf":
-            return place.xp.take(to_place(place, classes), index, axis=0)
+            with running(place):
+                return place.xp.take(to_place(place, classes), index, axis=0)
         labels: np.ndarray = classes[to_host(index)]
         return labels
 

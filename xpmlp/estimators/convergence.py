@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.namespace import dtype_name, to_host
+from xpmlp.backends.namespace import dtype_name, running, to_host
 from xpmlp.fit.steps import Run
 
 RECORDED = ("loss", "val_loss", "val_score")  # of a history
@@ -36,13 +36,15 @@ class Convergence:
     def share(self) -> float:
         """The part of its first learning rate that the course is at, in the run's dtype."""
         share = self.course.learning_rate / self.est.learning_rate_init
-        return float(np.asarray(share, dtype=dtype_name(self.run.throttle)))
+        with np.errstate(all="ignore"):
+            return float(np.asarray(share, dtype=dtype_name(self.run.throttle)))
 
     def throttle(self) -> None:
         """Give the run the learning rate that the course is at, and let a checkpoint know."""
-        xp = self.run.place.xp
+        place, throttle = self.run.place, self.run.throttle
         if not self.done:
-            self.run.throttle[...] = xp.full_like(self.run.throttle, self.share())
+            with running(place):
+                throttle[...] = place.xp.full_like(throttle, self.share())
         self.run.beside |= {
             "learning_rate": self.course.learning_rate,
             "missed": self.est._no_improvement_count,

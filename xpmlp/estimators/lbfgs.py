@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.utils.optimize import _check_optimize_result
 
-from xpmlp.backends.namespace import Place, to_host, to_place
+from xpmlp.backends.namespace import Place, running, to_host, to_place
 from xpmlp.core.layout import on_weights
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import Batch, gradient, new_state, penalize
@@ -66,18 +66,18 @@ def minimise(est: Any, spec: Spec, shown: Spec, place: Place, dtype: str, data: 
 
     shown: the network with the loss as it is reported.
     """
-    objective = Objective(
-        spec, place, data, packed(place, spec, est.coefs_, est.intercepts_, dtype), est.alpha
-    )
-    started = to_host(objective.state.params).astype(np.float64)
-    found = minimize(
-        objective,
-        started,
-        method="L-BFGS-B",
-        jac=True,
-        options={"maxfun": est.max_fun, "maxiter": est.max_iter, "gtol": est.tol},
-    )
-    objective(found.x)
-    est.n_iter_ = _check_optimize_result("lbfgs", found, est.max_iter)
-    est.loss_ = to_host(objective.loss(shown)).item()
+    flat = packed(place, spec, est.coefs_, est.intercepts_, dtype)
+    with running(place):
+        objective = Objective(spec, place, data, flat, est.alpha)
+        started = to_host(objective.state.params).astype(np.float64)
+        found = minimize(
+            objective,
+            started,
+            method="L-BFGS-B",
+            jac=True,
+            options={"maxfun": est.max_fun, "maxiter": est.max_iter, "gtol": est.tol},
+        )
+        objective(found.x)
+        est.n_iter_ = _check_optimize_result("lbfgs", found, est.max_iter)
+        est.loss_ = to_host(objective.loss(shown)).item()
     est.coefs_, est.intercepts_ = lists(objective.state.layers)

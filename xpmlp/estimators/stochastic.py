@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 
-from xpmlp.backends.namespace import Place, place_of, to_host, to_place
+from xpmlp.backends.namespace import Place, place_of, running, to_host, to_place
 from xpmlp.core.layout import windows
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
@@ -22,6 +22,7 @@ from xpmlp.estimators.question import asked as asked_by
 from xpmlp.fit.batches import per_batch, per_row
 from xpmlp.fit.begin import begin
 from xpmlp.fit.callbacks import ProgressBar
+from xpmlp.fit.checks import all_finite
 from xpmlp.fit.data import Data, Elsewhere, Rows, move, resident
 from xpmlp.fit.divergence import DivergedError
 from xpmlp.fit.interruption import patient
@@ -59,7 +60,8 @@ class Table:
             x = self.x[index]
         else:
             place = place_of(self.x)
-            x = place.xp.take(self.x, to_place(place, index), axis=0)
+            with running(place):
+                x = place.xp.take(self.x, to_place(place, index), axis=0)
         weight = None if self.weight is None else self.weight[index]
         return Table(x, self.target[index], self.labels[index], weight)
 
@@ -165,6 +167,7 @@ def begun(
             buffer[...] = move(place, value, dtype, "memory")
     run.state.step[...] = course.step
     run.first = run.epoch = course.epoch
+    run.once = once
     run.history, run.asked = est.history_, partial(asked_by, est)
     kept, way = course.engine, run.engine.way.name
     if kept is not None and course.engine_at == place.name and kept.way.name == way:
@@ -248,10 +251,11 @@ def leave(est: Any, run: Run) -> None:
     course.solver, course.memory = est.solver, state.memory
     course.step, course.epoch = int(state.step), run.epoch
     course.last = course.kept = None
-    finite = bool(xp.all((run.alive > 0) & xp.all(xp.isfinite(state.params), axis=-1)))
+    with running(run.place):
+        finite = bool(run.alive > 0) and all_finite(xp, state.params)
+        copied = xp.asarray(run.kept, copy=True)
     if run.held is not None or not finite:
         course.last = state.params if finite else run.kept
         course.kept = run.kept
         course.best, course.best_epoch = float(run.best), int(run.best_epoch)
-        copied = xp.asarray(run.kept, copy=True)
         est.coefs_, est.intercepts_ = lists(windows(xp, run.spec, copied))

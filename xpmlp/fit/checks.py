@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.namespace import dtype_name, is_array, place_of, to_host
+from xpmlp.backends.namespace import dtype_name, is_array, place_of, running, to_host
 from xpmlp.core.ledger import many
 from xpmlp.core.types import Array, Namespace
 
@@ -124,10 +124,23 @@ def host_like(value: Any) -> bool:
 
 
 def all_finite(xp: Namespace, array: Array) -> bool:
-    """Whether every number is finite: the sum first, which needs no array of truths as large as
-    the data."""
+    """Whether every number is finite: the sum first, which is read once, and needs no array of
+    truths as large as the data."""
     with np.errstate(all="ignore"):
-        return bool(xp.isfinite(xp.sum(array))) or bool(xp.all(xp.isfinite(array)))
+        if bool(xp.isfinite(xp.sum(array))):
+            return True
+        return bool(xp.isfinite(xp.min(array))) and bool(xp.isfinite(xp.max(array)))
+
+
+def all_true(xp: Namespace, truths: Array) -> bool:
+    """Whether every truth is one, by the smallest: CuPy compiles its `all` for seconds where there
+    are 128 and more, and has `min` compiled."""
+    return bool(xp.min(xp.astype(xp.asarray(truths), xp.uint8)))
+
+
+def any_true(xp: Namespace, truths: Array) -> bool:
+    """Whether some truth is one (see `all_true`)."""
+    return bool(xp.max(xp.astype(xp.asarray(truths), xp.uint8)))
 
 
 def check_finite(array: Array, name: str) -> None:
@@ -137,15 +150,16 @@ def check_finite(array: Array, name: str) -> None:
             return
         bad = ~np.isfinite(array)
     else:
-        xp = place_of(array).xp
-        if xp.isdtype(array.dtype, "complex floating"):
+        home = place_of(array)
+        if home.xp.isdtype(array.dtype, "complex floating"):
             raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}")
-        if not xp.isdtype(array.dtype, "real floating"):
+        if not home.xp.isdtype(array.dtype, "real floating"):
             return
-        if all_finite(xp, array):
-            return
-        bad = to_host(~xp.isfinite(array))
+        with running(home):
+            if all_finite(home.xp, array):
+                return
         array = to_host(array)
+        bad = ~np.isfinite(array)
     first = int(np.argmax(bad))
     where = place_in(tuple(array.shape), first)
     raise not_finite(name, int(bad.sum()), float(array.flat[first]), where)
@@ -164,9 +178,10 @@ def check_fits(array: Array, dtype: str, name: str) -> None:
     """ValueError where a finite number of `array` exceeds what `dtype` holds."""
     if dtype != "float32" or dtype_name(array) != "float64":
         return
-    xp = place_of(array).xp
-    if not bool(xp.any(xp.abs(array) > TOP)):
-        return
+    home = place_of(array)
+    with running(home):
+        if not any_true(home.xp, home.xp.abs(array) > TOP):
+            return
     host = to_host(array)
     first = int(np.argmax(np.abs(host) > TOP))
     raise ValueError(
@@ -193,5 +208,6 @@ def alike(rows: Any) -> bool:
     """Whether the rows (N, n) are all the same; most often the first two tell."""
     if hasattr(rows, "nnz"):
         return all((rows[[i]] != rows[[0]]).nnz == 0 for i in range(1, rows.shape[0]))
-    xp, count = place_of(rows).xp, rows.shape[0]
-    return all(bool(xp.all(rows[:end, :] == rows[:1, :])) for end in (2, count))
+    home, count = place_of(rows), rows.shape[0]
+    with running(home):
+        return all(all_true(home.xp, rows[:end, :] == rows[:1, :]) for end in (2, count))

@@ -5,7 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.backends.namespace import Place, dtype_name, is_array, place_of, to_host, to_place
+from xpmlp.backends.namespace import (
+    Place,
+    dtype_name,
+    is_array,
+    place_of,
+    running,
+    to_host,
+    to_place,
+)
 from xpmlp.core.ledger import misfit
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
@@ -47,7 +55,9 @@ class Elsewhere(NamedTuple):
 
     def take(self, index: Array) -> Array:
         """The rows of an index (...), which lies on the host, (..., n)."""
-        picked = self.moved(self.x[np.reshape(index, -1)])
+        with running(place_of(self.x)):
+            part = self.x[np.reshape(index, -1)]
+        picked = self.moved(part)
         return self.place.xp.reshape(picked, (*index.shape, *self.x.shape[1:]))
 
     def between(self, start: int, stop: int) -> Array:

@@ -55,9 +55,12 @@ def interruption(run: "Run") -> KeyboardInterrupt:
 
     Ctrl-C's is of no class of ours: Python ends by the signal for KeyboardInterrupt itself alone.
     """
+    from xpmlp.backends.namespace import running
+    from xpmlp.fit.checks import all_finite
     from xpmlp.fit.model import snapshot
 
-    finite = bool(run.place.xp.all(run.place.xp.isfinite(run.state.params)))
+    with running(run.place):
+        finite = all_finite(run.place.xp, run.state.params)
     flat = run.kept if run.keeps_best or not finite else run.state.params
     model = snapshot(run.spec, run.place, flat, run.labels, run.history)
     raised = Terminated if run.halted == signal.SIGTERM else KeyboardInterrupt

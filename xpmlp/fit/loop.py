@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from xpmlp.backends.namespace import running, to_host
+from xpmlp.backends.devices import release
+from xpmlp.backends.namespace import CPU, is_array, place_of, running, to_host
 from xpmlp.backends.threads import limited
 from xpmlp.core.losses import loss
 from xpmlp.core.types import Array
 from xpmlp.fit.batches import orders, windows
 from xpmlp.fit.callbacks import early_stopping
+from xpmlp.fit.checks import all_finite, all_true, any_true
 from xpmlp.fit.data import Data
 from xpmlp.fit.inference import scores
 from xpmlp.fit.memory import explained
@@ -66,10 +68,11 @@ class Report:
 
         ValueError where one is below 0 or not finite.
         """
-        factors = from_callback(self.run, factor, "factor")
-        if bool(self.run.place.xp.any(factors < 0)):
-            raise ValueError(f"factor must be at least 0; got {factor!r}")
-        throttle(self.run, factors)
+        with running(self.run.place):
+            factors = from_callback(self.run, factor, "factor")
+            if bool(self.run.place.xp.min(factors) < 0):
+                raise ValueError(f"factor must be at least 0; got {factor!r}")
+            throttle(self.run, factors)
 
     def stop(self, which: Any = True) -> None:
         """End training after this epoch, of all or of the members that are true in `which`."""
@@ -79,18 +82,21 @@ class Report:
 def stop_members(run: Run, which: Any, name: str) -> None:
     """No more updates of the members that are true in `which`; ValueError for what is no truth:
     a callback that happens to return its loss must not end a training."""
-    xp, ended = run.place.xp, from_callback(run, which, name)
-    if not bool(xp.all((ended == 0) | (ended == 1))):
-        raise ValueError(f"{name} must be true or false; got {which!r}")
-    throttle(run, 1.0 - ended)
+    with running(run.place):
+        ended = from_callback(run, which, name)
+        if not all_true(run.place.xp, (ended == 0) | (ended == 1)):
+            raise ValueError(f"{name} must be true or false; got {which!r}")
+        throttle(run, 1.0 - ended)
 
 
 def from_callback(run: Run, given: Any, name: str) -> Array:
     """A callback's numbers or truths as an array: one for all (), or one per member (K,)."""
     xp, found = run.place.xp, None
+    if is_array(given) and place_of(given).name != run.place.name:
+        given = to_host(given)
     with suppress(TypeError, ValueError):
         found = xp.asarray(given, dtype=run.throttle.dtype, device=run.place.device)
-    if found is None or not bool(xp.all(xp.isfinite(found))):
+    if found is None or not all_finite(xp, found):
         raise ValueError(f"{name} must be finite numbers; got {given!r}")
     if tuple(found.shape) not in ((), run.settings.lead):
         allowed = f"one or {run.settings.members}" if run.settings.lead else "one"
@@ -104,7 +110,9 @@ def throttle(run: Run, factors: Array) -> None:
 
 
 def stopped(run: Run) -> bool:
-    return not bool(run.place.xp.any(run.throttle > 0))
+    """Whether no member goes on."""
+    with running(run.place):
+        return not bool(run.place.xp.max(run.throttle) > 0)
 
 
 def train_epoch(run: Run) -> None:
@@ -117,15 +125,26 @@ def train_epoch(run: Run) -> None:
         run.met[...] = run.made[...] = xp.zeros_like(run.met)
     run.base[...] = run.hyper["rate"] * run.throttle  # with what callbacks made of it
     run.rate[...] = run.base
-    order = orders(run.settings, run.epoch, run.data.rows)
+    order = order_of(run, run.epoch)
     numbers = prod(s.lead) * run.batch * (run.data.x.shape[1] + run.data.target.shape[1])
     steps = way.window(run.steps_per_epoch, numbers)
     left = order[..., run.within * run.batch :]
     for gather in windows(run.place, run.data, left, run.batch, steps, run.weigh):
         way.run(advance, run, gather)
         if run.halted:
-            break
+            return
         run.attend()
+    if xp is not CPU.xp and not run.once and run.epoch + 1 < s.epochs:
+        # while the device is at work: nothing has waited for it yet
+        run.ahead = (run.epoch + 1, orders(s, run.epoch + 1, run.data.rows))
+
+
+def order_of(run: Run, epoch: int) -> Array:
+    """The order (..., N) of the rows in an epoch, which may have been drawn in the one before."""
+    ahead, run.ahead = run.ahead, None
+    if ahead is not None and ahead[0] == epoch:
+        return ahead[1]
+    return orders(run.settings, epoch, run.data.rows)
 
 
 def measured(run: Run, data: Data) -> tuple[Array, Array]:
@@ -189,23 +208,23 @@ def one_epoch(run: Run) -> dict[str, Any] | None:
         active = before[..., 0] > 0
         lost = active & ~finite
         value, good = watched(run, val_loss, val_score), finite & active
-        if trouble := bool(xp.any(lost)):
+        if trouble := any_true(xp, lost):
             # before a step that cannot be made, weights may still be good ones
             good = active & (finite | xp.isfinite(measured(run, run.data)[0]))
         keep(run, value, good)
         back = diverged(run, lost) if trouble else xp.zeros_like(lost)
-    run.seconds += time.perf_counter() - started
-    return {
-        "loss": on_host(run.met),
-        "rate": on_host(run.rate[..., 0]),
-        "grad_norm": on_host(run.norm),
-        "val_loss": None if val_loss is None else on_host(val_loss),
-        "val_score": None if val_score is None else on_host(val_score),
-        "best_epoch": on_host(run.best_epoch),
-        "seconds": run.seconds,
-        "way": run.engine.way.name,
-        "restored": on_host(xp.astype(back, xp.int64)),
-    }
+        run.seconds += time.perf_counter() - started
+        return {
+            "loss": on_host(run.met),
+            "rate": on_host(run.rate[..., 0]),
+            "grad_norm": on_host(run.norm),
+            "val_loss": None if val_loss is None else on_host(val_loss),
+            "val_score": None if val_score is None else on_host(val_score),
+            "best_epoch": on_host(run.best_epoch),
+            "seconds": run.seconds,
+            "way": run.engine.way.name,
+            "restored": on_host(xp.astype(back, xp.int64)),
+        }
 
 
 def on_host(value: Array) -> Any:
@@ -220,6 +239,7 @@ def reports(run: Run) -> Iterator[Report]:
         yield from epoch_by_epoch(run)
     finally:
         run.engine.way.close()
+        release(run.place)  # of what was lent to streams that are gone
 
 
 def epoch_by_epoch(run: Run) -> Iterator[Report]:

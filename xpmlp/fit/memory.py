@@ -2,12 +2,14 @@
 
 import sys
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from xpmlp.backends.devices import free_bytes
+from xpmlp.backends.gemm import WORKSPACE
 from xpmlp.backends.graphs import Captured
 from xpmlp.backends.namespace import Place, place_of
 from xpmlp.core.layout import padded_size
@@ -36,7 +38,8 @@ class Need:
 
     place: Place
     free: int | None  # on the device before it began; None for a host
-    state: int  # parameters, gradient, memory, copies of them, and a chunk that is measured
+    fixed: int  # a chunk that is measured, and what products work in
+    state: int  # parameters, gradient, memory, and copies of them, of all members
     row: int  # each row of a batch, of all members
     numbers: int  # a row with its target, of all members
     at_once: int  # a window of minibatches
@@ -47,13 +50,15 @@ class Need:
     @property
     def training(self) -> int:
         """All but the data."""
-        return self.of_batch(self.batch)
+        return self.of(self.batch, self.members or 1)
 
-    def of_batch(self, batch: int) -> int:
-        """The same with batches of another size."""
-        one = self.numbers * batch
-        steps = min(Captured.UNROLLED, max(1, self.at_once // max(1, one)))
-        return self.state + self.row * batch + WINDOWS * steps * one
+    def of(self, batch: int, members: int) -> int:
+        """The same with batches of another size, and another number of members."""
+        state, row, numbers = (
+            each * members // (self.members or 1) for each in (self.state, self.row, self.numbers)
+        )
+        steps = min(Captured.UNROLLED, max(1, self.at_once // max(1, numbers * batch)))
+        return self.fixed + state + row * batch + WINDOWS * steps * numbers * batch
 
     def smaller(self) -> str:
         """What would fit, in the words of `train`'s arguments; a guess where nobody counts."""
@@ -63,19 +68,21 @@ class Need:
             tries += [f"batch={self.batch // 2}"] if self.batch > 1 else []
             return f"try {' or '.join([*tries, 'hidden layers of smaller sizes'])}"
         left, batch = int(self.free * USABLE) - self.data, self.batch // 2
-        while batch and self.of_batch(batch) > left:
+        while batch and self.of(batch, self.members or 1) > left:
             batch //= 2
         if batch:
             return f"batch={batch} would fit"
-        members = left // (self.training // (self.members or 1) + 1)
-        if self.members and members >= 1:
-            return f"members={min(members, self.members - 1)} would fit"
+        fitting = range(1, self.members or 1)
+        members = bisect_right(fitting, left, key=lambda members: self.of(self.batch, members))
+        if members:
+            return f"members={members} would fit"
         return "no batch would fit: take hidden layers of smaller sizes, or device='cpu'"
 
 
 def need(place: Place, spec: Spec, chosen: Settings, dtype: str) -> Need:
     """The estimate before any data is brought."""
-    return estimate(place, spec, dtype, chosen.batch, chosen.members, chosen.rule().memories)
+    sizes = (chosen.batch, chosen.members, chosen.rule().memories)
+    return estimate(place, spec, dtype, *sizes, streams=Captured.STREAMS if chosen.capture else 0)
 
 
 def estimate(
@@ -85,15 +92,20 @@ def estimate(
     batch: int,
     members: int | None = None,
     memories: int = 2,
+    *,
+    streams: int = 0,
 ) -> Need:
-    """memories: of the optimizer."""
+    """memories: of the optimizer; streams: of its own, on which products are made."""
     size, many = BYTES[dtype], members or 1
     held = 2 * (2 + memories) + 2  # a recording keeps a copy of all that moves
     neurons = sum(layer.n_out for layer in spec.layers)
+    free = free_bytes(place)
+    workspaces = 0 if free is None else WORKSPACE * streams
     return Need(
         place,
-        free_bytes(place),
-        state=size * many * held * padded_size(spec) + 2 * inference.AT_ONCE,
+        free,
+        fixed=2 * inference.AT_ONCE + workspaces,
+        state=size * many * held * padded_size(spec),
         row=size * many * PER_NEURON * neurons,
         numbers=size * many * (spec.n_in + spec.n_out),
         at_once=size * Captured.AT_ONCE,
@@ -144,11 +156,12 @@ def explained(asked: Need) -> Iterator[None]:
         if isinstance(error, TrainingMemoryError):
             raise
         free = "" if asked.free is None else f", {shown(asked.free)} of it free"
+        held = asked.state + asked.fixed
         raise TrainingMemoryError(
             f"{asked.place.name} ran out of memory{free} ({str(error) or 'no more is said'}): "
             f"this training takes about {asked.data + asked.training:,} bytes "
-            f"({shown(asked.data)} of data, {shown(asked.state)} of parameters and what belongs "
-            f"to them, {shown(asked.training - asked.state)} for batches of {asked.batch}"
+            f"({shown(asked.data)} of data, {shown(held)} of parameters and what belongs "
+            f"to them, {shown(asked.training - held)} for batches of {asked.batch}"
             + (f" of {asked.members} members" if asked.members else "")
             + f"); {asked.smaller()}"
         ) from error

@@ -60,7 +60,11 @@ class Model:
     def predict_proba(self, X: Any) -> Array:
         """Probabilities (..., N, C) of the classes; without labels the linked scores."""
         linked = self.linked(X, loss(self.spec.loss).link)
-        return linked if self.classes_ is None else both(place_of(linked).xp, linked)
+        if self.classes_ is None:
+            return linked
+        home = place_of(linked)
+        with running(home):
+            return both(home.xp, linked)
 
     def predict(self, X: Any) -> Array:
         """Labels (..., N), or numbers as y had them, (..., N) or (..., N, n_out)."""
@@ -99,5 +103,6 @@ def snapshot(
     spec: Spec, place: Place, flat: Array, labels: Labels, history: dict[str, list[Any]]
 ) -> Model:
     """A model with copies of everything that training may change later."""
-    copied = place.xp.asarray(flat, copy=True)
+    with running(place):
+        copied = place.xp.asarray(flat, copy=True)
     return Model(spec, copied, place, labels, {name: list(v) for name, v in history.items()})

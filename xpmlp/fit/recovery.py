@@ -6,6 +6,7 @@ from typing import Any
 from xpmlp.backends.namespace import to_host
 from xpmlp.core.types import Array
 from xpmlp.fit.batches import drawn, orders, windows
+from xpmlp.fit.checks import any_true
 from xpmlp.fit.divergence import DivergedError, Trouble, largest
 from xpmlp.fit.steps import Run, learn, pace
 
@@ -80,7 +81,7 @@ def diverged(run: Run, lost: Array) -> Array:
     dead = lost & ~back
     run.throttle[...] = xp.where(dead[..., None], xp.zeros_like(run.throttle), run.throttle)
     run.alive[...] = xp.where(dead, xp.zeros_like(run.alive), run.alive)
-    if bool(xp.any(dead)) and not bool(xp.any(run.alive > 0)):
+    if any_true(xp, dead) and not any_true(xp, run.alive > 0):
         members = range(prod(run.settings.lead))
         troubles = [run.troubles.get(k) for k in members]
         which = next(trouble for trouble in troubles if trouble is not None)

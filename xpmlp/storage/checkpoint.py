@@ -86,16 +86,17 @@ class Checkpoint:
         is damaged.
         """
         writable(self.path, "checkpoint ")
-        with locked(self.path), running(run.place):
+        with locked(self.path):
             sweep(self.path)
-            keeper = Keeper(self, run, question(run))
-            if self.path.exists():
-                if not resume:
-                    raise ValueError(
-                        f"checkpoint {self.path} is there already: resume=True goes on with it, "
-                        "and without the file training begins anew"
-                    )
-                keeper.restore()
+            with running(run.place):
+                keeper = Keeper(self, run, question(run))
+                if self.path.exists():
+                    if not resume:
+                        raise ValueError(
+                            f"checkpoint {self.path} is there already: resume=True goes on with "
+                            "it, and without the file training begins anew"
+                        )
+                    keeper.restore()
             run.attend = keeper.between
             yield keeper
 
