@@ -81,6 +81,19 @@ def test_products_reductions_and_choices():
     check(step, np.arange(9.0).reshape(3, 3), np.zeros((1, 6)))
 
 
+def test_an_empty_array_is_filled_part_by_part():
+    def step(xp, x, found):
+        columns = xp.empty_like(found)
+        for i in range(3):
+            columns[..., i : i + 1] = xp.maximum(x[..., i : i + 1], -x[..., i : i + 1]) * i
+        whole = xp.empty(3)
+        whole[...] = xp.sum(columns, axis=-1)
+        columns[..., :1] = x[..., 1:2]  # after it was read
+        found[...] = columns + xp.reshape(whole, (3, 1))
+
+    check(step, np.ones((3, 3)))
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [
@@ -90,6 +103,7 @@ def test_products_reductions_and_choices():
         (lambda xp, x, kept: x + np.ones(3), "makes an array of its own"),
         (lambda xp, x, kept: kept.__setitem__(slice(1), 0.0), "a part of an array"),
         (lambda xp, x, kept: xp.zeros_like(kept).__setitem__(..., x), "an array of its own"),
+        (lambda xp, x, kept: xp.zeros_like(kept).__setitem__(slice(1), x), "a part of an array"),
         (lambda xp, x, kept: xp.reshape(x, (3, 1)), "another shape"),
     ],
 )

@@ -77,7 +77,8 @@ UNKNOWN = {
     "a value": lambda xp, z: z if z > 0 else -z,
     "a result's shape": lambda xp, z: z / (2 * z).shape[0],
     "NumPy itself": lambda xp, z: np.exp(z),
-    "another dtype": lambda xp, z: xp.astype(z, "int64"),
+    "another dtype": lambda xp, z: xp.astype(z, "complex64"),
+    "two dtypes": lambda xp, z: z + xp.astype(z, "int64"),
     "an array of its own": lambda xp, z: z + np.ones(3),
     "a number that is none": lambda xp, z: z + True,
 }
@@ -111,7 +112,7 @@ def test_a_reduction_over_the_last_axis_is_an_operation():
 def test_the_hash_of_dropout_is_whole_numbers_and_a_cast():
     index, key, now = (np.zeros(n, dtype="uint32") for n in (6, 1, 1))
     program = trace(factors, 0.3, "float32", index, key, key, now)
-    assert program.cast == "float32"
+    assert program.dtypes[names(program).index("cast")] == "float32"
     numbers = [v.constant for o in program.operations for v in o.inputs if v.at < 0]
     assert all(isinstance(number, int) for number in numbers[:-1])
     assert {"bitwise_xor", "right_shift", "bitwise_and", "cast"} <= set(names(program))

@@ -1,4 +1,4 @@
-"""Training by replays of recorded steps, on a stand-in that forbids what CUDA forbids."""
+"""Training by replays of captured steps."""
 
 import gc
 import warnings
@@ -6,13 +6,14 @@ import warnings
 import numpy as np
 import pytest
 
+from xpmlp.backends import gpu_bench
 from xpmlp.backends.engine import WORTH
-from xpmlp.backends.graphs import Captured, CaptureWarning, obstacle
+from xpmlp.backends.graphs import Captured, CaptureWarning, Recorded, obstacle
+from xpmlp.backends.kernels import FEATURES
 from xpmlp.backends.namespace import CPU, to_host
-from xpmlp.core.apply import plain
 from xpmlp.core.spec import Spec
-from xpmlp.fit import run as assembly
 from xpmlp.fit.batches import per_batch, unbiased
+from xpmlp.fit.gpu_runs import longest, sized, under_way
 from xpmlp.fit.loop import reports
 from xpmlp.fit.parity import CASES, Case, case, rows_for
 from xpmlp.fit.run import assemble, finish
@@ -31,16 +32,15 @@ RAGGED = (  # beside the cases of parity: windows of every kind
 
 
 @pytest.fixture
-def begun(gpu, monkeypatch):
-    """A function from a case to its run, at the stand-in or where it is said."""
+def begun(gpu):
+    """A function from a case to its run, at the GPU or where it is said."""
 
     def begin(asked: Case, place=gpu, dtype="float64", **more):
-        monkeypatch.setattr(assembly, "choose", lambda word, X, precision: place)
         arguments = {"batch": 16, "epochs": EPOCHS, **asked.arguments, **more}
         weigh = arguments.pop("weigh", unbiased)
         arguments |= rows_for(asked.spec, dtype, CPU, arguments)
         X, y = arguments.pop("X"), arguments.pop("y")
-        run = assemble(asked.spec, X, y, dtype=dtype, **arguments)
+        run = assemble(asked.spec, X, y, dtype=dtype, device=place.name, **arguments)
         run.weigh = weigh
         return run
 
@@ -54,7 +54,14 @@ def same(one, other) -> bool:
     )
 
 
-@pytest.mark.parametrize("asked", [*CASES, *RAGGED], ids=lambda asked: asked.name)
+LONG_CASES = {"selu, one row at a time", *(case.name for case in RAGGED)}  # several seconds each
+EVERY = [
+    pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name in LONG_CASES))
+    for case in (*CASES, *RAGGED)
+]
+
+
+@pytest.mark.parametrize("asked", EVERY)
 def test_replays_are_the_eager_steps_bit_for_bit(asked, begun):
     captured, eager = begun(asked), begun(asked, capture=False)
     for one, other in zip(reports(captured), reports(eager), strict=True):
@@ -65,6 +72,7 @@ def test_replays_are_the_eager_steps_bit_for_bit(asked, begun):
     assert np.isfinite(to_host(captured.state.params)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [*CASES, *RAGGED], ids=lambda asked: asked.name)
 def test_replays_are_what_numpy_computes(asked, begun):
     captured, host = finish(begun(asked), []), finish(begun(asked, place=CPU), [])
@@ -125,8 +133,8 @@ def reading(xp, now):
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ({"schedule": reading}, "not permitted when the stream is capturing"),
-        ({"schedule": lambda xp, now: xp.asarray(0.5)}, "a copy from the host"),
+        ({"schedule": reading}, "the current stream is capturing"),
+        ({"schedule": lambda xp, now: xp.asarray([0.5])[0]}, "the current stream is capturing"),
     ],
 )
 def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_so_once(begun, what, said):
@@ -141,11 +149,13 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_so_once(begun, wha
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_failure_in_the_midst_of_training_loses_nothing(begun, recording, first, monkeypatch):
+def test_a_failure_in_the_midst_of_training_loses_nothing(begun, first, monkeypatch):
     """Of the first recording, or of the second, which the last window of an epoch asks for."""
-    asked = case("two graphs", "5-4-2", batch=2)
+    asked = case("two graphs", "5-4-2", batch=2, epochs=4)
+    import cupy
+
     captured, eager = begun(asked), begun(asked, capture=False)
-    end, seen = recording.Stream.end_capture, []
+    end, seen = cupy.cuda.Stream.end_capture, []
 
     def failing(stream):
         seen.append(stream)
@@ -154,7 +164,7 @@ def test_a_failure_in_the_midst_of_training_loses_nothing(begun, recording, firs
             raise RuntimeError("the graph could not be made\nat line 7")
         return graph
 
-    monkeypatch.setattr(recording.Stream, "end_capture", failing)
+    monkeypatch.setattr(cupy.cuda.Stream, "end_capture", failing)
     with pytest.warns(CaptureWarning, match="RuntimeError: the graph could not be made$"):
         finish(captured, [])
     finish(eager, [])
@@ -223,7 +233,7 @@ LONG = (  # epochs of several windows, and a tail
 @pytest.mark.parametrize("asked", LONG, ids=lambda asked: asked.name)
 @pytest.mark.parametrize(("capture", "step"), [(True, 85), (False, 7)])
 def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
-    asked, capture, step, begun, recording, tmp_path, monkeypatch
+    asked, capture, step, begun, tmp_path, monkeypatch
 ):
     """The step by step one is stopped in the middle of a graph's window."""
     through, path = begun(asked), tmp_path / "run.ckpt"
@@ -237,14 +247,12 @@ def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
         finish(stopped, [], write)
     assert 0 < stopped.within < stopped.steps_per_epoch
     assert (stopped.within % Captured.UNROLLED == 0) == capture
-    end, graphs = recording.Stream.end_capture, []
-    monkeypatch.setattr(
-        recording.Stream, "end_capture", lambda stream: graphs.append(end(stream)) or graphs[-1]
-    )
+    launch, launches = Recorded.launch, []
+    monkeypatch.setattr(Recorded, "launch", lambda graph: launches.append(1) or launch(graph))
     with Checkpoint(path).following(resumed, resume=True) as write:
         assert int(resumed.state.step) == int(stopped.state.step)
         model = finish(resumed, [], write)
-    assert sum(graph.launches for graph in graphs) > 1
+    assert len(launches) > 1
     assert model.history["way"][-1] == "captured"
     assert to_host(model.flat).tobytes() == to_host(whole.flat).tobytes()
     assert same(through, resumed)
@@ -254,10 +262,12 @@ def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
 # Memory
 
 
-def test_others_may_use_memory_between_the_replays(begun, recording):
+def test_others_may_use_memory_between_the_replays(begun):
+    import cupy
+
     def junk(report):
-        with recording.Stream():
-            blocks = [recording.XP.full((n,), float("nan")) for n in (4, 8, 16, 60, 64, 240)]
+        with cupy.cuda.Stream(non_blocking=True):
+            blocks = [cupy.full((n,), float("nan")) for n in (4, 8, 16, 60, 64, 240)]
         del blocks
 
     captured, alone = begun(PLAIN), begun(PLAIN)
@@ -267,27 +277,28 @@ def test_others_may_use_memory_between_the_replays(begun, recording):
 
 
 @pytest.mark.slow  # several seconds
-def test_memory_is_flat_while_training_and_comes_back_after_it(begun, recording):
+def test_memory_is_flat_while_training_and_comes_back_after_it(begun):
+    import cupy
+
+    default = cupy.get_default_memory_pool()
     gc.collect()
-    before = recording.DEFAULT_POOL.used_bytes()
+    before = default.used_bytes()
     run, seen = begun(PLAIN), []
 
     def look(report):
         gc.collect()
-        way = report.run.engine.way
-        pools = [(pool.total_bytes(), pool.allocations) for pool in way.pools]
-        seen.append((*pools, recording.DEFAULT_POOL.lent))
+        pools = [pool.total_bytes() for pool in report.run.engine.way.pools]
+        seen.append((*pools, default.used_bytes()))
 
     model = finish(run, [look])
     # an array or two of what the first epoch found out
     assert len(set(seen[1:])) == 1
-    assert seen[0][0][0] > 0
+    assert seen[0][0] > 0
     assert sum(pool.total_bytes() for pool in run.engine.way.pools) == 0
-    kept = model.flat.data.nbytes
+    kept = model.flat.nbytes
     del run, model, look
     gc.collect()
-    assert recording.DEFAULT_POOL.used_bytes() - before <= kept
-    gc.collect()
+    assert default.used_bytes() - before <= kept
 
 
 def test_a_generator_that_is_left_early_lets_go_of_its_memory(begun):
@@ -300,33 +311,69 @@ def test_a_generator_that_is_left_early_lets_go_of_its_memory(begun):
     assert run.engine.way.graphs == {}
 
 
-def test_a_window_is_bounded(gpu, recording):
-    way = Captured(gpu, recording.CUPY.cuda)
+def test_a_window_is_bounded(gpu):
+    import cupy
+
+    way = Captured(gpu, cupy.cuda)
     assert way.window(1000, 10) == Captured.UNROLLED
     assert way.window(3, 10) == 3
     assert way.window(1000, Captured.AT_ONCE // 4) == 4
     assert way.window(1000, 10 * Captured.AT_ONCE) == 1
 
 
-def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, recording, monkeypatch):
-    assert obstacle(gpu, recording.CUPY.cuda) is None
+def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, monkeypatch):
+    import cupy
+
+    assert obstacle(gpu, cupy.cuda) is None
 
     def failing(stream):
+        end(stream)
         raise RuntimeError("no graphs here")
 
-    monkeypatch.setattr(recording.Stream, "end_capture", failing)
-    assert obstacle(gpu, recording.CUPY.cuda) == "RuntimeError: no graphs here"
+    end = cupy.cuda.Stream.end_capture
+    monkeypatch.setattr(cupy.cuda.Stream, "end_capture", failing)
+    assert obstacle(gpu, cupy.cuda) == "RuntimeError: no graphs here"
 
 
-@pytest.mark.parametrize(("fused", "nodes"), [(False, 108), (True, 24)])
-def test_a_step_is_as_many_nodes_as_the_readme_says(fused, nodes, begun):
-    """784-512-256-10, cross-entropy, Adam, which nothing but its rows depends on."""
-    spec = Spec.parse("5-6-7-3", loss="cross_entropy")
-    run = begun(Case("counted", spec, {"optimizer": "adam"}))
-    if not fused:
-        run.engine = run.engine._replace(xp=run.place.xp, apply=plain, restart=lambda: None)
-    coming = reports(run)
-    next(coming)
-    ((steps, (recorded, *_)),) = run.engine.way.graphs.items()
-    assert len(recorded.graph.nodes) == nodes * steps
-    coming.close()
+def per_step(run):
+    """Nodes of a captured step, and how many of them wait for one another."""
+    with under_way(run) as coming:
+        next(coming)
+        steps, made = longest(run)
+        return gpu_bench.nodes(made.graph).total() / steps, gpu_bench.depth(made.graph) / steps
+
+
+DROPOUT = Spec.parse("6-8-7-3", loss="cross_entropy", dropout=0.3)
+
+
+@pytest.mark.parametrize(
+    ("without", "nodes", "depth"),
+    [
+        ("", 14, 11),
+        ("branches", 14, 14),
+        ("epilogues", 22, 17),
+        ("accounts", 15, 12),
+        ("branches, epilogues, accounts", 23, 23),
+        (",".join(FEATURES), 104, 104),
+    ],
+)
+def test_a_step_is_as_many_nodes_as_the_readme_says(without, nodes, depth, gpu, monkeypatch):
+    """784-512-256-10, cross-entropy, Adam: the counts depend on the layers, not on their sizes."""
+    monkeypatch.setenv("XPMLP_WITHOUT", without)
+    spec = Spec.parse("64-64-64-10", loss="cross_entropy")
+    assert per_step(sized(gpu, spec, 16, 16, 0)) == (nodes, depth)
+
+
+def test_dropout_clipping_and_schedules_take_no_nodes_of_their_own(gpu, monkeypatch):
+    """Beside epilogues, which a layer with dropout has none of."""
+    monkeypatch.setenv("XPMLP_WITHOUT", "epilogues")
+    plain = Spec.parse("6-8-7-3", loss="cross_entropy")
+    more = {"clip": 1.0, "schedule": "warmup:3 * cosine", "weight_decay": 0.1}
+    with_all = per_step(sized(gpu, DROPOUT, 16, 16, 0, **more))
+    assert with_all == per_step(sized(gpu, plain, 16, 16, 0))
+
+
+def test_an_unknown_speed_to_leave_out_is_named(gpu, monkeypatch):
+    monkeypatch.setenv("XPMLP_WITHOUT", "brunches")
+    with pytest.raises(ValueError, match=r"XPMLP_WITHOUT knows branches.*; got brunches"):
+        sized(gpu, DROPOUT, 16, 4, 0)

@@ -147,11 +147,10 @@ class Calls:
     def planned(
         self, function: Callable[..., Any], given: tuple[Any, ...], into: Sequence[Array]
     ) -> Plan | None:
-        """The plan for such arguments; None for a function that is not elementwise, and for
-        arguments of several dtypes or one that stands twice and is written over."""
+        """The plan for such arguments; None for a function that is not elementwise, and for an
+        argument that stands twice and is written over."""
         values = arrays(given)
-        twice = any(sum(a is r for a in values) > 1 for r in into)
-        if twice or len({a.dtype for a in (*values, *into)}) > 1:
+        if any(sum(a is r for a in values) > 1 for r in into):
             return None
         aliases = tuple(next((j for j, a in enumerate(values) if a is r), -1) for r in into)
         kinds = tuple((a.shape, a.dtype.char) for a in values)

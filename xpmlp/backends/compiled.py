@@ -155,7 +155,7 @@ class PythonRows(RowSource):
 
     def line(self, index: int) -> str:
         name, inputs = self.program.operations[index]
-        if name == "cast" and self.program.cast not in (None, self.dtypes[0]):
+        if name == "cast" and self.dtypes[self.first + index] != self.dtypes[0]:
             raise UntraceableError("it casts to another dtype")
         read = [self.names[v.at] if v.at >= 0 else self.literal(v.constant, "") for v in inputs]
         return f"{self.names[self.first + index]} = {expression(name, read)}"

@@ -15,7 +15,7 @@ import numpy as np
 from xpmlp.backends import compiled
 from xpmlp.backends.calls import Asked, Calls, Plan, reach
 from xpmlp.backends.guards import choosing, guarded
-from xpmlp.backends.tracing import TRUTHS, Program, UntraceableError
+from xpmlp.backends.tracing import Program, UntraceableError
 from xpmlp.core.types import Array, Namespace
 
 ROWS = ("maximum", "minimum")  # NumPy is two to four times slower with a number than with a row
@@ -61,7 +61,7 @@ class Writer:
         self.aliases = aliases or (-1,) * len(program.results)
         self.places = [f"r{r}" for r in range(len(program.results))]
         self.dtype = next((a.dtype for a in given if a.ndim), given[0].dtype)
-        self.types = [(a.shape, self.dtype) for a in given]  # of every value
+        self.types = [(a.shape, a.dtype) for a in given]  # of every value
         self.names = [f"a{i}" for i in range(len(given))]  # of every value
         self.known: dict[str, Any] = {}  # what the lines refer to
         self.free: dict[Any, list[str]] = {}  # scratch arrays that nothing needs any more
@@ -112,21 +112,13 @@ class Writer:
                 return f"r{r}"
         return None
 
-    def result_dtype(self, name: str, kinds: Sequence[Any]) -> Any:
-        if name in TRUTHS:
-            return np.dtype(bool)
-        if name == "cast":
-            return np.dtype(self.program.cast or self.dtype)
-        return next(dtype for _, dtype in kinds if dtype.kind != "b")
-
     def plan(self) -> Plan:
         program, first = self.program, len(self.names)
         last = {v.at: i for i, o in enumerate(program.operations) for v in o.inputs}
         ends = {value.at for value in program.results}
         for i, (name, inputs) in enumerate(program.operations):
-            kinds = [self.types[v.at] for v in inputs if v.at >= 0]
-            shape = reach(name, [shape for shape, _ in kinds])
-            self.types.append((shape, self.result_dtype(name, kinds)))
+            shape = reach(name, [self.types[v.at][0] for v in inputs if v.at >= 0])
+            self.types.append((shape, np.dtype(program.dtypes[i])))
             read = [
                 self.names[v.at] if v.at >= 0 else self.constant(name, v.constant, shape)
                 for v in inputs

@@ -5,6 +5,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
+from xpmlp.backends.epilogues import Epilogues
 from xpmlp.backends.gemm import Gemm
 from xpmlp.backends.namespace import Place
 from xpmlp.core.types import Namespace
@@ -102,6 +103,7 @@ def namespace(index: int, precision: Literal["full", "tf32"]) -> Namespace:
     names["__array_namespace_info__"] = base.__array_namespace_info__
     gemm = Gemm(precision)
     own = {"matmul": gemm.matmul, "forget": gemm.forget, "__name__": base.__name__}
+    own["epilogues"] = Epilogues(precision, gemm.workspace)
     return SimpleNamespace(**names | own)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from xpmlp.backends.cpu import Workspace
 from xpmlp.backends.graphs import Captured
-from xpmlp.backends.kernels import Kernels
+from xpmlp.backends.kernels import Kernels, disabled
 from xpmlp.backends.namespace import CPU, Place
 from xpmlp.backends.replay import Replayed
 from xpmlp.backends.ways import Eager, Way
@@ -27,6 +27,7 @@ class Engine(NamedTuple):
     apply: Callable[..., Any]
     restart: Callable[[], None]  # called before every step: what the last one made may go
     way: Way
+    join: Callable[[], None] = lambda: None  # called where all of the gradient is needed
 
 
 def slow(place: Place) -> Engine:
@@ -49,22 +50,27 @@ def engine(place: Place, steps: int = 0, planned: int = 0) -> Engine:
         return slow(place)
     import cupy
 
-    kernels = Kernels(place.xp, cupy)
-    way: Way = Captured(place, cupy.cuda) if steps >= WORTH else Eager(Captured.UNROLLED)
-    return Engine(kernels.xp, kernels.apply, kernels.restart, way)
+    captured = steps >= WORTH
+    kernels = Kernels(place.xp, cupy, disabled() | ({"branches"} if not captured else frozenset()))
+    way: Way = Eager(Captured.UNROLLED, Captured.AT_ONCE)
+    if captured:
+        way = Captured(place, cupy.cuda, kernels.close)
+    return Engine(kernels.xp, kernels.apply, kernels.restart, way, kernels.join)
 
 
 def answered(xp: Namespace, f: Callable[..., Array], product: Array, bias: Array) -> tuple[Array]:
     """a = f(z) alone."""
-    return (activated(xp, f, product, bias)[1],)
+    return (activated(xp, f, product, bias, None)[1],)
 
 
 def forgetful(apply: Callable[..., Any]) -> Callable[..., Any]:
     """`apply` for a `forward` whose traces nobody reads: a takes the place of x W, and of z."""
 
-    def once(_: Any, xp: Namespace, f: Any, product: Array, bias: Array) -> tuple[Array, Array]:
+    def once(
+        _: Any, xp: Namespace, f: Any, product: Array, bias: Array, mask: None
+    ) -> tuple[Array, ...]:
         apply(answered, xp, f, product, bias, into=(product,))
-        return product, product
+        return product, product, product
 
     return once
 

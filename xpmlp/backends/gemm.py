@@ -328,16 +328,21 @@ class Gemm:
                     operands = (*of_a, p.stride_a, *of_b, p.stride_b, beta, *of_c, p.stride_c)
                     self._cublas.gemm_strided_batched_ex(*head, *operands, p.batch, *tail)
 
+    def workspace(self, stream: int) -> Any:
+        """The memory of that stream's products, WORKSPACE bytes."""
+        if stream not in self._workspaces:
+            # never of a trainer's pool, which ends with the trainer
+            self._workspaces[stream] = self._cupy.get_default_memory_pool().malloc(WORKSPACE)
+        return self._workspaces[stream]
+
     def _follow(self) -> None:
         """Let the handle work on CuPy's current stream, in that stream's workspace."""
         stream = self._cupy.cuda.get_current_stream().ptr
         if stream == self._stream:
             return
-        if stream not in self._workspaces:
-            # never of a trainer's pool, which ends with the trainer
-            self._workspaces[stream] = self._cupy.get_default_memory_pool().malloc(WORKSPACE)
+        workspace = self.workspace(stream)
         self._stream = None  # unknown, should one of the two calls fail
         self._cublas.set_stream(self._handle, stream)
         # afterwards, because set_stream puts cuBLAS's own workspace back
-        self._cublas.set_workspace(self._handle, self._workspaces[stream].ptr, WORKSPACE)
+        self._cublas.set_workspace(self._handle, workspace.ptr, WORKSPACE)
         self._stream = stream

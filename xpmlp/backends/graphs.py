@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from xpmlp.backends.branches import Branches
+from xpmlp.backends.devices import release
 from xpmlp.backends.namespace import Place, running
 from xpmlp.backends.ways import Advance, Eager, Gather
 
@@ -73,6 +75,7 @@ class Lane:
 def obstacle(place: Place, cuda: Any) -> str | None:
     """Why steps cannot be recorded at a place; None where they can."""
     xp, lane, pool = place.xp, Lane(place, cuda), cuda.MemoryPool()
+    recorded = None
     with running(place):
         x = xp.ones((2, 2))
 
@@ -81,11 +84,16 @@ def obstacle(place: Place, cuda: Any) -> str | None:
 
     try:
         with lane.open():
-            lane.record(step, step, pool).launch()
+            recorded = lane.record(step, step, pool)
+            recorded.launch()
     except Exception as error:  # whatever it is, training would go on without
         return said(error)
     finally:
         lane.close()
+        del recorded
+        with running(place):  # CuPy gives no block back with a pool
+            pool.free_all_blocks()
+        release(place)  # what was lent to the stream
     return None
 
 
@@ -109,8 +117,11 @@ class Captured:
 
     UNROLLED = 16  # steps in a graph: a launch costs as much as some ten kernels
     AT_ONCE = 2**26  # numbers in a window
+    STREAMS = 1 + Branches.COUNT  # each with a workspace of its own for products
 
-    def __init__(self, place: Place, cuda: Any) -> None:
+    def __init__(self, place: Place, cuda: Any, release: Callable[[], Any] = lambda: None) -> None:
+        """release: lets go of what the steps made for themselves."""
+        self.release = release
         self.name = "captured"
         self.lane = Lane(place, cuda)
         self.pools: list[Any] = []  # one for each graph: a pool in want lets go of what is free
@@ -178,6 +189,7 @@ class Captured:
         """Drop the graphs, and only then let go of their memory."""
         self.lane.close()
         self.graphs.clear()
+        self.release()
         with running(self.lane.place):
             for pool in self.pools:
                 pool.free_all_blocks()

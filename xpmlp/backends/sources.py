@@ -4,15 +4,15 @@ What is written here is C, for kernels; another language changes how a line, a n
 are written (`compiled` has Python's).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from math import isfinite, prod
 from typing import ClassVar
 
 from xpmlp.backends.calls import Asked, reach
-from xpmlp.backends.tracing import REDUCTIONS, TRUTHS, Program, UntraceableError, Value
+from xpmlp.backends.tracing import REDUCTIONS, Program, UntraceableError, Value
 from xpmlp.core.types import Array
 
-TYPES = {"float32": "float", "float64": "double", "uint32": "unsigned int"}
+TYPES = {"float32": "float", "float64": "double", "uint32": "unsigned int", "int64": "long long"}
 FORMS = {
     "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}",
     "greater": "{} > {}", "less": "{} < {}", "greater_equal": "{} >= {}", "less_equal": "{} <= {}",
@@ -52,30 +52,21 @@ class Source:
 
     def __init__(self, program: Program, given: Sequence[Array]) -> None:
         self.program, self.first = program, len(given)
-        dtype = str(given[0].dtype)
-        if dtype not in TYPES:
-            raise UntraceableError(f"its arguments are of {dtype}")
         self.shapes = [tuple(a.shape) for a in given]  # of every value, as the dtypes
-        self.dtypes = [dtype] * len(given)
+        self.dtypes = [*(str(a.dtype) for a in given), *program.dtypes]
+        if not {*self.dtypes[: self.first]} <= {*TYPES}:
+            raise UntraceableError(f"its arguments are of {', '.join(self.dtypes[: self.first])}")
         for name, inputs in program.operations:
             known = [v.at for v in inputs if v.at >= 0]
             self.shapes.append(reach(name, [self.shapes[at] for at in known]))
-            self.dtypes.append(self.result_dtype(name, [self.dtypes[at] for at in known]))
         self.names = [f"a{i}" for i in range(self.first)]
         self.names += [f"v{self.first + i}" for i in range(len(program.operations))]
-
-    def result_dtype(self, name: str, given: Sequence[str]) -> str:
-        if name in TRUTHS:
-            return "bool"
-        if name == "cast":
-            return self.program.cast or self.dtypes[0]
-        return next(dtype for dtype in given if dtype != "bool")
 
     def literal(self, number: float, kind: str) -> str:
         """A number in C: as exact as Python has it, then rounded to the kernel's type."""
         if not isfinite(number):
             return f"({kind})({'-' if number < 0 else ''}1.0 / 0.0)"
-        return f"({kind})({number!r}{'u' if isinstance(number, int) else ''})"
+        return f"({kind})({number!r}{'u' if kind == 'unsigned int' else ''})"
 
     def line(self, index: int) -> str:
         """The declaration of what operation number `index` gives."""
@@ -92,9 +83,15 @@ class Source:
     def of_number(self, value: Value) -> bool:
         return value.at >= 0 and self.dtypes[value.at] != "bool"
 
-    def elementwise(self, results: Sequence[Value]) -> str:
+    def elementwise(self, results: Sequence[Value], single: Container[int] = ()) -> str:
+        """single: those of the results that are one number for all elements."""
         lines = [self.line(i) for i in range(len(self.program.operations))]
-        lines += [f"r{r} = {self.names[value.at]};" for r, value in enumerate(results)]
+        lines += [
+            f"if (i == 0) r{r}[0] = {self.names[value.at]};"
+            if r in single
+            else f"r{r} = {self.names[value.at]};"
+            for r, value in enumerate(results)
+        ]
         return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ CALLS = {
     "greater": 2, "less": 2, "where": 3,
 }  # fmt: skip
 REDUCTIONS = ("sum", "max", "sum_flat", "max_flat")  # over the last axis; flat: without keepdims
-REAL = ("float32", "float64")
+DTYPES = ("float32", "float64", "uint32", "int64")
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}  # from 1 to the next float
 TRUTHS = ("greater", "less", "greater_equal", "less_equal", "logical_and", "logical_not")
 
@@ -49,7 +49,7 @@ class Program(NamedTuple):
     arguments: int
     operations: tuple[Operation, ...]
     results: tuple[Value, ...]
-    cast: str | None = None  # the dtype that truths are cast to, if it is not the arguments'
+    dtypes: tuple[str, ...]  # of each operation's result
 
 
 class Traced:
@@ -62,8 +62,7 @@ class Traced:
 
     @property
     def dtype(self) -> str:
-        """Stands for the dtype that all floats of a function share."""
-        return "own"
+        return self.tracer.dtype(self.value)
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -75,7 +74,7 @@ class Traced:
         return self  # a row like the others: what is made of it broadcasts
 
     def __and__(self, other: Any) -> "Traced":
-        truths = self.tracer.is_truth(self)
+        truths = self.dtype == "bool"
         return self.tracer.note("logical_and" if truths else "bitwise_and", self, other)
 
     def __neg__(self) -> "Traced":
@@ -105,53 +104,64 @@ class Tracer:
     """Notes what is done to the stand-ins; it is the `xp` of the function that is traced."""
 
     def __init__(self, given: list[Any]) -> None:
-        """given: the arguments' arrays, all of one dtype."""
+        """given: the arguments' arrays."""
         self.arguments = len(given)
         self.shapes = [tuple(one.shape) for one in given]
-        self.dtype = str(given[0].dtype).rpartition(".")[2] if given else ""
-        self.whole = "int" in self.dtype
-        self.cast: str | None = None
+        self.dtypes = [str(one.dtype).rpartition(".")[2] for one in given]  # of every value
         self.operations: list[Operation] = []
         self.known: dict[str, int] = {}  # which operation it was, by how it is written
 
     def __getattr__(self, name: str) -> Any:
-        if name in REAL:
+        if name in DTYPES:
             return name
         if name not in CALLS:
             raise UntraceableError(f"it calls xp.{name}")
         return lambda *inputs: self.note(name, *inputs)
+
+    def dtype(self, value: Value) -> str:
+        return self.dtypes[max(0, value.at)]  # a constant is of the arguments'
 
     def value(self, given: Any) -> Value:
         if isinstance(given, Traced):
             return given.value
         if isinstance(given, bool) or not isinstance(given, int | float):
             raise UntraceableError(f"it uses a {type(given).__name__}")
-        return Value(-1, given if self.whole else float(given))
-
-    def is_truth(self, given: Traced) -> bool:
-        last = given.value.at - self.arguments
-        return last >= 0 and self.operations[last].name in TRUTHS
+        return Value(-1, given)
 
     def note(self, name: str, *inputs: Any) -> Traced:
         if name in CALLS and len(inputs) != CALLS[name]:
             raise UntraceableError(f"it calls xp.{name} with {len(inputs)} arguments")
-        values = tuple(self.value(one) for one in inputs)
-        if (same := neutral(name, values)) is not None:
+        values = [self.value(one) for one in inputs]
+        kinds = {self.dtypes[v.at] for v in values if v.at >= 0} - {"bool"}
+        if len(kinds) > 1:
+            raise UntraceableError(f"it mixes {' and '.join(sorted(kinds))}")
+        kind = kinds.pop() if kinds else self.dtypes[0]
+        if "int" not in kind:
+            values = [v if v.at >= 0 else Value(-1, float(v.constant)) for v in values]
+        same = neutral(name, tuple(values))
+        if same is not None:
             return Traced(self, same)
-        operation = Operation(name, values)
-        # what was computed once is not computed again; written out, 0.0 is not -0.0
-        index = self.known.setdefault(repr(operation), len(self.operations))
+        return self.record(Operation(name, tuple(values)), "bool" if name in TRUTHS else kind)
+
+    def record(self, operation: Operation, dtype: str) -> Traced:
+        """An operation's result; what was computed once is not computed again."""
+        # written out, 0.0 is not -0.0
+        index = self.known.setdefault(f"{operation!r} {dtype}", len(self.operations))
         if index == len(self.operations):
             self.operations.append(operation)
+            self.dtypes.append(dtype)
         return Traced(self, Value(self.arguments + index))
 
     def astype(self, given: Traced, dtype: Any, *, copy: bool = True) -> Any:
-        truths = self.is_truth(given)
-        if dtype != "own":
-            if not truths or dtype not in REAL:
-                raise UntraceableError(f"it casts to {dtype}")
-            self.cast = dtype
-        return self.note("cast", given) if truths else given
+        wanted = str(dtype).rpartition(".")[2]
+        if wanted == given.dtype:
+            return given
+        if wanted not in DTYPES:
+            raise UntraceableError(f"it casts to {wanted}")
+        return self.record(Operation("cast", (given.value,)), wanted)
+
+    def asarray(self, given: Traced) -> Traced:
+        return given
 
     def sum(self, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
         return self.reduce("sum", x, axis, keepdims)
@@ -165,7 +175,7 @@ class Tracer:
         return self.note(name if keepdims else f"{name}_flat", x)
 
     def finfo(self, dtype: Any) -> SimpleNamespace:
-        return SimpleNamespace(eps=EPS[self.dtype if dtype == "own" else dtype])
+        return SimpleNamespace(eps=EPS[dtype])
 
     def full_like(self, like: Traced, fill_value: float) -> Traced:
         return Traced(self, Value(-1, float(fill_value)))
@@ -213,7 +223,26 @@ def trace(function: Callable[..., Any], *given: Any) -> Program:
     except (AttributeError, TypeError, ValueError, LookupError) as error:
         raise UntraceableError(str(error)) from error
     results = tuple(map(tracer.value, found if isinstance(found, tuple) else (found,)))
-    return Program(tracer.arguments, tuple(tracer.operations), results, tracer.cast)
+    dtypes = tuple(tracer.dtypes[tracer.arguments :])
+    return used(Program(tracer.arguments, tuple(tracer.operations), results, dtypes))
+
+
+def used(program: Program) -> Program:
+    """The program without the operations that no result is made of."""
+    needed = {value.at for value in program.results}
+    for at in reversed(range(len(program.operations))):
+        if program.arguments + at in needed:
+            needed |= {value.at for value in program.operations[at].inputs}
+    kept = [at for at in range(len(program.operations)) if program.arguments + at in needed]
+    moved = {program.arguments + at: program.arguments + i for i, at in enumerate(kept)}
+
+    def move(values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(value._replace(at=moved.get(value.at, value.at)) for value in values)
+
+    operations = (program.operations[at] for at in kept)
+    written = tuple(one._replace(inputs=move(one.inputs)) for one in operations)
+    dtypes = tuple(program.dtypes[at] for at in kept)
+    return Program(program.arguments, written, move(program.results), dtypes)
 
 
 Places = tuple[tuple[int, str | None], ...]
@@ -243,8 +272,8 @@ def arrays(given: tuple[Any, ...]) -> list[Any]:
 
 
 def number(one: Any) -> bool:
-    """Whether it is part of the program: a number of Python's, or the name of a dtype."""
-    return isinstance(one, int | float | str) and not hasattr(one, "dtype")  # as NumPy's have
+    """Whether it is part of the program: a number of Python's, the name of a dtype, or None."""
+    return one is None or (isinstance(one, int | float | str) and not hasattr(one, "dtype"))
 
 
 def constants(given: tuple[Any, ...]) -> tuple[Any, ...]:

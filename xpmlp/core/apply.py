@@ -20,3 +20,14 @@ def plain(function: Callable[..., Any], *arguments: Any, into: Sequence[Array] =
         for buffer, result in apart:
             buffer[...] = result
     return results
+
+
+def account(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function of numbers about a step, one or one for each network. Nothing reads what it
+    gives before the update, so that a backend may run several such functions as one."""
+    vars(function)["is_account"] = True
+    return function
+
+
+def is_account(function: Callable[..., Any]) -> bool:
+    return getattr(function, "is_account", False)

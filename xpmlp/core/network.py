@@ -34,24 +34,26 @@ class Trace(NamedTuple):
     mask: Array | None  # (..., B, n_out)  dropout factors applied to a
 
 
-def activated(xp: Namespace, f: Callable[..., Array], product: Array, bias: Array) -> Any:
-    """z = x W + b and a = f(z), of the product x W."""
+def activated(
+    xp: Namespace, f: Callable[..., Array], product: Array, bias: Array, mask: Any = None
+) -> tuple[Array, Array, Array]:
+    """z = x W + b and a = f(z), of the product x W, and a after dropout: the next layer's x."""
     z = product + bias
-    return z, f(xp, z)
+    a = f(xp, z)
+    return z, a, a if mask is None else a * mask
 
 
-def returned(xp: Namespace, slope: Callable[..., Array], back: Array, z: Array, a: Array) -> Array:
-    """delta of the layer below: (delta W^T) * f'(z), of the product delta W^T."""
-    return back * slope(xp, z, a)
+def returned(
+    xp: Namespace, slope: Callable[..., Array], back: Array, z: Array, a: Array, mask: Any = None
+) -> Array:
+    """delta of the layer below: (delta W^T) * f'(z), of the product delta W^T, and its mask."""
+    delta = back * slope(xp, z, a)
+    return delta if mask is None else delta * mask
 
 
 def gradients(xp: Namespace, x: Array, delta: Array) -> tuple[Array, Array]:
     """dW = x^T delta, and db, the sum of delta over the rows."""
     return xp.matmul(x.mT, delta), xp.sum(delta, axis=-2, keepdims=True)
-
-
-def masked(values: Array, mask: Array | None) -> Array:
-    return values if mask is None else values * mask
 
 
 def forward(
@@ -82,11 +84,10 @@ def forward(
         weights, bias = params[i]
         if (x.shape[-1:], weights.shape[-2:], bias.shape[-2:]) != layer.shapes or x.ndim < 2:
             raise misfit(spec, i, x.shape, weights.shape, bias=bias.shape)
-        f = activation(layer.activation).f
-        z, a = apply(activated, xp, f, xp.matmul(x, weights), bias)
-        mask = masks[i] if masks else None
+        f, mask = activation(layer.activation).f, masks[i] if masks else None
+        z, a, following = apply(activated, xp, f, xp.matmul(x, weights), bias, mask)
         traces.append(Trace(x, z, a, mask))
-        x = masked(a, mask)
+        x = following
     return traces
 
 
@@ -113,5 +114,5 @@ def backward(
         if i > 0:  # from this layer's delta to that of the layer below
             (weights, _), below = params[i], traces[i - 1]
             slope = activation(spec.layers[i - 1].activation).slope
-            delta = apply(returned, xp, slope, xp.matmul(delta, weights.mT), below.z, below.a)
-            delta = masked(delta, below.mask)
+            back = xp.matmul(delta, weights.mT)
+            delta = apply(returned, xp, slope, back, below.z, below.a, below.mask)

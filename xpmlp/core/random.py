@@ -68,24 +68,26 @@ def lanes(xp: Namespace) -> str:
     return "uint32" if "uint32" in known else "int64"
 
 
-def words(xp: Namespace, index: Array, first: Array, second: Array, now: Array) -> Array:
-    """Random 32-bit words (..., n), a function of the index (n,), the key's two words (..., 1) and
-    the step (1,): the same arguments give the same words."""
-    low = 0xFFFFFFFF
+def words(xp: Namespace, index: Array, first: Array, second: Array, step: Array) -> Array:
+    """Random 32-bit words, a function of an element's index, the key's two words and the step,
+    which broadcast: the same arguments give the same words."""
+    low, now = 0xFFFFFFFF, xp.astype(step, index.dtype)
     return mix(mix(index ^ first, low) ^ mix((now & low) ^ second, low), low)
 
 
 def counters(xp: Namespace, key: Array, step: Array, shape: tuple[int, ...]) -> tuple[Array, ...]:
-    """The arguments of `words` for a key (..., 2), a step () and the index of an array."""
-    index = xp.arange(prod(shape), dtype=key.dtype, device=key.device)
-    # 1-d, not 0-d: NumPy warns where the product of two scalars wraps
-    return index, key[..., :1], key[..., 1:], xp.astype(xp.reshape(step, (1,)), key.dtype)
+    """The arguments of `words` for a key (..., 2), a step () and an array of this shape."""
+    index = xp.reshape(xp.arange(prod(shape), dtype=key.dtype, device=key.device), shape)
+    each = (*key.shape[:-1], *[1] * len(shape))
+    first, second = (xp.reshape(key[..., i], each) for i in (0, 1))
+    # not 0-d: NumPy warns where the product of two scalars wraps
+    return index, first, second, xp.reshape(step, (1,))
 
 
 def factors(
-    xp: Namespace, rate: float, dtype: str, index: Array, first: Array, second: Array, now: Array
+    xp: Namespace, rate: float, dtype: str, index: Array, first: Array, second: Array, step: Array
 ) -> Array:
-    kept = words(xp, index, first, second, now) >= round(rate * 2**32)
+    kept = words(xp, index, first, second, step) >= round(rate * 2**32)
     return xp.astype(kept, getattr(xp, dtype)) * (1 / (1 - rate))
 
 
@@ -104,5 +106,5 @@ def mask(
     Thresholded as integers, so that the same units drop on every namespace (Srivastava et al.
     2014, in the inverted form that leaves inference alone).
     """
-    drawn = apply(factors, xp, rate, dtype, *counters(xp, key, step, shape))
-    return xp.reshape(drawn, (*key.shape[:-1], *shape))
+    found: Array = apply(factors, xp, rate, dtype, *counters(xp, key, step, shape))
+    return found

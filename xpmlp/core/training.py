@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from xpmlp.core.activations import activation
-from xpmlp.core.apply import plain
+from xpmlp.core.apply import account, plain
 from xpmlp.core.layout import Dense, padded_size, windows
 from xpmlp.core.ledger import bad_target, bad_weight
 from xpmlp.core.losses import loss
@@ -40,6 +40,7 @@ class State(NamedTuple):
     memory: tuple[Array, ...]  # the optimizer's, each (..., P)
     layers: tuple[Dense, ...]  # windows onto params
     grads: tuple[Dense, ...]  # windows onto grad
+    t: Array  # () of params' dtype: the number of the last update, for its rule
 
 
 def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Array) -> State:
@@ -59,6 +60,7 @@ def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Arr
         memory=tuple(xp.zeros_like(params) for _ in range(memories)),
         layers=windows(xp, spec, params),
         grads=windows(xp, spec, grad),
+        t=xp.zeros((), dtype=params.dtype, device=params.device),
     )
 
 
@@ -75,6 +77,11 @@ def outcome(
     """Each row's loss (..., B), and dL/dz of the last layer: dL/dscore, times the row's weight
     (..., B, 1), times f'(z)."""
     return value(xp, score, target), delta(xp, score, target) * weight * slope(xp, z, score)
+
+
+def weighted(xp: Namespace, losses: Array, weight: Array) -> Array:
+    """The batch's loss (...) of its rows' (..., B)."""
+    return xp.vecdot(losses, weight)
 
 
 def gradient(
@@ -100,8 +107,9 @@ def gradient(
     slope = activation(spec.layers[-1].activation).slope
     functions, rows = (measure.value, measure.delta, slope), (end.a, batch.target)
     losses, delta = apply(outcome, xp, *functions, *rows, batch.weight[..., None], end.z)
+    value = apply(weighted, xp, losses, batch.weight)
     backward(xp, spec, state.layers, traces, delta, state.grads, apply=apply)
-    return xp.vecdot(losses, batch.weight)
+    return value
 
 
 def l1_cost(xp: Namespace, strength: Array, scale: Any, theta: Array) -> Array:
@@ -151,10 +159,16 @@ def squared_norm(xp: Namespace, grad: Array) -> Array:
     return xp.vecdot(grad, grad)
 
 
-def clip(xp: Namespace, state: State, limit: float, norm: Array) -> None:
-    """Shorten each gradient, of this norm (...), to at most `limit` (Pascanu et al. 2013)."""
-    longest = xp.maximum(norm, xp.full_like(norm, limit))
-    state.grad[...] = state.grad * (limit / longest)[..., None]
+def shortened(xp: Namespace, limit: float, norm: Array, g: Array) -> Array:
+    """The gradient g, of this norm, at most `limit` long (Pascanu et al. 2013)."""
+    return g * (limit / xp.maximum(norm, xp.full_like(norm, limit)))
+
+
+@account
+def counted(xp: Namespace, step: Array, t: Array) -> tuple[Array, Array]:
+    """The number of the update to come, whole and in t's dtype."""
+    following = xp.asarray(step + 1)  # no scalar of NumPy's
+    return following, xp.astype(following, t.dtype)
 
 
 def update(
@@ -169,8 +183,6 @@ def update(
 
     h: the hyper-parameters by name, `h.rate` among them (see `optimizers`).
     """
-    state.step[...] = state.step + 1
-    t = xp.astype(state.step, state.params.dtype)
-    rule = find_optimizer(optimizer).rule
-    moved = (state.params, *state.memory)
-    apply(rule, xp, h, t, state.params, state.grad, *state.memory, into=moved)
+    apply(counted, xp, state.step, state.t, into=(state.step, state.t))
+    rule, moved = find_optimizer(optimizer).rule, (state.params, *state.memory)
+    apply(rule, xp, h, state.t, state.params, state.grad, *state.memory, into=moved)

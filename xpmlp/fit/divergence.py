@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
+from xpmlp.core.apply import account
 from xpmlp.core.optimizers import Optimizer, Rule
+from xpmlp.core.training import shortened
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.model import Model
 
 INF = float("inf")
 
 
+@account
 def tally(
     xp: Namespace,
     value: Array,
@@ -36,12 +39,13 @@ def tally(
 
 
 @lru_cache(maxsize=64)  # the same function again, so that what was made of it is found
-def frozen(rule: Rule) -> Rule:
+def frozen(rule: Rule, limit: float | None = None) -> Rule:
     """`rule` where h.alive is 1; where it is 0, everything stays as it is. h.since is the step
-    that the memory is empty since."""
+    that the memory is empty since, and h.norm the gradient's, which is clipped to `limit`."""
 
     @wraps(rule)
     def held(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *memory: Array) -> Any:
+        g = g if limit is None else shortened(xp, limit, h.norm, g)
         moved = rule(xp, h, t - h.since, theta, g, *memory)
         return tuple(
             xp.where(h.alive > 0, new, old)
@@ -51,9 +55,9 @@ def frozen(rule: Rule) -> Rule:
     return held
 
 
-def guarded(optimizer: Optimizer) -> Optimizer:
-    """An optimizer that stands still where h.alive is 0."""
-    return optimizer._replace(rule=frozen(optimizer.rule))
+def guarded(optimizer: Optimizer, clip: float | None = None) -> Optimizer:
+    """An optimizer that stands still where h.alive is 0, and clips the gradient."""
+    return optimizer._replace(rule=frozen(optimizer.rule, clip))
 
 
 class Trouble(NamedTuple):

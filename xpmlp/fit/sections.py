@@ -79,6 +79,7 @@ def taken(run: Run, index: Any, engine: Engine) -> Run:
             tuple(map(own, state.memory)),
             windows(xp, run.spec, params),
             windows(xp, run.spec, grad),
+            xp.asarray(state.t, copy=True),
         ),
         hyper={name: owned(value) for name, value in run.hyper.items()},
         penalties=tuple((name, owned(value)) for name, value in run.penalties),

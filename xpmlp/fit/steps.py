@@ -12,19 +12,12 @@ from typing import Any
 
 from xpmlp.backends.engine import Engine
 from xpmlp.backends.namespace import Place, dtype_name
+from xpmlp.core.apply import account
 from xpmlp.core.optimizers import Optimizer
 from xpmlp.core.random import mask
 from xpmlp.core.schedules import Progress, Schedule, constant, schedule
 from xpmlp.core.spec import Spec
-from xpmlp.core.training import (
-    Batch,
-    State,
-    clip,
-    gradient,
-    penalize,
-    squared_norm,
-    update,
-)
+from xpmlp.core.training import Batch, State, gradient, penalize, squared_norm, update
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.batches import Drawn, Window, drawn, unbiased
 from xpmlp.fit.data import Data
@@ -65,6 +58,7 @@ class Run:
     epoch: int = 0  # epochs done
     within: int = 0  # steps done of the epoch under way
     seconds: float = 0.0
+    once: bool = False  # whether its caller ends it after an epoch
     halted: int = 0  # the signal that asks to stop after the present step (see `interruption`)
     attend: Callable[[], Any] = field(default=lambda: None, repr=False)  # after every window
     asked: Callable[["Run"], Any] = attrgetter("settings")  # what for, as its caller says it
@@ -81,8 +75,11 @@ class Run:
         self.base = xp.zeros_like(self.throttle)  # (..., 1) the epoch's rate before its schedule
         self.rate = xp.zeros_like(self.throttle)  # (..., 1) of the last update
         self.troubles: dict[int, Trouble] = {}  # by member
-        self.guarded = guarded(self.optimizer)
+        self.ahead: tuple[int, Array] | None = None  # an epoch with its order, drawn before it
+        self.guarded = guarded(self.optimizer, self.settings.clip)
         held = {"rate": self.rate, "alive": self.alive[..., None], "since": self.since}
+        if self.settings.clip is not None:
+            held["norm"] = self.norm[..., None]
         self.h = SimpleNamespace(**self.hyper | held)
 
     @property
@@ -133,24 +130,24 @@ def masks(run: Run, batch: Batch) -> tuple[Array | None, ...]:
     )
 
 
-def progress(run: Run) -> Progress:
-    step = run.place.xp.astype(run.state.step, run.state.params.dtype)
-    epoch = step / run.steps_per_epoch
-    return Progress(step, epoch, epoch / run.settings.epochs)
-
-
+@account
 def scaled(
-    xp: Namespace, moving: Schedule, base: Array, step: Array, epoch: Array, fraction: Array
+    xp: Namespace, moving: Schedule, per_epoch: int, epochs: int, base: Array, step: Array
 ) -> tuple[Array]:
-    """The rate (..., 1): a schedule's factor, an array or as well a Python number, times base."""
-    return (base * moving(xp, Progress(step, epoch, fraction)),)
+    """The rate (..., 1): a schedule's factor, an array or as well a Python number, times base.
+
+    per_epoch: steps of an epoch; step: updates done so far."""
+    now = xp.astype(step, base.dtype)
+    epoch = now / per_epoch
+    return (base * moving(xp, Progress(now, epoch, epoch / epochs)),)
 
 
 def pace(run: Run) -> None:
     """The rate of the update to come."""
-    moving, fast = schedule(run.settings.schedule), run.engine
+    moving, fast, s = schedule(run.settings.schedule), run.engine, run.settings
     if moving is not constant:
-        fast.apply(scaled, fast.xp, moving, run.base, *progress(run), into=(run.rate,))
+        given = (moving, run.steps_per_epoch, s.epochs, run.base, run.state.step)
+        fast.apply(scaled, fast.xp, *given, into=(run.rate,))
 
 
 def learn(run: Run, batch: Drawn) -> Array:
@@ -159,6 +156,7 @@ def learn(run: Run, batch: Drawn) -> Array:
     value = gradient(
         fast.xp, run.spec, state, batch.batch, masks(run, batch.batch), apply=fast.apply
     )
+    fast.join()
     for name, strength in run.penalties:
         cost = penalize(fast.xp, state, name, strength, batch.scale, apply=fast.apply)
         value = value + cost
@@ -168,15 +166,13 @@ def learn(run: Run, batch: Drawn) -> Array:
 def step(run: Run, batch: Drawn) -> None:
     """One update, which adds its loss to `run.met`; none where that or the gradient is not
     finite, or was not before."""
-    state, fast, limit = run.state, run.engine, run.settings.clip
+    state, fast = run.state, run.engine
     fast.restart()
-    pace(run)
     value = learn(run, batch)
     seen = (value, batch.share, squared_norm(fast.xp, state.grad))
     accounts = (run.alive, run.met, run.made)
+    pace(run)
     fast.apply(tally, fast.xp, *seen, *accounts, into=(run.norm, *accounts))
-    if limit is not None:
-        clip(fast.xp, state, limit, run.norm)
     update(fast.xp, run.guarded, state, run.h, apply=fast.apply)
 
 

@@ -157,9 +157,6 @@ class Graph(Tracer):
         kind = "bool" if name in TRUTHS else dtype
         return self.node(OPERATORS[name], given, kind, broadcast([one.shape for one in given]))
 
-    def is_truth(self, given: Any) -> bool:
-        return bool(given.dtype == "bool")
-
     def symbol(self, given: Any, dtype: str) -> Symbol:
         """A number or a stand-in as one of that dtype; truths are numbers among numbers."""
         if isinstance(given, Real) and given is not True and given is not False:
