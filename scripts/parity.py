@@ -9,11 +9,16 @@ import argparse
 import json
 import sys
 from importlib import import_module
+from pathlib import Path
 
-from xpmlp.backends.devices import default_word, place_for
-from xpmlp.backends.extras import needed
-from xpmlp.backends.namespace import Place
-from xpmlp.fit.parity import CASES, compare
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))
+
+from benchmarks.gpu.parity import DTYPES, difference  # noqa: E402 - found by the line above
+from xpmlp.backends.devices import default_word, place_for  # noqa: E402
+from xpmlp.backends.extras import needed  # noqa: E402
+from xpmlp.backends.namespace import Place  # noqa: E402
+from xpmlp.fit.parity import CASES  # noqa: E402
 
 OTHERS = {"torch": "array_api_compat.torch", "strict": "array_api_strict"}
 
@@ -40,10 +45,9 @@ def main() -> int:
     head = f"{'training':<36} {'dtype':<8} {'compared':<11} {'loss cpu':>11} {'loss there':>11}"
     print(f"{head} {'difference':>10} {'allowed':>8}", file=out)
     found = []
-    for dtype in ("float64", "float32"):
+    for dtype in DTYPES:
         for case in CASES:
-            seeded = case._replace(arguments={**case.arguments, "seed": options.seed})
-            row = compare(place, seeded, dtype)
+            row = difference(place, case, dtype, options.seed)
             found.append(row)
             print(
                 f"{row.case:<36} {dtype:<8} {row.what:<11} {row.here:>11.6f} {row.there:>11.6f} "

@@ -1,19 +1,17 @@
 """One contender on one work, in a process of its own: does it compute the same, and how fast."""
 
-import json
-import sys
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.gpu.contenders import LIBRARIES, OWN
+from benchmarks.gpu.processes import serve
 from benchmarks.gpu.works import WORKS, Work, problem
 from xpmlp.backends.gpu_bench import distance
 from xpmlp.backends.gpu_products import PRODUCT_ALLOWED, TF32_ALLOWED, TF32_SEEN
 
 SAME = 1e-8  # relative, float64: twenty steps of sums in another order
-OWN = "ours"
-LIBRARIES = {OWN: "xpmlp", "with_torch": "PyTorch", "with_jax": "JAX"}
 
 
 class Asked(NamedTuple):
@@ -35,7 +33,7 @@ class Asked(NamedTuple):
 
 def reference(work: Work, seed: int) -> np.ndarray:
     """The weights after the check's steps, by our own math on NumPy, in float64."""
-    own = import_module("benchmarks.gpu.ours")
+    own = import_module(f"benchmarks.gpu.{OWN}")
     found: np.ndarray = own.learnt(problem(work.checked(), "float64", seed, shuffle=False),
                                    "eager", "cpu")  # fmt: skip
     return found
@@ -87,5 +85,9 @@ def measured(asked: Asked) -> dict[str, Any]:
     return row
 
 
+def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
+    return [measured(Asked(**request))]
+
+
 if __name__ == "__main__":
-    print(json.dumps(measured(Asked(**json.loads(sys.argv[1])))))
+    serve(answer)

@@ -1,14 +1,17 @@
 """The benchmark's result as lines of text."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.gpu.contenders import LIBRARIES, OWN
 from benchmarks.gpu.works import Work
 
 
-def heading(result: dict[str, Any]) -> str:
+def heading(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
-    about = f"driver {machine['driver']}, runtime {machine['runtime']}, CuPy {machine['cupy']}"
-    return f"{machine['name']}, {about}, xpmlp {result['xpmlp']} ({result['commit']})"
+    names = {"driver": "driver", "runtime": "runtime", "cupy": "CuPy"}
+    about = [f"{names[key]} {machine[key]}" for key in names if key in machine]
+    return ", ".join([machine["name"], *about, f"xpmlp {result['xpmlp']} ({result['commit']})"])
 
 
 def head(work: Work) -> str:
@@ -17,19 +20,23 @@ def head(work: Work) -> str:
     return f"\n{title}\n{'contender':<42} {columns}"
 
 
-def line(row: dict[str, Any], first: dict[str, Any]) -> str:
-    """A contender's line; `first` is ours, which the others' times are divided by."""
+def line(row: dict[str, Any], own: dict[str, Any]) -> str:
+    """A contender's line; `own` is ours, which the others' times are divided by."""
     name = f"{row['library']} {row['variant']}"
     if "problem" in row:
         return f"{name:<42} no time: {row['problem']}"
-    share = f"{row['epoch'] / first['epoch']:.2f}" if "epoch" in first else "-"
+    share = f"{row['epoch'] / own['epoch']:.2f}" if "epoch" in own else "-"
     return f"{name:<42} {row['epoch']:>22.1f} {row['step']:>10.1f} {share:>8} {row['off']:>8.0e}"
+
+
+def own(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Our own row, which the others' times are divided by; empty where there is none."""
+    wanted = LIBRARIES[OWN], "captured"
+    return next((row for row in rows if (row["library"], row["variant"]) == wanted), {})
 
 
 def beneath(found: dict[str, Any]) -> list[str]:
     """The small times and the memory, a line each."""
-    if "problem" in found:
-        return [f"\nbeneath: no figures: {found['problem']}"]
     lines = ["\nbeneath"]
     for name, row in found.items():
         detail = f"  <- {row['verdict']}: {row['detail']}" if row["verdict"] == "fault" else ""

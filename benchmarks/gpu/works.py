@@ -40,10 +40,12 @@ class Work(NamedTuple):
 
     def quick(self) -> "Work":
         """Less of the same, to see that it runs."""
+        sizes = [min(int(size), 64) for size in self.sizes.split("-")]
         return self._replace(
-            batch=min(self.batch, 1024),
-            batches=min(self.batches, 16),
-            members=self.members and min(self.members, 16),
+            sizes="-".join(map(str, sizes)),
+            batch=min(self.batch, 32),
+            batches=min(self.batches, 8),
+            members=self.members and min(self.members, 4),
         )
 
 

@@ -38,8 +38,13 @@ def contender(script):
     return import_module("benchmarks.gpu.contender")
 
 
+@pytest.fixture(scope="module")
+def contenders(script):
+    return import_module("benchmarks.gpu.contenders")
+
+
 @pytest.fixture
-def works(contender, monkeypatch):
+def works(contender, contenders, monkeypatch):
     """Small works in place of the real ones, by name."""
     module = import_module("benchmarks.gpu.works")
     made = (
@@ -47,6 +52,7 @@ def works(contender, monkeypatch):
         module.Work("population", "5-6-1", 8, 16, "squared_error", members=4),
     )
     monkeypatch.setattr(contender, "WORKS", made)
+    monkeypatch.setattr(contenders, "WORKS", made)
     return {work.name: work for work in made}
 
 
@@ -112,11 +118,8 @@ def test_a_graphs_warm_up_leaves_the_network_as_it_was(contender, asked, optiona
 
 @pytest.mark.parametrize("work", ["small", "population"])
 @pytest.mark.parametrize("variant", ["captured", "eager", "eager, unfused"])
-def test_ours_is_checked_and_timed(variant, work, contender, asked, check, gpu, monkeypatch):
-    """On the stand-in for CuPy: the whole row."""
-    ours = import_module("benchmarks.gpu.ours")
-    monkeypatch.setattr(ours, "place_for", lambda word, precision: gpu)
-    row = contender.measured(asked("ours", variant, work, "gpu:0"))
+def test_ours_is_checked_and_timed(variant, work, contender, asked, gpu):
+    row = contender.measured(asked("ours", variant, work, gpu.name))
     assert "problem" not in row, row
     assert row["off"] < 1e-12
     assert row["product_off"] < 1e-6
@@ -124,22 +127,22 @@ def test_ours_is_checked_and_timed(variant, work, contender, asked, check, gpu, 
     assert row["step"] > 0
 
 
-def test_eager_steps_are_not_taken_for_recorded_ones(contender, asked, check, monkeypatch):
+def test_eager_steps_are_not_taken_for_recorded_ones(contender, asked, gpu, monkeypatch):
     monkeypatch.setattr("xpmlp.backends.engine.WORTH", 10**12)
-    row = contender.measured(asked("ours", "captured", "small", "gpu:0"))
+    row = contender.measured(asked("ours", "captured", "small", gpu.name))
     assert row["problem"] == "RuntimeError: captured ran eager"
     assert "epoch" not in row
 
 
-def test_the_real_works_are_those_of_the_goals(script):
-    titles = [work.title for work in script.WORKS]
+def test_the_real_works_are_those_of_the_goals(contenders):
+    titles = [work.title for work in contenders.WORKS]
     assert titles == [
         "784-512-256-10, batch 128",
         "1024-4096-4096-10, batch 8192, TF32",
         "256 networks 50-256-256-1, batch 256",
     ]
     goals = import_module("benchmarks.gpu.goals").GOALS
-    assert {goal.work for goal in goals} == {work.name for work in script.WORKS}
+    assert {goal.work for goal in goals} == {work.name for work in contenders.WORKS}
     assert [(goal.side, goal.allowed) for goal in goals[:-1]] == [
         ("at most", 70), ("at most", 130), ("at least", 4), ("at most", 1.15),
         ("at most", 3.2), ("at most", 1.1), ("at least", 20),
@@ -188,37 +191,29 @@ def test_another_precision_gets_no_time(
 
 
 def options(**given):
-    known = {"device": "gpu:0", "seed": 3, "only": None, "quick": False, "out": None}
-    return Namespace(**known | given)
+    known = {"device": "gpu:0", "seed": 3, "only": None, "contenders": None, "limit": 60.0}
+    return Namespace(**known | {"quick": True, "out": None} | given)
 
 
 @pytest.fixture
-def here(script, contender, works, check, gpu, monkeypatch):
-    """The script with its processes run in this one, on the stand-in."""
-    beneath = import_module("benchmarks.gpu.beneath")
-    ours = import_module("benchmarks.gpu.ours")
-    monkeypatch.setattr(ours, "place_for", lambda word, precision: gpu)
-    monkeypatch.setattr(beneath, "place_for", lambda word: gpu)
+def here(script, works, gpu, monkeypatch):
+    """The script with its processes run in this one."""
     monkeypatch.setattr("xpmlp.backends.gpu_times.SUMS", ((12, 5),))
     monkeypatch.setattr("xpmlp.fit.gpu_memory.SMALL", works["small"].spec)
-    monkeypatch.setattr(script, "WORKS", contender.WORKS)
-    monkeypatch.setattr(script, "place_for", lambda word: gpu)
-    about = {"name": "a card", "driver": 1, "runtime": 2, "cupy": "3"}
-    monkeypatch.setattr(script, "identity", lambda place: about)
+    processes = import_module("benchmarks.gpu.processes")
 
-    def alone(module, asked):
-        if module == "beneath":
-            return beneath.measured(**{**asked, "quick": True})
-        return contender.measured(contender.Asked(**asked))
+    def run(module, request, keep, *, limit, environment=None):
+        for row in import_module(f"benchmarks.gpu.{module}").answer(request):
+            keep(json.loads(json.dumps(row, default=processes.plain_value)))
 
-    monkeypatch.setattr(script, "alone", alone)
+    monkeypatch.setattr(processes, "run", run)
     return script
 
 
 def test_every_contender_has_a_row_in_the_table_and_in_the_result(here, tmp_path, optional):
     optional("torch")
     table, out = io.StringIO(), tmp_path / "gpu-here.json"
-    result = here.run(options(out=str(out)), table)
+    result = here.run(options(out=str(out)), table).content
     assert json.loads(out.read_text())["works"] == json.loads(json.dumps(result["works"]))
     for work, torchs in (("small", 5), ("population", 3)):
         (found,) = [entry for entry in result["works"] if entry["name"] == work]
@@ -237,13 +232,40 @@ def test_every_contender_has_a_row_in_the_table_and_in_the_result(here, tmp_path
     assert here.failed(result), "PyTorch that sees no GPU is a failure"
 
 
+def test_contenders_are_chosen_by_name_and_by_library(here, contenders):
+    def rows(words):
+        result = here.run(options(contenders=words, only="small"), io.StringIO()).content
+        return [(row["library"], row["variant"]) for row in result["works"][0]["rows"]]
+
+    assert rows("xpmlp-captured") == [("xpmlp", "captured")]
+    assert len(contenders.select_contenders("pytorch,xpmlp-eager")) == 6
+    with pytest.raises(ValueError, match="did you mean 'xpmlp-captured'"):
+        contenders.select_contenders("xpmlp-capture")
+
+
+@pytest.mark.parametrize("library", ["with_torch", "with_jax"])
+def test_the_contenders_of_a_library_are_its_variants(library, contenders, optional):
+    optional(contenders.PACKAGES[library])
+    module = import_module(f"benchmarks.gpu.{library}")
+    named = [one.variant for one in contenders.CONTENDERS if one.library == library]
+    assert named == list(module.VARIANTS)
+
+
+def test_what_is_measured_first_exists(contenders):
+    every = contenders.pairs(contenders.WORKS, contenders.CONTENDERS)
+    known = [(work.name, contender.word) for work, contender in every]
+    assert set(contenders.FIRST) <= set(known)
+    ordered = [(work.name, one.word) for work, one in contenders.by_worth(every)]
+    assert tuple(ordered[: len(contenders.FIRST)]) == contenders.FIRST
+    assert sorted(ordered) == sorted(known)
+
+
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [
         (lambda result: None, False),
         (lambda result: result["works"][0]["rows"].append({"variant": "-", "problem": "x"}), False),
         (lambda result: result["works"][0]["rows"].append({"variant": "a", "problem": "x"}), True),
-        (lambda result: result.update(beneath={"problem": "x"}), True),
         (lambda result: result["beneath"].update(memory={"verdict": "fault"}), True),
     ],
 )
@@ -314,6 +336,7 @@ def command(*words):
         ((), "no usable GPU: stage "),
         (("--only", "smal"), "did you mean 'small'"),
         (("--only", ","), "names no work"),
+        (("--contenders", "pytorch-eage"), "did you mean 'pytorch-eager'"),
         (("--device", "cpu"), "--device must be gpu"),
         (("--seed", "-1"), "--seed must be"),
     ],
@@ -336,10 +359,9 @@ def test_a_process_hands_over_its_row_or_why_there_is_none(script, contender, tm
     assert broken["problem"].startswith("exit status 1: TypeError")
 
 
-def test_a_process_that_takes_too_long_is_ended(script, monkeypatch):
+def test_a_process_that_takes_too_long_is_ended(script):
     processes = import_module("benchmarks.gpu.processes")
-    monkeypatch.setattr(processes, "SECONDS", 0.01)
-    assert processes.alone("contender", {}) == {"problem": "not done after 0.01 s"}
+    assert processes.alone("contender", {}, 0.01) == {"problem": "not done after 0.01 s"}
 
 
 # The README's table ----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The GPU's checklist, as far as it goes without one: the table, the result, the names it uses."""
+"""The GPU's checklist, as far as it goes without one: its rows, its groups, its arguments."""
 
 import importlib.util
 import inspect
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,8 +36,13 @@ SETTING = Setting(SimpleNamespace(device=None, name="nowhere"), 0, True)
 def script():
     spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    spec.loader.exec_module(module)  # which makes the folder benchmarks importable
     return module
+
+
+@pytest.fixture
+def checks(script):
+    return import_module("benchmarks.gpu.checks")
 
 
 def raising(on):
@@ -87,9 +93,9 @@ def test_a_wrong_argument_is_named_in_one_line(arguments, words):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_checks_are_chosen_by_name_and_by_number(script):
-    def names(asked):
-        return [check.name for check in script.select(REGISTRY, asked)]
+def test_checks_are_chosen_by_name_and_by_number(checks):
+    def names(words):
+        return [check.name for check in checks.select(REGISTRY, words)]
 
     assert names(None) == [check.name for check in REGISTRY]
     assert names("timing, 2") == ["failing", "raising", "timing"]
@@ -103,6 +109,20 @@ def test_a_fault_is_a_row_and_the_rest_go_on():
     assert rows[1].detail == "too far"
     assert rows[2].detail == "RuntimeError: the card"
     assert all(row.seconds >= 0 for row in rows)
+
+
+def test_a_fault_of_the_device_ends_the_checks_that_are_left(checks):
+    """A kernel that fails after a check tells it; a fault that leaves the device whole does not."""
+    answers = iter([None, None, "CUDARuntimeError: cudaErrorIllegalAddress"])
+    rows = list(checks.until_device_fault(REGISTRY, SETTING, lambda place: next(answers)))
+    assert [row.verdict for row in rows] == [OK, FAULT, FAULT, "not run", "not run"]
+    assert rows[2].detail == "device fault: RuntimeError: the card"
+    assert {row.detail for row in rows[3:]} == {"device fault"}
+
+
+def test_a_device_that_breaks_after_a_check_passed_is_a_fault_of_that_check(checks):
+    (row, *_) = checks.until_device_fault(REGISTRY, SETTING, lambda place: "no kernel runs")
+    assert (row.verdict, row.detail) == (FAULT, "device fault: no kernel runs")
 
 
 def test_steps_that_are_not_recorded_are_a_fault():
@@ -119,42 +139,74 @@ def test_nan_never_passes():
     assert held_to(1.0, 1.0).verdict == OK
 
 
-def test_table_and_result_hold_every_row(script, tmp_path):
-    table, out = io.StringIO(), tmp_path / "result.json"
-    result = script.run(REGISTRY, SETTING, {"device": "gpu:0"}, table, str(out))
+@pytest.fixture
+def without_processes(script, monkeypatch):
+    """The script, with REGISTRY in the checklist's place and every child in this process."""
+    groups, processes = (import_module(f"benchmarks.gpu.{n}") for n in ("groups", "processes"))
+
+    def run(module, request, keep, *, limit, environment=None):
+        if module == "machine":
+            keep({"device": "gpu:0", "machine": {"name": "a card"}})
+            return
+        chosen = [check for check in REGISTRY if check.name in request["names"]]
+        for row in perform(chosen, SETTING):
+            keep(json.loads(json.dumps(row._asdict() | {"figures": dict(row.figures)})))
+        return
+
+    monkeypatch.setattr(processes, "run", run)
+    side_by_side = groups.Group("side by side", ("passing", "failing", "raising"))
+    monkeypatch.setattr(script, "SIDE_BY_SIDE", (side_by_side,))
+    monkeypatch.setattr(groups, "ALONE", (groups.Group("alone", ("noting", "timing")),))
+    monkeypatch.setattr(script, "CHECKS", REGISTRY)
+    return script
+
+
+def main(script, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", *arguments])
+    return script.main()
+
+
+def test_table_and_result_hold_every_row(without_processes, monkeypatch, tmp_path):
+    out, table = tmp_path / "result.json", io.StringIO()
+    monkeypatch.setattr(sys, "stdout", table)
+    assert main(without_processes, monkeypatch, "--out", str(out)) == 1
     lines = table.getvalue().splitlines()
-    assert lines[0].split() == ["no", "check", "figure", "allowed", "verdict", "sec"]
+    assert lines[0].split() == ["check", "figure", "allowed", "verdict", "sec"]
     assert "    fault: RuntimeError: the card" in lines
     assert "    note: one is missing" in lines
-    assert lines[-1].startswith("2 faults in 5 checks")
+    assert lines[-2] == "2 faults in 5 checks"
     written = json.loads(out.read_text())
     assert written["device"] == "gpu:0"
-    assert written["faults"] == result["faults"] == 2
-    assert [row["name"] for row in written["checks"]] == [check.name for check in REGISTRY]
+    assert (written["faults"], written["not_run"]) == (2, 0)
+    rows = [row for group in written["groups"].values() for row in group["rows"]]
+    assert [row["name"] for row in rows] == [check.name for check in REGISTRY]
     keys = {"number", "name", "figure", "allowed", "verdict", "detail", "seconds", "figures"}
-    assert all(set(row) == keys for row in written["checks"])
-    assert written["checks"][4]["figures"] == {"us": 7}
+    assert all(set(row) == keys for row in rows)
+    assert rows[4]["figures"] == {"us": 7}
 
 
-@pytest.mark.parametrize(("count", "status"), [(1, 0), (3, 1)])
+@pytest.mark.parametrize(("only", "status"), [("passing,noting", 0), ("1,2", 1)])
 def test_json_goes_to_standard_output_and_the_table_aside(
-    script, monkeypatch, capsys, count, status
+    without_processes, monkeypatch, capsys, only, status
 ):
-    monkeypatch.setattr(script, "place_for", lambda word: SETTING.place)
-    monkeypatch.setattr(script.gpu_machine, "identity", lambda place: {"name": "a card"})
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--json", "--quick"])
-    assert script.main(REGISTRY[:count]) == status
+    assert main(without_processes, monkeypatch, "--json", "--quick", "--only", only) == status
     said = capsys.readouterr()
     result = json.loads(said.out)
     assert result["machine"] == {"name": "a card"}
-    assert {"xpmlp", "commit", "date", "device", "seed", "quick", "checks"} <= set(result)
+    assert {"xpmlp", "commit", "date", "device", "seed", "quick", "groups"} <= set(result)
     assert "passing" in said.err
 
 
-def test_the_checklist_is_whole_and_its_names_differ(script):
-    assert {check.number for check in script.CHECKS} == set(range(1, 12))
-    names = [check.name for check in script.CHECKS]
+def test_the_checklist_is_whole_and_its_names_differ(checks):
+    assert {check.number for check in checks.CHECKS} == set(range(1, 12))
+    names = [check.name for check in checks.CHECKS]
     assert len(set(names)) == len(names)
     assert not any(name.isdecimal() or "," in name for name in names)
-    for check in script.CHECKS:
+    for check in checks.CHECKS:
         inspect.signature(check.run).bind(SETTING)
+
+
+def test_every_check_is_in_one_group(script, checks):
+    groups = [*script.SIDE_BY_SIDE, *import_module("benchmarks.gpu.groups").ALONE]
+    names = [name for group in groups for name in group.checks]
+    assert sorted(names) == sorted(check.name for check in checks.CHECKS)

@@ -4,7 +4,7 @@ import gc
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from statistics import median
 from types import MappingProxyType
@@ -145,6 +145,37 @@ def nodes(graph: Any) -> Counter[str]:
     _, found, _ = driver.cuGraphGetNodes(graph.graph, count)
     kinds = [driver.cuGraphNodeGetType(node)[1].name for node in found[:count]]
     return Counter(kind.removeprefix("CU_GRAPH_NODE_TYPE_").lower() for kind in kinds)
+
+
+def longest_path(edges: Iterable[tuple[Hashable, Hashable]], nodes: int) -> int:
+    """Nodes on the longest path of a directed graph without cycles; 0 without nodes."""
+    after: dict[Hashable, list[Hashable]] = {}
+    waiting: dict[Hashable, int] = {}
+    for source, target in edges:
+        after.setdefault(source, []).append(target)
+        waiting[target] = waiting.get(target, 0) + 1
+        waiting.setdefault(source, 0)
+    depth = {node: 1 for node, count in waiting.items() if count == 0}
+    ready = list(depth)
+    while ready:
+        node = ready.pop()
+        for target in after.get(node, ()):
+            depth[target] = max(depth.get(target, 0), depth[node] + 1)
+            waiting[target] -= 1
+            if waiting[target] == 0:
+                ready.append(target)
+    return max(depth.values(), default=min(nodes, 1))
+
+
+def depth(graph: Any) -> int:
+    """Nodes on the longest path of dependencies of a captured graph."""
+    driver = needed("cuda.bindings.driver", "gpu13")
+    error, *_, count = driver.cuGraphGetEdges(graph.graph)
+    if int(error):
+        raise RuntimeError(f"cuGraphGetEdges: {error!r}")
+    _, sources, targets, *_ = driver.cuGraphGetEdges(graph.graph, count)
+    pairs = zip(sources[:count], targets[:count], strict=True)
+    return longest_path(((int(a), int(b)) for a, b in pairs), nodes(graph).total())
 
 
 def host_us(call: Callable[[], Any], calls: int = 100, rounds: int = 15) -> float:

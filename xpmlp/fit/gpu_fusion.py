@@ -24,7 +24,7 @@ from xpmlp.core.network import activated, gradients, returned
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.training import PENALTIES, outcome
 from xpmlp.core.types import Array
-from xpmlp.fit.gpu_runs import SMALL, longest, sized, under_way, unfused
+from xpmlp.fit.gpu_runs import SMALL, longest, quick_spec, sized, under_way, unfused
 from xpmlp.fit.steps import Run
 
 # the same operations in the same order, without contraction; what is left is how a compiler
@@ -91,7 +91,8 @@ def outcomes(draw: Draw) -> Iterator[Asked]:
     """Of every loss, value and last delta at once."""
     for name in LOSSES:
         measure, slope = loss(name), activation("sigmoid").slope
-        score, target, weight = (draw.some(*shape) for shape in ((5, 4), (5, 4), (5, 1)))
+        columns = measure.levels or 4
+        score, target, weight = (draw.some(5, count) for count in (columns, columns, 1))
         target = target[..., :1] if measure.levels else target
         rows = (score, target, weight, score)
         yield Asked(name, outcome, (measure.value, measure.delta, slope, *rows))
@@ -123,9 +124,10 @@ def held(kernels: Kernels, asked: Asked) -> tuple[float, bool]:
     expected = listed(asked.function(kernels.base, *asked.given))
     kernels.restart()
     made = kernels.apply(asked.function, kernels.xp, *asked.given, into=asked.into)
+    kernels.join()
     found = asked.into or listed(made)
     far = [apart(a, b) for a, b in zip(found, expected, strict=True)]
-    return float(np.max(far)), kernels.calls[0].plan is not None
+    return float(np.max(far)), any(call.plan is not None for call in kernels.calls[:1])
 
 
 def fused(kind: Callable[[Draw], Iterator[Asked]]) -> Callable[[Setting], Result]:
@@ -160,8 +162,9 @@ def per_step(run: Run) -> dict[str, float]:
 
 def node_counts(on: Setting) -> Result:
     """What recorded steps consist of, before the functions are made kernels and after."""
-    before = per_step(unfused(sized(on.place, SMALL, 128, 16, on.seed)))
-    after = per_step(sized(on.place, SMALL, 128, 16, on.seed))
+    spec = quick_spec(SMALL) if on.quick else SMALL
+    before = per_step(unfused(sized(on.place, spec, 128, 16, on.seed)))
+    after = per_step(sized(on.place, spec, 128, 16, on.seed))
     fewer = sum(after.values()) < sum(before.values())
     shown = ", ".join(f"{count:g} {kind}" for kind, count in after.items())
     return Result(

@@ -20,7 +20,7 @@ from xpmlp.backends.gpu_bench import (
 from xpmlp.backends.namespace import Place, running
 from xpmlp.core.types import Array
 from xpmlp.fit.batches import unbiased
-from xpmlp.fit.gpu_runs import NAMED, SMALL, begun, recorder, same, sized, under_way
+from xpmlp.fit.gpu_runs import NAMED, SMALL, begun, quick_spec, recorder, same, sized, under_way
 from xpmlp.fit.loop import reports
 from xpmlp.fit.run import finish
 
@@ -107,8 +107,8 @@ def dropped(on: Setting) -> Result:
 
 def flat_memory(on: Setting) -> Result:
     """Steps take no memory: the card and the pool before and after many of them."""
-    count, allowed = 1000 if on.quick else 10_000, 2 << 20
-    run = sized(on.place, SMALL, 128, 16, on.seed)
+    count, allowed = 200 if on.quick else 10_000, 2 << 20
+    run = sized(on.place, quick_spec(SMALL) if on.quick else SMALL, 128, 16, on.seed)
     with under_way(run) as coming:
         first = next(report for report in coming if report.epoch == 8)  # the driver's queues grow
         pools = recorder(run).pools

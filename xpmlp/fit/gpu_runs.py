@@ -9,6 +9,7 @@ import numpy as np
 from xpmlp.backends.engine import WORTH
 from xpmlp.backends.gpu_bench import Setting
 from xpmlp.backends.graphs import Captured, Recorded
+from xpmlp.backends.kernels import FEATURES, Kernels
 from xpmlp.backends.namespace import Place, to_host
 from xpmlp.core.apply import plain
 from xpmlp.core.spec import Spec
@@ -27,6 +28,11 @@ MEMBERS = 256
 
 def cases(on: Setting) -> tuple[Case, ...]:
     return CASES[:: 5 if on.quick else 1]
+
+
+def quick_spec(spec: Spec) -> Spec:
+    """The network with layers of 64 neurons at most, for a quick check."""
+    return Spec.parse([min(size, 64) for size in spec.sizes], loss=spec.loss)
 
 
 def begun(on: Setting, case: Case, dtype: str, **more: Any) -> Run:
@@ -52,8 +58,13 @@ def sized(place: Place, spec: Spec, batch: int, batches: int, seed: int, **argum
 
 
 def unfused(run: Run) -> Run:
-    """The run with its elementwise functions as they are: a kernel for each operation."""
-    run.engine = run.engine._replace(xp=run.place.xp, apply=plain)
+    """The run with its functions as they are: a kernel for each operation, one after another."""
+    import cupy
+
+    kernels = Kernels(run.place.xp, cupy, {*FEATURES})
+    run.engine = run.engine._replace(
+        xp=kernels.xp, apply=plain, restart=kernels.restart, join=kernels.join
+    )
     return run
 
 

@@ -1,6 +1,6 @@
 """What training steps cost on a GPU: recorded, eager, and eager without the kernels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +11,54 @@ from xpmlp.backends.namespace import running
 from xpmlp.core.ledger import ledger
 from xpmlp.core.spec import Spec
 from xpmlp.fit.batches import unshuffled, windows
-from xpmlp.fit.gpu_runs import LARGE, MANY, MEMBERS, SMALL, longest, sized, under_way, unfused
+from xpmlp.fit.gpu_runs import (
+    LARGE,
+    MANY,
+    MEMBERS,
+    SMALL,
+    longest,
+    quick_spec,
+    sized,
+    under_way,
+    unfused,
+)
+from xpmlp.fit.loop import Report
 from xpmlp.fit.steps import Run, advance
 
 WARM = 3  # epochs
+
+
+class Training(NamedTuple):
+    """A training whose steps are timed."""
+
+    spec: Spec
+    batch: int
+    batches: int  # minibatches in an epoch
+    arguments: Mapping[str, Any]  # of `train`
+
+    def run(self, on: Setting, **more: Any) -> Run:
+        arguments = {**self.arguments, **more}
+        return sized(on.place, self.spec, self.batch, self.batches, on.seed, **arguments)
+
+    def quick(self) -> "Training":
+        """Less of the same, to see that it runs."""
+        members = {"members": 4} if "members" in self.arguments else {}
+        return Training(
+            quick_spec(self.spec),
+            min(self.batch, 32),
+            min(self.batches, 16),
+            {**self.arguments, **members},
+        )
+
+
+def training(on: Setting, name: str) -> Training:
+    """The training of that name: small, large or population."""
+    of_name = {
+        "small": Training(SMALL, 128, 64, {}),
+        "large": Training(LARGE, 8192, 14, {"precision": "tf32"}),
+        "population": Training(MANY, 256, 16, {"members": MEMBERS}),
+    }[name]
+    return of_name.quick() if on.quick else of_name
 
 
 class Times(NamedTuple):
@@ -27,11 +71,16 @@ class Times(NamedTuple):
 def timed(run: Run, rounds: int = 9) -> Times:
     """The times of a run that has epochs enough, which is trained and then let go of."""
     with under_way(run) as coming:
-        for _ in range(WARM):
-            next(coming)
-        with running(run.place):
-            whole = device_us(lambda: next(coming), 1, rounds) / run.steps_per_epoch
-        return Times(whole, alone(run, rounds))
+        return measured(run, coming, rounds)
+
+
+def measured(run: Run, coming: Iterator[Report], rounds: int) -> Times:
+    """The times of a run that is under way."""
+    for _ in range(WARM):
+        next(coming)
+    with running(run.place):
+        whole = device_us(lambda: next(coming), 1, rounds) / run.steps_per_epoch
+    return Times(whole, alone(run, rounds))
 
 
 def alone(run: Run, rounds: int) -> float:
@@ -68,36 +117,26 @@ def by_way(make: Callable[..., Run], rounds: int) -> dict[str, Times]:
     return found
 
 
-def priced(on: Setting, spec: Spec, batch: int, batches: int, **arguments: Any) -> Result:
-    """What a step costs each way, and the rate of its products."""
+def priced(name: str) -> Callable[[Setting], Result]:
+    """The check of what a training's step costs each way, and of the rate of its products."""
 
-    def make(**more: Any) -> Run:
-        return sized(on.place, spec, batch, batches, on.seed, **arguments, **more)
+    def check(on: Setting) -> Result:
+        of_name = training(on, name)
+        found = by_way(lambda **more: of_name.run(on, **more), 3 if on.quick else 9)
+        operations = ledger(of_name.spec, batch=of_name.batch).operations
+        operations *= of_name.arguments.get("members") or 1
+        rate = operations / found["recorded"].step / 1e6
+        shown = ", ".join(f"{way} {t.step:.0f} ({t.epoch:.0f})" for way, t in found.items())
+        figures = {way: times._asdict() for way, times in found.items()}
+        return Result(
+            f"{shown} us, {rate:.1f} TFLOP/s", verdict=FIGURE, figures={**figures, "tflops": rate}
+        )
 
-    found = by_way(make, 3 if on.quick else 9)
-    operations = ledger(spec, batch=batch).operations * (arguments.get("members") or 1)
-    rate = operations / found["recorded"].step / 1e6
-    shown = ", ".join(f"{name} {t.step:.0f} ({t.epoch:.0f})" for name, t in found.items())
-    figures = {name: times._asdict() for name, times in found.items()}
-    return Result(
-        f"{shown} us, {rate:.1f} TFLOP/s", verdict=FIGURE, figures={**figures, "tflops": rate}
-    )
-
-
-def small_step(on: Setting) -> Result:
-    return priced(on, SMALL, 128, 64)
-
-
-def large_step(on: Setting) -> Result:
-    return priced(on, LARGE, 1024 if on.quick else 8192, 14, precision="tf32")
-
-
-def population_step(on: Setting) -> Result:
-    return priced(on, MANY, 256, 16, members=16 if on.quick else MEMBERS)
+    return check
 
 
 CHECKS = (
-    Check(11, "small-step", small_step),
-    Check(11, "large-step", large_step),
-    Check(11, "population-step", population_step),
+    Check(11, "small-step", priced("small")),
+    Check(11, "large-step", priced("large")),
+    Check(11, "population-step", priced("population")),
 )

@@ -142,7 +142,9 @@ def padded_tail(on: Setting) -> Result:
 
         def step() -> Array:
             fast.restart()
-            return gradient(fast.xp, run.spec, state, batch, apply=fast.apply)
+            loss = gradient(fast.xp, run.spec, state, batch, apply=fast.apply)
+            fast.join()
+            return loss
 
         made = recorded(lane, step)
         state.grad.fill(float("nan"))

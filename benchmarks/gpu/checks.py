@@ -1,0 +1,91 @@
+"""The checklist, and a process that runs some of its checks on one device.
+
+A fault of the device that every later call reports too ("sticky") ends the process; the checks
+that are left get rows that say so.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+from benchmarks.gpu import kernel_profile, step_graph
+from benchmarks.gpu.processes import serve
+from xpmlp.backends import cuda, gpu_machine, gpu_products, gpu_times
+from xpmlp.backends.devices import place_for
+from xpmlp.backends.gpu_bench import FAULT, Check, Row, Setting, perform
+from xpmlp.backends.namespace import Place
+from xpmlp.core.names import nearest
+from xpmlp.fit import gpu_fusion, gpu_memory, gpu_steps, gpu_trainings
+
+NOT_RUN = "not run"
+REGISTRY = "benchmarks.gpu.checks"
+MODULES = (
+    gpu_machine, gpu_products, gpu_times, gpu_trainings, gpu_memory, gpu_fusion, gpu_steps,
+    step_graph, kernel_profile,
+)  # fmt: skip
+CHECKS = tuple(
+    sorted((check for module in MODULES for check in module.CHECKS), key=lambda check: check.number)
+)
+
+
+def select(checks: Sequence[Check], words: str | None) -> list[Check]:
+    """The checks of these names or numbers; ValueError naming an unknown one and the nearest."""
+    if words is None:
+        return list(checks)
+    wanted = [word.strip() for word in words.split(",") if word.strip()]
+    names = [check.name for check in checks]
+    known = {*names, *(str(check.number) for check in checks)}
+    for word in wanted:
+        if word not in known:
+            hint = nearest(word, names)
+            raise ValueError(f"check {word!r} is unknown{hint} Known: {', '.join(names)}")
+    if not wanted:
+        raise ValueError(f"--only names no check. Known: {', '.join(names)}")
+    return [check for check in checks if {check.name, str(check.number)} & set(wanted)]
+
+
+def device_error(place: Place) -> str | None:
+    """What a trivial kernel raises on a device that is broken; None where it runs."""
+    if not place.name.startswith("gpu:"):
+        return None
+    try:
+        cuda.run_kernel(place.device.id)
+    except Exception as error:  # whatever it is, nothing else would run either
+        return f"{type(error).__name__}: {cuda.first_line(error)}"
+    return None
+
+
+def skipped(check: Check, why: str) -> Row:
+    return Row(check.number, check.name, "", "", NOT_RUN, why, 0.0, {})
+
+
+def until_device_fault(
+    checks: Sequence[Check],
+    setting: Setting,
+    device_error: Callable[[Place], str | None] = device_error,
+) -> Iterator[Row]:
+    """Every check in turn, up to one that leaves the device broken; rows for the others too."""
+    for index, check in enumerate(checks):
+        (row,) = perform([check], setting)
+        broken = device_error(setting.place)
+        if broken is None:
+            yield row
+            continue
+        detail = f"device fault: {row.detail if row.verdict == FAULT else broken}"
+        yield row._replace(verdict=FAULT, detail=detail)
+        yield from (skipped(later, "device fault") for later in checks[index + 1 :])
+        return
+
+
+def answer(request: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """The rows of a request: registry (a module with CHECKS), names, device, seed, quick."""
+    checks: Sequence[Check] = import_module(request["registry"]).CHECKS
+    chosen = {check.name: check for check in checks}
+    place = place_for(request["device"])
+    setting = Setting(place, request["seed"], request["quick"])
+    for row in until_device_fault([chosen[name] for name in request["names"]], setting):
+        yield row._asdict() | {"figures": dict(row.figures)}
+
+
+if __name__ == "__main__":
+    serve(answer)

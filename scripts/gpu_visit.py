@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+"""One visit to a GPU that is lent for minutes: every check and measurement, correctness first.
+
+    python scripts/gpu_visit.py --out DIR --minutes 10
+    python scripts/gpu_visit.py --out DIR --minutes 4 --only profile,steps --wheels FOLDER
+
+It runs from a checkout, without installation. DIR gets a JSON file per phase (checks, profile,
+steps, memory, benchmark; visit.json has machine and course), written anew after every result,
+and table.txt, which says what to mend first.
+
+Exit status: 0 all well, 1 a fault, 2 no usable GPU, a wrong argument or packages that are missing;
+a missed goal is no fault.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.gpu import wheels  # noqa: E402 - found by the line above
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="for the results")
+    parser.add_argument("--minutes", default=10.0, type=float, help="for everything (10)")
+    parser.add_argument("--device", default="gpu", help="gpu, gpu:N (gpu)")
+    parser.add_argument("--seed", default=0, type=int, help="of all that is drawn (0)")
+    parser.add_argument("--only", metavar="PHASE,...", help="these phases, of: checks, profile, "
+                        "steps, memory, benchmark")  # fmt: skip
+    parser.add_argument("--jobs", default=os.cpu_count(), type=int, help="checks at a time (cores)")
+    parser.add_argument("--wheels", metavar="FOLDER", type=Path, help="of packages to import")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    return parser.parse_args()
+
+
+def phases(text: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    wanted = known if text is None else tuple(w.strip() for w in text.split(",") if w.strip())
+    for word in wanted:
+        if word not in known:
+            raise ValueError(f"phase {word!r} is unknown. Known: {', '.join(known)}")
+    if not wanted:
+        raise ValueError(f"--only names no phase. Known: {', '.join(known)}")
+    return wanted
+
+
+def main(arguments: argparse.Namespace) -> int:
+    if not 0 < arguments.minutes < float("inf"):
+        raise ValueError(f"--minutes must be above 0; got {arguments.minutes:g}")
+    missing = wheels.missing()
+    if missing:
+        raise ImportError(wheels.message(missing))
+
+    from benchmarks.gpu import machine, visit
+    from benchmarks.gpu.groups import Device
+
+    machine.checked(arguments.device, arguments.seed)
+    chosen = phases(arguments.only, visit.PHASES)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    options = visit.Options(
+        arguments.out,
+        Device(arguments.device, arguments.seed, arguments.quick),
+        arguments.minutes,
+        arguments.jobs,
+        chosen,
+        shlex.join(["python", "scripts/gpu_visit.py", *sys.argv[1:]]),
+    )
+    return visit.run(options, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once: the files are whole as they are
+    options = parsed()
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            if options.wheels is not None:
+                wheels.unpack(options.wheels, Path(folder))
+            sys.exit(main(options))
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"gpu_visit.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,470 @@
+"""A visit to a GPU: its processes and their limits, its files, its table, and a whole rehearsal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from support import standin
+
+from xpmlp.backends.gpu_bench import longest_path
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "gpu_visit.py"
+PHASES = ("checks", "profile", "steps", "memory", "benchmark")
+HEADER = {"xpmlp": "1", "commit": "abc", "machine": {"name": "a card"}, "seconds": 7.0}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def module(name):
+    return import_module(f"benchmarks.gpu.{name}")
+
+
+def command(*words, **environment):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, words)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# Processes with limits -------------------------------------------------------------------------
+
+REGISTRY = """
+import os, subprocess, sys, time
+from xpmlp.backends import cuda
+from xpmlp.backends.gpu_bench import Check, held_to
+
+
+def passing(on):
+    return held_to(1e-9, 1e-6)
+
+
+def hanging(on):
+    code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    subprocess.run([sys.executable, "-c", code, os.environ["PID_FILE"]])
+
+
+def crashing(on):
+    os.abort()
+
+
+def breaking(on):
+    def broken(index):
+        raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    cuda.run_kernel = broken
+    raise RuntimeError("cudaErrorIllegalAddress")
+
+
+CHECKS = [Check(1, f.__name__, f) for f in (hanging, crashing, breaking)]
+CHECKS += [Check(1, name, passing) for name in ("first", "second", "third")]
+"""
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """The name of a module of checks, which children can import."""
+    (tmp_path / "visit_registry.py").write_text(REGISTRY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
+    return "visit_registry"
+
+
+@pytest.fixture
+def groups(registry):
+    """A function that runs groups, given by their checks, and returns their rows' verdicts."""
+    found, results = module("groups"), module("results")
+
+    def run(named, *, device="cpu", limit=60.0, deadline=float("inf"), path=None):
+        result = results.ResultFile(path, {})
+        made = [found.Group(name, checks, registry) for name, checks in named.items()]
+        found.run_groups(
+            made, found.Device(device, 0, True), result, lambda group, row: None,
+            limit=limit, deadline=deadline, jobs=2,
+        )  # fmt: skip
+        return {
+            name: {row["name"]: (row["verdict"], row["detail"]) for row in entry["rows"]}
+            for name, entry in result.content["groups"].items()
+        }
+
+    return run
+
+
+def ended(pid):
+    """Whether a process is gone, or only waits to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.slow
+def test_a_check_that_hangs_is_ended_at_its_limit_and_other_groups_finish(groups, tmp_path):
+    path = tmp_path / "result.json"
+    found = groups(
+        {"hangs": ("first", "hanging", "second"), "well": ("third",)}, limit=5.0, path=path
+    )
+    assert found["well"] == {"third": ("ok", "")}
+    assert found["hangs"] == {
+        "first": ("ok", ""),
+        "hanging": ("fault", "not done after 5 s"),
+        "second": ("not run", "its group ended"),
+    }
+    written = json.loads(path.read_text())["groups"]
+    assert [row["verdict"] for row in written["hangs"]["rows"]] == ["ok", "fault", "not run"]
+    time.sleep(0.2)
+    assert ended(int((tmp_path / "pid").read_text())), "what a child started is ended with it"
+
+
+def test_a_process_that_crashes_leaves_what_it_had(groups):
+    found = groups({"crashes": ("first", "crashing", "second"), "well": ("third",)})
+    assert found["crashes"]["first"] == ("ok", "")
+    assert found["crashes"]["crashing"][1].startswith("ended by SIGABRT: ")
+    assert found["crashes"]["second"][0] == "not run"
+    assert found["well"]["third"][0] == "ok"
+
+
+def test_a_fault_of_the_device_ends_its_group_only(groups, card, monkeypatch):
+    monkeypatch.syspath_prepend(standin.SITE)
+    monkeypatch.setenv(standin.PLUGGED, "1")
+    found = groups({"breaks": ("first", "breaking", "second"), "well": ("third",)}, device="gpu:0")
+    assert found["breaks"]["first"] == ("ok", "")
+    assert found["breaks"]["breaking"][0] == "fault"
+    assert found["breaks"]["breaking"][1].startswith("device fault: ")
+    assert found["breaks"]["second"] == ("not run", "device fault")
+    assert found["well"]["third"] == ("ok", "")
+
+
+def test_without_time_nothing_is_run_and_that_is_said(groups):
+    found = groups({"late": ("first", "second")}, deadline=time.monotonic())
+    assert set(found["late"].values()) == {("not run", "no time was left")}
+
+
+def test_only_whole_lines_are_read(tmp_path):
+    path = tmp_path / "rows"
+    path.write_bytes(b'{"a": 1}\n{"b"')
+    with path.open("rb") as file:
+        assert module("processes").whole_lines(file) == [b'{"a": 1}\n']
+        path.write_bytes(b'{"a": 1}\n{"b": 2}\n')
+        assert module("processes").whole_lines(file) == [b'{"b": 2}\n']
+
+
+# Packages --------------------------------------------------------------------------------------
+
+HERE = {
+    "numpy": "2.4.6", "safetensors": "0.8.0", "array-api-compat": "1.16.0", "cuda-core": "1.2.2",
+    "nvmath-python": "1.0.0", "cuda-pathfinder": "1.9.1", "cupy-cuda13x": "14.2.0",
+    "cuda-bindings": "13.5.0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({}, []),
+        ({"nvmath-python": None, "cuda-core": "0.3.1"},
+         ["nvmath-python 1.0.0", "cuda-core 1.2.2 (0.3.1 is here)"]),
+        ({"cuda-bindings": "12.9.2"}, ["cuda-bindings 13.0.3 (12.9.2 is here)"]),
+        ({"cupy-cuda13x": None, "cupy-cuda12x": "14.0.1", "cuda-bindings": "12.9.2"}, []),
+        ({"cupy-cuda13x": None}, ["cupy-cuda13x 14.2.0"]),
+    ],
+)  # fmt: skip
+def test_missing_packages_are_named_with_versions(change, named):
+    wheels = module("wheels")
+    missing = wheels.missing({**HERE, **change}.get)
+    assert len(missing) == len(named)
+    assert not missing or f": {', '.join(named)}. Bring them: " in wheels.message(missing)
+
+
+def test_missing_packages_are_named_in_one_line_before_any_work(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as m\n"
+        "real = m.version\n"
+        "def version(name):\n"
+        "    if name in ('nvmath-python', 'array-api-compat'):\n"
+        "        raise m.PackageNotFoundError(name)\n"
+        "    return real(name)\n"
+        "m.version = version\n"
+    )
+    done = command("--out", tmp_path / "out", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("gpu_visit.py: missing on this machine: ")
+    assert "array-api-compat 1.16.0" in line
+    assert "nvmath-python 1.0.0" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_wheels_of_a_folder_are_imported_first(tmp_path, monkeypatch):
+    folder, site = tmp_path / "wheels", tmp_path / "site"
+    folder.mkdir()
+    info = "visit_probe-1.5.dist-info"
+    with zipfile.ZipFile(folder / "visit_probe-1.5-py3-none-any.whl", "w") as file:
+        file.writestr("visit_probe.py", "VALUE = 7\n")
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: visit-probe\nVersion: 1.5")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
+                      "Tag: py3-none-any\n")  # fmt: skip
+        file.writestr(f"{info}/RECORD", "")
+    wheels = module("wheels")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    wheels.unpack(folder, site)
+    assert wheels.found("visit-probe") == "1.5"
+    assert import_module("visit_probe").VALUE == 7
+    assert str(site) in module("processes").python_path().split(os.pathsep)
+    with pytest.raises(ValueError, match=r"has no \.whl files"):
+        wheels.unpack(site, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no usable GPU: stage "),
+        (("--minutes", "0"), "--minutes must be above 0"),
+        (("--device", "cpu"), "--device must be gpu"),
+        (("--only", "check"), "phase 'check' is unknown"),
+        (("--wheels", "."), "has no .whl files"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(words, said, tmp_path):
+    done = command("--out", tmp_path / "out", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# The table -------------------------------------------------------------------------------------
+
+
+def row(name, verdict="fault", detail="", **more):
+    known = {"figure": "", "allowed": "", "seconds": 1.0, "figures": {}}
+    return {**known, "name": name, "verdict": verdict, "detail": detail, **more}
+
+
+def phase(**rows):
+    return {"groups": {name: {"rows": list(rows[name])} for name in rows}}
+
+
+def goal(work, measured, allowed, side="at most"):
+    return {"work": work, "text": "us a step", "side": side, "allowed": allowed,
+            "measured": measured, "verdict": "missed"}  # fmt: skip
+
+
+RESULTS = {
+    "visit": HEADER,
+    "checks": phase(
+        products=[row("gemm-tf32", detail="deep 5e-3", figure="5e-03", allowed="4e-03")],
+        replays=[row("replays", detail="CaptureWarning: the steps run one by one")],
+        resume=[row("resumed", detail="AttributeError: no such name")],
+        numpy=[
+            row("a", detail="device fault: <at 0x7f01>"),
+            row("b", "not run", "device fault"),
+            row("c", detail="device fault: <at 0x7f02>"),
+            row("d", "ok"),
+            row("e", "note", "old"),
+        ],
+    ),
+    "memory": phase(memory=[row("flat-memory", figure="3 MiB", allowed="2 MiB")]),
+    "profile": phase(
+        profile=[
+            row(
+                "profile-small",
+                "figure",
+                figure="90 us",
+                figures={
+                    "kernels": [
+                        {
+                            "kernel": "adam",
+                            "grid": "[8]",
+                            "block": "[64]",
+                            "calls": 1.0,
+                            "us": 60.0,
+                            "us_each": 60.0,
+                            "share": 2 / 3,
+                        },
+                    ]
+                },
+            )
+        ]
+    ),
+    "benchmark": {
+        "works": [],
+        "left_out": ["large: JAX scan"],
+        "goals": [goal("small", 140, 70), goal("large", 1, 4, "at least")],
+    },
+}
+
+
+def test_what_to_mend_is_ranked():
+    items = module("ranking").ranked(RESULTS)
+    assert [item.severity for item in items] == [
+        "wrong numbers", "device fault", "error", "not captured", "memory", "goal", "goal",
+    ]  # fmt: skip
+    assert items[1].where == "numpy: a and 1 more"
+    assert [(item.where, item.factor) for item in items[5:]] == [("large", 4.0), ("small", 2.0)]
+
+
+def test_the_table_says_first_what_to_mend():
+    text = module("ranking").table(RESULTS)
+    order = [
+        "wrong numbers",
+        "kernels of the small step",
+        "66.7%",
+        "goals",
+        "missed",
+        "not run: b",
+        "left out: large: JAX scan",
+        "note: e: old",
+        "6 faults in 10 checks",
+    ]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+
+
+def test_a_visit_that_has_just_begun_has_a_table():
+    text = module("ranking").table({"visit": HEADER})
+    assert "no fault and no missed goal" in text
+    assert "0 faults in 0 checks" in text
+
+
+# Kernels and graphs ----------------------------------------------------------------------------
+
+
+def event(name, ts, dur, stream=7):
+    args = {"stream": stream, "grid": [1, 1, 1], "block": [64, 1, 1]}
+    return {"cat": "kernel", "name": name, "ts": ts, "dur": dur, "args": args}
+
+
+EVENTS = [event("a", 0, 10), event("b", 5, 10, 8), event("a", 20, 20), event("b", 41, 1)]
+
+
+def test_kernels_are_summed_by_name_and_overlaps_are_counted_once():
+    profile = module("kernel_profile")
+    first, second = profile.by_kernel(EVENTS, 2)
+    assert (first["kernel"], first["calls"], first["us"], first["us_each"]) == ("a", 1.0, 15.0, 15)
+    assert second["share"] == pytest.approx(11 / 41)
+    assert profile.busy_us(EVENTS) == 15 + 20 + 1
+
+
+@pytest.mark.parametrize(
+    ("edges", "nodes", "depth"),
+    [([], 0, 0), ([], 3, 1), ([(1, 2), (2, 3)], 3, 3), ([(1, 2), (1, 3), (2, 4), (3, 4), (4, 5)], 5,
+     4), ([(3, 1), (3, 2), (1, 2)], 4, 3)],
+)  # fmt: skip
+def test_the_depth_of_a_graph_is_its_longest_path(edges, nodes, depth):
+    assert longest_path(edges, nodes) == depth
+
+
+@pytest.mark.slow
+def test_a_profile_replays_the_captured_graph(check, monkeypatch):
+    profile = module("kernel_profile")
+
+    def trace(work):
+        work()
+        return EVENTS
+
+    monkeypatch.setattr(profile, "obstacle", lambda: None)
+    monkeypatch.setattr(profile, "trace", trace)
+    found = check(profile.CHECKS[0])
+    assert found.verdict == "figure", found
+    assert found.figures["kernels"][0]["kernel"] == "a"
+    assert found.figures["streams"] == 2
+
+
+# The whole -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rehearsal(tmp_path):
+    """A function that starts a quick visit on the stand-in; it is ended afterwards."""
+    if standin.obstacle() is not None:
+        pytest.skip(f"no stand-in for a GPU here: {standin.obstacle()}")
+    started = []
+
+    def start(*words):
+        with (tmp_path / "log").open("wb") as log:
+            visit = subprocess.Popen(
+                [sys.executable, str(SCRIPT), "--quick", "--out", str(tmp_path / "out"), *words],
+                env=standin.environment(), stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        started.append(visit)
+        return visit, tmp_path / "out"
+
+    yield start
+    for visit in started:
+        visit.kill()
+        visit.wait()
+
+
+def rows(result):
+    return [row for entry in result["groups"].values() for row in entry["rows"]]
+
+
+@pytest.mark.slow
+def test_a_whole_visit_leaves_every_phase_and_a_table(rehearsal):
+    """Every check of the plan has a row, and none is a fault; times mean nothing here."""
+    visit, out = rehearsal("--minutes", "30", "--jobs", "2")
+    assert visit.wait() in (0, 1), (out.parent / "log").read_text()
+    names = {path.name for path in out.iterdir()}
+    assert names == {"visit.json", "table.txt", *(f"{phase}.json" for phase in PHASES)}
+    found = {phase: json.loads((out / f"{phase}.json").read_text()) for phase in PHASES}
+    about = json.loads((out / "visit.json").read_text())
+    assert about["complete"] is True
+    assert about["left_out"] == []
+    assert list(about["phases"]) == list(PHASES)
+    plan = module("visit").standard_plan(True)
+    for name in PHASES[:-1]:
+        wanted = sorted(check for group in getattr(plan, name) for check in group.checks)
+        assert sorted(row["name"] for row in rows(found[name])) == wanted
+        assert not [row for row in rows(found[name]) if row["verdict"] == "not run"]
+    faults = {row["name"] for name in PHASES[:-1] for row in rows(found[name])
+              if row["verdict"] == "fault"}  # fmt: skip
+    assert faults == set()
+    without = [entry["rows"][0]["figures"]["without"] for name, entry in
+               found["steps"]["groups"].items() if name.startswith("captured-step")]  # fmt: skip
+    assert without == ["", "branches", "epilogues", "accounts"]
+    for work in found["benchmark"]["works"]:
+        ours = [row for row in work["rows"] if row["library"] == "xpmlp"]
+        assert ours
+        assert all(row["epoch"] > 0 for row in ours), ours
+    assert "flat-memory" in found["benchmark"]["beneath"]
+    text = (out / "table.txt").read_text()
+    assert text.index("what to mend first") < text.index("kernels of the small step")
+    assert text.index("captured-step without branches") < text.index("\ngoals\n")
+    assert "not run: " not in text
+
+
+@pytest.mark.slow
+def test_a_visit_that_is_killed_leaves_whole_files_and_no_process(rehearsal):
+    visit, out = rehearsal("--minutes", "10", "--jobs", "2", "--only", "checks")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and visit.poll() is None:
+        checks = out / "checks.json"
+        if checks.exists() and len(rows(json.loads(checks.read_text()))) >= 3:
+            break
+        time.sleep(0.02)
+    tasks = Path(f"/proc/{visit.pid}/task").glob("*/children")
+    children = [int(pid) for task in tasks for pid in task.read_text().split()]
+    assert children
+    visit.send_signal(signal.SIGKILL)
+    visit.wait()
+    for path in out.glob("*.json"):
+        assert json.loads(path.read_text())
+    assert len(rows(json.loads(checks.read_text()))) >= 3
+    assert len(list(out.iterdir())) <= 8
+    deadline = time.monotonic() + 10
+    while not all(map(ended, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all(map(ended, children)), "the children end with the visit"
