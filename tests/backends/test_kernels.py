@@ -214,3 +214,36 @@ def test_the_same_dtype_is_asked_of_all(kernels, gpu):
     found, *_ = kernels.apply(activated, kernels.xp, activation("tanh").f, *mixed)
     assert found.dtype == np.float64
     assert kernels.calls[0].plan is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("lead", "n"), [((), 5), ((), 535_840), ((3,), 20_000), ((2,), 0)])
+def test_a_dot_product_of_rows_is_numpys(lead, n, dtype, kernels, gpu, rng):
+    a, b = (rng.standard_normal((*lead, n)).astype(dtype) for _ in range(2))
+    found = kernels.xp.vecdot(gpu.xp.asarray(a), gpu.xp.asarray(b)).get()
+    assert found.dtype == dtype
+    size = np.sqrt(np.vecdot(a, a) * np.vecdot(b, b)) + 1e-30
+    error = np.abs(found - np.vecdot(a.astype("float64"), b.astype("float64"))) / size
+    assert np.all(error < (1e-6 if dtype == "float32" else 1e-15))
+
+
+def test_a_long_row_is_summed_by_many_blocks(kernels, gpu, card):
+    """As the gradient's norm: a reduction of CuPy's is one block a row, however long."""
+    grad = gpu.xp.ones((535_840,), dtype=gpu.xp.float32)
+    kernels.vecdot(grad, grad)
+    card.launches.clear()
+    assert kernels.vecdot(grad, grad).get() == 535_840
+    assert [launch.name for launch in card.launches] == ["xpmlp_vecdot"] * 2
+    assert [launch.grid for launch in card.launches] == [130, 1]
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_many_rows_are_summed_in_parts(lead, kernels, gpu, card, rng):
+    """As the bias's gradient of a large batch, where the epilogue is not to be had."""
+    delta = rng.standard_normal((*lead, 2048, 5))
+    there = gpu.xp.asarray(delta)
+    kernels.xp.sum(there, axis=-2, keepdims=True)
+    card.launches.clear()
+    found = kernels.xp.sum(there, axis=-2, keepdims=True).get()
+    assert np.allclose(found, delta.sum(axis=-2, keepdims=True), rtol=1e-12)
+    assert [launch.name for launch in card.launches] == ["cupy_sum"] * 2

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from xpmlp.backends.cpu import Workspace
 from xpmlp.backends.graphs import Captured
 from xpmlp.backends.kernels import Kernels, disabled
-from xpmlp.backends.namespace import CPU, Place
+from xpmlp.backends.namespace import CPU, Place, running
 from xpmlp.backends.replay import Replayed
 from xpmlp.backends.ways import Eager, Way
 from xpmlp.core.apply import plain
@@ -51,7 +51,9 @@ def engine(place: Place, steps: int = 0, planned: int = 0) -> Engine:
     import cupy
 
     captured = steps >= WORTH
-    kernels = Kernels(place.xp, cupy, disabled() | ({"branches"} if not captured else frozenset()))
+    without = disabled() | (set() if captured else {"branches"})
+    with running(place):
+        kernels = Kernels(place.xp, cupy, without)
     way: Way = Eager(Captured.UNROLLED, Captured.AT_ONCE)
     if captured:
         way = Captured(place, cupy.cuda, kernels.close)
