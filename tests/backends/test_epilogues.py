@@ -126,6 +126,35 @@ def test_what_the_heuristic_refuses_is_made_the_plain_way(ends, lt, drawn):
     assert made.apply(gradients, (drawn(8, 8), drawn(8, 8)), (drawn(8, 8), drawn(1, 8))) is None
 
 
+def test_a_product_that_is_refused_after_all_is_made_the_plain_way(ends, drawn, card, monkeypatch):
+    from nvmath.bindings import cublasLt as lt
+    from support.standin import epilogues
+
+    made, matmul, calls = ends(), epilogues.matmul, []
+
+    def refusing(*given):
+        calls.append(given)
+        raise lt.cuBLASLtError.__new__(lt.cuBLASLtError, 15)
+
+    given = (activation("relu").f, Product(drawn(8, 8), drawn(8, 8)), drawn(1, 8), None)
+    monkeypatch.setattr(epilogues, "matmul", refusing)
+    for _ in range(2):
+        assert made.apply(activated, given, ()) is None
+    assert len(calls) == 2  # with relu's signs and without, and never again
+    monkeypatch.setattr(epilogues, "matmul", matmul)
+    assert made.apply(activated, given, ()) is None
+
+
+def test_what_cublaslt_was_asked_with_is_destroyed(ends, lt, drawn, card):
+    from support.standin import epilogues
+
+    before = len(epilogues.descriptions), len(epilogues.layouts)
+    lt.refused = {kind.name for kind in EPILOGUES}
+    made = ends()
+    assert made.epilogues.trusted == frozenset()
+    assert (len(epilogues.descriptions), len(epilogues.layouts)) == before
+
+
 def test_nothing_is_asked_for_in_a_capture(ends, drawn, cupy):
     """A shape that is new there is made the plain way; one that is known is captured."""
     made, f, stream = ends(), activation("relu").f, cupy.cuda.Stream(non_blocking=True)

@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -257,6 +258,24 @@ def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
     assert to_host(model.flat).tobytes() == to_host(whole.flat).tobytes()
     assert same(through, resumed)
     np.testing.assert_array_equal(model.history["loss"], whole.history["loss"])
+
+
+# Threads
+
+
+def test_trainings_in_threads_are_captured_and_have_the_bits_of_one_alone(begun):
+    """None waits for the whole device, which would end what another captures."""
+
+    def bits(asked):
+        model = finish(begun(asked, dtype="float32"), [])
+        return to_host(model.flat).tobytes(), set(model.history["way"])
+
+    cases = [case(f"{n} rows", f"5-{n}-2", batch=n) for n in (6, 7, 8, 9)]
+    alone = [bits(asked) for asked in cases]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(bits, cases * 3))
+    assert found == alone * 3
+    assert {way for _, ways in found for way in ways} == {"captured"}
 
 
 # Memory

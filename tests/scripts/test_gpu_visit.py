@@ -434,7 +434,7 @@ def test_a_whole_visit_leaves_every_phase_and_a_table(rehearsal):
     assert faults == set()
     without = [entry["rows"][0]["figures"]["without"] for name, entry in
                found["steps"]["groups"].items() if name.startswith("captured-step")]  # fmt: skip
-    assert without == ["", "branches", "epilogues", "accounts"]
+    assert without == ["", "branches", "epilogues", "accounts", "kernels"]
     for work in found["benchmark"]["works"]:
         ours = [row for row in work["rows"] if row["library"] == "xpmlp"]
         assert ours

@@ -95,6 +95,9 @@ class Epilogues:
                 finalizer.atexit = False  # the driver may be gone, and the process frees all
                 self.trusted = frozenset(EPILOGUES)
                 self.trusted = frozenset(one for one in EPILOGUES if self.is_correct(one, matmul))
+            except MemoryError:
+                self.trusted = None  # there may be more another time
+                raise
             except Exception:  # a library that is missing: the plain operations are there
                 self.trusted = frozenset()
 
@@ -127,11 +130,19 @@ class Epilogues:
             one, zero = map(ctypes.addressof, (self.one, self.zero))
             of_a, of_b, of_c = algorithm.layouts
             place = out.data.ptr
-            self.lt.matmul(
-                self.handle, algorithm.description, one, first.data.ptr, of_a,
-                second.data.ptr, of_b, zero, place, of_c, place, of_c, algorithm.heuristic.ptr,
-                self.workspace(stream.ptr).ptr, algorithm.workspace, stream.ptr,
-            )  # fmt: skip
+            try:
+                self.lt.matmul(
+                    self.handle, algorithm.description, one, first.data.ptr, of_a,
+                    second.data.ptr, of_b, zero, place, of_c, place, of_c,
+                    algorithm.heuristic.ptr, self.workspace(stream.ptr).ptr,
+                    algorithm.workspace, stream.ptr,
+                )  # fmt: skip
+            except self.lt.cuBLASLtError:  # what it offered it does not do
+                self.destroy(algorithm)
+                self.algorithms[key] = None
+                if stream.is_capturing():
+                    raise
+                return False
         return True
 
     # What cuBLASLt is asked
@@ -175,12 +186,20 @@ class Epilogues:
                 ctypes.addressof(count),
             )  # fmt: skip
         except lt.cuBLASLtError:  # not supported
-            return None
+            count.value = 0
         finally:
             lt.matmul_preference_destroy(preference)
+        workspace = int(heuristic.workspace_size)
+        algorithm = Algorithm(p, description, matrices, heuristic, workspace)
         if not count.value or int(heuristic.state):
+            self.destroy(algorithm)
             return None
-        return Algorithm(p, description, matrices, heuristic, int(heuristic.workspace_size))
+        return algorithm
+
+    def destroy(self, algorithm: Algorithm) -> None:
+        self.lt.matmul_desc_destroy(algorithm.description)
+        for one in algorithm.layouts:
+            self.lt.matrix_layout_destroy(one)
 
     def preference(self, alignments: Sequence[int]) -> int:
         lt, of = self.lt, self.lt.MatmulPreferenceAttribute

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import product
 from math import prod
-from threading import Lock
+from threading import RLock
 from typing import Any, Literal, NamedTuple
 
 from xpmlp.core.types import Array
@@ -256,7 +256,7 @@ class Gemm:
         self._plan = lru_cache(1024)(plan)
         self._workspaces: dict[int, Any] = {}  # by stream
         self._stream: int | None = None
-        self._turn = Lock()  # a handle has one stream: another thread's may be another
+        self._turn = RLock()  # a handle has one stream: another thread's may be another
         self._handle: int = cublas.create()
         self._end = weakref.finalize(self, release, cublas.destroy, self._handle, self._workspaces)
         self._end.atexit = False  # the driver may be gone by then, and the process frees all
@@ -330,10 +330,11 @@ class Gemm:
 
     def workspace(self, stream: int) -> Any:
         """The memory of that stream's products, WORKSPACE bytes."""
-        if stream not in self._workspaces:
-            # never of a trainer's pool, which ends with the trainer
-            self._workspaces[stream] = self._cupy.get_default_memory_pool().malloc(WORKSPACE)
-        return self._workspaces[stream]
+        with self._turn:
+            if stream not in self._workspaces:
+                # never of a trainer's pool, which ends with the trainer
+                self._workspaces[stream] = self._cupy.get_default_memory_pool().malloc(WORKSPACE)
+            return self._workspaces[stream]
 
     def _follow(self) -> None:
         """Let the handle work on CuPy's current stream, in that stream's workspace."""

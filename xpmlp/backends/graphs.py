@@ -34,7 +34,11 @@ class Lane:
     def open(self) -> Iterator[None]:
         """Inside it work goes to the stream, and it is done afterwards."""
         with running(self.place):
-            self.place.device.synchronize()  # the stream waits for no other by itself
+            # the stream waits for no other by itself; waiting for the whole device would break
+            # what another thread captures
+            event = self.cuda.Event(disable_timing=True)
+            event.record()
+            self.stream.wait_event(event)
             with self.stream:
                 yield
                 self.stream.synchronize()

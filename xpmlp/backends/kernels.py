@@ -115,8 +115,7 @@ class Kernels(Calls):
     def close(self) -> None:
         """Let go of the streams that it made, and of arrays that lie in a graph's memory."""
         self.constants.clear()
-        if self.fused is not None:
-            self.fused.restart()
+        self.restart()
         if self.branches is not None:
             self.branches.close(self.base.forget)
 

@@ -3,6 +3,7 @@
 import bisect
 import ctypes
 import os
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -133,7 +134,7 @@ class Card:
         self.complaints.append(what)
 
     def forbid_while_capturing(self, what: str) -> None:
-        if self.captures:
+        if any(capture.thread == threading.get_ident() for capture in self.captures):
             self.complain(f"{what} while a stream captures")
 
     def block_of(self, start: int) -> Block | None:

@@ -1,5 +1,6 @@
 """Streams that capture by CUDA's rules, and the graphs that come of it."""
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -33,6 +34,7 @@ class Capture:
     nodes: list[Node] = field(default_factory=list)
     streams: list["Stream"] = field(default_factory=list)
     invalid: bool = False
+    thread: int = field(default_factory=threading.get_ident)
 
     def add(self, stream: "Stream", *work) -> None:
         self.nodes.append(Node(*work, after=stream.tail))
