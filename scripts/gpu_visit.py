@@ -6,7 +6,7 @@
 
 It runs from a checkout, without installation. DIR gets a JSON file per phase (checks, profile,
 steps, memory, benchmark; visit.json has machine and course), written anew after every result,
-and table.txt, which says what to mend first.
+and table.txt, written after every result too, which says what to mend first.
 
 Exit status: 0 all well, 1 a fault, 2 no usable GPU, a wrong argument or packages that are missing;
 a missed goal is no fault.
@@ -53,6 +53,8 @@ def phases(text: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
 def main(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.minutes < float("inf"):
         raise ValueError(f"--minutes must be above 0; got {arguments.minutes:g}")
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1; got {arguments.jobs}")
     missing = wheels.missing()
     if missing:
         raise ImportError(wheels.message(missing))

@@ -57,7 +57,7 @@ def severity(row: Mapping[str, Any]) -> str:
 def rows(results: Results) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every check's row with the group that it belongs to."""
     for result in results.values():
-        for group, entry in result.get("groups", {}).items():
+        for group, entry in list(result.get("groups", {}).items()):  # some are still running
             for row in entry["rows"]:
                 yield group, row
 

@@ -108,11 +108,16 @@ class Visit:
         checks_end = self.started + share * (self.deadline - self.started)
         self.files[name] = result = self.file(name, {"groups": {}})
         self.show(groups.HEAD)
+
+        def show(group: Group, row: dict[str, Any]) -> None:
+            self.show(groups.shown(row, self.label(group, row)))
+            self.write_table()  # a visit may be ended at any moment
+
         groups.run_groups(
             chosen,
             self.options.device,
             result,
-            lambda group, row: self.show(groups.shown(row, self.label(group, row))),
+            show,
             limit=CHECKS_LIMIT if side_by_side else ALONE_LIMIT,
             deadline=min(self.deadline, checks_end) if side_by_side else self.deadline,
             jobs=self.options.jobs if side_by_side else 1,
