@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 
-from xpmlp.backends.epilogues import (
-    DRELU,
-    EPILOGUES,
-    RELU_AUX_BIAS,
-    RELU_BIAS,
-    Epilogues,
-    FusedProducts,
-    Product,
-)
+from xpmlp.backends.epilogues import DRELU, EPILOGUES, RELU_AUX_BIAS, RELU_BIAS, Epilogues
+from xpmlp.backends.fused_products import FusedProducts, Product
 from xpmlp.backends.gemm import Gemm
 from xpmlp.core.activations import activation
 from xpmlp.core.network import activated, gradients, returned

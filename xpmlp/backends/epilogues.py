@@ -1,9 +1,7 @@
 """Products with what follows them in one kernel, by cuBLASLt: bias and relu, relu's slope, db.
 
-What a layer computes and how it runs are two things: `network` has the formulas, and for three
-of them, where the activation is relu or none, NVIDIA has a kernel that ends a product so. Each
-is first tried on small numbers: one that gives others than the plain operations, or is not
-offered for a shape, is left alone.
+Each epilogue is first tried on small numbers: one that gives others than the plain operations, or
+is not offered for a shape, is left alone.
 """
 
 import ctypes
@@ -14,23 +12,10 @@ from threading import RLock
 from typing import Any, NamedTuple
 
 from xpmlp.backends.gemm import WORKSPACE, Layout, Plan, layout, plan
-from xpmlp.core.activations import activation
-from xpmlp.core.network import activated, gradients, returned
-from xpmlp.core.types import Array, Namespace
+from xpmlp.core.types import Array
 
 ALIGNED = 256  # bytes, more than which no kernel asks for
 AUX = 128  # relu's signs are bits, in columns of a multiple of so many
-
-
-class Product(NamedTuple):
-    """a @ b, which is not made before it is known what follows it."""
-
-    a: Array
-    b: Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (*self.a.shape[:-1], self.b.shape[-1])
 
 
 class Epilogue(NamedTuple):
@@ -47,7 +32,6 @@ RELU_AUX_BIAS = Epilogue("RELU_AUX_BIAS", True, True)
 DRELU = Epilogue("DRELU", False, True)
 BGRADA = Epilogue("BGRADA", True, False)
 EPILOGUES = (BIAS, RELU_BIAS, RELU_AUX_BIAS, DRELU, BGRADA)
-IDENTITY, RELU = activation("identity"), activation("relu")
 
 
 class Algorithm(NamedTuple):
@@ -262,62 +246,6 @@ class Epilogues:
             return False
         equal = (out == expected) | (cp.isnan(out) & cp.isnan(expected))
         return done and bool(equal.min())
-
-
-class FusedProducts:
-    """The products of one trainer's steps that end in something else. Not for two threads."""
-
-    def __init__(self, epilogues: Epilogues, xp: Namespace) -> None:
-        """xp: CuPy's namespace, with our products."""
-        self.epilogues, self.cupy = epilogues, epilogues.cupy
-        self.relu_masks: dict[int, tuple[Array, Array]] = {}  # by a's id: a, and relu's signs
-        epilogues.self_test(xp.matmul)
-
-    def restart(self) -> None:
-        """Begin a step: the signs of the one before may go."""
-        self.relu_masks.clear()
-
-    def apply(self, function: Callable[..., Any], given: Any, into: Sequence[Array]) -> Any:
-        """What function(xp, *given) gives, if one product with its end gives it; else None."""
-        if function is activated:
-            return self.activated(*given)
-        if function is returned:
-            return self.returned(*given)
-        if function is gradients and into:
-            x, delta = given
-            done = self.epilogues.multiply(BGRADA, x.mT, delta, into[0], bias=into[1])
-            return tuple(into) if done else None
-        return None
-
-    def activated(self, f: Any, product: Any, bias: Array, mask: Any = None) -> Any:
-        if mask is not None or not isinstance(product, Product):
-            return None
-        if f is IDENTITY.f:
-            z = self.new_product(BIAS, product, bias=bias)
-            return None if z is None else (z, z, z)
-        if f is not RELU.f:
-            return None
-        signs = self.cupy.empty(relu_mask_shape(product.shape), dtype="uint8")
-        a = self.new_product(RELU_AUX_BIAS, product, bias=bias, aux=signs)
-        if a is not None:
-            self.relu_masks[id(a)] = a, signs
-        else:
-            a = self.new_product(RELU_BIAS, product, bias=bias)
-        # relu's slope asks whether z > 0, which is whether a > 0
-        return None if a is None else (a, a, a)
-
-    def returned(self, slope: Any, back: Any, z: Array, a: Array, mask: Any = None) -> Any:
-        if mask is not None or slope is not RELU.slope or not isinstance(back, Product):
-            return None
-        _, signs = self.relu_masks.get(id(a), (None, None))
-        return None if signs is None else self.new_product(DRELU, back, aux=signs)
-
-    def new_product(self, epilogue: Epilogue, product: Product, **operands: Array) -> Array | None:
-        """The product with its end, as a new array; None where it cannot be had."""
-        if len(product.shape) != 2 or not (product.a.dtype == product.b.dtype == "float32"):
-            return None
-        out = self.cupy.empty(product.shape, dtype="float32")
-        return out if self.epilogues.multiply(epilogue, *product, out, **operands) else None
 
 
 def relu_mask_shape(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -229,7 +229,8 @@ def captured_products(on: Setting) -> Result:
 
 def epilogues(on: Setting) -> Result:
     """Which ends of products cuBLASLt has, and ends as the plain operations would."""
-    from xpmlp.backends.epilogues import EPILOGUES, FusedProducts
+    from xpmlp.backends.epilogues import EPILOGUES
+    from xpmlp.backends.fused_products import FusedProducts
 
     with running(on.place):
         trusted = FusedProducts(on.place.xp.epilogues, on.place.xp).epilogues.trusted or ()

@@ -20,7 +20,7 @@ import numpy as np
 from xpmlp.backends.accounts import Accounts, PendingCall
 from xpmlp.backends.branches import Branches
 from xpmlp.backends.calls import Asked, Calls, Plan, ours
-from xpmlp.backends.epilogues import FusedProducts, Product
+from xpmlp.backends.fused_products import FusedProducts, Product
 from xpmlp.backends.sources import RowSource, Source, placed
 from xpmlp.backends.tracing import REDUCTIONS, UntraceableError
 from xpmlp.core.apply import is_account
