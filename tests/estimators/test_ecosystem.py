@@ -30,6 +30,7 @@ def test_clone_has_the_parameters_and_nothing_of_the_fit(data):
     assert not [name for name in vars(copied) if name.endswith("_")]
 
 
+@pytest.mark.slow
 def test_a_search_in_two_processes(data):
     X, y = data("iris")
     grid = {

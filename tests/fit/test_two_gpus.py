@@ -86,6 +86,7 @@ def test_a_training_is_the_one_on_the_first(name, rows):
     assert lies_on(second.flat) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_", [0, 1])
 @pytest.mark.parametrize("word", [None, "gpu:0", SECOND])
 def test_rows_may_lie_on_either(from_, word, rows):
@@ -102,6 +103,7 @@ def test_rows_may_lie_on_either(from_, word, rows):
         assert found.get().tobytes() == model.predict(rows[0]).tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [[0, 1], ["no", "yes"], [0, 1, 2]], ids=str)
 def test_labels_come_to_where_the_rows_lie(labels, rows):
     X, y = rows[0], np.resize(labels, ROWS)
@@ -178,6 +180,7 @@ def test_a_generator_leaves_the_callers_gpu_current(current, rows):
         same_model(first, other)
 
 
+@pytest.mark.slow
 def test_a_generator_may_be_left_early(current, rows):
     for report in xpmlp.epochs("3-5-1", *rows, device=SECOND, epochs=40):
         if report.epoch == 2:
@@ -185,6 +188,7 @@ def test_a_generator_may_be_left_early(current, rows):
     assert current() == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_written_and_resumed(current, rows, tmp_path):
     more = {"device": SECOND, "epochs": 40}
     whole = xpmlp.train("3-5-1", *rows, **more)
@@ -212,6 +216,7 @@ def test_a_checkpoint_is_written_and_resumed(current, rows, tmp_path):
     same_model(whole, xpmlp.train("3-5-1", *rows, checkpoint=path, resume=True, **more))
 
 
+@pytest.mark.slow
 def test_an_interruption_has_the_model(current, rows):
     run = assemble("3-5-1", *rows, device=SECOND, epochs=40)
 
@@ -224,12 +229,14 @@ def test_an_interruption_has_the_model(current, rows):
     assert np.isfinite(interrupted.value.model.predict(rows[0])).all()
 
 
+@pytest.mark.slow
 def test_members_are_models_of_their_own(rows):
     model = xpmlp.train("3-5-1", *rows, device=SECOND, members=2, epochs=2)
     one = model.member(1)
     np.testing.assert_allclose(one.predict(rows[0]), model.predict(rows[0])[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_loaded_there(rows, tmp_path):
     model = xpmlp.train("3-5-1", *rows, device=SECOND, epochs=2)
     model.save(tmp_path / "m.safetensors")
@@ -277,6 +284,7 @@ def test_estimators_fit_and_answer(classes, name, current, rows):
     assert current() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("number", [0, 1])
 def test_estimators_take_rows_from_either(number, rows, tmp_path):
@@ -293,6 +301,7 @@ def test_estimators_take_rows_from_either(number, rows, tmp_path):
         np.testing.assert_array_equal(again.predict(X), est.predict(X))
 
 
+@pytest.mark.slow
 def test_estimators_go_on(rows):
     X, y = rows[0], rows[1] > 0
     given = {"random_state": 0, "hidden_layer_sizes": (5,), "warm_start": True, "max_iter": 3}
@@ -304,6 +313,7 @@ def test_estimators_go_on(rows):
         assert to_host(a).tobytes() == to_host(b).tobytes()
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_there(tmp_path, monkeypatch, capsys, rng):
     polars = pytest.importorskip("polars")
     monkeypatch.chdir(tmp_path)

@@ -243,7 +243,9 @@ def test_contenders_are_chosen_by_name_and_by_library(here, contenders):
         contenders.select_contenders("xpmlp-capture")
 
 
-@pytest.mark.parametrize("library", ["with_torch", "with_jax"])
+@pytest.mark.parametrize(
+    "library", ["with_torch", *["with_jax"] * bool(importlib.util.find_spec("jax"))]
+)
 def test_the_contenders_of_a_library_are_its_variants(library, contenders, optional):
     optional(contenders.PACKAGES[library])
     module = import_module(f"benchmarks.gpu.{library}")

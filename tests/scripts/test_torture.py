@@ -35,6 +35,7 @@ def test_bad_arguments_are_named():
     assert "--kills must be at least 1" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_forgets_is_noticed(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("torture", SCRIPT)
     script = importlib.util.module_from_spec(spec)

@@ -514,6 +514,7 @@ def test_labels_that_save_does_not_write_are_refused(kind, rows, path):
     assert refused(path, put_together(header, body)) is None
 
 
+@pytest.mark.slow
 def test_labels_beyond_what_load_takes_are_refused_by_save(rows, path):
     wide = np.array(["no", "yes"], dtype="<U9000000")[SIDE]
     model = train("3-2", rows, wide, loss="cross_entropy", epochs=1)
