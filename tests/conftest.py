@@ -80,7 +80,11 @@ def place_named(request):
     return lambda name: request.getfixturevalue("gpu") if name == "cupy" else find_place(name)
 
 
-@pytest.fixture(params=list(NAMESPACES))
+# many small tests that compile many small kernels: trainings on CuPy are among the quick ones
+EVERY = [pytest.param(n, marks=[pytest.mark.slow] * (n == "cupy")) for n in NAMESPACES]
+
+
+@pytest.fixture(params=EVERY)
 def place(request, place_named) -> Place:
     """Every namespace and device in turn: NumPy, array-api-strict on two, PyTorch, CuPy."""
     return place_named(request.param)
