@@ -11,7 +11,7 @@ HOMES = {
     "Checkpoint": "storage.checkpoint",
     "DivergedError": "fit.divergence",
     "GPUUnavailableError": "backends.cuda",
-    "Layer": "core.spec",
+    "Layer": "core.layer",
     "Loss": "core.losses",
     "MLPClassifier": "estimators.classifier",
     "MLPRegressor": "estimators.regressor",

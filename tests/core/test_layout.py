@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpmlp.backends.namespace import to_host, to_place
-from xpmlp.core.layout import ALIGN, on_weights, padded, padded_size, shapes, starts, windows
+from xpmlp.core.layout import ALIGN, block_factors, blocks, padded, padded_size, starts, windows
 from xpmlp.core.spec import Spec
 
 SPECS = ["1-1", "2-16-16-1", "5-33-7-3", "32-32", "31-1-64"]
@@ -74,7 +74,9 @@ def test_padding_is_untouched_by_writes(place, lead):
     flat = to_place(place, np.full((*lead, padded_size(spec)), -1.0))
     filled(place.xp, spec, flat)
     inside = np.zeros(padded_size(spec), dtype=bool)
-    for start, (rows, columns) in zip(starts(spec), shapes(spec), strict=False):
+    for start, (rows, columns) in zip(
+        starts(spec), [block.shape for block in blocks(spec)], strict=False
+    ):
         inside[start : start + rows * columns] = True
     seen = to_host(flat)
     assert np.all(seen[..., ~inside] == -1)
@@ -94,7 +96,7 @@ def test_every_member_has_its_own_windows(rng):
 
 def test_windows_of_a_row_lie_in_order_weights_before_bias():
     spec = Spec.parse("2-3-1")
-    assert shapes(spec) == [(2, 3), (1, 3), (3, 1), (1, 1)]
+    assert [block.shape for block in blocks(spec)] == [(2, 3), (1, 3), (3, 1), (1, 1)]
     assert starts(spec) == [0, 32, 64, 96, 128]
     flat = np.arange(128.0)
     first = windows(np, spec, flat)[0]
@@ -107,7 +109,7 @@ def test_windows_of_a_row_lie_in_order_weights_before_bias():
 def test_what_decays_is_the_weights(place, text, dtype):
     spec = Spec.parse(text)
     like = to_place(place, np.zeros((3, padded_size(spec))), dtype)
-    marks = on_weights(place.xp, spec, like)
+    marks = block_factors(place.xp, spec, like, "decay")
     assert marks.dtype == like.dtype
     seen = to_host(marks)
     assert seen.sum() == sum(layer.n_in * layer.n_out for layer in spec.layers)

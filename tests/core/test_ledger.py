@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from xpmlp.core.initializers import initial, initial_population
 from xpmlp.core.layout import padded_size, windows
-from xpmlp.core.ledger import ShapeError, bad_target, ledger, misfit
+from xpmlp.core.ledger import bad_target, ledger
 from xpmlp.core.losses import loss
 from xpmlp.core.network import forward
 from xpmlp.core.optimizers import optimizer
+from xpmlp.core.shapes import Place, ShapeError
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import Batch, gradient, new_state
 
@@ -134,7 +135,7 @@ def test_prints_the_lines_that_a_learner_needs():
     text = str(ledger("2,16,16,1", batch=8))
     lines = {" ".join(line.split()) for line in text.splitlines()}
     assert "2 dW2 = a1.T @ d2 (16, 8) @ (8, 16) -> (16, 16) = W2" in lines
-    assert "2 d1 = d2 @ W2.T * f'(z1) (8, 16) @ (16, 16) -> (8, 16) = z1" in lines
+    assert "1 d1 = d2 @ W2.T * f'(z1) (8, 16) @ (16, 16) -> (8, 16) = z1" in lines
     assert "1 z1 = x @ W1 + b1 (8, 2) @ (2, 16) -> (8, 16)" in lines
     assert "1 a1 = relu(z1) (8, 16) -> (8, 16)" in lines
     assert "3 d3 = squared_error'(a3, target) (8, 1), (8, 1) -> (8, 1) = z3" in lines
@@ -203,7 +204,8 @@ def test_sizes_are_checked(arguments, said):
 def test_a_misfit_quotes_the_ledgers_own_line(spec, data):
     i = data.draw(st.integers(0, len(spec.layers) - 1))
     weights = (spec.layers[i].n_in, spec.layers[i].n_out)
-    error = misfit(spec, i, (50, weights[0] + 1), weights)
+    at = Place(i + 1, "x" if i == 0 else f"a{i}", "B")
+    error = spec.layers[i].misfit(at, (50, weights[0] + 1), [weights, (1, weights[1])])
     line = ledger(spec, batch=50).forward[2 * i]  # no layer here has 50 neurons
     assert isinstance(error, ShapeError)
     assert isinstance(error, ValueError)
@@ -215,10 +217,12 @@ def test_a_misfit_quotes_the_ledgers_own_line(spec, data):
 
 def test_a_misfit_names_the_rows_as_the_caller_does():
     spec = Spec.parse("1-3-2")
-    assert str(misfit(spec, 0, (8, 2), (1, 3), "X")).startswith(
+    assert str(spec.layers[0].misfit(Place(1, "X", "B"), (8, 2))).startswith(
         "X has 2 columns but W1 has 1 row: layer 1"
     )
-    assert str(misfit(spec, 1, (8, 1), (3, 2))).startswith("a1 has 1 column but W2 has 3 rows")
+    assert str(spec.layers[1].misfit(Place(2, "a1", "B"), (8, 1))).startswith(
+        "a1 has 1 column but W2 has 3 rows"
+    )
     assert str(bad_target(spec, (8,), (8, 2), "y")).startswith(
         "y is (8,) but the score a2 of layer 2 is (8, 2)"
     )

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpmlp.core.activations import ACTIVATIONS, Activation
+from xpmlp.core.layers import Dense
 from xpmlp.core.losses import LOSSES, Loss
-from xpmlp.core.spec import Layer, Spec
+from xpmlp.core.spec import Spec
 
 
 def sine(xp, z):
@@ -23,7 +24,7 @@ def quartic(xp, score, target):
 
 
 WRITTEN = Spec(
-    (Layer(2, 16, "relu"), Layer(16, 16, "relu"), Layer(16, 1, "identity")), "squared_error"
+    (Dense(2, 16, "relu"), Dense(16, 16, "relu"), Dense(16, 1, "identity")), "squared_error"
 )
 
 
@@ -130,7 +131,7 @@ def test_a_given_spec_keeps_its_loss_or_takes_another():
 
 
 def test_a_network_without_hidden_layers_is_a_network():
-    assert Spec.parse("3-2").layers == (Layer(3, 2),)
+    assert Spec.parse("3-2").layers == (Dense(3, 2),)
 
 
 # Value semantics
@@ -245,11 +246,11 @@ def test_other_json_is_a_value_error(text):
         (lambda: Spec.parse(None), "got None"),
         (lambda: Spec(()), "at least one layer; got none"),
         (
-            lambda: Spec((Layer(2, 3), Layer(4, 1))),
+            lambda: Spec((Dense(2, 3), Dense(4, 1))),
             "layer 2 takes 4 inputs, but layer 1 has 3 neurons",
         ),
-        (lambda: Spec((Layer(0, 3),)), "layer 1's input size must be at least 1; got 0"),
-        (lambda: Spec((Layer(2, 3), Layer(3, 2.5))), "layer 2's size must be a whole .*got 2.5"),
+        (lambda: Spec((Dense(0, 3),)), "layer 1's input size must be at least 1; got 0"),
+        (lambda: Spec((Dense(2, 3), Dense(3, 2.5))), "layer 2's size must be a whole .*got 2.5"),
         (
             lambda: Spec.parse([[3, 2, "relu"], [1, 4, None]]),
             "layer 2 takes 4 inputs, but layer 1 has 3 neurons",
@@ -282,7 +283,7 @@ def test_other_json_is_a_value_error(text):
         (lambda: Spec.parse("2-3-1", dropout=float("nan")), r"in \[0, 1\); layer 1 has nan"),
         (lambda: Spec.parse("2-3-1", dropout=True), r"in \[0, 1\); layer 1 has True"),
         (lambda: Spec.parse("2-3-1", dropout="0.5"), r"in \[0, 1\)"),
-        (lambda: Spec((Layer(2, 1, "relu", 0.5),)), "layer 1 is the last .* dropout must be 0"),
+        (lambda: Spec((Dense(2, 1, "relu", 0.5),)), "layer 1 is the last .* dropout must be 0"),
         (lambda: Spec.parse("2-1", loss="hubber"), "loss 'hubber' .* mean 'huber'"),
         (lambda: Spec.parse("2-1", loss=5), "loss must be a name or a function .*; got 5"),
         (
@@ -294,7 +295,7 @@ def test_other_json_is_a_value_error(text):
             "'quantile:0.1,0.5,0.9' needs one neuron per quantile, 3; the last layer has 2",
         ),
         (
-            lambda: Spec((Layer(2, 1, "sigmoid"),), "binary_cross_entropy"),
+            lambda: Spec((Dense(2, 1, "sigmoid"),), "binary_cross_entropy"),
             "'binary_cross_entropy' applies the sigmoid itself: .* must be None",
         ),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from xpmlp.backends.namespace import to_host, to_place
 from xpmlp.core.apply import plain
 from xpmlp.core.initializers import initial, initial_population
-from xpmlp.core.layout import on_weights, padded_size, windows
+from xpmlp.core.layout import block_factors, padded_size, windows
 from xpmlp.core.ledger import ShapeError
 from xpmlp.core.losses import LOSSES, loss
 from xpmlp.core.network import forward
@@ -271,7 +271,7 @@ def test_a_gradient_does_not_remember_the_one_before(rng):
 @pytest.mark.parametrize("lead", [(), (2,)])
 def test_the_padding_stays_exactly_zero(name, lead, rng):
     state = state_of(SPEC, name, lead)
-    decay = 0.1 * on_weights(np, SPEC, state.params)
+    decay = 0.1 * block_factors(np, SPEC, state.params, "decay")
     inside = np.zeros(padded_size(SPEC))
     for pair in windows(np, SPEC, inside):
         pair.weights[...] = pair.bias[...] = 1
@@ -370,7 +370,7 @@ def test_penalty_is_added_once_and_its_gradient_is_its_slope(lead, l1, l2, rng):
     state, batch = state_of(SPEC, "sgd", lead), batch_of(SPEC, rng, 6, lead)
     gradient(np, SPEC, state, batch)
     before, theta = state.grad.copy(), state.params.copy()
-    weights = on_weights(np, SPEC, state.params)
+    weights = block_factors(np, SPEC, state.params, "decay")
     value = penalized(np, state, l1 * weights, l2 * weights)
     assert value.shape == lead
 
@@ -389,7 +389,7 @@ def test_penalty_is_added_once_and_its_gradient_is_its_slope(lead, l1, l2, rng):
 
 
 def test_penalty_may_differ_by_member(place):
-    weights = on_weights(np, SPEC, drawn(SPEC))
+    weights = block_factors(np, SPEC, drawn(SPEC), "decay")
     l2 = np.array([[0.0], [0.5]]) * weights
     state = new_state(place.xp, SPEC, optimizer("sgd"), to_place(place, drawn(SPEC, (2,))))
     l2 = to_place(place, l2)

@@ -35,6 +35,12 @@ def small(rows, **arguments):
     return train("3-4-2", rows, rows[:, :2], **{"epochs": 2} | arguments)
 
 
+def dense(n_in, n_out, **more):
+    """A dense layer as a file writes it."""
+    layer = {"kind": "Dense", "n_in": n_in, "n_out": n_out, "activation": "relu", "dropout": 0.0}
+    return layer | more
+
+
 def same(found, model):
     assert to_host(found.flat).dtype == to_host(model.flat).dtype
     assert to_host(found.flat).tobytes() == to_host(model.flat).tobytes()
@@ -458,10 +464,17 @@ def test_a_digest_that_is_none_is_said_to_be_none(value, rows, path):
         ("classes_dtype", 7),
         ("one_dimensional", "no"),
         ("spec", None),
-        ("spec", {"layers": [[2, 10**9, "relu", 0.0]], "loss": "cross_entropy"}),
+        ("spec", {"layers": [dense(10**9, 2)], "loss": "cross_entropy"}),
         ("spec", {"layers": [], "loss": "cross_entropy"}),
-        ("spec", {"layers": [[2, 3, "relux", 0.0]], "loss": "cross_entropy"}),
-        ("spec", {"layers": [[2, 3, "relu", 2.0]], "loss": "cross_entropy"}),
+        ("spec", {"layers": [dense(3, 2, activation="relux")], "loss": "cross_entropy"}),
+        ("spec", {"layers": [dense(3, 2, dropout=2.0)], "loss": "cross_entropy"}),
+        ("spec", {"layers": [dense(3, 2, kind="Denser")], "loss": "cross_entropy"}),
+        ("spec", {"layers": [dense(3, 2, more=1)], "loss": "cross_entropy"}),
+        ("spec", {"layers": [dense("3", 2)], "loss": "cross_entropy"}),
+        ("spec", {"layers": [{"kind": "Layer"}], "loss": "cross_entropy"}),
+        ("spec", {"layers": [{"kind": "Columnwise"}], "loss": "cross_entropy"}),
+        ("spec", {"layers": [{"kind": "Residual", "layers": []}], "loss": "cross_entropy"}),
+        ("spec", {"layers": [{"kind": "Residual", "layers": [[]]}], "loss": "cross_entropy"}),
     ],
     ids=str,
 )
@@ -522,7 +535,10 @@ def test_labels_beyond_what_load_takes_are_refused_by_save(rows, path):
         save(model, path)
 
 
-@pytest.mark.parametrize("layers", ["3-4-2", [3, 4, 2], [[4, 3, "relu"], [2, None, "identity"]]])
+@pytest.mark.parametrize(
+    "layers",
+    ["3-4-2", [3, 4, 2], [[4, 3, "relu", 0.0]], [{"kind": "Dense", "n_in": 3, "n_out": 2}]],
+)
 def test_layers_that_are_not_written_in_full_are_refused(layers, rows, path):
     header, body = taken_apart(encode(*small(rows).parts()))
     config = json.loads(header["__metadata__"]["config"])

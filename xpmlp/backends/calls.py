@@ -18,7 +18,9 @@ from xpmlp.backends.tracing import (
     taken,
     trace,
 )
+from xpmlp.core.activations import activation
 from xpmlp.core.apply import plain
+from xpmlp.core.layer import Layer
 from xpmlp.core.names import title
 from xpmlp.core.types import Array, Namespace
 
@@ -137,7 +139,7 @@ class Calls:
     def first(
         self, function: Callable[..., Any], given: tuple[Any, ...], into: Sequence[Array]
     ) -> Call:
-        yours = not all(ours(one) for one in (function, *given) if callable(one))
+        yours = not all_ours((function, *given))
         plan = None if yours else self.planned(function, given, into)
         is_array = [isinstance(one, self.array) for one in given]
         kinds = tuple((i, one.shape, one.dtype) for i, one in enumerate(given) if is_array[i])
@@ -168,9 +170,16 @@ class Calls:
 def ours(function: Any) -> bool:
     """Whether a function, and all that it calls on, is of this library: a user's own is called
     every time, as it is."""
+    if isinstance(function, Layer):
+        own = type(function).__module__.startswith("xpmlp.")
+        return own and all_ours([part for f in map(activation, function.activations) for part in f])
     if not isinstance(function, FunctionType):
         return False
     if not function.__globals__["__name__"].startswith("xpmlp."):
         return False
-    held = [cell.cell_contents for cell in function.__closure__ or ()]
-    return all(ours(one) for one in held if callable(one))
+    return all_ours([cell.cell_contents for cell in function.__closure__ or ()])
+
+
+def all_ours(given: Sequence[Any]) -> bool:
+    """Whether the functions and layers among these are this library's."""
+    return all(ours(one) for one in given if callable(one) or isinstance(one, Layer))

@@ -1,6 +1,6 @@
 """What a trainer's steps run on: a namespace, an `apply`, a beginning, and a way to run them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -68,9 +68,10 @@ def answered(xp: Namespace, f: Callable[..., Array], product: Array, bias: Array
 def forgetful(apply: Callable[..., Any]) -> Callable[..., Any]:
     """`apply` for a `forward` whose traces nobody reads: a takes the place of x W, and of z."""
 
-    def once(
-        _: Any, xp: Namespace, f: Any, product: Array, bias: Array, mask: None
-    ) -> tuple[Array, ...]:
+    def once(function: Any, xp: Namespace, *given: Any, into: Sequence[Array] = ()) -> Any:
+        if function is not activated:
+            return apply(function, xp, *given, into=into)
+        f, product, bias, _ = given
         apply(answered, xp, f, product, bias, into=(product,))
         return product, product, product
 

@@ -5,7 +5,7 @@ of them NVIDIA has one kernel that makes the product and what follows it (see `e
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from xpmlp.backends.epilogues import (
     BGRADA,
@@ -24,11 +24,16 @@ from xpmlp.core.types import Array, Namespace
 IDENTITY, RELU = activation("identity"), activation("relu")
 
 
-class Product(NamedTuple):
+class Product:
     """a @ b, which is not made before it is known what follows it."""
 
-    a: Array
-    b: Array
+    def __init__(self, a: Array, b: Array) -> None:
+        self.a, self.b = a, b
+        self.array: Array | None = None
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -88,4 +93,8 @@ class FusedProducts:
         if len(product.shape) != 2 or not (product.a.dtype == product.b.dtype == "float32"):
             return None
         out = self.cupy.empty(product.shape, dtype="float32")
-        return out if self.epilogues.multiply(epilogue, *product, out, **operands) else None
+        return (
+            out
+            if self.epilogues.multiply(epilogue, product.a, product.b, out, **operands)
+            else None
+        )

@@ -19,7 +19,7 @@ import numpy as np
 
 from xpmlp.backends.accounts import Accounts, PendingCall
 from xpmlp.backends.branches import Branches
-from xpmlp.backends.calls import Asked, Calls, Plan, ours
+from xpmlp.backends.calls import Asked, Calls, Plan, all_ours
 from xpmlp.backends.fused_products import FusedProducts, Product
 from xpmlp.backends.sources import RowSource, Source, placed
 from xpmlp.backends.tracing import REDUCTIONS, UntraceableError
@@ -251,7 +251,9 @@ class Kernels(Calls):
     def materialized(self, one: Any) -> Any:
         """What a step's function is given, made if it was put off."""
         if isinstance(one, Product):
-            return self.base.matmul(one.a, one.b)
+            if one.array is None:
+                one.array = self.base.matmul(one.a, one.b)
+            return one.array
         if isinstance(one, LazyMask):
             if one.array is None:
                 one.array = super().apply(factors, self.xp, *one.given)
@@ -263,8 +265,3 @@ class Kernels(Calls):
         if self.accounts.calls:
             function, given, into = self.accounts.joined()
             super().apply(function, self.xp, *given, into=into)
-
-
-def all_ours(given: Sequence[Any]) -> bool:
-    """Whether the functions among what a function is given are this library's."""
-    return all(ours(one) for one in given if callable(one))

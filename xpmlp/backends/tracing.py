@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from xpmlp.core.layer import Layer
+
 OPERATORS = {
     "__add__": "add", "__sub__": "subtract", "__mul__": "multiply", "__truediv__": "divide",
     "__pow__": "power", "__gt__": "greater", "__lt__": "less", "__ge__": "greater_equal",
@@ -213,7 +215,7 @@ def trace(function: Callable[..., Any], *given: Any) -> Program:
             return SimpleNamespace(
                 **{name: stand_in(vars(one)[name]) for name in sorted(vars(one))}
             )
-        if number(one) or callable(one):
+        if fixed(one):
             return one
         count += 1
         return Traced(tracer, Value(count - 1))
@@ -256,7 +258,7 @@ def picked(given: tuple[Any, ...]) -> Places:
         if isinstance(one, SimpleNamespace):
             held = vars(one)
             found += [(i, name) for name in sorted(held) if not number(held[name])]
-        elif not (number(one) or callable(one)):
+        elif not fixed(one):
             found.append((i, None))
     return tuple(found)
 
@@ -276,14 +278,19 @@ def number(one: Any) -> bool:
     return one is None or (isinstance(one, int | float | str) and not hasattr(one, "dtype"))
 
 
+def fixed(one: Any) -> bool:
+    """Whether it is part of the program: a number, a function, a layer."""
+    return number(one) or callable(one) or isinstance(one, Layer | tuple)
+
+
 def constants(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """The numbers and functions among them: what a program holds, and so depends on."""
     return tuple(
         tuple((name, repr(one)) for name, one in sorted(vars(each).items()) if number(one))
         if isinstance(each, SimpleNamespace)
-        else each
-        if callable(each)
         else repr(each)
+        if number(each)
+        else each
         for each in given
-        if isinstance(each, SimpleNamespace) or number(each) or callable(each)
+        if isinstance(each, SimpleNamespace) or fixed(each)
     )

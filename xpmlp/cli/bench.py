@@ -10,7 +10,7 @@ from xpmlp.backends.devices import default_word, place_for
 from xpmlp.bench.contest import OWN, Plan, measure
 from xpmlp.bench.problems import SHAPES, Case, select
 from xpmlp.bench.report import heading, setting, table, usable
-from xpmlp.core.spec import whole
+from xpmlp.core.names import whole
 
 EXAMPLE = "xpmlp bench --shapes a32,c --quick"
 QUICK = {"rounds": 3, "seconds": 0.05}

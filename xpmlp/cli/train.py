@@ -11,7 +11,7 @@ from xpmlp.backends.devices import default_word, place_for
 from xpmlp.backends.threads import blas_threads, limited
 from xpmlp.core.activations import activation
 from xpmlp.core.losses import loss
-from xpmlp.core.spec import whole
+from xpmlp.core.names import whole
 from xpmlp.fit.callbacks import ProgressBar
 from xpmlp.fit.divergence import DivergedError
 from xpmlp.fit.settings import settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.core.layout import padded_size, windows
+from xpmlp.core.layout import padded_size, views
 from xpmlp.core.names import named, positive, title
 from xpmlp.core.random import Stream, generator
 from xpmlp.core.spec import Spec
@@ -100,6 +100,10 @@ def spread_bias(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
     return rng.uniform(-bound, bound, (1, n_out))
 
 
+def zero_bias(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+    return np.zeros((1, n_out))
+
+
 def initial(spec: Spec, seed: int, asked: str | Initializer = "auto") -> np.ndarray:
     """The initial flat buffer (P,) in float64: drawn weights, zero padding.
 
@@ -107,11 +111,17 @@ def initial(spec: Spec, seed: int, asked: str | Initializer = "auto") -> np.ndar
     the hidden layers.
     """
     flat = np.zeros(padded_size(spec))
-    for i, (layer, window) in enumerate(zip(spec.layers, windows(np, spec, flat), strict=True)):
-        draw, rng = initializer(asked, layer.activation), generator(seed, Stream.WEIGHTS, i)
-        window.weights[...] = draw(rng, layer.n_in, layer.n_out)
-        if asked == "auto" and i + 1 < len(spec.layers):
-            window.bias[...] = spread_bias(rng, layer.n_in, layer.n_out)
+    drawn: list[np.ndarray | float] = []
+
+    def weights(rng: np.random.Generator, activation: object, n_in: int, n_out: int) -> np.ndarray:
+        return initializer(asked, activation)(rng, n_in, n_out)
+
+    for i, layer in enumerate(spec.layers):
+        hidden = i + 1 < len(spec.layers)
+        bias = spread_bias if asked == "auto" and hidden else zero_bias
+        drawn += layer.draw(generator(seed, Stream.WEIGHTS, i), weights, bias)
+    for view, values in zip(views(np, spec, flat), drawn, strict=True):
+        view[...] = values
     return flat
 
 

@@ -1,28 +1,34 @@
-"""Where the layers lie in a flat buffer (..., P): windows are views, never copies.
+"""Where the layers' blocks lie in a flat buffer (..., P): windows are views, never copies.
 
 Every window and P itself is padded to ALIGN elements, so that every member's every window
 starts aligned. The padding stays zero; it is neither counted nor saved.
 """
 
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from math import prod
+from typing import Any
 
+from xpmlp.core.layer import Block
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
 
 ALIGN = 32
 
 
-class Dense(NamedTuple):
-    """What one layer owns: its weights and biases, or their gradients."""
-
-    weights: Array  # (..., n_in, n_out)
-    bias: Array  # (..., 1, n_out)
+def blocks(spec: Spec) -> list[Block]:
+    """Every block of every layer, in order."""
+    return [block for layer in spec.layers for block in layer.blocks]
 
 
-def shapes(spec: Spec) -> list[tuple[int, int]]:
-    """The last two axes of every window, in order: weights, bias, weights, bias, ..."""
-    return [shape for layer in spec.layers for shape in layer.shapes[1:]]
+def names(spec: Spec) -> list[str]:
+    """What every block is called in a file: `layers.0.weights`, `layers.0.bias`, ..."""
+    return [f"layers.{i}.{b.name}" for i, layer in enumerate(spec.layers) for b in layer.blocks]
+
+
+def stored_shapes(spec: Spec) -> list[tuple[str, tuple[int, ...]]]:
+    """Every block's name and shape in a file, of one network."""
+    return [(n, block.stored) for n, block in zip(names(spec), blocks(spec), strict=True)]
 
 
 def padded(count: int) -> int:
@@ -31,7 +37,7 @@ def padded(count: int) -> int:
 
 def starts(spec: Spec) -> list[int]:
     """Where every window starts; the last entry is P."""
-    return list(accumulate((padded(rows * columns) for rows, columns in shapes(spec)), initial=0))
+    return list(accumulate((padded(prod(one.shape)) for one in blocks(spec)), initial=0))
 
 
 def padded_size(spec: Spec) -> int:
@@ -39,18 +45,34 @@ def padded_size(spec: Spec) -> int:
     return starts(spec)[-1]
 
 
-def windows(xp: Namespace, spec: Spec, flat: Array) -> tuple[Dense, ...]:
-    """Each layer's views onto `flat` (..., P)."""
-    views = [
-        xp.reshape(flat[..., start : start + rows * columns], (*flat.shape[:-1], rows, columns))
-        for start, (rows, columns) in zip(starts(spec), shapes(spec), strict=False)
+def views(xp: Namespace, spec: Spec, flat: Array) -> list[Array]:
+    """Each block's view onto `flat` (..., P)."""
+    return [
+        xp.reshape(flat[..., start : start + prod(one.shape)], (*flat.shape[:-1], *one.shape))
+        for start, one in zip(starts(spec), blocks(spec), strict=False)
     ]
-    return tuple(Dense(*pair) for pair in zip(views[::2], views[1::2], strict=True))
 
 
-def on_weights(xp: Namespace, spec: Spec, like: Array) -> Array:
-    """(P,) ones where a weight lies, zeros on biases and padding: what decays."""
+def windows(xp: Namespace, spec: Spec, flat: Array) -> tuple[Any, ...]:
+    """Each layer's views onto `flat` (..., P), by the names of its blocks."""
+    return packed(spec, views(xp, spec, flat))
+
+
+def packed(spec: Spec, arrays: Sequence[Array]) -> tuple[Any, ...]:
+    """Each layer's parameters, of arrays that are listed block by block."""
+    listed = iter(arrays)
+    return tuple(layer.pack(listed) for layer in spec.layers)
+
+
+def block_factors(xp: Namespace, spec: Spec, like: Array, name: str) -> Array:
+    """(P,) of the blocks' own factors "decay" or "rate"; 0 on padding."""
     flat = xp.zeros(padded_size(spec), dtype=like.dtype, device=like.device)
-    for window in windows(xp, spec, flat):
-        window.weights[...] = xp.ones_like(window.weights)
+    for view, block in zip(views(xp, spec, flat), blocks(spec), strict=True):
+        view[...] = xp.full_like(view, getattr(block, name))
     return flat
+
+
+def tensors(xp: Namespace, spec: Spec, flat: Array) -> Iterator[tuple[str, Array]]:
+    """The blocks by the names and in the shapes that files have."""
+    for (name, shape), view in zip(stored_shapes(spec), views(xp, spec, flat), strict=True):
+        yield name, xp.reshape(view, (*flat.shape[:-1], *shape))

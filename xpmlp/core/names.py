@@ -1,6 +1,7 @@
 """Names with arguments, such as "relu", "huber:1.35" or "step:every=30,factor=0.1"."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
@@ -62,6 +63,18 @@ def refuse(good: Callable[[float], object], what: str, **values: float) -> None:
     for name, value in values.items():
         if not good(value):
             raise ValueError(f"{name} must be {what}; got {value}")
+
+
+def whole(value: Any, what: str) -> int:
+    """`value` as an int of at least 1; ValueError naming `what` otherwise."""
+    try:
+        number: Any = None if isinstance(value, bool) else value
+        number = int(value) if isinstance(value, str) else operator.index(number)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} must be a whole number; got {value!r}") from None
+    if number < 1:
+        raise ValueError(f"{what} must be at least 1; got {value!r}")
+    return int(number)
 
 
 positive = partial(refuse, lambda value: 0 < value < math.inf, "positive and finite")

@@ -3,35 +3,38 @@
 Shapes, where (...) is () for one network and (K,) for a population of K:
 
     x (..., B, n_in)    W (..., n_in, n_out)    b (..., 1, n_out)
-    z, a and delta = dL/dz (..., B, n_out)
+    z, a, g = dL/da and delta = dL/dz (..., B, n_out)
 
     forward, layer by layer:      z = x W + b        a = f(z)        x <- a
-    backward, last layer first:   dW = x^T delta     db = sum over rows of delta
-                                  delta <- (delta W^T) * f'(z of the layer below)
+    backward, last layer first:   delta = g * f'(z)
+                                  dW = x^T delta     db = sum over rows of delta
+                                  g <- delta W^T     for the layer below
 
 One neuron reaches the next layer through many paths, so its share of the error is a sum over
 them: the matrix product with W^T. Only the activation, which acts on each neuron alone, is
-an elementwise product.
+an elementwise product. Other kinds of layers, in `layers`, go through the same loop.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpmlp.core.activations import activation
 from xpmlp.core.apply import plain
-from xpmlp.core.layout import Dense
-from xpmlp.core.ledger import bad_delta, miscounted, misfit
-from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
+
+if TYPE_CHECKING:
+    from xpmlp.core.dense import Dense
+    from xpmlp.core.stack import Stack
 
 
 class Trace(NamedTuple):
-    """What one layer remembers of the forward pass for the backward pass."""
+    """What a dense layer remembers of the forward pass for the backward pass."""
 
-    x: Array  # (..., B, n_in)   the rows this layer was given, after dropout
+    x: Array  # (..., B, n_in)   the rows this layer was given
     z: Array  # (..., B, n_out)  pre-activation
     a: Array  # (..., B, n_out)  activation, before dropout
     mask: Array | None  # (..., B, n_out)  dropout factors applied to a
+    y: Array  # (..., B, n_out)  what the layer passes on: a after dropout
 
 
 def activated(
@@ -44,10 +47,10 @@ def activated(
 
 
 def returned(
-    xp: Namespace, slope: Callable[..., Array], back: Array, z: Array, a: Array, mask: Any = None
+    xp: Namespace, slope: Callable[..., Array], g: Array, z: Array, a: Array, mask: Any = None
 ) -> Array:
-    """delta of the layer below: (delta W^T) * f'(z), of the product delta W^T, and its mask."""
-    delta = back * slope(xp, z, a)
+    """delta = g * f'(z), of g = dL/da, and the mask of a."""
+    delta = g * slope(xp, z, a)
     return delta if mask is None else delta * mask
 
 
@@ -56,63 +59,62 @@ def gradients(xp: Namespace, x: Array, delta: Array) -> tuple[Array, Array]:
     return xp.matmul(x.mT, delta), xp.sum(delta, axis=-2, keepdims=True)
 
 
+def dense_forward(xp: Namespace, layer: "Dense", p: Any, x: Array, mask: Any, apply: Any) -> Trace:
+    (weights, bias), f = p, activation(layer.activation).f
+    z, a, y = apply(activated, xp, f, xp.matmul(x, weights), bias, mask)
+    return Trace(x, z, a, mask, y)
+
+
+def dense_backward(
+    xp: Namespace, layer: "Dense", p: Any, trace: Trace, g: Array, grads: Any, apply: Any
+) -> Callable[[], Array]:
+    """Write dW and db over grads; what is returned gives dL/dx, if anyone asks."""
+    (weights, _), slope = p, activation(layer.activation).slope
+    delta = apply(returned, xp, slope, g, trace.z, trace.a, trace.mask)
+    apply(gradients, xp, trace.x, delta, into=grads)
+    return lambda: xp.matmul(delta, weights.mT)
+
+
 def forward(
     xp: Namespace,
-    spec: Spec,
-    params: Sequence[Dense],
+    spec: "Stack",
+    params: Sequence[Any],
     x: Array,
-    masks: Sequence[Array | None] = (),
+    masks: Sequence[Any] = (),
     *,
     apply: Callable[..., Any] = plain,
-) -> list[Trace]:
-    """Carry the rows x (..., B, n_in) through every layer; the last trace's `a` is the score.
+) -> list[Any]:
+    """Carry the rows x (..., B, n_in) through every layer; the last trace's `y` is the score.
 
-    params: one (weights, bias) per layer. masks: dropout factors per layer, none at inference.
-    apply: how the functions above are run (see `plain`). Raises ShapeError naming the layer, the
-    formula and both shapes where something does not fit.
-
-    >>> import numpy as np
-    >>> spec = Spec.parse("2-3-1")
-    >>> params = [Dense(np.ones((2, 3)), np.zeros((1, 3))), Dense(np.ones((3, 1)), np.ones((1, 1)))]
-    >>> [trace.a.shape for trace in forward(np, spec, params, np.ones((5, 2)))]
-    [(5, 3), (5, 1)]
+    params: per layer its blocks, such as (weights, bias). masks: per layer its dropout factors,
+    none at inference. apply: how functions are run (see `plain`). Raises ShapeError.
     """
-    if len(params) != len(spec.layers) or len(masks) not in (0, len(spec.layers)):
-        raise miscounted(spec, len(params), len(masks))
-    traces = []
+    spec.check_counts(params, masks)
+    traces: list[Any] = []
     for i, layer in enumerate(spec.layers):
-        weights, bias = params[i]
-        if (x.shape[-1:], weights.shape[-2:], bias.shape[-2:]) != layer.shapes or x.ndim < 2:
-            raise misfit(spec, i, x.shape, weights.shape, bias=bias.shape)
-        f, mask = activation(layer.activation).f, masks[i] if masks else None
-        z, a, following = apply(activated, xp, f, xp.matmul(x, weights), bias, mask)
-        traces.append(Trace(x, z, a, mask))
-        x = following
+        layer.check_shapes(i + 1, x, params[i])
+        traces.append(layer.run_forward(xp, params[i], x, masks[i] if masks else None, apply))
+        x = traces[i].y
     return traces
 
 
 def backward(
     xp: Namespace,
-    spec: Spec,
-    params: Sequence[Dense],
-    traces: Sequence[Trace],
-    delta: Array,
-    grads: Sequence[Dense],
+    spec: "Stack",
+    params: Sequence[Any],
+    traces: Sequence[Any],
+    g: Array,
+    grads: Sequence[Any],
     *,
     apply: Callable[..., Any] = plain,
-) -> None:
-    """Carry delta = dL/dz (..., B, n_out) from the last layer to the first, writing over grads.
+) -> Callable[[], Array]:
+    """Carry g = dL/dscore (..., B, n_out) from the last layer to the first, writing over grads.
 
-    delta: the loss's derivative with respect to the last layer's z, each row times its weight.
-    grads: one (weights, bias) per layer, each written in place. Raises ShapeError where delta is
-    not shaped like that z.
+    grads: like params. Returns a function that gives dL/dx of the rows. Raises ShapeError.
     """
-    if tuple(delta.shape) != tuple(traces[-1].z.shape):
-        raise bad_delta(spec, delta.shape, traces[-1].z.shape)
+    spec.check_score_gradient(g, traces[-1].y)
     for i in reversed(range(len(traces))):
-        apply(gradients, xp, traces[i].x, delta, into=grads[i])
-        if i > 0:  # from this layer's delta to that of the layer below
-            (weights, _), below = params[i], traces[i - 1]
-            slope = activation(spec.layers[i - 1].activation).slope
-            back = xp.matmul(delta, weights.mT)
-            delta = apply(returned, xp, slope, back, below.z, below.a, below.mask)
+        back = spec.layers[i].run_backward(xp, params[i], traces[i], g, grads[i], apply)
+        if i > 0:
+            g = back()
+    return back

@@ -9,8 +9,9 @@ rule after g, so a user's own rule is a plain function of this form.
 
 import math
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import lru_cache, wraps
 from inspect import signature
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from xpmlp.core.names import named, title
@@ -95,6 +96,18 @@ def decoupled(rule: Rule) -> Rule:
         return rule(xp, h, t, theta - h.rate * h.decay * theta, g, *memory)
 
     return decayed
+
+
+@lru_cache(maxsize=64)  # the same function again, so that what was made of it is found
+def by_block(rule: Rule) -> Rule:
+    """`rule` with the learning rate times h.rate_factor (P,), the factors of the layers' blocks."""
+
+    @wraps(rule)
+    def scaled(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *memory: Array) -> Any:
+        own = SimpleNamespace(**(vars(h) | {"rate": h.rate * h.rate_factor}))
+        return rule(xp, own, t, theta, g, *memory)
+
+    return scaled
 
 
 adamw = decoupled(adam)

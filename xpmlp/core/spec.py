@@ -1,44 +1,24 @@
 """A network as frozen data: layers and loss. No arrays, no randomness, no device."""
 
 import json
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise
+from math import prod
 from typing import Any, Self, TypeGuard
 
-from xpmlp.core.activations import Activation, activation
+from xpmlp.core.activations import Activation
+from xpmlp.core.layer import AnyActivation, Layer
+from xpmlp.core.layers import Dense
 from xpmlp.core.losses import Loss, loss
-from xpmlp.core.names import title
+from xpmlp.core.names import title, whole
+from xpmlp.core.stack import Stack, chained, layer_fields, layer_from, refuse_own
 
-AnyActivation = str | Activation | Callable[..., Any] | None
 AnyLoss = str | Loss | Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Layer:
-    """z = x W + b, a = activation(z), then dropout.
-
-    n_in, n_out: neurons of the layer before and of this one, at least 1.
-    activation: a name such as "relu" or "leaky_relu:0.1", an `Activation`, or a function
-        (xp, z) -> (a, slope). None is "identity".
-    dropout: the probability in [0, 1) that a neuron's output is dropped while training.
-    """
-
-    n_in: int
-    n_out: int
-    activation: AnyActivation = "identity"
-    dropout: float = 0.0
-
-    @cached_property
-    def shapes(self) -> tuple[tuple[int], tuple[int, int], tuple[int, int]]:
-        """The ends of the shapes of what goes in: rows x, weights, bias."""
-        return (self.n_in,), (self.n_in, self.n_out), (1, self.n_out)
-
-
-@dataclass(frozen=True)
-class Spec:
+class Spec(Stack):
     """Layers and loss of a multi-layer perceptron.
 
     >>> spec = Spec.parse("2-16-16-1", activation="tanh")
@@ -50,18 +30,9 @@ class Spec:
     loss: AnyLoss = "squared_error"
 
     def __post_init__(self) -> None:
-        if not self.layers:
-            raise ValueError("a network needs at least one layer; got none")
-        checked = tuple(check(number, layer) for number, layer in enumerate(self.layers, 1))
-        object.__setattr__(self, "layers", checked)
+        object.__setattr__(self, "layers", chained(self.layers))
         object.__setattr__(self, "loss", loss(self.loss).name or self.loss)
-        for number, (before, layer) in enumerate(pairwise(checked), 2):
-            if before.n_out != layer.n_in:
-                raise ValueError(
-                    f"layer {number} takes {layer.n_in} inputs, but layer {number - 1} "
-                    f"has {before.n_out} neurons"
-                )
-        check_end(checked[-1], len(checked), self.loss)
+        check_end(self.layers[-1], len(self.layers), self.loss)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -79,7 +50,7 @@ class Spec:
     @property
     def parameters(self) -> int:
         """How many weights and biases there are."""
-        return sum((layer.n_in + 1) * layer.n_out for layer in self.layers)
+        return sum(prod(block.shape) for layer in self.layers for block in layer.blocks)
 
     @classmethod
     def parse(
@@ -93,8 +64,9 @@ class Spec:
         """The network that `text` writes.
 
         text: "2-16-16-1", "2,16,16,1", the sizes as a list, a Spec, or a list of layers
-            [size, input_size, activation] or [size, input_size, activation, dropout], where
-            an input_size of None is the layer before and an activation of None the identity.
+            (see `layers`), or of [size, input_size, activation] or [size, input_size, activation,
+            dropout] for dense ones, where an input_size of None is the layer before and an
+            activation of None the identity.
         activation, dropout: of the hidden layers of the first three forms, one for all or one
             per hidden layer; one entry more gives the last layer's activation too.
         loss: None means "squared_error", or a given Spec's own.
@@ -120,13 +92,13 @@ class Spec:
 
     def to_json(self) -> str:
         """The network as JSON; ValueError where it holds a function of the user's own."""
-        for number, layer in enumerate(self.layers, 1):
-            if not isinstance(layer.activation, str):
-                raise ValueError(stored(f"layer {number}'s activation", layer.activation))
-        if not isinstance(self.loss, str):
-            raise ValueError(stored("the loss", self.loss))
-        rows = [[y.n_out, y.n_in, y.activation, y.dropout] for y in self.layers]
-        return json.dumps({"layers": rows, "loss": self.loss})
+        loss = self.loss if isinstance(self.loss, str) else refuse_own("the loss", self.loss)
+        return json.dumps({"layers": layer_fields(self.layers, refuse_own), "loss": loss})
+
+    def described(self) -> str:
+        """The same with a user's own functions by their names, which nothing can read again."""
+        layers = layer_fields(self.layers, lambda what, value: title(value))
+        return json.dumps({"layers": layers, "loss": title(self.loss)})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -134,55 +106,22 @@ class Spec:
         data = json.loads(text)
         if not isinstance(data, dict) or set(data) != {"layers", "loss"}:
             raise ValueError(f"not a network's JSON: {text[:80]!r}")
-        return cls.parse(data["layers"], loss=data["loss"])
+        if not isinstance(data["layers"], list) or not isinstance(data["loss"], str):
+            raise ValueError("its layers are no list, or its loss is no name")
+        spec = cls(tuple(map(layer_from, data["layers"])), data["loss"])
+        if json.loads(spec.to_json()) != data:
+            raise ValueError("its layers are not written in full")
+        return spec
 
     def __str__(self) -> str:
         return "-".join(map(str, self.sizes))
-
-
-def stored(what: str, function: object) -> str:
-    return f"{what} is your own function {title(function)}, which a file cannot hold"
-
-
-def whole(value: Any, what: str) -> int:
-    """`value` as an int of at least 1; ValueError naming `what` otherwise."""
-    try:
-        plain: Any = None if isinstance(value, bool) else value
-        number = int(value) if isinstance(value, str) else operator.index(plain)
-    except (TypeError, ValueError):
-        raise ValueError(f"{what} must be a whole number; got {value!r}") from None
-    if number < 1:
-        raise ValueError(f"{what} must be at least 1; got {value!r}")
-    return number
-
-
-def check(number: int, layer: Layer) -> Layer:
-    """`layer` with canonical values; ValueError naming the layer otherwise."""
-    if not isinstance(layer, Layer):
-        raise TypeError(f"layer {number} must be a Layer, got {layer!r}: Spec.parse reads sizes")
-    asked = "identity" if layer.activation is None else layer.activation
-    try:
-        name = activation(asked).name
-    except ValueError as error:
-        raise ValueError(f"layer {number}: {error}") from None
-    p = layer.dropout
-    if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
-        raise ValueError(f"dropout must be in [0, 1); layer {number} has {p!r}")
-    n_in = whole(layer.n_in, f"layer {number}'s input size")
-    n_out = whole(layer.n_out, f"layer {number}'s size")
-    return Layer(n_in, n_out, name or asked, float(p))
 
 
 def check_end(last: Layer, number: int, asked: AnyLoss) -> None:
     """ValueError where the last layer and the loss contradict each other."""
     end = loss(asked)
     called = title(asked)
-    if last.dropout:
-        raise ValueError(f"layer {number} is the last and gives the result: its dropout must be 0")
-    if last.activation == "sigmoid" and end.labels == "binary":
-        raise ValueError(
-            f"loss {called!r} applies the sigmoid itself: the last layer's activation must be None"
-        )
+    last.check_last(number, end, called)
     if end.labels == "classes" and last.n_out < 2:
         raise ValueError(
             f"loss {called!r} needs one neuron per class, at least 2; the last layer has "
@@ -201,15 +140,15 @@ def refuse_extras(text: object, activation: object, dropout: object) -> None:
         raise ValueError(f"activation and dropout belong into the layers of {text!r} themselves")
 
 
-def from_sizes(sizes: list[int], text: object) -> list[Layer]:
+def from_sizes(sizes: list[int], text: object) -> list[Dense]:
     if len(sizes) < 2:
         raise ValueError(f'a network needs inputs and outputs, such as "2-16-1"; got {text!r}')
-    return [Layer(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+    return [Dense(n_in, n_out) for n_in, n_out in pairwise(sizes)]
 
 
-def from_lists(rows: Sequence[Any]) -> list[Layer]:
+def from_lists(rows: Sequence[Any]) -> list[Dense]:
     """Layers written [size, input_size, activation] or with a dropout as fourth."""
-    layers: list[Layer] = []
+    layers: list[Dense] = []
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Sequence) or not 2 <= len(row) <= 4:
             raise ValueError(
@@ -219,7 +158,7 @@ def from_lists(rows: Sequence[Any]) -> list[Layer]:
         n_out, n_in, *rest = row
         if n_in is None and not layers:
             raise ValueError("layer 1 needs its input size: no layer stands before it")
-        layers.append(Layer(layers[-1].n_out if n_in is None else n_in, n_out, *rest))
+        layers.append(Dense(layers[-1].n_out if n_in is None else n_in, n_out, *rest))
     return layers
 
 
@@ -229,10 +168,10 @@ def is_listed(asked: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def dressed(
-    layers: list[Layer],
+    layers: list[Dense],
     asked: AnyActivation | Sequence[AnyActivation],
     dropout: float | Sequence[float],
-) -> list[Layer]:
+) -> list[Dense]:
     """`layers` with activations and dropouts, one for all hidden layers or one for each."""
     hidden = len(layers) - 1
     chosen: list[Any] = list(asked) if is_listed(asked) else [asked] * hidden

@@ -7,9 +7,8 @@ lets the same step be recorded once as a CUDA graph and replayed.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from xpmlp.core.activations import activation
 from xpmlp.core.apply import account, plain
-from xpmlp.core.layout import Dense, padded_size, windows
+from xpmlp.core.layout import padded_size, windows
 from xpmlp.core.ledger import bad_target, bad_weight
 from xpmlp.core.losses import loss
 from xpmlp.core.network import backward, forward
@@ -38,8 +37,8 @@ class State(NamedTuple):
     params: Array  # (..., P)
     grad: Array  # (..., P)
     memory: tuple[Array, ...]  # the optimizer's, each (..., P)
-    layers: tuple[Dense, ...]  # windows onto params
-    grads: tuple[Dense, ...]  # windows onto grad
+    layers: tuple[Any, ...]  # windows onto params, by layer
+    grads: tuple[Any, ...]  # windows onto grad, by layer
     t: Array  # () of params' dtype: the number of the last update, for its rule
 
 
@@ -68,15 +67,13 @@ def outcome(
     xp: Namespace,
     value: Callable[..., Array],
     delta: Callable[..., Array],
-    slope: Callable[..., Array],
     score: Array,
     target: Array,
     weight: Array,
-    z: Array,
 ) -> tuple[Array, Array]:
-    """Each row's loss (..., B), and dL/dz of the last layer: dL/dscore, times the row's weight
-    (..., B, 1), times f'(z)."""
-    return value(xp, score, target), delta(xp, score, target) * weight * slope(xp, z, score)
+    """Each row's loss (..., B), and dL/dscore (..., B, n_out), times the row's weight
+    (..., B, 1)."""
+    return value(xp, score, target), delta(xp, score, target) * weight
 
 
 def weighted(xp: Namespace, losses: Array, weight: Array) -> Array:
@@ -99,16 +96,15 @@ def gradient(
     """
     measure = loss(spec.loss)
     traces = forward(xp, spec, state.layers, batch.x, masks, apply=apply)
-    end = traces[-1]
-    if batch.target.shape[-2:] != (end.a.shape[-2], 1 if measure.levels else end.a.shape[-1]):
-        raise bad_target(spec, batch.target.shape, end.a.shape)
-    if batch.weight.shape[-1:] != end.a.shape[-2:-1]:
-        raise bad_weight(batch.weight.shape, end.a.shape)
-    slope = activation(spec.layers[-1].activation).slope
-    functions, rows = (measure.value, measure.delta, slope), (end.a, batch.target)
-    losses, delta = apply(outcome, xp, *functions, *rows, batch.weight[..., None], end.z)
-    value = apply(weighted, xp, losses, batch.weight)
-    backward(xp, spec, state.layers, traces, delta, state.grads, apply=apply)
+    score, target, weight = traces[-1].y, batch.target, batch.weight
+    if target.shape[-2:] != (score.shape[-2], 1 if measure.levels else score.shape[-1]):
+        raise bad_target(spec, target.shape, score.shape)
+    if weight.shape[-1:] != score.shape[-2:-1]:
+        raise bad_weight(weight.shape, score.shape)
+    rows = (measure.value, measure.delta, score, target, weight[..., None])
+    losses, g = apply(outcome, xp, *rows)
+    value = apply(weighted, xp, losses, weight)
+    backward(xp, spec, state.layers, traces, g, state.grads, apply=apply)
     return value
 
 

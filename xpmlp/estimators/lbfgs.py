@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from sklearn.utils.optimize import _check_optimize_result
 
 from xpmlp.backends.namespace import Place, running, to_host, to_place
-from xpmlp.core.layout import on_weights
+from xpmlp.core.layout import block_factors
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import Batch, gradient, new_state, penalize
 from xpmlp.core.types import Array
@@ -39,7 +39,7 @@ class Objective:
         self.state = new_state(xp, spec, "sgd", flat)
         total = xp.sum(data.weight)
         self.weight = data.weight / total
-        self.strength = alpha * on_weights(xp, spec, flat) / total
+        self.strength = alpha * block_factors(xp, spec, flat, "decay") / total
         self.chunk = max(256, AT_ONCE // (12 * sum(spec.sizes)))
 
     def loss(self, spec: Spec) -> Array:

@@ -10,7 +10,8 @@ import numpy as np
 
 from xpmlp.backends.engine import Engine
 from xpmlp.backends.namespace import Place, is_array, to_host, to_place
-from xpmlp.core.layout import Dense, padded_size, windows
+from xpmlp.core.layers import Dense
+from xpmlp.core.layout import padded_size, windows
 from xpmlp.core.optimizers import Optimizer
 from xpmlp.core.optimizers import optimizer as find_optimizer
 from xpmlp.core.spec import AnyLoss, Spec, is_listed
@@ -112,14 +113,15 @@ def drawn(est: Any, spec: Spec, random: np.random.RandomState) -> np.ndarray:
     return flat
 
 
-def lists(layers: Sequence[Dense]) -> tuple[list[Array], list[Array]]:
+def lists(layers: Sequence[Any]) -> tuple[list[Array], list[Array]]:
     """The layers' weights and biases as `coefs_` and `intercepts_`: views, not copies."""
     return [layer.weights for layer in layers], [layer.bias[0, :] for layer in layers]
 
 
-def dense(coefs: Sequence[Array], intercepts: Sequence[Array]) -> list[Dense]:
-    """`coefs_` and `intercepts_` as the layers that `forward` takes."""
-    return [Dense(plain(w), plain(b)[None, :]) for w, b in zip(coefs, intercepts, strict=True)]
+def dense(coefs: Sequence[Array], intercepts: Sequence[Array]) -> list[Any]:
+    """`coefs_` and `intercepts_` as the parameters that `forward` takes."""
+    pairs = [(plain(w), plain(b)[None, :]) for w, b in zip(coefs, intercepts, strict=True)]
+    return [Dense(*w.shape).pack(iter((w, b))) for w, b in pairs]
 
 
 def plain(values: Any) -> Array:

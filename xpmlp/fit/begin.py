@@ -7,7 +7,8 @@ from xpmlp.backends.members import Sections, cut
 from xpmlp.backends.namespace import CPU, Place, to_place
 from xpmlp.backends.threads import SMALL, Limited, blas_threads
 from xpmlp.core.initializers import initial, initial_population
-from xpmlp.core.layout import on_weights, padded_size
+from xpmlp.core.layout import block_factors, blocks, padded_size
+from xpmlp.core.optimizers import Optimizer, by_block
 from xpmlp.core.random import dropout_keys, lanes
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import new_state
@@ -44,7 +45,7 @@ def begin(
 
     done: how many of its epochs there are no more.
     """
-    xp, device, rule = place.xp, place.device, chosen.rule()
+    xp, device, rule = place.xp, place.device, rule_of(spec, chosen)
     state = new_state(xp, spec, rule, params)
     real = state.params.dtype
     return Run(
@@ -66,6 +67,17 @@ def begin(
         best=xp.full(chosen.lead, float("inf"), dtype=real, device=device),
         best_epoch=xp.zeros(chosen.lead, dtype=xp.int64, device=device),
     )
+
+
+def has_rates(spec: Spec) -> bool:
+    """Whether a block has a learning rate of its own."""
+    return any(block.rate != 1 for block in blocks(spec))
+
+
+def rule_of(spec: Spec, chosen: Settings) -> Optimizer:
+    """The optimizer asked for, by the blocks' own learning rates where they have some."""
+    rule = chosen.rule()
+    return rule._replace(rule=by_block(rule.rule)) if has_rates(spec) else rule
 
 
 def steps_ahead(chosen: Settings, data: Data, done: int) -> tuple[int, int]:
@@ -92,7 +104,7 @@ def driven(place: Place, spec: Spec, chosen: Settings, data: Data, done: int) ->
                 return Section(run, index, engine(place, *ahead))
 
             return whole._replace(way=Sections(indices, threads, section))
-    largest = chosen.batch * max(layer.n_in * layer.n_out for layer in spec.layers)
+    largest = chosen.batch * max(layer.multiplications for layer in spec.layers)
     threads = threads if largest > SMALL else 1
     return whole if threads == blas_threads() else whole._replace(way=Limited(whole.way, threads))
 
@@ -114,25 +126,33 @@ def hyper(place: Place, spec: Spec, chosen: Settings, like: Array) -> dict[str, 
     decay = default_decay if chosen.weight_decay is None else chosen.weight_decay
     found["decay"] = 0.0
     if any(chosen.each("weight_decay", decay)):
-        weights = on_weights(place.xp, spec, like)
-        found["decay"] = per_member(place, chosen, "weight_decay", decay, like) * weights
+        decays = block_factors(place.xp, spec, like, "decay")
+        found["decay"] = per_member(place, chosen, "weight_decay", decay, like) * decays
+    if has_rates(spec):
+        found["rate_factor"] = block_factors(place.xp, spec, like, "rate")
     return found
 
 
 def penalties(place: Place, spec: Spec, chosen: Settings, like: Array) -> tuple[Penalty, ...]:
     """The penalties asked for, each with its strength as an array that is 0 off the weights."""
-    weights = on_weights(place.xp, spec, like)
+    decays = block_factors(place.xp, spec, like, "decay")
     return tuple(
-        (name, per_member(place, chosen, name, value, like) * weights)
+        (name, per_member(place, chosen, name, value, like) * decays)
         for name, value in (("l1", chosen.l1), ("l2", chosen.l2))
         if any(chosen.each(name, value))
     )
 
 
 def keys(place: Place, spec: Spec, chosen: Settings) -> tuple[Array | None, ...]:
-    """Per layer the words (..., 2) its dropout masks are drawn from; None without dropout."""
+    """The words (..., 2) that each mask which a layer asks for is drawn from; None where it drops
+    nothing."""
     lane = lanes(place.xp)
-    return tuple(
-        to_place(place, dropout_keys(chosen.seeds, chosen.lead, i), lane) if layer.dropout else None
-        for i, layer in enumerate(spec.layers)
-    )
+    found: list[Array | None] = []
+
+    def draw(probability: float, neurons: int) -> None:
+        words = dropout_keys(chosen.seeds, chosen.lead, len(found)) if probability else None
+        found.append(None if words is None else to_place(place, words, lane))
+
+    for layer in spec.layers:
+        layer.masks(draw)
+    return tuple(found)

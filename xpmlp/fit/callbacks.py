@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any
 
 from xpmlp.backends.extras import needed
-from xpmlp.core.spec import whole
+from xpmlp.core.names import whole
 
 WATCHED = ("loss", "val_loss", "val_score")
 

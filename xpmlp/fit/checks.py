@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.backends.namespace import dtype_name, is_array, place_of, running, to_host
-from xpmlp.core.ledger import many
+from xpmlp.core.shapes import many
 from xpmlp.core.types import Array, Namespace
 
 FLOATS = ("float32", "float64")

@@ -14,7 +14,7 @@ from xpmlp.backends.namespace import (
     to_host,
     to_place,
 )
-from xpmlp.core.ledger import misfit
+from xpmlp.core.shapes import Place as LedgerPlace
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.checks import FLOATS, check_fits, numbers
@@ -102,7 +102,7 @@ def rows(value: Any, spec: Spec, name: str = "X") -> Array:
     """X (N, n_in), where it lies; ShapeError with the ledger's line where it does not fit."""
     x = numbers(value, name, (2,))
     if x.shape[-1] != spec.n_in:
-        raise misfit(spec, 0, x.shape, spec.layers[0].shapes[1], name)
+        raise spec.layers[0].misfit(LedgerPlace(1, name, "B"), tuple(x.shape))
     return x
 
 

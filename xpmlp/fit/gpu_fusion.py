@@ -90,12 +90,11 @@ def penalties(draw: Draw) -> Iterator[Asked]:
 def outcomes(draw: Draw) -> Iterator[Asked]:
     """Of every loss, value and last delta at once."""
     for name in LOSSES:
-        measure, slope = loss(name), activation("sigmoid").slope
+        measure = loss(name)
         columns = measure.levels or 4
         score, target, weight = (draw.some(5, count) for count in (columns, columns, 1))
         target = target[..., :1] if measure.levels else target
-        rows = (score, target, weight, score)
-        yield Asked(name, outcome, (measure.value, measure.delta, slope, *rows))
+        yield Asked(name, outcome, (measure.value, measure.delta, score, target, weight))
 
 
 def layers(draw: Draw) -> Iterator[Asked]:

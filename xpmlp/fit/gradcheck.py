@@ -7,18 +7,19 @@ a hundred times closer than the usual two points, which in float64 know 1e-7 of 
 
 import math
 from collections.abc import Iterator
+from math import prod
 from numbers import Real
 from typing import Any, NamedTuple
 
 from xpmlp.backends.namespace import Place, place_of, running, to_host, to_place
 from xpmlp.core.initializers import initial
-from xpmlp.core.layout import Dense, starts, windows
+from xpmlp.core.layout import blocks, starts, views, windows
 from xpmlp.core.losses import Loss, loss
-from xpmlp.core.names import title
+from xpmlp.core.names import title, whole
 from xpmlp.core.network import forward
 from xpmlp.core.optimizers import optimizer
 from xpmlp.core.random import Stream, generator
-from xpmlp.core.spec import Spec, whole
+from xpmlp.core.spec import Spec
 from xpmlp.core.training import Batch, gradient, new_state
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.checks import numbers
@@ -36,7 +37,7 @@ class Difference(NamedTuple):
     """How far one window's gradient is from its central differences."""
 
     layer: int  # from 1
-    name: str  # "W" or "b"
+    name: str  # such as "W" or "b"
     parameters: int
     largest: float  # largest relative error
     checked: int = 0  # of how many parameters
@@ -76,11 +77,14 @@ class Check(NamedTuple):
         )
 
 
-def clear_rows(xp: Namespace, spec: Spec, params: tuple[Dense, ...], x: Array, rows: int) -> Array:
+def clear_rows(xp: Namespace, spec: Spec, params: tuple[Any, ...], x: Array, rows: int) -> Array:
     """Of the rows x, those whose pre-activations are farthest from 0, where relu has its kink."""
     traces = forward(xp, spec, params, x)
-    nearest = xp.concat([xp.abs(trace.z) for trace in traces], axis=-1)
-    best = xp.argsort(-xp.min(nearest, axis=-1))
+    pairs = zip(spec.layers, traces, strict=True)
+    kinks = [xp.reshape(z, (x.shape[0], -1)) for layer, own in pairs for z in layer.kinks(own)]
+    if not kinks:
+        return x[:rows, :]
+    best = xp.argsort(-xp.min(xp.abs(xp.concat(kinks, axis=-1)), axis=-1))
     return xp.take(x, best[:rows], axis=0)
 
 
@@ -129,7 +133,7 @@ def loss_differences(
         slopes = xp.zeros(part.shape[0], dtype=flat.dtype, device=flat.device)
         for times, share in STENCIL:
             moved = windows(xp, spec, flat + times * moves)
-            score = forward(xp, spec, moved, batch.x)[-1].a
+            score = forward(xp, spec, moved, batch.x)[-1].y
             values = xp.sum(measure.value(xp, score, batch.target) * batch.weight, axis=-1)
             slopes = slopes + share / MOVE * values
         yield slopes
@@ -176,17 +180,19 @@ def gradcheck(
         start = starting_point(place, spec, seed)
         batch = sample_batch(place, spec, start, x, target, rows, seed)
         found = compare(place, spec, start, batch, seed)
-    words = ", ".join(title(layer.activation) for layer in spec.layers)
+    words = ", ".join(layer.title for layer in spec.layers)
     return Check(f"{spec} ({words}; {title(spec.loss)})", tuple(found), tolerance)
 
 
 def starting_point(place: Place, spec: Spec, seed: int) -> Array:
-    """Drawn weights (P,), with every bias off zero, so that biases are checked too."""
+    """Drawn weights (P,), and every other block off where it starts, so that its derivative is
+    checked where it is not special."""
     noise = generator(seed, Stream.SPLIT)
     flat = to_place(place, initial(spec, seed), "float64")
-    for window in windows(place.xp, spec, flat):
-        drawn = noise.normal(0, 0.1, tuple(window.bias.shape))
-        window.bias[...] = to_place(place, drawn, "float64")
+    for view, block in zip(views(place.xp, spec, flat), blocks(spec), strict=True):
+        if not block.decay:
+            drawn = block.start + noise.normal(0, 0.1, block.shape)
+            view[...] = to_place(place, drawn, "float64")
     return flat
 
 
@@ -201,7 +207,7 @@ def sample_batch(
     else:
         x = move(place, numbers(x, "x", (2,)), "float64", "x")
     if target is None:
-        target = clear_target(place, loss(spec.loss), forward(xp, spec, params, x)[-1].a, seed)
+        target = clear_target(place, loss(spec.loss), forward(xp, spec, params, x)[-1].y, seed)
     target = move(place, numbers(target, "target", (1, 2)), "float64", "target")
     target = target[:, None] if target.ndim == 1 else target
     weight = xp.full((x.shape[-2],), 1 / x.shape[-2], dtype=xp.float64, device=place.device)
@@ -216,11 +222,11 @@ def compare(
     state = new_state(xp, spec, optimizer("sgd"), start)
     gradient(xp, spec, state, batch)
     scale = xp.max(xp.abs(state.grad)) + 1e-30
-    for number, begin in enumerate(starts(spec)[:-1]):
-        layer, name = number // 2, "Wb"[number % 2]
-        size = spec.layers[layer].n_out * (1 if number % 2 else spec.layers[layer].n_in)
+    named = [(i, block) for i, layer in enumerate(spec.layers, 1) for block in layer.blocks]
+    for number, (begin, (layer, block)) in enumerate(zip(starts(spec), named, strict=False)):
+        size = prod(block.shape)
         index = to_place(place, begin + chosen(size, seed, number))
         numeric = xp.concat(list(loss_differences(xp, spec, start, batch, index)), axis=0)
         errors = relative_errors(xp, xp.take(state.grad, index, axis=0), numeric, scale)
         largest = float(to_host(xp.max(errors)))
-        yield Difference(layer + 1, name, size, largest, int(index.shape[0]))
+        yield Difference(layer, block.symbol, size, largest, int(index.shape[0]))

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 from xpmlp.backends.engine import predicting
 from xpmlp.backends.namespace import dtype_name, to_host
-from xpmlp.core.layout import Dense
 from xpmlp.core.network import forward
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
@@ -22,7 +22,7 @@ class PredictionError(ValueError):
 def scores(
     xp: Namespace,
     spec: Spec,
-    params: Sequence[Dense],
+    params: Sequence[Any],
     rows: Rows,
     finish: Callable[[Array], Array] = lambda score: score,
 ) -> Array:
@@ -31,8 +31,9 @@ def scores(
     finish: what is made of a chunk's scores (..., n, n_out), such as its most probable classes
     (..., n, 1). Returns (..., N, whatever it gives).
     """
-    members = prod(params[0].weights.shape[:-2])
-    row = members * sum(spec.sizes) * xp.finfo(params[0].weights.dtype).bits // 8  # its bytes
+    held = [one for layer, p in zip(spec.layers, params, strict=True) for one in layer.unpack(p)]
+    lead = held[0].shape[: held[0].ndim - len(spec.layers[0].shapes[0])]
+    row = prod(lead) * sum(spec.sizes) * xp.finfo(held[0].dtype).bits // 8  # its bytes
     count, found = rows.shape[0], None
     chunks = -(-count // max(256, AT_ONCE // row))
     chunk = max(1, -(-count // max(1, chunks)))  # all alike, but for the last
@@ -41,7 +42,7 @@ def scores(
             stop = min(start + chunk, count)
             fast.restart()
             traces = forward(fast.xp, spec, params, rows.between(start, stop), apply=fast.apply)
-            part = finish(traces[-1].a)
+            part = finish(traces[-1].y)
             if found is None:
                 shape = (*part.shape[:-2], count, part.shape[-1])
                 found = xp.empty(shape, dtype=part.dtype, device=part.device)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpmlp.backends.namespace import is_array, place_of, to_host, to_place
-from xpmlp.core.ledger import bad_target, many
+from xpmlp.core.ledger import bad_target
 from xpmlp.core.losses import Loss, loss
+from xpmlp.core.shapes import many
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.checks import check_finite, numbers, unmasked

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from xpmlp.backends.namespace import CPU, Place, dtype_name, like_caller, place_of, running, to_host
-from xpmlp.core.layout import Dense, windows
+from xpmlp.core.layout import windows
 from xpmlp.core.losses import loss
 from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
@@ -29,8 +29,9 @@ class Model:
     history: dict[str, list[Any]] = field(repr=False, default_factory=dict)
 
     @cached_property
-    def params(self) -> tuple[Dense, ...]:
-        """Per layer (weights (..., n_in, n_out), bias (..., 1, n_out)): views, not copies."""
+    def params(self) -> tuple[Any, ...]:
+        """Per layer its blocks, of a dense one (weights (..., n_in, n_out), bias (..., 1, n_out)):
+        views, not copies."""
         return windows(self.place.xp, self.spec, self.flat)
 
     @property

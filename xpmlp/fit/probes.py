@@ -24,8 +24,9 @@ ROWS = 2
 def probe(place: Place, spec: Spec, chosen: Settings) -> None:
     """ValueError naming the function of the user's that does not give what it should."""
     for number, layer in enumerate(spec.layers, 1):
-        if not isinstance(layer.activation, str):
-            probe_activation(place, layer.activation, f"layer {number}'s activation")
+        for one in layer.activations:
+            if not isinstance(one, str):
+                probe_activation(place, one, f"layer {number}'s activation")
     if not isinstance(spec.loss, str):
         probe_loss(place, spec)
     if not isinstance(chosen.optimizer, str):

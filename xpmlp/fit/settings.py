@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from xpmlp.core.names import nearest
+from xpmlp.core.names import nearest, whole
 from xpmlp.core.optimizers import Optimizer, decoupled, optimizer
 from xpmlp.core.schedules import schedule
-from xpmlp.core.spec import whole
 
 Number = float | Sequence[float]  # one for all, or one per member
 

@@ -45,7 +45,7 @@ class Run:
     labels: Labels
     hyper: dict[str, Any]  # hyper-parameters: floats, or arrays against (..., P)
     penalties: tuple[Penalty, ...]  # with strengths against (..., P)
-    keys: tuple[Array | None, ...]  # per layer, what its dropout masks are drawn from
+    keys: tuple[Array | None, ...]  # what the dropout masks are drawn from
     engine: Engine
     throttle: Array  # (..., 1) factor on the rate: 1, less after a plateau, 0 = stopped
     kept: Array  # (..., P) the parameters that training will return
@@ -116,18 +116,21 @@ class Run:
         return snapshot(self.spec, self.place, self.kept, self.labels, self.history)
 
 
-def masks(run: Run, batch: Batch) -> tuple[Array | None, ...]:
+def masks(run: Run, batch: Batch) -> tuple[Any, ...]:
     """Dropout factors of this step for every layer; () where no layer has dropout."""
-    if not any(layer.dropout for layer in run.spec.layers):
+    if all(key is None for key in run.keys):
         return ()
     rows, dtype = batch.weight.shape[-1], dtype_name(run.state.params)
     xp, step, apply = run.engine.xp, run.state.step, run.engine.apply
-    return tuple(
-        None
-        if key is None
-        else mask(xp, key, step, layer.dropout, (rows, layer.n_out), dtype, apply=apply)
-        for key, layer in zip(run.keys, run.spec.layers, strict=True)
-    )
+    keys = iter(run.keys)
+
+    def draw(probability: float, neurons: int) -> Any:
+        key = next(keys)
+        if key is None:
+            return None
+        return mask(xp, key, step, probability, (rows, neurons), dtype, apply=apply)
+
+    return tuple(layer.masks(draw) for layer in run.spec.layers)
 
 
 @account

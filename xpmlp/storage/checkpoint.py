@@ -25,7 +25,7 @@ import numpy as np
 from xpmlp.backends.namespace import running, to_host, to_place
 from xpmlp.backends.threads import blas_threads, counted
 from xpmlp.backends.ways import WAYS
-from xpmlp.core.spec import whole
+from xpmlp.core.names import whole
 from xpmlp.core.types import Array
 from xpmlp.fit.divergence import Trouble
 from xpmlp.fit.loop import Report, stopped

@@ -13,7 +13,8 @@ import numpy as np
 
 from xpmlp.backends.devices import place_for
 from xpmlp.backends.namespace import CPU, Place, to_host, to_place
-from xpmlp.core.layout import padded_size, windows
+from xpmlp.core.layout import padded_size, stored_shapes
+from xpmlp.core.layout import tensors as layer_tensors
 from xpmlp.core.losses import loss
 from xpmlp.core.spec import Spec
 from xpmlp.fit.labels import Labels
@@ -104,11 +105,8 @@ def finite(value: Any) -> Any:
 
 def encode(model: Model, sections: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of a model file; `arrays` are the sections', if any."""
-    tensors = dict(arrays)
-    for i, (weights, bias) in enumerate(model.params):
-        tensors[f"layers.{i}.weights"] = to_host(weights)
-        tensors[f"layers.{i}.bias"] = to_host(bias)[..., 0, :]
-    return sealed(FORMAT, VERSION, tensors, configuration(model, sections))
+    tensors = dict(layer_tensors(np, model.spec, to_host(model.flat)))
+    return sealed(FORMAT, VERSION, {**arrays, **tensors}, configuration(model, sections))
 
 
 class Config(NamedTuple):
@@ -148,11 +146,6 @@ def read_config(text: Any) -> Config:
 
 def read_spec(value: Any) -> Spec:
     """The network, whose layers are written in full."""
-    rows = value.get("layers") if isinstance(value, dict) else None
-    if not isinstance(rows, list) or not all(
-        isinstance(row, list) and [type(one) for one in row[:-1]] == [int, int, str] for row in rows
-    ):
-        raise ValueError("its layers are not written as [n_out, n_in, activation, dropout]")
     return Spec.from_json(json.dumps(value))
 
 
@@ -175,10 +168,8 @@ def decode(data: bytes, place: Place) -> Contents:
     """What the bytes of a file hold; an UNFIT error for anything but what `encode` writes."""
     config = read_config(read_metadata(data, FORMAT, VERSION).get("config"))
     tensors = unpacked(data)
-    wanted = {}
-    for i, layer in enumerate(config.spec.layers):
-        wanted[f"layers.{i}.weights"] = (*config.lead, layer.n_in, layer.n_out)
-        wanted[f"layers.{i}.bias"] = (*config.lead, layer.n_out)
+    shapes = stored_shapes(config.spec)
+    wanted = {name: (*config.lead, *shape) for name, shape in shapes}
     around = [name for name in sorted(tensors) if name.partition(".")[0] in SECTIONS]
     arrays = {name: tensors.pop(name) for name in around}
     strange = [name for name in around if name.partition(".")[0] not in config.sections]
@@ -190,8 +181,7 @@ def decode(data: bytes, place: Place) -> Contents:
         if found.get(name) != asked.get(name):
             raise ValueError(f"its tensor {name!r} is {found.get(name)}, not {asked.get(name)}")
     flat = np.zeros((*config.lead, padded_size(config.spec)), dtype=config.dtype)
-    for i, window in enumerate(windows(np, config.spec, flat)):
-        window.weights[...] = tensors[f"layers.{i}.weights"]
-        window.bias[..., 0, :] = tensors[f"layers.{i}.bias"]
+    for name, into in layer_tensors(np, config.spec, flat):
+        into[...] = tensors[name]
     model = Model(config.spec, to_place(place, flat), place, config.labels)
     return Contents(model, config.sections, arrays, config.trained)

@@ -5,22 +5,18 @@ Inputs: `X` (N, n_in) float32, or of a table one for each column. Outputs: `labe
 population with its axis of members in front, as everywhere.
 """
 
-import json
 import os
 from collections.abc import Callable
-from functools import partial
-from itertools import count
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from xpmlp import __version__
 from xpmlp.backends.namespace import to_host
-from xpmlp.core.layout import Dense
+from xpmlp.core.apply import plain
+from xpmlp.core.layout import names, packed, views
 from xpmlp.core.losses import loss
 from xpmlp.core.names import title
-from xpmlp.core.network import forward
-from xpmlp.core.spec import Spec
 from xpmlp.core.types import Array
 from xpmlp.fit.labels import both, likeliest
 from xpmlp.fit.model import Model
@@ -85,33 +81,31 @@ def rows(graph: Graph, model: Model) -> Symbol:
 
 
 def network(graph: Graph, model: Model, x: Symbol) -> Symbol:
-    """The linked scores (..., N, n_out) of rows x: `forward`, run on the graph."""
-    spec, numbers = model.spec, count()
-    params = [
-        Dense(
-            graph.tensor(to_host(weights), "float32", f"layers.{i}.weights"),
-            graph.tensor(to_host(bias), "float32", f"layers.{i}.bias"),
-        )
-        for i, (weights, bias) in enumerate(model.params)
-    ]
-
-    def apply(function: Callable[..., Any], xp: Graph, f: Any, *arrays: Array) -> Any:
-        i = next(numbers)
-        what = f"layer {i + 1}'s activation {title(spec.layers[i].activation)!r}"
-        return function(xp, partial(noted, what, f), *arrays)
-
-    score = forward(graph, spec, params, x, apply=apply)[-1].a
-    graph.metadata["spec"] = described(spec)
-    return noted(f"the link of loss {title(spec.loss)!r}", loss(spec.loss).link, graph, score)
+    """The linked scores (..., N, n_out) of rows x: the layers, run on the graph."""
+    spec, host = model.spec, to_host(model.flat)
+    params = packed(
+        spec,
+        [
+            graph.tensor(view, "float32", name)
+            for name, view in zip(names(spec), views(np, spec, host), strict=True)
+        ],
+    )
+    for number, (layer, p) in enumerate(zip(spec.layers, params, strict=True), 1):
+        what = f"layer {number} ({layer.title})"
+        shape = (*host.shape[:-1], x.shape[-2], layer.n_out)
+        x = noted(what, lambda: layer.run_forward(graph, p, x, None, plain).y, shape)  # noqa: B023
+    graph.metadata["spec"] = spec.described()
+    what = f"the link of loss {title(spec.loss)!r}"
+    return noted(what, lambda: loss(spec.loss).link(graph, x), x.shape)
 
 
-def noted(what: str, function: Callable[..., Any], graph: Graph, z: Symbol) -> Symbol:
-    """function(graph, z); ValueError saying what it is where it makes no array like z."""
+def noted(what: str, function: Callable[[], Any], shape: Any) -> Symbol:
+    """function(); ValueError saying what it is where it makes no array of that shape."""
     try:
-        found = function(graph, z)
+        found = function()
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{what} cannot be exported: {error}") from error
-    if not isinstance(found, Symbol) or (found.shape, found.dtype) != (z.shape, z.dtype):
+    if not isinstance(found, Symbol) or (found.shape, found.dtype) != (shape, "float32"):
         raise ValueError(f"{what} cannot be exported: it does not give an array like its input")
     return found
 
@@ -150,12 +144,6 @@ def labels(graph: Graph, classes: np.ndarray) -> Symbol:
             "has int64 and texts. Train with whole numbers or texts as labels"
         )
     return graph.tensor(classes.astype(np.int64), "int64", "classes")
-
-
-def described(spec: Spec) -> str:
-    """The network as JSON, as a model file has it; a user's own function by its name."""
-    layers = [[y.n_out, y.n_in, title(y.activation), y.dropout] for y in spec.layers]
-    return json.dumps({"layers": layers, "loss": title(spec.loss)})
 
 
 def serialized(graph: Graph) -> bytes:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.core.ledger import many
 from xpmlp.core.names import nearest
+from xpmlp.core.shapes import many
 from xpmlp.core.spec import Spec
 from xpmlp.fit.labels import is_missing
 from xpmlp.fit.model import Model

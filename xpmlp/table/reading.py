@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xpmlp.backends.extras import needed
-from xpmlp.core.ledger import many
 from xpmlp.core.names import nearest
+from xpmlp.core.shapes import many
 from xpmlp.core.types import Array
 from xpmlp.fit.labels import is_missing
 
