@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from xpmlp.backends.floor import Products
-from xpmlp.bench.problems import SHAPES, Case, timed
+from benchmarks.cpu.floor import Products
+from benchmarks.cpu.problems import SHAPES, Case, timed
 from xpmlp.core.ledger import ledger
 
 

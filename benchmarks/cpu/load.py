@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-from xpmlp.bench.contest import REST, Plan, Worker, one_round
-from xpmlp.bench.problems import Case
+from benchmarks.cpu.contest import REST, Plan, Worker, one_round
+from benchmarks.cpu.problems import Case
 
 BUSY = "print(flush=True)\nwhile True: pass"
 

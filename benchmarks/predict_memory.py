@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """How much memory a prediction of many rows adds, ours and scikit-learn's, each in its own process.
 
-python scripts/predict_memory.py                    # 10,000,000 rows of 50 columns, float32
-python scripts/predict_memory.py --rows 1000000 --json
+python benchmarks/predict_memory.py                    # 10,000,000 rows of 50 columns, float32
+python benchmarks/predict_memory.py --rows 1000000 --json
 """
 
 import argparse

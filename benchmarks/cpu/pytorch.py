@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad_and_value
 
-from xpmlp.bench.problems import Problem, joined
+from benchmarks.cpu.problems import Problem, joined
 
 RATE, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8  # PyTorch's defaults
 ACTIVATIONS = {"relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid}

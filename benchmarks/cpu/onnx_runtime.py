@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from xpmlp.bench.problems import Problem
+from benchmarks.cpu.problems import Problem
 
 ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid"}
 TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cpu.contest import FLOOR, Plan
+from benchmarks.cpu.problems import SHAPES
 from xpmlp import __version__
 from xpmlp.backends.doctor import blas, installed
-from xpmlp.bench.contest import FLOOR, Plan
-from xpmlp.bench.problems import SHAPES
 
 VERSIONS = ("numpy", "numba", "scikit-learn", "torch", "jax", "onnxruntime")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from xpmlp.bench.load import busy, loaded
-from xpmlp.bench.problems import Case
+from benchmarks.cpu.load import busy, loaded
+from benchmarks.cpu.problems import Case
 
 
 def test_the_busy_process_lives_inside_only():

@@ -2,9 +2,9 @@
 
 import pytest
 
+from benchmarks.cpu.contest import FLOOR, Plan
+from benchmarks.cpu.report import figure, heading, setting, table
 from xpmlp import __version__
-from xpmlp.bench.contest import FLOOR, Plan
-from xpmlp.bench.report import figure, heading, setting, table
 
 ROWS = [
     {"contender": "xpmlp", "min": 2e-5, "median": 3e-5, "ratio": 1.0, "share": 0.4,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xpmlp.bench.problems import (
+from benchmarks.cpu.problems import (
     CASES,
     CHECK_EPOCHS,
     CHECK_STEPS,

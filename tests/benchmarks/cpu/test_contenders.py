@@ -1,22 +1,18 @@
 """What is timed computes the same: every contender that is installed, against ours."""
 
-import sys
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import xpmlp
-from xpmlp.bench.contest import ALLOWED, OWN, distance
-from xpmlp.bench.problems import CHECK_EPOCHS, SHAPES, Case, compared, joined, timed
+from benchmarks.cpu.contest import ALLOWED, OWN, distance
+from benchmarks.cpu.peers import PEERS
+from benchmarks.cpu.problems import CHECK_EPOCHS, SHAPES, Case, compared, joined, timed
 
 # PyTorch's own, when it compiles
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-sys.path.append(str(FOLDER))
-PEERS = import_module("peers").PEERS
 NEEDED = {"pytorch": ["torch"], "jax_jit": ["jax"], "onnx_runtime": ["onnx", "onnxruntime"]}
 SIZES = {"train": 1, "population": 3, "predict": 32}
 
@@ -26,7 +22,7 @@ def entries():
     found = [(task, c) for task, own in OWN.items() for c in own[1:] if c.rule]
     for task, peers in PEERS.items():
         for peer in peers:
-            module = peer.address.partition(":")[0]
+            module = peer.address.partition(":")[0].rpartition(".")[2]
             if all(find_spec(name) for name in NEEDED[module]):
                 marks = [pytest.mark.slow] if "compile" in peer.name else []
                 found.append(pytest.param(task, peer, marks=marks))

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax_network import update
 
-from xpmlp.bench.problems import Problem, joined
+from benchmarks.cpu.jax_network import update
+from benchmarks.cpu.problems import Problem, joined
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2,))

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xpmlp.bench import contest
-from xpmlp.bench.contest import (
+import xpmlp
+from benchmarks.cpu import contest
+from benchmarks.cpu.contest import (
     OWN,
     THREADS,
     Contender,
@@ -20,7 +22,7 @@ from xpmlp.bench.contest import (
     measure,
     turns,
 )  # fmt: skip
-from xpmlp.bench.problems import Case
+from benchmarks.cpu.problems import Case
 
 CASE = Case("train", "a32")
 
@@ -114,6 +116,14 @@ def test_threads_are_alike_for_all_or_left_alone(monkeypatch):
     assert not set(THREADS) & set(environment(Plan()))
     found = environment(Plan(threads=3))
     assert {found[name] for name in THREADS} == {"3"}
+
+
+def test_a_workers_xpmlp_is_the_one_of_this_process(plan):
+    made = plan("Ours")
+    first, checkout, folder, *_ = environment(made)["PYTHONPATH"].split(os.pathsep)
+    assert Path(first) / "xpmlp" == Path(xpmlp.__file__).parent
+    assert (Path(checkout), Path(folder)) == (contest.ROOT, made.folder)
+    assert (contest.ROOT / "benchmarks" / "cpu" / "worker.py").is_file()
 
 
 def test_threads_reach_the_products(plan, optional):

@@ -1,4 +1,4 @@
-"""A contender's own process: `python -m xpmlp.bench.worker MODULE:NAME`.
+"""A contender's own process: `python -m benchmarks.cpu.worker MODULE:NAME`.
 
 Requests come as one JSON object a line, answers go back so; the end of the input ends it.
 
@@ -19,7 +19,7 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from xpmlp.bench.problems import CHECK_EPOCHS, Case, compared, timed
+from benchmarks.cpu.problems import CHECK_EPOCHS, Case, compared, timed
 
 
 class Contender(Protocol):

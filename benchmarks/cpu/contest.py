@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 import xpmlp
-from xpmlp.bench.problems import Case
+from benchmarks.cpu.problems import Case
 
+ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = 1e-8  # of the largest weight: float64, 20 steps
 THREADS = (
     "OPENBLAS_NUM_THREADS",
@@ -42,22 +43,22 @@ class Contender(NamedTuple):
     rule: str | None = "adam"  # the Adam of its library; None for the floor, which has no result
 
 
-FLOOR = Contender("products alone (NumPy)", "xpmlp.backends.floor:Products", None)
+FLOOR = Contender("products alone (NumPy)", "benchmarks.cpu.floor:Products", None)
 OWN: Mapping[str, Sequence[Contender]] = {
     "train": (
-        Contender("xpmlp", "xpmlp.bench.ours:Training"),
-        Contender("xpmlp, estimator", "xpmlp.bench.fits:ours", "adam_sklearn"),
+        Contender("xpmlp", "benchmarks.cpu.ours:Training"),
+        Contender("xpmlp, estimator", "benchmarks.cpu.fits:ours", "adam_sklearn"),
         FLOOR,
-        Contender("scikit-learn", "xpmlp.bench.fits:theirs", "adam_sklearn"),
+        Contender("scikit-learn", "benchmarks.cpu.fits:theirs", "adam_sklearn"),
     ),
     "population": (
-        Contender("xpmlp, at once", "xpmlp.bench.ours:Population"),
-        Contender("scikit-learn, one by one", "xpmlp.bench.fits:theirs", "adam_sklearn"),
+        Contender("xpmlp, at once", "benchmarks.cpu.ours:Population"),
+        Contender("scikit-learn, one by one", "benchmarks.cpu.fits:theirs", "adam_sklearn"),
     ),
     "predict": (
-        Contender("xpmlp", "xpmlp.bench.ours:Prediction"),
-        Contender("xpmlp, estimator", "xpmlp.bench.fits:our_predictions"),
-        Contender("scikit-learn", "xpmlp.bench.fits:their_predictions"),
+        Contender("xpmlp", "benchmarks.cpu.ours:Prediction"),
+        Contender("xpmlp, estimator", "benchmarks.cpu.fits:our_predictions"),
+        Contender("scikit-learn", "benchmarks.cpu.fits:their_predictions"),
     ),
 }
 
@@ -70,7 +71,7 @@ class Plan(NamedTuple):
     seconds: float = 0.5  # of a round
     threads: int | None = None  # None leaves every library its own default
     device: str = "cpu"  # of ours
-    folder: Path | None = None  # where contenders' modules lie that are not of the package
+    folder: Path | None = None  # where contenders' modules lie that are not of the checkout
 
 
 class WorkerError(RuntimeError):
@@ -79,7 +80,7 @@ class WorkerError(RuntimeError):
 
 def environment(plan: Plan) -> dict[str, str]:
     """A worker's variables: this process's xpmlp first, and the threads alike for all."""
-    paths = [Path(xpmlp.__file__).parents[1], plan.folder, os.environ.get("PYTHONPATH")]
+    paths = [Path(xpmlp.__file__).parents[1], ROOT, plan.folder, os.environ.get("PYTHONPATH")]
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path)}
     if plan.threads is not None:
         found |= dict.fromkeys(THREADS, str(plan.threads))
@@ -92,7 +93,7 @@ class Worker:
     def __init__(self, contender: Contender, plan: Plan) -> None:
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "xpmlp.bench.worker", contender.address],
+            [sys.executable, "-P", "-m", "benchmarks.cpu.worker", contender.address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,

@@ -1,4 +1,4 @@
-"""`scripts/scaling.py`: every size has its figures, and a bound that is broken is named."""
+"""`benchmarks/scaling.py`: every size has its figures, and a bound that is broken is named."""
 
 import json
 import subprocess
@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import scaling
+
+from benchmarks import scaling
 
 SCRIPT = Path(scaling.__file__)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xpmlp.bench.contest import FLOOR, Contender, Plan
+from benchmarks.cpu.contest import FLOOR, Contender, Plan
 
 FAKES = """
 import os

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.bench.problems import Problem, joined
+from benchmarks.cpu.problems import Problem, joined
 
 ACTIVATIONS = {"sigmoid": "logistic"}  # as scikit-learn has them
 NEVER = 10**9  # epochs without improvement that are waited for

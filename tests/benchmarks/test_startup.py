@@ -1,11 +1,11 @@
-"""`scripts/startup.py` starts every kind of process, and says what its figures are."""
+"""`benchmarks/startup.py` starts every kind of process, and says what its figures are."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "startup.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "startup.py"
 
 
 def run(*words):

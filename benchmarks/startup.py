@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """How long a start takes: `import xpmlp` beside `import numpy`, and `xpmlp shapes 2,3,1`.
 
-python scripts/startup.py            # the fastest of 20 processes each, taken in turn
-python scripts/startup.py --json
+python benchmarks/startup.py            # the fastest of 20 processes each, taken in turn
+python benchmarks/startup.py --json
 """
 
 import argparse

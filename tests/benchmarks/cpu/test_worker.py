@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from xpmlp.bench.problems import Case
-from xpmlp.bench.worker import enough, serve
+from benchmarks.cpu.problems import Case
+from benchmarks.cpu.worker import enough, serve
 
 CASE = Case("train", "a32")
 

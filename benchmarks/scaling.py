@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """How time and memory of a training on the CPU grow with rows, width, depth and members.
 
-    python scripts/scaling.py                          # two decades of each: some minutes
-    python scripts/scaling.py --quick --json
-    python scripts/scaling.py --plot scaling.png
+    python benchmarks/scaling.py                          # two decades of each: some minutes
+    python benchmarks/scaling.py --quick --json
+    python benchmarks/scaling.py --plot scaling.png
 
 Times are of an epoch of a training under way, sizes taken in turn, the fastest of several rounds.
 Per row they may differ by a factor of RATIO over all numbers of rows. Memory is the peak of a
@@ -24,10 +24,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.cpu.ours import Population, Training
+from benchmarks.cpu.problems import Problem, Shape, rows
+from benchmarks.cpu.worker import enough
 from xpmlp.backends import compiled
-from xpmlp.bench.ours import Population, Training
-from xpmlp.bench.problems import Problem, Shape, rows
-from xpmlp.bench.worker import enough
 
 RATIO = 1.5  # of the slowest row to the fastest
 WINDOW = 64_000_000  # bytes

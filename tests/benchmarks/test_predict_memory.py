@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "predict_memory.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "predict_memory.py"
 
 
 def run(*words):

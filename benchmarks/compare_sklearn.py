@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """What behaves otherwise than in scikit-learn's MLP, measured on both.
 
-python scripts/compare_sklearn.py
-python scripts/compare_sklearn.py --json
+python benchmarks/compare_sklearn.py
+python benchmarks/compare_sklearn.py --json
 """
 
 import argparse
