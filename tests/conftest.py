@@ -158,7 +158,7 @@ def gpu(request) -> Place:
 @pytest.fixture
 def check(gpu):
     """A function from a check of the GPU's checklist to its row."""
-    from xpmlp.backends.gpu_bench import Setting, perform
+    from benchmarks.gpu.checklist.check import Setting, perform
 
     return lambda asked: next(perform([asked], Setting(gpu, 0, True)))
 

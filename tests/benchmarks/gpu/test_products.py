@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from xpmlp.backends import gpu_products
-from xpmlp.backends.gpu_bench import FAULT, NOTE, OK, distance
+from benchmarks.gpu.checklist import products
+from benchmarks.gpu.checklist.check import FAULT, NOTE, OK, distance
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 
-CHECKS = {check.name: check for check in gpu_products.CHECKS}
+CHECKS = {check.name: check for check in products.CHECKS}
 EXACT = ["gemm-float64", "gemm-float32", "gemm-float16", "gemm-out", "gemm-captured"]
 
 
 @pytest.fixture
 def few(monkeypatch):
     """Fewer products, for a fault that shows in all of them."""
-    monkeypatch.setattr(gpu_products, "OPERANDS", gpu_products.OPERANDS[:4])
+    monkeypatch.setattr(products, "OPERANDS", products.OPERANDS[:4])
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -81,12 +81,12 @@ def test_the_day_cupy_captures_its_own_products_is_noted(check, card, gpu, monke
     card.complaints.clear()  # its first product takes memory, within the capture
 
 
-@pytest.mark.parametrize("case", gpu_products.OPERANDS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", products.OPERANDS, ids=lambda case: case.name)
 def test_distance_is_small_for_the_product_and_large_for_another(case, rng):
     a, b = case.of_a(rng.standard_normal(case.a)), case.of_b(rng.standard_normal(case.b))
-    assert distance(np.matmul(a, b), a, b) < gpu_products.PRODUCT_ALLOWED["float64"]
+    assert distance(np.matmul(a, b), a, b) < products.PRODUCT_ALLOWED["float64"]
     single = np.matmul(a.astype("float32"), b.astype("float32"))
-    assert distance(single, a, b) < gpu_products.PRODUCT_ALLOWED["float32"]
+    assert distance(single, a, b) < products.PRODUCT_ALLOWED["float32"]
     assert distance(np.matmul(a, b) * 1.01, a, b) > 1e-5
     assert not distance(np.matmul(a, b) * np.nan, a, b) <= 1e9
     assert distance(np.zeros((1, 1, 1)), a, b) == float("inf")
@@ -95,14 +95,14 @@ def test_distance_is_small_for_the_product_and_large_for_another(case, rng):
 def test_an_end_that_cublaslt_lacks_is_noted(card, gpu):
     from support.standin.epilogues import settings
 
+    from benchmarks.gpu.checklist.check import Setting
     from xpmlp.backends.epilogues import Epilogues
-    from xpmlp.backends.gpu_bench import Setting
 
     xp = type(gpu.xp)(**vars(gpu.xp))
     xp.epilogues = Epilogues("full", gpu.xp.matmul.__self__.workspace)
     settings.refused = {"DRELU"}
     try:
-        row = gpu_products.epilogues(Setting(gpu._replace(xp=xp), 0, True))
+        row = products.epilogues(Setting(gpu._replace(xp=xp), 0, True))
     finally:
         settings.refused = set()
     assert (row.verdict, row.detail) == (NOTE, "DRELU")

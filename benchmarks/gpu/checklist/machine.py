@@ -1,8 +1,4 @@
-"""Checks of a GPU's machine: what it is, and what is said where something of it is missing.
-
-Each check of the `gpu_` modules is a function of a Setting that returns figures and a verdict,
-or raises. `scripts/gpu_check.py` runs them.
-"""
+"""Checks of a GPU's machine: what it is, and what is said where something of it is missing."""
 
 import os
 import subprocess
@@ -11,9 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.gpu.checklist.check import FAULT, NOTE, OK, Check, Result, Setting
 from xpmlp.backends import cuda
 from xpmlp.backends.doctor import installed
-from xpmlp.backends.gpu_bench import FAULT, NOTE, OK, Check, Result, Setting
 from xpmlp.backends.namespace import Place, running
 
 # 1. versions ----------------------------------------------------------------------------------

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 from support.standin.card import CAPTURE_INVALIDATED, CAPTURE_UNSUPPORTED
 
+from benchmarks.gpu.checklist import runs, trainings
+from benchmarks.gpu.checklist.check import FAULT, OK
+from benchmarks.parity import CASES
 from xpmlp.backends.engine import WORTH
-from xpmlp.backends.gpu_bench import FAULT, OK
 from xpmlp.backends.graphs import Captured
 from xpmlp.backends.namespace import to_host
-from xpmlp.fit import gpu_runs, gpu_trainings, loop, steps
+from xpmlp.fit import loop, steps
 from xpmlp.fit.model import Model
-from xpmlp.fit.parity import CASES
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 
-CHECKS = {check.name: check for check in gpu_trainings.CHECKS}
+CHECKS = {check.name: check for check in trainings.CHECKS}
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,8 @@ def few(request, monkeypatch):
     """Fewer cases, and as few epochs as are captured, for the stand-in's speed; test_capture.py
     has all cases."""
     count = 1 if "fault" in request.node.name else 2
-    monkeypatch.setattr(gpu_trainings, "cases", lambda on: CASES[::5][:count])
-    for module in (gpu_runs, gpu_trainings):
+    monkeypatch.setattr(trainings, "cases", lambda on: CASES[::5][:count])
+    for module in (runs, trainings):
         monkeypatch.setattr(module, "EPOCHS", WORTH // 4)
 
 
@@ -100,7 +101,7 @@ def frozen(card, monkeypatch):
 
 def weighty(card, monkeypatch):
     """Padding weighs as much as any row."""
-    windows = gpu_trainings.windows
+    windows = trainings.windows
 
     def heavier(*given):
         for gather in windows(*given):
@@ -108,16 +109,16 @@ def weighty(card, monkeypatch):
             window.weight[...] = 1 / 16
             yield lambda window=window: window
 
-    monkeypatch.setattr(gpu_trainings, "windows", heavier)
+    monkeypatch.setattr(trainings, "windows", heavier)
 
 
 def same_masks(card, monkeypatch):
-    mask = gpu_trainings.mask
+    mask = trainings.mask
 
     def of_step_0(xp, keys, now, *given):
         return mask(xp, keys, now if xp is np else xp.zeros_like(now), *given)
 
-    monkeypatch.setattr(gpu_trainings, "mask", of_step_0)
+    monkeypatch.setattr(trainings, "mask", of_step_0)
 
 
 def kept_graphs(card, monkeypatch):

@@ -5,13 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.backends.gpu_bench import FIGURE, Check, Result, Setting, device_us
-from xpmlp.backends.graphs import Captured
-from xpmlp.backends.namespace import running
-from xpmlp.core.ledger import ledger
-from xpmlp.core.spec import Spec
-from xpmlp.fit.batches import unshuffled, windows
-from xpmlp.fit.gpu_runs import (
+from benchmarks.gpu.checklist.check import FIGURE, Check, Result, Setting, device_us
+from benchmarks.gpu.checklist.runs import (
     LARGE,
     MANY,
     MEMBERS,
@@ -22,6 +17,11 @@ from xpmlp.fit.gpu_runs import (
     under_way,
     unfused,
 )
+from xpmlp.backends.graphs import Captured
+from xpmlp.backends.namespace import running
+from xpmlp.core.ledger import ledger
+from xpmlp.core.spec import Spec
+from xpmlp.fit.batches import unshuffled, windows
 from xpmlp.fit.loop import Report
 from xpmlp.fit.steps import Run, advance
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.backends.gpu_bench import (
+from benchmarks.gpu.checklist.check import (
     FAULT,
     FIGURE,
     Check,
@@ -16,6 +16,7 @@ from xpmlp.backends.gpu_bench import (
     nodes,
     worst,
 )
+from benchmarks.gpu.checklist.runs import SMALL, longest, quick_spec, sized, under_way, unfused
 from xpmlp.backends.kernels import Kernels
 from xpmlp.backends.namespace import Place, running, to_host, to_place
 from xpmlp.core.activations import ACTIVATIONS, activation
@@ -24,7 +25,6 @@ from xpmlp.core.network import activated, gradients, returned
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.training import PENALTIES, outcome
 from xpmlp.core.types import Array
-from xpmlp.fit.gpu_runs import SMALL, longest, quick_spec, sized, under_way, unfused
 from xpmlp.fit.steps import Run
 
 # the same operations in the same order, without contraction; what is left is how a compiler

@@ -1,10 +1,10 @@
-"""Parity with NumPy as checks: each training of `xpmlp.fit.parity` in each float is one."""
+"""Parity with NumPy as checks: each training of `benchmarks.parity` in each float is one."""
 
 from collections.abc import Callable
 
-from xpmlp.backends.gpu_bench import Check, Result, Setting, held_to
+from benchmarks.gpu.checklist.check import Check, Result, Setting, held_to
+from benchmarks.parity import CASES, Case, Difference, compare
 from xpmlp.backends.namespace import Place
-from xpmlp.fit.parity import CASES, Case, Difference, compare
 
 DTYPES = ("float64", "float32")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.gpu_bench import (
+from benchmarks.gpu.checklist.check import (
     Check,
     Result,
     Setting,
@@ -18,15 +18,15 @@ from xpmlp.backends.gpu_bench import (
     recorded,
     worst,
 )
+from benchmarks.gpu.checklist.runs import EPOCHS, NAMED, begun, cases, departure, recorder, same
+from benchmarks.parity import ALLOWED, compare, relative
 from xpmlp.backends.graphs import CaptureWarning
 from xpmlp.backends.namespace import running, to_host, to_place
 from xpmlp.core.random import dropout_keys, lanes, mask
 from xpmlp.core.training import Batch, gradient, new_state
 from xpmlp.core.types import Array, Namespace
 from xpmlp.fit.batches import drawn, unshuffled, windows
-from xpmlp.fit.gpu_runs import EPOCHS, NAMED, begun, cases, departure, recorder, same
 from xpmlp.fit.loop import Report, reports
-from xpmlp.fit.parity import ALLOWED, compare, relative
 from xpmlp.fit.run import finish, train
 from xpmlp.fit.steps import Run
 

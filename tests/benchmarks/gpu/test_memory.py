@@ -5,20 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from xpmlp.backends.gpu_bench import FAULT, OK
+from benchmarks.gpu.checklist import memory
+from benchmarks.gpu.checklist.check import FAULT, OK
 from xpmlp.core.spec import Spec
-from xpmlp.fit import gpu_memory
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 
-CHECKS = {check.name: check for check in gpu_memory.CHECKS}
+CHECKS = {check.name: check for check in memory.CHECKS}
 
 
 @pytest.fixture(autouse=True)
 def small(request, monkeypatch):
     """A smaller network, for the host's speed, but where the bytes of one must show."""
     if "dropped" not in request.node.name:
-        monkeypatch.setattr(gpu_memory, "SMALL", Spec.parse("6-5-4", loss="cross_entropy"))
+        monkeypatch.setattr(memory, "SMALL", Spec.parse("6-5-4", loss="cross_entropy"))
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -51,20 +51,20 @@ def common_and_freed(card, monkeypatch):
 
 def kept(card, monkeypatch):
     """Somebody holds on to every training."""
-    sized, held = gpu_memory.sized, []
+    sized, held = memory.sized, []
 
     def holding(*given):
         held.append(sized(*given))
         return held[-1]
 
-    monkeypatch.setattr(gpu_memory, "sized", holding)
+    monkeypatch.setattr(memory, "sized", holding)
 
 
 def hoarding(card, monkeypatch):
     """Every window leaves half a megabyte behind."""
     import cupy
 
-    sized, held = gpu_memory.sized, []
+    sized, held = memory.sized, []
 
     def greedy(*given):
         run = sized(*given)
@@ -77,7 +77,7 @@ def hoarding(card, monkeypatch):
         run.weigh = more
         return run
 
-    monkeypatch.setattr(gpu_memory, "sized", greedy)
+    monkeypatch.setattr(memory, "sized", greedy)
 
 
 @pytest.mark.parametrize(

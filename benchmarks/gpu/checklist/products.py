@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from xpmlp.backends import cuda
-from xpmlp.backends.gpu_bench import (
+from benchmarks.gpu.checklist.check import (
     FAULT,
     NOTE,
     OK,
@@ -21,6 +20,7 @@ from xpmlp.backends.gpu_bench import (
     recorded,
     worst,
 )
+from xpmlp.backends import cuda
 from xpmlp.backends.namespace import Place, running, to_host, to_place
 from xpmlp.core.layout import padded_size, windows
 from xpmlp.core.spec import Spec

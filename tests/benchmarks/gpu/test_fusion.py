@@ -2,17 +2,17 @@
 
 import pytest
 
+from benchmarks.gpu.checklist import fusion
+from benchmarks.gpu.checklist.check import FAULT, FIGURE, OK
 from xpmlp.backends import kernels, sources
-from xpmlp.backends.gpu_bench import FAULT, FIGURE, OK
 from xpmlp.core.activations import ACTIVATIONS
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.core.spec import Spec
 from xpmlp.core.training import PENALTIES
-from xpmlp.fit import gpu_fusion
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 
-CHECKS = {check.name: check for check in gpu_fusion.CHECKS}
+CHECKS = {check.name: check for check in fusion.CHECKS}
 EVERY = {  # functions of a kind that are kernels, in one dtype
     "fused-rules": len(OPTIMIZERS),
     "fused-activations": 2 * len(ACTIVATIONS),
@@ -22,7 +22,7 @@ EVERY = {  # functions of a kind that are kernels, in one dtype
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(gpu_fusion, "SMALL", Spec.parse("6-5-4", loss="cross_entropy"))
+    monkeypatch.setattr(fusion, "SMALL", Spec.parse("6-5-4", loss="cross_entropy"))
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if name != "kernels"])
@@ -61,5 +61,5 @@ def test_nodes_are_counted_before_and_after(check):
 
 
 def test_kernels_that_save_no_nodes_are_seen(check, card, monkeypatch):
-    monkeypatch.setattr(gpu_fusion, "unfused", lambda run: run)
+    monkeypatch.setattr(fusion, "unfused", lambda run: run)
     assert check(CHECKS["kernels"]).verdict == FAULT

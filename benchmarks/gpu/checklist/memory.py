@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.gemm import WORKSPACE
-from xpmlp.backends.gpu_bench import (
+from benchmarks.gpu.checklist.check import (
     FAULT,
     OK,
     Check,
@@ -17,10 +16,20 @@ from xpmlp.backends.gpu_bench import (
     disturb,
     new_lane,
 )
+from benchmarks.gpu.checklist.runs import (
+    NAMED,
+    SMALL,
+    begun,
+    quick_spec,
+    recorder,
+    same,
+    sized,
+    under_way,
+)
+from xpmlp.backends.gemm import WORKSPACE
 from xpmlp.backends.namespace import Place, running
 from xpmlp.core.types import Array
 from xpmlp.fit.batches import unbiased
-from xpmlp.fit.gpu_runs import NAMED, SMALL, begun, quick_spec, recorder, same, sized, under_way
 from xpmlp.fit.loop import reports
 from xpmlp.fit.run import finish
 

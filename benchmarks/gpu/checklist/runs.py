@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu.checklist.check import Setting
+from benchmarks.parity import CASES, Case, rows_for
 from xpmlp.backends.engine import WORTH
-from xpmlp.backends.gpu_bench import Setting
 from xpmlp.backends.graphs import Captured, Recorded
 from xpmlp.backends.kernels import FEATURES, Kernels
 from xpmlp.backends.namespace import Place, to_host
 from xpmlp.core.apply import plain
 from xpmlp.core.spec import Spec
 from xpmlp.fit.loop import Report, reports
-from xpmlp.fit.parity import CASES, Case, rows_for
 from xpmlp.fit.run import assemble
 from xpmlp.fit.steps import Run
 
@@ -36,7 +36,7 @@ def quick_spec(spec: Spec) -> Spec:
 
 
 def begun(on: Setting, case: Case, dtype: str, **more: Any) -> Run:
-    """A case of `fit.parity` at epoch 0, whose steps will be recorded."""
+    """A case of `benchmarks.parity` at epoch 0, whose steps will be recorded."""
     arguments = {"batch": 16, **case.arguments, "epochs": EPOCHS, "seed": on.seed, **more}
     arguments |= rows_for(case.spec, dtype, on.place, arguments)
     X, y = arguments.pop("X"), arguments.pop("y")

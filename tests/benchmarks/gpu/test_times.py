@@ -2,17 +2,17 @@
 
 import pytest
 
-from xpmlp.backends import gpu_times
-from xpmlp.backends.gpu_bench import FAULT, FIGURE
+from benchmarks.gpu.checklist import times
+from benchmarks.gpu.checklist.check import FAULT, FIGURE
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 
-CHECKS = {check.name: check for check in gpu_times.CHECKS}
+CHECKS = {check.name: check for check in times.CHECKS}
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_every_figure_is_a_time(name, check, monkeypatch):
-    monkeypatch.setattr(gpu_times, "SUMS", ((12, 5), (40, 7)))
+    monkeypatch.setattr(times, "SUMS", ((12, 5), (40, 7)))
     row = check(CHECKS[name])
     assert row.verdict == FIGURE, row
     assert row.figures

@@ -2,14 +2,14 @@
 
 import pytest
 
-from xpmlp.backends.gpu_bench import FAULT, FIGURE
+from benchmarks.gpu.checklist import steps
+from benchmarks.gpu.checklist.check import FAULT, FIGURE
 from xpmlp.backends.kernels import Kernels
 from xpmlp.core.spec import Spec
-from xpmlp.fit import gpu_steps
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 
-CHECKS = {check.name: check for check in gpu_steps.CHECKS}
+CHECKS = {check.name: check for check in steps.CHECKS}
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def small(monkeypatch):
         ("LARGE", "5-4-3", "cross_entropy"),
         ("MANY", "5-4-1", "squared_error"),
     ):
-        monkeypatch.setattr(gpu_steps, name, Spec.parse(sizes, loss=loss))
+        monkeypatch.setattr(steps, name, Spec.parse(sizes, loss=loss))
 
 
 @pytest.mark.parametrize("name", CHECKS)

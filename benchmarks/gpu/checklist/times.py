@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.gpu_bench import (
+from benchmarks.gpu.checklist.check import (
     FIGURE,
     Check,
     Result,
@@ -16,7 +16,7 @@ from xpmlp.backends.gpu_bench import (
     nodes,
     recorded,
 )
-from xpmlp.backends.gpu_products import draw
+from benchmarks.gpu.checklist.products import draw
 from xpmlp.core.types import Array
 
 SUMS = ((128, 512), (8192, 4096))  # rows and columns: the small network's and the large one's

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from support import standin
 
-from xpmlp.backends import gpu_machine
-from xpmlp.backends.gpu_bench import FAULT, NOTE, OK
+from benchmarks.gpu.checklist import machine
+from benchmarks.gpu.checklist.check import FAULT, NOTE, OK
 
-(PATHS,) = [check for check in gpu_machine.CHECKS if check.name == "error-paths"]
+(PATHS,) = [check for check in machine.CHECKS if check.name == "error-paths"]
 
 
 def test_hidden_things_are_hidden(optional):
     """Each way of hiding a library makes CuPy or nvmath miss it, in a fresh process."""
     optional("cupy")
-    hidden = {missing.name: missing.before for missing in gpu_machine.MISSING if missing.before}
+    hidden = {missing.name: missing.before for missing in machine.MISSING if missing.before}
     asks = {
         "no nvmath": "import nvmath",
         "no NVRTC": "import cupy; cupy.cuda.nvrtc.getVersion()",
@@ -29,12 +29,12 @@ def test_hidden_things_are_hidden(optional):
         assert "hidden" in done.stderr or "nvmath" in done.stderr
 
 
-@pytest.mark.parametrize("missing", gpu_machine.MISSING, ids=lambda missing: missing.name)
+@pytest.mark.parametrize("missing", machine.MISSING, ids=lambda missing: missing.name)
 def test_a_fresh_process_without_a_gpu_names_a_stage(missing, optional):
     if standin.gpus():
         pytest.skip("there is a GPU here, which the next test is for")
     optional("cupy")
-    said = gpu_machine.answer(missing, "gpu")
+    said = machine.answer(missing, "gpu")
     assert said.startswith("GPUUnavailableError: no usable GPU: stage ")
 
 
@@ -62,7 +62,7 @@ def test_a_stage_that_is_not_named_is_seen(shift, only, verdict, check, monkeypa
         start = f"GPUUnavailableError: no usable GPU: stage {stage} of 4, this"
         return f"{start}, failed. To mend it: that"
 
-    monkeypatch.setattr(gpu_machine, "answer", answer)
+    monkeypatch.setattr(machine, "answer", answer)
     row = check(PATHS)
     assert row.verdict == verdict
     assert row.detail.startswith(only or "")
@@ -72,13 +72,13 @@ def test_the_commit_is_the_checkouts(tmp_path):
     def git(*words):
         subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
 
-    assert gpu_machine.commit(tmp_path / "nowhere") is None
+    assert machine.commit(tmp_path / "nowhere") is None
     git("init")
     who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
     Path(tmp_path / "file").write_text("one")
     git("add", "file")
     git(*who, "commit", "-m", "one")
-    clean = gpu_machine.commit(tmp_path)
+    clean = machine.commit(tmp_path)
     assert len(clean) == 40
     Path(tmp_path / "file").write_text("two")
-    assert gpu_machine.commit(tmp_path) == f"{clean}-dirty"
+    assert machine.commit(tmp_path) == f"{clean}-dirty"
