@@ -24,6 +24,7 @@ MAY_IMPORT_BACKENDS = {
     "storage/onnx_graph.py", "storage/class_labels.py",
     "table/preprocessing.py", "table/splits.py", "table/model.py", "table/fitting.py",
 }  # fmt: skip
+PROVING = {"benchmarks", "fuzz", "tests", "scripts"}  # is no part of the package
 PRODUCTS_IN = {"core/network.py", "core/layers.py"}
 
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -64,6 +65,11 @@ def imported_files(name: str) -> set[str]:
 def test_imports_go_up_the_table_only(name):
     for other in imported_files(name) - {"__init__.py"}:
         assert RANKS.index(folder(other)) <= RANKS.index(folder(name)), f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_that_proves_or_measures_is_imported(name):
+    assert not {module.split(".")[0] for module in imports(TREES[name])} & PROVING
 
 
 def test_imports_run_in_no_circle():

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hostile.case import Case, Refused
-from hostile.given import (
+from fuzz.inputs.arrays import (
     AT,
     BOTH,
     LABELS,
@@ -28,6 +27,7 @@ from hostile.given import (
     twice,
     with_mask,
 )
+from fuzz.inputs.case import Case, Refused
 
 BAD_X: dict[str, tuple[Callable[[], Any], str]] = {
     "NaN": (lambda: spoilt(np.nan), "1 value .*NaN at " + AT),

@@ -1,4 +1,4 @@
-"""The script that makes hostile files: it counts them, finds faults, keeps and repeats them."""
+"""The program that makes hostile files: it counts them, finds faults, keeps and repeats them."""
 
 import importlib.util
 import json
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from xpmlp.storage.damage import joined, sealed
-from xpmlp.storage.forgery import taken_apart
-from xpmlp.storage.hostile import LOADED, REFUSED, Case, judged
+from fuzz.mutate_bytes import joined, sealed
+from fuzz.mutate_header import taken_apart
+from fuzz.trial_files import LOADED, REFUSED, Case, judged
 
 pytest.importorskip("sklearn")
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz_files.py"
+SCRIPT = Path(__file__).parent / "fuzz_files.py"
 DATA = Path(__file__).parents[1] / "data"
 
 

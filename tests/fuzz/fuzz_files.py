@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Hostile files: every one must load correctly or be refused in a ValueError with its path.
 
-    python scripts/fuzz_files.py                            # 100,000 files made of tests/data's
-    python scripts/fuzz_files.py --minutes 60 --seed 1      # as many as there is time for
-    python scripts/fuzz_files.py --seed 0 --only 4711       # one of them again, with its traceback
+    python tests/fuzz/fuzz_files.py                         # 100,000 files made of tests/data's
+    python tests/fuzz/fuzz_files.py --minutes 60 --seed 1   # as many as there is time for
+    python tests/fuzz/fuzz_files.py --seed 0 --only 4711    # one of them again, with its traceback
 
 Exit status: 0 all as they must be, 1 a fault, 2 wrong arguments. The first files at fault are kept
 under --keep, and named. A load that hangs ends the process with a traceback.
@@ -25,18 +25,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from xpmlp import Checkpoint, DivergedError, MLPClassifier, MLPRegressor, load
-from xpmlp.backends.extras import needed
-from xpmlp.fit.loop import reports
-from xpmlp.fit.run import assemble
-from xpmlp.fit.steps import Run
-from xpmlp.storage import checkpoint
-from xpmlp.storage.hostile import Case, Fault, Kind, Source, source, trial
-from xpmlp.storage.model_file import encode
-from xpmlp.storage.question import question
-from xpmlp.table.model import TableModel
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.append(str(TESTS))  # where `fuzz` is
 
-DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+from fuzz.trial_files import Case, Fault, Kind, Source, source, trial  # noqa: E402
+from xpmlp import Checkpoint, DivergedError, MLPClassifier, MLPRegressor, load  # noqa: E402
+from xpmlp.backends.extras import needed  # noqa: E402
+from xpmlp.fit.loop import reports  # noqa: E402
+from xpmlp.fit.run import assemble  # noqa: E402
+from xpmlp.fit.steps import Run  # noqa: E402
+from xpmlp.storage import checkpoint  # noqa: E402
+from xpmlp.storage.model_file import encode  # noqa: E402
+from xpmlp.storage.question import question  # noqa: E402
+from xpmlp.table.model import TableModel  # noqa: E402
+
+DATA = TESTS / "data"
 HANG = 300  # seconds for 1,000 files
 MEASURED = 50  # one load of so many has its memory measured
 KEPT = 20  # files at fault

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hostile.case import Case, Refused, Same, Warned
-from hostile.given import of
+from fuzz.inputs.arrays import of
+from fuzz.inputs.case import Case, Refused, Same, Warned
 
 ROWS = 24
 TABLE, MODEL = "t.csv", "model.safetensors"

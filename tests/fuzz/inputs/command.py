@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import Any
 from unittest import mock
 
-from hostile.case import Case, Outcome, judge
-from hostile.files import contents, folder, limited
-from hostile.interrupting import interrupt
-from hostile.tables import COLUMNS, MODEL, TABLE, text
+from fuzz.inputs.case import Case, Outcome, judge
+from fuzz.inputs.files import contents, folder, limited
+from fuzz.inputs.interrupting import interrupt
+from fuzz.inputs.tables import COLUMNS, MODEL, TABLE, text
 from xpmlp.cli.main import main
 from xpmlp.table.model import load
 

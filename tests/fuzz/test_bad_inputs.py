@@ -1,4 +1,4 @@
-"""The script that prints what comes of hostile inputs."""
+"""The program that prints what comes of hostile inputs."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "hostile_inputs.py"
+SCRIPT = Path(__file__).parent / "bad_inputs.py"
 
 
 def run(*words):

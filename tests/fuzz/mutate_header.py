@@ -11,7 +11,7 @@ from copy import deepcopy
 from random import Random
 from typing import Any, NamedTuple
 
-from xpmlp.storage.damage import HUGE, NUMBERS, halves, joined
+from fuzz.mutate_bytes import HUGE, NUMBERS, halves, joined
 
 WORDS = (
     "", "x", "float32", "relu", "tanh:1", "leaky_relu:0.5", "quantile:0.1,0.9", "huber:1e999",

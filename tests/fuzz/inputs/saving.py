@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from hostile.case import Case, Refused
-from hostile.doings import CORE, case
-from hostile.files import FILE
-from hostile.given import N
+from fuzz.inputs.arrays import N
+from fuzz.inputs.case import Case, Refused
+from fuzz.inputs.files import FILE
+from fuzz.inputs.setting_cases import CORE, case
 
 
 def stored(call: str, id: str, given: dict[str, Any], says: str = "", name: str = FILE) -> Case:

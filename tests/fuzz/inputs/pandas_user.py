@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from hostile.case import Case, Outcome, judge
-from hostile.files import folder
-from hostile.given import of
-from hostile.surfaces import AbsentError, finite, listening
-from hostile.tables import COLUMNS, TABLE, text
+from fuzz.inputs.arrays import of
+from fuzz.inputs.case import Case, Outcome, judge
+from fuzz.inputs.files import folder
+from fuzz.inputs.surfaces import AbsentError, finite, listening
+from fuzz.inputs.tables import COLUMNS, TABLE, text
 
 OPTIONS: dict[str, tuple[str, Any]] = {  # ours, scikit-learn's name, and how its value is read
     "--rate": ("learning_rate_init", float),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Kill trainings at random moments, resume them, and compare with the ones that never stopped.
 
-    python scripts/torture.py --kills 1000
-    python scripts/torture.py --kills 1000 --what fit
+    python tests/fuzz/kill_trainings.py --kills 1000
+    python tests/fuzz/kill_trainings.py --kills 1000 --what fit
 
 A child process trains with a checkpoint and is killed (SIGKILL) after a random number of
 microseconds, again and again, until it comes to its end by itself. Then its checkpoint must hold
@@ -132,7 +132,7 @@ def epoch_of(path: Path) -> int:
     return int(held(path)["epoch"]) if path.exists() else 0
 
 
-def torture(kills: int, seed: int, folder: Path, what: str = "train") -> dict[str, Any]:
+def kill_trainings(kills: int, seed: int, folder: Path, what: str = "train") -> dict[str, Any]:
     """The kills, and what came of them. what: a key of WHAT."""
     rng, counts, wrong, rounds = random.Random(seed), Counter[str](), [], 0
     while counts["kills"] < kills:
@@ -173,7 +173,7 @@ def main() -> int:
     if options.kills < 1:
         parser.error(f"--kills must be at least 1; got {options.kills}")
     with tempfile.TemporaryDirectory() as folder:
-        found = torture(options.kills, options.seed, Path(folder), options.what)
+        found = kill_trainings(options.kills, options.seed, Path(folder), options.what)
     if options.json:
         print(json.dumps(found))
     else:

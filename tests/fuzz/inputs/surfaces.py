@@ -14,9 +14,9 @@ from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 
 import xpmlp
-from hostile import files
-from hostile.case import Case, Outcome, Surface, Wanted, judge
-from hostile.given import LABELS, X, Y
+from fuzz.inputs import files
+from fuzz.inputs.arrays import LABELS, X, Y
+from fuzz.inputs.case import Case, Outcome, Surface, Wanted, judge
 from xpmlp.backends.namespace import to_host
 
 THEIRS = "scikit-learn"

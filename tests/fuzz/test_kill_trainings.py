@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "torture.py"
+SCRIPT = Path(__file__).parent / "kill_trainings.py"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
@@ -37,7 +37,7 @@ def test_bad_arguments_are_named():
 
 @pytest.mark.slow
 def test_a_checkpoint_that_forgets_is_noticed(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("torture", SCRIPT)
+    spec = importlib.util.spec_from_file_location("kill_trainings", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     from xpmlp.storage import checkpoint
@@ -52,4 +52,4 @@ def test_a_checkpoint_that_forgets_is_noticed(monkeypatch, tmp_path):
         monkeypatch.setitem(script.WHAT, "alone", {name: cases[name]})
         folder = tmp_path / name
         folder.mkdir()
-        assert "differs" in script.torture(10, 0, folder, "alone")["wrong"][0]
+        assert "differs" in script.kill_trainings(10, 0, folder, "alone")["wrong"][0]

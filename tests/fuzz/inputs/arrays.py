@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hostile.case import Case, Refused
+from fuzz.inputs.case import Case, Refused
 
 N = 12
 X = (np.arange(3.0 * N).reshape(N, 3) * 7 % 11 - 5) / 4

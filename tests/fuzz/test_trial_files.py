@@ -11,14 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xpmlp import Model, Spec, load, train
-from xpmlp.backends.namespace import CPU
-from xpmlp.core.layout import padded_size
-from xpmlp.fit.labels import Labels
-from xpmlp.storage import hostile as module
-from xpmlp.storage.damage import DAMAGES, halves, joined, sealed
-from xpmlp.storage.forgery import FORGERIES, ODD, odd, put_together, taken_apart
-from xpmlp.storage.hostile import (
+from fuzz import trial_files as module
+from fuzz.mutate_bytes import DAMAGES, halves, joined, sealed
+from fuzz.mutate_header import FORGERIES, ODD, odd, put_together, taken_apart
+from fuzz.trial_files import (
     LOADED,
     MEMORY,
     MEMORY_PER_BYTE,
@@ -30,6 +26,10 @@ from xpmlp.storage.hostile import (
     source,
     trial,
 )  # fmt: skip
+from xpmlp import Model, Spec, load, train
+from xpmlp.backends.namespace import CPU
+from xpmlp.core.layout import padded_size
+from xpmlp.fit.labels import Labels
 from xpmlp.storage.model_file import encode
 
 ROWS = np.random.default_rng(3).normal(size=(12, 3))

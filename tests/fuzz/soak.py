@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """A long run: fit, predict, save, load, go on, populations, bad input, and nothing may grow.
 
-    python scripts/soak.py --minutes 10
+    python tests/fuzz/soak.py --minutes 10
 
 Every round does every activity once, then counts, after a garbage collection, the resident memory,
 Python's memory blocks, files in the working folder, threads and open descriptors. The rounds of

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from hostile.case import Case, Refused, Same
-from hostile.given import AT, BOTH, ONES, WHOLE, N, X, Y, of, pandas, refused, spoilt
+from fuzz.inputs.arrays import AT, BOTH, ONES, WHOLE, N, X, Y, of, pandas, refused, spoilt
+from fuzz.inputs.case import Case, Refused, Same
 
 
 def sparse(kind: str, values: Any = X) -> Any:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Remove the checks of the package one by one, and list those that no test misses.
 
-python scripts/mutate_checks.py                       # every check: an hour
-python scripts/mutate_checks.py --module fit/checks.py --json
+python tests/fuzz/mutate_checks.py                       # every check: an hour
+python tests/fuzz/mutate_checks.py --module fit/checks.py --json
 """
 
 import argparse
@@ -19,7 +19,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BAD_INPUT = "tests/test_bad_input.py"
 QUICK = ("-m", "not slow", "-k", "not kills and not within_an_epoch")  # and find as much
 # Per module: the tests that know it, and whose hostile inputs reach it

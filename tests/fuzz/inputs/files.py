@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import xpmlp
-from hostile.case import Outcome, Surface
-from hostile.given import LABELS, X, Y
+from fuzz.inputs.arrays import LABELS, X, Y
+from fuzz.inputs.case import Outcome, Surface
 from xpmlp.backends.namespace import to_host
 
 FILE, CHECKPOINT = "model.safetensors", "run.ckpt"

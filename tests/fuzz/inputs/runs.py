@@ -1,12 +1,22 @@
-"""Every hostile input on every surface that takes it: the list that tests and scripts go by."""
+"""Every hostile input on every surface that takes it: the list that tests and programs go by."""
 
 from collections import Counter
 from typing import NamedTuple
 
-from hostile import command, doings, large, layouts, pandas_user, saving, surfaces, tables, values
-from hostile.case import ROWS, Case, Surface
+from fuzz.inputs import (
+    command,
+    large,
+    layouts,
+    pandas_user,
+    saving,
+    setting_cases,
+    surfaces,
+    tables,
+    values,
+)
+from fuzz.inputs.case import ROWS, Case, Surface
 
-ARRAYS = [*values.CASES, *layouts.CASES, *large.CASES, *doings.CASES, *saving.CASES]
+ARRAYS = [*values.CASES, *layouts.CASES, *large.CASES, *setting_cases.CASES, *saving.CASES]
 SURFACES = ("core", "estimators", "command line")
 
 

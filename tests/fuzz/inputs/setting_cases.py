@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hostile.case import Case, Refused, Same, Warned
-from hostile.given import LABELS, ONES, PREDICT, N, X, Y, strict, tensor
-from hostile.interrupting import interrupt
+from fuzz.inputs.arrays import LABELS, ONES, PREDICT, N, X, Y, strict, tensor
+from fuzz.inputs.case import Case, Refused, Same, Warned
+from fuzz.inputs.interrupting import interrupt
 
 CORE, ESTIMATORS = ("core",), ("estimators",)
 

@@ -1,10 +1,11 @@
 """Hostile files, and what a loader must make of them: a correct load or a ValueError with the path.
 
-A file is hostile by damage (see `damage`) or by forgery (see `forgery`), with its digest broken
-or made to hold again. A correct load is one that warns of nothing, answers what is asked of it,
-and whose arrays are those of the file, bit for bit; saved again it loads as the same. Where the
-digest was not made to hold, it is moreover, byte for byte, the file that was changed or the one
-it was spliced with. Loaded or refused, the file stays as it is, and nothing is left beside it.
+A file is hostile by damage (see `mutate_bytes`) or by forgery (see `mutate_header`), with its
+digest broken or made to hold again. A correct load is one that warns of nothing, answers what is
+asked of it, and whose arrays are those of the file, bit for bit; saved again it loads as the same.
+Where the digest was not made to hold, it is moreover, byte for byte, the file that was changed or
+the one it was spliced with. Loaded or refused, the file stays as it is, and nothing is left beside
+it.
 """
 
 import json
@@ -18,9 +19,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from fuzz.mutate_bytes import DAMAGES, Damage, halves, joined, sealed
+from fuzz.mutate_header import FORGERIES, names_of, put_together, taken_apart
 from xpmlp.fit.inference import PredictionError
-from xpmlp.storage.damage import DAMAGES, Damage, halves, joined, sealed
-from xpmlp.storage.forgery import FORGERIES, names_of, put_together, taken_apart
 
 LOADED, REFUSED = "loaded", "refused"
 SECONDS, SECONDS_PER_BYTE = 0.5, 10e-6  # of the processor, that a load may take

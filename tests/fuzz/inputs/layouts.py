@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hostile.case import Case, Same
-from hostile.given import BOTH, LABELS, WHOLE, N, X, Y, of, pandas, polars, strict, tensor
+from fuzz.inputs.arrays import BOTH, LABELS, WHOLE, N, X, Y, of, pandas, polars, strict, tensor
+from fuzz.inputs.case import Case, Same
 
 
 def strided(array: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-SCRIPT = Path(__file__).parents[2] / "scripts" / "soak.py"
+SCRIPT = Path(__file__).parent / "soak.py"
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """What comes of hostile inputs, ours beside scikit-learn's MLP.
 
-python scripts/hostile_inputs.py
-python scripts/hostile_inputs.py --only sparse --json
+python tests/fuzz/bad_inputs.py
+python tests/fuzz/bad_inputs.py --only sparse --json
 """
 
 import argparse
@@ -11,10 +11,19 @@ import multiprocessing
 import sys
 from collections import Counter
 from multiprocessing.connection import Connection
+from pathlib import Path
 
-from hostile.case import ABSENT, HANG, NAMED, RIGHT, VERDICTS
-from hostile.runs import TRIALS
-from hostile.surfaces import THEIRS, AbsentError
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from fuzz.inputs.case import (
+    ABSENT,
+    HANG,
+    NAMED,
+    RIGHT,
+    VERDICTS,
+)
+from fuzz.inputs.runs import TRIALS
+from fuzz.inputs.surfaces import THEIRS, AbsentError
 
 OURS = "xpmlp"
 WHO = (OURS, THEIRS)
