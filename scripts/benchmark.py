@@ -3,38 +3,36 @@
 
     python scripts/benchmark.py --out benchmarks/results/NAME.json
     python scripts/benchmark.py --shapes c,d --rounds 7 --quick
+    python scripts/benchmark.py --own --device gpu    # beside scikit-learn alone
     python scripts/benchmark.py --loaded     # xpmlp alone, beside a process that holds a core
 
-Beyond xpmlp's own contenders it measures PyTorch, JAX and onnxruntime (with onnx) where they are
-installed. Exit status: 0 all agree, 1 a contender computes something else or failed, 2 a wrong
-argument; a library that is not installed is no failure.
+Beside scikit-learn and NumPy's products it measures PyTorch, JAX and onnxruntime (with onnx) where
+they are installed. Exit status: 0 all agree, 1 a contender computes something else or failed, 2 a
+wrong argument; a library that is not installed is no failure.
 """
 
 import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT))
 
-from peers import ALL, FOLDER  # noqa: E402 - found by the line above
+from benchmarks.cpu.command import add, measured, plan_for  # noqa: E402 - found by the line above
+from benchmarks.cpu.contest import Plan  # noqa: E402
+from benchmarks.cpu.load import loaded  # noqa: E402
+from benchmarks.cpu.problems import Case, select  # noqa: E402
+from benchmarks.cpu.report import figure, heading, setting  # noqa: E402
 
-from xpmlp.bench.load import loaded  # noqa: E402
-from xpmlp.bench.problems import Case, select  # noqa: E402
-from xpmlp.bench.report import figure, heading, setting  # noqa: E402
-from xpmlp.cli.bench import add_measuring, measured, planned  # noqa: E402
 
-
-def under_load(cases: list[Case], options: argparse.Namespace, command: str) -> dict[str, Any]:
+def under_load(cases: list[Case], plan: Plan, command: str, *, aside: bool) -> dict[str, Any]:
     """The training cases of ours idle and loaded, with the threads that it chooses itself, and
     loaded with one."""
-    out = sys.stderr if options.json else sys.stdout
-    plan = planned(options, "cpu")
-    if options.threads is None:
-        plan = plan._replace(threads=None)
+    out = sys.stderr if aside else sys.stdout
     found = setting(plan, command)
     print(heading(found), file=out)
     print(
@@ -67,21 +65,17 @@ def failed(found: dict[str, Any]) -> bool:
     return any(why and not why.startswith("ModuleNotFoundError") for why in problems)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_measuring(parser)
+    add(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the result there as JSON")
-    parser.add_argument("--loaded", action="store_true", help="ours beside a busy process")
-    options = parser.parse_args()
-    cases = select(options.shapes)
+    options = parser.parse_args(arguments)
+    cases, plan = select(options.shapes), plan_for(options)
     if options.out:  # before the minutes of work, where it may fail
         options.out.parent.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
-    if options.loaded:
-        found = under_load(cases, options, command)
-    else:
-        plan = planned(options, "cpu", contenders=ALL, folder=FOLDER)
-        found = measured(cases, plan, command, aside=options.json)
+    measure = under_load if options.loaded else measured
+    found = measure(cases, plan, command, aside=options.json)
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
     if options.json:

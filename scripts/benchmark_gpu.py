@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
 from benchmarks.gpu import machine, report  # noqa: E402 - found by the line above
+from benchmarks.gpu.checklist.check import FAULT  # noqa: E402
 from benchmarks.gpu.contenders import (  # noqa: E402
     ABSENT,
     CONTENDERS,
@@ -36,7 +37,6 @@ from benchmarks.gpu.goals import judged  # noqa: E402
 from benchmarks.gpu.groups import BENEATH, Device, Group, run_group  # noqa: E402
 from benchmarks.gpu.processes import LIMIT  # noqa: E402
 from benchmarks.gpu.results import ResultFile  # noqa: E402
-from xpmlp.backends.gpu_bench import FAULT  # noqa: E402
 
 
 def run(options: argparse.Namespace, out: TextIO) -> ResultFile:

@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xpmlp.bench.problems import SHAPES
-from xpmlp.bench.report import figure
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))
+
+from benchmarks.cpu.problems import SHAPES  # noqa: E402 - found by the line above
+from benchmarks.cpu.report import figure  # noqa: E402
+
 BEGIN, END = "<!-- speed: by scripts/benchmark_table.py -->", "<!-- end of speed -->"
 MEASURE = "`python scripts/benchmark.py --out benchmarks/results/NAME.json`"
 TASKS = {

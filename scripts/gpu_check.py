@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
 from benchmarks.gpu import groups, machine  # noqa: E402 - found by the line above
+from benchmarks.gpu.checklist.check import FAULT  # noqa: E402
 from benchmarks.gpu.checks import CHECKS, NOT_RUN, select  # noqa: E402
 from benchmarks.gpu.groups import Device, Group  # noqa: E402
 from benchmarks.gpu.processes import LIMIT  # noqa: E402
 from benchmarks.gpu.results import ResultFile  # noqa: E402
-from xpmlp.backends.gpu_bench import FAULT  # noqa: E402
 
 SIDE_BY_SIDE = (*groups.SIDE_BY_SIDE, *groups.NUMPY)
 

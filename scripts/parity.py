@@ -14,11 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.gpu.parity import DTYPES, difference  # noqa: E402 - found by the line above
+from benchmarks.gpu.checklist.parity import DTYPES, difference  # noqa: E402 - found by the line above
+from benchmarks.parity import CASES  # noqa: E402
 from xpmlp.backends.devices import default_word, place_for  # noqa: E402
 from xpmlp.backends.extras import needed  # noqa: E402
 from xpmlp.backends.namespace import Place  # noqa: E402
-from xpmlp.fit.parity import CASES  # noqa: E402
 
 OTHERS = {"torch": "array_api_compat.torch", "strict": "array_api_strict"}
 

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,9 @@ from hypothesis import HealthCheck, settings
 from support import standin
 
 from xpmlp.backends.namespace import Place
+
+# last, so that the xpmlp that is installed comes first; what is here is `benchmarks`
+sys.path.append(str(Path(__file__).parents[1]))
 
 HAS_GPU = standin.gpus() > 0
 NO_STANDIN = standin.obstacle()
@@ -153,7 +158,7 @@ def gpu(request) -> Place:
 @pytest.fixture
 def check(gpu):
     """A function from a check of the GPU's checklist to its row."""
-    from xpmlp.backends.gpu_bench import Setting, perform
+    from benchmarks.gpu.checklist.check import Setting, perform
 
     return lambda asked: next(perform([asked], Setting(gpu, 0, True)))
 

@@ -4,8 +4,9 @@ import signal
 import warnings
 from random import Random
 
+from fuzz.mutate_bytes import DAMAGES, sealed
+
 from xpmlp.fit.steps import Run
-from xpmlp.storage.damage import DAMAGES, sealed
 
 
 class Killed(Exception):

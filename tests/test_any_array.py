@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("sklearn")
 
-from hostile.case import ERRORS, names
-from hostile.layouts import read_only, strided, unaligned
+from fuzz.inputs.case import ERRORS, names
+from fuzz.inputs.layouts import read_only, strided, unaligned
 
 from xpmlp import MLPClassifier, MLPRegressor, train
 

@@ -10,24 +10,22 @@ import pytest
 import xpmlp
 
 PACKAGE = Path(xpmlp.__file__).parent
-RANKS = ["core", "backends", "fit", "storage", "table", "estimators", "bench", "cli", ""]
+RANKS = ["core", "backends", "fit", "storage", "table", "estimators", "cli", ""]
 BACKENDS = {"numpy", "cupy", "cupyx", "mpi4py", "sklearn", "nvmath", "numba"}
 MAY_IMPORT_BACKENDS = {
     "core/random.py", "core/initializers.py",
     "backends/namespace.py", "backends/cpu.py", "backends/compiled.py", "backends/cuda.py",
     "backends/epilogues.py",
     "backends/gemm.py", "backends/kernels.py", "backends/engine.py", "backends/devices.py",
-    "backends/tape.py", "backends/replay.py", "backends/floor.py",
-    "backends/doctor.py", "backends/gpu_bench.py", "backends/gpu_machine.py",
-    "backends/gpu_products.py", "backends/gpu_times.py",
-    "fit/gpu_runs.py", "fit/gpu_trainings.py", "fit/gpu_memory.py", "fit/gpu_fusion.py",
-    "fit/gpu_steps.py", "fit/data.py", "fit/batches.py", "fit/checks.py", "fit/labels.py",
+    "backends/tape.py", "backends/replay.py",
+    "backends/doctor.py", "fit/data.py", "fit/batches.py", "fit/checks.py", "fit/labels.py",
     "fit/parallel.py",
     "storage/model_file.py", "storage/sealed.py", "storage/checkpoint.py",
     "storage/question.py", "storage/onnx.py",
     "storage/onnx_graph.py", "storage/class_labels.py",
     "table/preprocessing.py", "table/splits.py", "table/model.py", "table/fitting.py",
 }  # fmt: skip
+PROVING = {"benchmarks", "fuzz", "tests", "scripts"}  # is no part of the package
 PRODUCTS_IN = {"core/network.py", "core/layers.py"}
 
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -78,6 +76,11 @@ def test_imports_go_up_the_table_only(name):
         assert RANKS.index(folder(other)) <= RANKS.index(folder(name)), f"{name} imports {other}"
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_that_proves_or_measures_is_imported(name):
+    assert not {module.split(".")[0] for module in imports(TREES[name])} & PROVING
+
+
 def test_imports_run_in_no_circle():
     graph = {name: imported_files(name) - {"__init__.py", name} for name in FILES}
     done: set[str] = set()
@@ -96,7 +99,7 @@ def test_imports_run_in_no_circle():
 @pytest.mark.parametrize("name", FILES)
 def test_backends_are_imported_where_they_may_be(name):
     found = {module.split(".")[0] for module in imports(TREES[name])} & BACKENDS
-    if folder(name) not in ("estimators", "bench") and name not in MAY_IMPORT_BACKENDS:
+    if folder(name) != "estimators" and name not in MAY_IMPORT_BACKENDS:
         assert not found, f"{name} imports {found}"
 
 

@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("polars")
 
-from hostile.case import NAMED, RIGHT, ROWS, Outcome, Refused, Same, Warned, judge
-from hostile.runs import ARRAYS, SURFACES, TRIALS, counted
-from hostile.tables import CASES as TABLES
+from fuzz.inputs.case import NAMED, RIGHT, ROWS, Outcome, Refused, Same, Warned, judge
+from fuzz.inputs.runs import ARRAYS, SURFACES, TRIALS, counted
+from fuzz.inputs.tables import CASES as TABLES
 
 SECONDS = 60  # the slowest takes one
 

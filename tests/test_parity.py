@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from benchmarks.parity import CASES, compare
 from xpmlp.backends.namespace import CPU, to_host, to_place
 from xpmlp.core.initializers import initial
 from xpmlp.core.random import counters, dropout_keys, lanes, mask, words
 from xpmlp.core.spec import Spec
 from xpmlp.fit.batches import epoch_order
-from xpmlp.fit.parity import CASES, compare
 
 # NumPy is what the others are compared with. array-api-strict computes with NumPy underneath, so
 # its float32 adds minutes and no news.

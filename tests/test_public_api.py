@@ -52,7 +52,7 @@ print(*sorted(tops - sys.stdlib_module_names), file=sys.stderr)
     ids=["import", "shapes"],
 )
 def test_a_start_loads_no_other_package(code):
-    """What makes it fast; how fast it is, `scripts/startup.py` measures."""
+    """What makes it fast; how fast it is, `benchmarks/startup.py` measures."""
     command = [sys.executable, "-c", LOADED.format(code=code)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr.split() == ["xpmlp"]

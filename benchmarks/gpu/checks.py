@@ -9,18 +9,18 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks.gpu import kernel_profile, step_graph
+from benchmarks.gpu.checklist import fusion, machine, memory, products, steps, times, trainings
+from benchmarks.gpu.checklist.check import FAULT, Check, Row, Setting, perform
 from benchmarks.gpu.processes import serve
-from xpmlp.backends import cuda, gpu_machine, gpu_products, gpu_times
+from xpmlp.backends import cuda
 from xpmlp.backends.devices import place_for
-from xpmlp.backends.gpu_bench import FAULT, Check, Row, Setting, perform
 from xpmlp.backends.namespace import Place
 from xpmlp.core.names import nearest
-from xpmlp.fit import gpu_fusion, gpu_memory, gpu_steps, gpu_trainings
 
 NOT_RUN = "not run"
 REGISTRY = "benchmarks.gpu.checks"
 MODULES = (
-    gpu_machine, gpu_products, gpu_times, gpu_trainings, gpu_memory, gpu_fusion, gpu_steps,
+    machine, products, times, trainings, memory, fusion, steps,
     step_graph, kernel_profile,
 )  # fmt: skip
 CHECKS = tuple(

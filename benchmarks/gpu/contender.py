@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.gpu.checklist.check import distance
+from benchmarks.gpu.checklist.products import PRODUCT_ALLOWED, TF32_ALLOWED, TF32_SEEN
 from benchmarks.gpu.contenders import LIBRARIES, OWN
 from benchmarks.gpu.processes import serve
 from benchmarks.gpu.works import WORKS, Work, problem
-from xpmlp.backends.gpu_bench import distance
-from xpmlp.backends.gpu_products import PRODUCT_ALLOWED, TF32_ALLOWED, TF32_SEEN
 
 SAME = 1e-8  # relative, float64: twenty steps of sums in another order
 

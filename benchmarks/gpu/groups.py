@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from benchmarks.gpu import kernel_profile, parity, processes
+from benchmarks.gpu import kernel_profile, processes
+from benchmarks.gpu.checklist import parity
+from benchmarks.gpu.checklist.check import FAULT
 from benchmarks.gpu.checks import NOT_RUN, REGISTRY
 from benchmarks.gpu.results import ResultFile
 from benchmarks.gpu.step_graph import PARTS, WITHOUT
-from xpmlp.backends.gpu_bench import FAULT
 
-PARITY = "benchmarks.gpu.parity"
+PARITY = "benchmarks.gpu.checklist.parity"
 QUICK_CASES = 5  # a quick visit takes every fifth training
 
 
@@ -70,7 +71,7 @@ ALONE = (*PROFILE, CAPTURED, *STEPS, *MEMORY)
 
 
 def parity_groups(quick: bool) -> tuple[Group, ...]:
-    """Every training of `xpmlp.fit.parity`, one process per float."""
+    """Every training of `benchmarks.parity`, one process per float."""
     step = QUICK_CASES if quick else 1
     return tuple(
         Group(f"parity-{dtype}", tuple(c.name for c in parity.checks(dtype)[::step]), PARITY)

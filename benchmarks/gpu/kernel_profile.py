@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from xpmlp.backends.gpu_bench import FIGURE, NOTE, Check, Result, Setting
-from xpmlp.fit.gpu_runs import longest, recorder, under_way
-from xpmlp.fit.gpu_steps import WARM, training
+from benchmarks.gpu.checklist.check import FIGURE, NOTE, Check, Result, Setting
+from benchmarks.gpu.checklist.runs import longest, recorder, under_way
+from benchmarks.gpu.checklist.steps import WARM, training
 
 # without these CUPTI ends after a profile and crashes at the next replay of a CUDA graph; torch
 # sets them for its own graphs alone

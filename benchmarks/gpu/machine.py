@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.gpu import processes
+from benchmarks.gpu.checklist.machine import commit, identity
 from benchmarks.gpu.groups import Device
 from xpmlp import __version__
-from xpmlp.backends import cuda, doctor, gpu_machine
+from xpmlp.backends import cuda, doctor
 from xpmlp.backends.devices import place_for
 
 LIMIT = 120.0  # seconds: the first kernel is compiled, and cuBLAS loaded
@@ -23,7 +24,7 @@ def answer(request: dict[str, Any]) -> Iterable[dict[str, Any]]:
         return
     yield {"device": place.name, "machine": {"name": "unknown"}}
     try:
-        yield {"machine": gpu_machine.identity(place)}
+        yield {"machine": identity(place)}
     except Exception as error:  # a version that cannot be asked for is no reason to check nothing
         import cupy
 
@@ -56,7 +57,7 @@ def header(device: Device, about: dict[str, Any], command: str) -> dict[str, Any
     """What every result begins with."""
     return {
         "xpmlp": __version__,
-        "commit": gpu_machine.commit(processes.ROOT),
+        "commit": commit(processes.ROOT),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         **device._asdict(),

@@ -2,14 +2,14 @@
 
 import numpy as np
 
+from benchmarks.gpu.checklist.runs import under_way, unfused
+from benchmarks.gpu.checklist.steps import timed
 from benchmarks.gpu.clock import Times
 from benchmarks.gpu.works import Problem, joined
 from xpmlp import __version__
 from xpmlp.backends.devices import place_for
 from xpmlp.backends.namespace import running, to_host, to_place
 from xpmlp.core.layout import windows
-from xpmlp.fit.gpu_runs import under_way, unfused
-from xpmlp.fit.gpu_steps import timed
 from xpmlp.fit.run import assemble
 from xpmlp.fit.steps import Run
 

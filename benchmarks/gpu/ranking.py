@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from benchmarks.gpu import report
+from benchmarks.gpu.checklist.check import FAULT, NOTE
 from benchmarks.gpu.checks import NOT_RUN
 from benchmarks.gpu.contenders import LIBRARIES, OWN
-from xpmlp.backends.gpu_bench import FAULT, NOTE
 
 Results = Mapping[str, Mapping[str, Any]]  # by phase, what its file holds
 

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from xpmlp.backends.gpu_bench import FIGURE, Check, Result, Setting, depth, nodes
-from xpmlp.fit.gpu_runs import longest, under_way
-from xpmlp.fit.gpu_steps import measured, training
+from benchmarks.gpu.checklist.check import FIGURE, Check, Result, Setting, depth, nodes
+from benchmarks.gpu.checklist.runs import longest, under_way
+from benchmarks.gpu.checklist.steps import measured, training
 
 WITHOUT = "XPMLP_WITHOUT"
 PARTS = ("branches", "epilogues", "accounts", "kernels")

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.cpu.jax_network import update
 from benchmarks.gpu.clock import WARM, Times, median_us
 from benchmarks.gpu.works import Problem, joined
-from benchmarks.jax_network import update
 
 jax.config.update("jax_enable_x64", True)  # for the check: what is timed is float32 all the same
 VARIANTS = {"jit": 1, "scan": 16}  # and how many steps on the same minibatch a call makes

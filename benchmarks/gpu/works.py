@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xpmlp.core.initializers import initial, initial_population
-from xpmlp.core.layout import Dense, windows
+from xpmlp.core.layout import windows
 from xpmlp.core.spec import Spec
 
 RATE, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8  # Adam's: the defaults of all libraries
@@ -64,7 +64,7 @@ class Problem(NamedTuple):
     shuffle: bool
     X: np.ndarray  # (N, n_in)
     y: np.ndarray  # (N,) int64 classes, or (N, n_out) numbers
-    start: tuple[Dense, ...]  # per layer: weights (..., n_in, n_out), bias (..., 1, n_out)
+    start: tuple[Any, ...]  # per layer: weights (..., n_in, n_out), bias (..., 1, n_out)
 
     def member(self, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """The weights that network k starts from, per layer (n_in, n_out) and (n_out,)."""

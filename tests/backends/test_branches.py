@@ -2,10 +2,10 @@
 
 import pytest
 
+from benchmarks.gpu.checklist.runs import sized, under_way
 from xpmlp.backends.branches import Branches
 from xpmlp.backends.graphs import CaptureWarning
 from xpmlp.core.spec import Spec
-from xpmlp.fit.gpu_runs import sized, under_way
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks.gpu.checklist.runs import SMALL, longest, sized, under_way
 from xpmlp.backends.epilogues import EPILOGUES
 from xpmlp.backends.kernels import Kernels
-from xpmlp.fit.gpu_runs import SMALL, longest, sized, under_way
 
 LT = "what cuBLASLt offers, and its numbers, are its own"
 BLOCKS = "the stand-in runs the blocks of a kernel one after another"
@@ -30,7 +30,7 @@ def test_every_epilogue_ends_a_product_as_is_meant(real_gpu):
 
 @pytest.mark.parametrize("real_gpu", [LT], indirect=True)
 def test_the_small_step_has_epilogues_for_every_layer(real_gpu):
-    from xpmlp.backends.gpu_bench import nodes
+    from benchmarks.gpu.checklist.check import nodes
 
     run = sized(real_gpu, SMALL, 128, 16, 0)
     with under_way(run) as coming:
@@ -53,7 +53,7 @@ def test_sums_of_many_blocks_have_the_same_bits_every_time(real_gpu, rng):
 def test_a_sum_over_all_parameters_is_captured(real_gpu, rng):
     import cupy
 
-    from xpmlp.backends.gpu_bench import new_lane, recorded
+    from benchmarks.gpu.checklist.check import new_lane, recorded
 
     x = cupy.asarray(rng.standard_normal(1_000_000))
     lane = new_lane(real_gpu)

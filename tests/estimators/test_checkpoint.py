@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
+from fuzz.mutate_bytes import DAMAGES
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -17,7 +18,6 @@ from stops import Killed, damaged, halt_at, kill_at
 from xpmlp import Checkpoint, MLPClassifier, MLPRegressor
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.estimators.base import NonFiniteError
-from xpmlp.storage.damage import DAMAGES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 EPOCHS = 8

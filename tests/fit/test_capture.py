@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from xpmlp.backends import gpu_bench
+from benchmarks.gpu.checklist.check import depth, nodes
+from benchmarks.gpu.checklist.runs import longest, sized, under_way
+from benchmarks.parity import CASES, Case, case, rows_for
 from xpmlp.backends.engine import WORTH
 from xpmlp.backends.graphs import Captured, CaptureWarning, Recorded, obstacle
 from xpmlp.backends.kernels import FEATURES
 from xpmlp.backends.namespace import CPU, to_host
 from xpmlp.core.spec import Spec
 from xpmlp.fit.batches import per_batch, unbiased
-from xpmlp.fit.gpu_runs import longest, sized, under_way
 from xpmlp.fit.loop import reports
-from xpmlp.fit.parity import CASES, Case, case, rows_for
 from xpmlp.fit.run import assemble, finish
 from xpmlp.storage.checkpoint import Checkpoint
 
@@ -359,7 +359,7 @@ def per_step(run):
     with under_way(run) as coming:
         next(coming)
         steps, made = longest(run)
-        return gpu_bench.nodes(made.graph).total() / steps, gpu_bench.depth(made.graph) / steps
+        return nodes(made.graph).total() / steps, depth(made.graph) / steps
 
 
 DROPOUT = Spec.parse("6-8-7-3", loss="cross_entropy", dropout=0.3)

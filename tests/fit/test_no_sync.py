@@ -2,9 +2,9 @@
 
 import pytest
 
+from benchmarks.parity import CASES, Case, rows_for
 from xpmlp.core.spec import Spec
 from xpmlp.fit.loop import train_epoch
-from xpmlp.fit.parity import CASES, Case, rows_for
 from xpmlp.fit.run import assemble
 
 READS = ("__bool__", "__float__", "__int__", "__index__", "__iter__", "__array__", "__dlpack__")

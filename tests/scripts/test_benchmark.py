@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cpu.peers import ALL
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
@@ -63,7 +65,7 @@ def test_a_missing_library_is_no_failure_and_another_result_is(script):
 
 
 @pytest.mark.slow
-def test_a_short_run_measures_who_is_installed(tmp_path, script):
+def test_a_short_run_measures_who_is_installed(tmp_path):
     out = tmp_path / "new" / "found.json"
     done = run("--quick", "--shapes", "a32", "--rounds", "1", "--json", "--out", out)
     assert done.returncode == 0, done.stderr
@@ -71,7 +73,7 @@ def test_a_short_run_measures_who_is_installed(tmp_path, script):
     assert found == json.loads(out.read_text())
     assert found["command"].startswith("python scripts/benchmark.py --quick --shapes a32")
     for case in found["cases"]:
-        names = [contender.name for contender in script.ALL[case["task"]]]
+        names = [contender.name for contender in ALL[case["task"]]]
         assert [row["contender"] for row in case["rows"]] == names
         measured = [row for row in case["rows"] if not row["problem"]]
         assert all(row["min"] > 0 for row in measured)

@@ -198,8 +198,8 @@ def options(**given):
 @pytest.fixture
 def here(script, works, gpu, monkeypatch):
     """The script with its processes run in this one."""
-    monkeypatch.setattr("xpmlp.backends.gpu_times.SUMS", ((12, 5),))
-    monkeypatch.setattr("xpmlp.fit.gpu_memory.SMALL", works["small"].spec)
+    monkeypatch.setattr("benchmarks.gpu.checklist.times.SUMS", ((12, 5),))
+    monkeypatch.setattr("benchmarks.gpu.checklist.memory.SMALL", works["small"].spec)
     processes = import_module("benchmarks.gpu.processes")
 
     def run(module, request, keep, *, limit, environment=None):

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from xpmlp.backends.gpu_bench import (
+from benchmarks.gpu.checklist.check import (
     FAULT,
     FIGURE,
     NOTE,

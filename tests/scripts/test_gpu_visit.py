@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import standin
 
-from xpmlp.backends.gpu_bench import longest_path
+from benchmarks.gpu.checklist.check import longest_path
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "gpu_visit.py"
@@ -45,7 +45,7 @@ def command(*words, **environment):
 REGISTRY = """
 import os, subprocess, sys, time
 from xpmlp.backends import cuda
-from xpmlp.backends.gpu_bench import Check, held_to
+from benchmarks.gpu.checklist.check import Check, held_to
 
 
 def passing(on):

@@ -7,13 +7,13 @@ import textwrap
 
 import numpy as np
 import pytest
+from fuzz.mutate_bytes import DAMAGES, sealed
+from fuzz.mutate_header import put_together, taken_apart
 from stops import Killed, damaged, halt_at, kill_at
 
 from xpmlp import Checkpoint, DivergedError, plateau, train
 from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.storage import atomic, checkpoint
-from xpmlp.storage.damage import DAMAGES, sealed
-from xpmlp.storage.forgery import put_together, taken_apart
 
 EPOCHS = 8
 

@@ -3,7 +3,6 @@
 tests/data/make.py says how they were made. NAME.json holds what was asked and answered.
 """
 
-import importlib.util
 import json
 import re
 import warnings
@@ -33,10 +32,9 @@ def called(path):
 @pytest.fixture(scope="module")
 def kinds():
     """The fuzzing's table of kinds, so that every kind with a file here is fuzzed too."""
-    spec = importlib.util.spec_from_file_location("fuzz_files", ROOT / "scripts" / "fuzz_files.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {**module.KINDS, module.CHECKPOINT: module.resuming}
+    from fuzz import fuzz_files
+
+    return {**fuzz_files.KINDS, fuzz_files.CHECKPOINT: fuzz_files.resuming}
 
 
 def asked(model, question):

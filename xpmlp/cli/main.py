@@ -23,7 +23,6 @@ COMMANDS = {
     "shapes": "every formula of a training step with its shapes",
     "doctor": "what this machine offers, and what mends it",
     "gradcheck": "backprop against central differences",
-    "bench": "what a training step costs on this machine",
 }
 
 

@@ -1,0 +1,123 @@
+"""Trainings that the GPU's checks are made with, and how two of them are compared."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.checklist.check import Setting
+from benchmarks.parity import CASES, Case, rows_for
+from xpmlp.backends.engine import WORTH
+from xpmlp.backends.graphs import Captured, Recorded
+from xpmlp.backends.kernels import FEATURES, Kernels
+from xpmlp.backends.namespace import Place, to_host
+from xpmlp.core.apply import plain
+from xpmlp.core.spec import Spec
+from xpmlp.fit.loop import Report, reports
+from xpmlp.fit.run import assemble
+from xpmlp.fit.steps import Run
+
+EPOCHS = 20  # of four minibatches at least: enough to be recorded
+NAMED = {case.name: case for case in CASES}
+SMALL = Spec.parse("784-512-256-10", loss="cross_entropy")
+LARGE = Spec.parse("1024-4096-4096-10", loss="cross_entropy")
+MANY = Spec.parse("50-256-256-1")
+MEMBERS = 256
+
+
+def cases(on: Setting) -> tuple[Case, ...]:
+    return CASES[:: 5 if on.quick else 1]
+
+
+def quick_spec(spec: Spec) -> Spec:
+    """The network with layers of 64 neurons at most, for a quick check."""
+    return Spec.parse([min(size, 64) for size in spec.sizes], loss=spec.loss)
+
+
+def begun(on: Setting, case: Case, dtype: str, **more: Any) -> Run:
+    """A case of `benchmarks.parity` at epoch 0, whose steps will be recorded."""
+    arguments = {"batch": 16, **case.arguments, "epochs": EPOCHS, "seed": on.seed, **more}
+    arguments |= rows_for(case.spec, dtype, on.place, arguments)
+    X, y = arguments.pop("X"), arguments.pop("y")
+    return assemble(case.spec, X, y, dtype=dtype, device=on.place.name, **arguments)
+
+
+def sized(place: Place, spec: Spec, batch: int, batches: int, seed: int, **arguments: Any) -> Run:
+    """A run in float32 on random rows, `batches` minibatches of them an epoch, epochs without end.
+
+    Rows of classes for a cross-entropy, of numbers for any other loss.
+    """
+    rng = np.random.default_rng([seed, 11])
+    X = rng.standard_normal((batches * batch, spec.n_in), dtype="float32")
+    classes = spec.loss == "cross_entropy"
+    y = np.arange(len(X)) % spec.n_out if classes else X[:, : spec.n_out] ** 2
+    return assemble(
+        spec, X, y, batch=batch, seed=seed, device=place.name, epochs=10**6, **arguments
+    )
+
+
+def unfused(run: Run) -> Run:
+    """The run with its functions as they are: a kernel for each operation, one after another."""
+    import cupy
+
+    kernels = Kernels(run.place.xp, cupy, {*FEATURES})
+    run.engine = run.engine._replace(
+        xp=kernels.xp, apply=plain, restart=kernels.restart, join=kernels.join
+    )
+    return run
+
+
+@contextmanager
+def under_way(run: Run) -> Iterator[Iterator[Report]]:
+    """The reports of a run, which is let go of where they are left."""
+    coming: Any = reports(run)
+    with closing(coming):
+        yield coming
+
+
+def recorder(run: Run) -> Captured:
+    """What records the run's steps; RuntimeError where nothing does."""
+    way = run.engine.way
+    if not isinstance(way, Captured):
+        raise RuntimeError(f"the steps are run {way.name}, and were to be recorded")
+    return way
+
+
+def longest(run: Run) -> tuple[int, Recorded]:
+    """The recorded window of the most steps, with its steps."""
+    graphs = recorder(run).graphs
+    steps = max(graphs)
+    return steps, graphs[steps][0]
+
+
+def same(one: Run, other: Run) -> bool:
+    """Whether two runs hold the same bits."""
+    pairs = zip(one.buffers, other.buffers, strict=True)
+    return all(to_host(a).tobytes() == to_host(b).tobytes() for a, b in pairs)
+
+
+def departure(
+    captured: Run,
+    eager: Run,
+    touch: Callable[[Report], Any] = lambda report: None,
+    *,
+    way: str = "captured",
+) -> str:
+    """Train both to the end; where the first leaves the second's bits, or its way; "" if never.
+
+    touch: what is done with every report of both.
+    """
+    found = ""
+    for one, other in zip(reports(captured), reports(eager), strict=True):
+        touch(one)
+        touch(other)
+        if (one.way, other.way) != (way, "eager"):
+            found = found or f"{one.way} against {other.way} in epoch {one.epoch}"
+        if not (same(captured, eager) and np.array_equal(one.loss, other.loss)):
+            found = found or f"other bits from epoch {one.epoch}"
+    if not np.isfinite(to_host(captured.state.params)).all():
+        found = found or "no finite numbers"
+    if int(captured.state.step) < WORTH:
+        found = found or f"{int(captured.state.step)} steps only"
+    return found

@@ -1,0 +1,20 @@
+"""The products of a step alone."""
+
+import numpy as np
+import pytest
+
+from benchmarks.cpu.floor import Products
+from benchmarks.cpu.problems import SHAPES, Case, timed
+from xpmlp.core.ledger import ledger
+
+
+@pytest.mark.parametrize("name", ["a32", "b32", "c"])
+def test_the_products_are_those_of_a_step(name):
+    shape = SHAPES[name]
+    floor = Products(timed(Case("train", name), "cpu"))
+    assert floor.units == shape.steps
+    assert floor.seconds(1) > 0
+    lines = str(ledger(shape.spec, batch=shape.batch)).splitlines()
+    assert len(floor.products) == sum(") @ (" in line for line in lines)
+    for a, b, out in floor.products:
+        np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-3)
