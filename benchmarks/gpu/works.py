@@ -1,6 +1,6 @@
 """What every contender trains: the same networks from the same weights on the same rows."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
