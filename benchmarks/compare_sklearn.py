@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from sklearn.utils.class_weight import compute_sample_weight
 
 import xpmlp
-from xpmlp.backends.devices import default_word
+from xpmlp.devices.words import default_word
 
 EPOCHS = 5
 

@@ -7,12 +7,12 @@ Used by the tests on every namespace, by `scripts/parity.py` for a person, and b
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from xpmlp.backends.namespace import CPU, Place, to_host, to_place
-from xpmlp.core.losses import loss
-from xpmlp.core.random import Stream, generator
-from xpmlp.core.spec import Spec
-from xpmlp.fit.model import Model
-from xpmlp.fit.run import train
+from xpmlp.devices.namespace import CPU, Place, to_host, to_place
+from xpmlp.losses import loss
+from xpmlp.random import Stream, generator
+from xpmlp.spec import Spec
+from xpmlp.training.model import Model
+from xpmlp.training.train import train
 
 ROWS = 60
 STEPS = 200

@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 
-from xpmlp.backends.devices import default_word
+from xpmlp.devices.words import default_word
 
 TEN_MILLION = 10_000_000
 WHO = {"xpmlp": "xpmlp", "scikit-learn": "sklearn.neural_network"}

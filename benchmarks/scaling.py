@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from benchmarks.cpu.ours import Population, Training
 from benchmarks.cpu.problems import Problem, Shape, rows
 from benchmarks.cpu.worker import enough
-from xpmlp.backends import compiled
+from xpmlp.recording import numba_writer as compiled
 
 RATIO = 1.5  # of the slowest row to the fastest
 WINDOW = 64_000_000  # bytes
@@ -159,7 +159,7 @@ def line(row: dict[str, Any]) -> str:
 
 def plot(found: list[dict[str, Any]], path: Path) -> None:
     """Time per row and parameter over each axis, both in decades."""
-    from xpmlp.backends.extras import needed
+    from xpmlp.devices.extras import needed
 
     needed("matplotlib", "table")
     from matplotlib.figure import Figure

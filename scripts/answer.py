@@ -15,9 +15,9 @@ import sys
 import numpy as np
 
 import xpmlp
-from xpmlp.backends.devices import place_for
-from xpmlp.backends.extras import needed
-from xpmlp.table.preprocessing import MinMax
+from xpmlp.devices.extras import needed
+from xpmlp.devices.words import place_for
+from xpmlp.tabular.preprocessing import MinMax
 
 X = np.array([[1.0], [2.0], [3.0], [4.0], [5.0]])
 Y = np.array([[2.0], [4.0], [6.0], [8.0], [10.0]])

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from xpmlp.core.names import nearest
+from xpmlp.names import nearest
 from xpmlp.storage.atomic import write_atomic
 
 RAW = "https://raw.githubusercontent.com"

@@ -16,9 +16,9 @@ sys.path.append(str(ROOT))
 
 from benchmarks.gpu.checklist.parity import DTYPES, difference  # noqa: E402 - found by the line above
 from benchmarks.parity import CASES  # noqa: E402
-from xpmlp.backends.devices import default_word, place_for  # noqa: E402
-from xpmlp.backends.extras import needed  # noqa: E402
-from xpmlp.backends.namespace import Place  # noqa: E402
+from xpmlp.devices.extras import needed  # noqa: E402
+from xpmlp.devices.namespace import Place  # noqa: E402
+from xpmlp.devices.words import default_word, place_for  # noqa: E402
 
 OTHERS = {"torch": "array_api_compat.torch", "strict": "array_api_strict"}
 

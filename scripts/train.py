@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 import xpmlp
-from xpmlp.backends.devices import default_word, place_for
-from xpmlp.backends.extras import needed
-from xpmlp.fit.checks import numbers
+from xpmlp.devices.extras import needed
+from xpmlp.devices.words import default_word, place_for
+from xpmlp.training.checks import numbers
 
 SETS = ("digits", "iris", "wine", "breast_cancer", "diabetes")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support import standin
 
-from xpmlp.backends.namespace import Place
+from xpmlp.devices.namespace import Place
 
 # last, so that the xpmlp that is installed comes first; what is here is `benchmarks`
 sys.path.append(str(Path(__file__).parents[1]))
@@ -112,7 +112,7 @@ def plug(devices: int, **more):
 
 def forget_devices() -> None:
     """Let the next question for a device be answered anew."""
-    from xpmlp.backends import cuda
+    from xpmlp.devices import cuda
 
     cuda.usable.cache_clear()
 
@@ -150,7 +150,7 @@ def gpu(request) -> Place:
     """A GPU: the machine's own where it has one, else the stand-in."""
     if not HAS_GPU:
         request.getfixturevalue("card")
-    from xpmlp.backends.devices import place_for
+    from xpmlp.devices.words import place_for
 
     return place_for("gpu")
 

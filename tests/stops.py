@@ -6,7 +6,7 @@ from random import Random
 
 from fuzz.mutate_bytes import DAMAGES, sealed
 
-from xpmlp.fit.steps import Run
+from xpmlp.training.steps import Run
 
 
 class Killed(Exception):

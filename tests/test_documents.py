@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 import xpmlp
-from xpmlp.core.activations import ACTIVATIONS
-from xpmlp.core.initializers import INITIALIZERS
-from xpmlp.core.losses import LOSSES
-from xpmlp.core.optimizers import OPTIMIZERS
-from xpmlp.core.schedules import SCHEDULES
+from xpmlp.activations import ACTIVATIONS
+from xpmlp.initializers import INITIALIZERS
+from xpmlp.losses import LOSSES
+from xpmlp.optimizers import OPTIMIZERS
+from xpmlp.schedules import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

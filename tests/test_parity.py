@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from benchmarks.parity import CASES, compare
-from xpmlp.backends.namespace import CPU, to_host, to_place
-from xpmlp.core.initializers import initial
-from xpmlp.core.random import counters, dropout_keys, lanes, mask, words
-from xpmlp.core.spec import Spec
-from xpmlp.fit.batches import epoch_order
+from xpmlp.devices.namespace import CPU, to_host, to_place
+from xpmlp.initializers import initial
+from xpmlp.random import counters, dropout_keys, lanes, mask, words
+from xpmlp.spec import Spec
+from xpmlp.training.batches import epoch_order
 
 # NumPy is what the others are compared with. array-api-strict computes with NumPy underneath, so
 # its float32 adds minutes and no news.

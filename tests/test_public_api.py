@@ -10,11 +10,11 @@ import pytest
 import xpmlp
 
 PUBLIC = {
-    "Activation", "Batch", "Checkpoint", "DivergedError", "GPUUnavailableError", "Layer", "Loss",
+    "Activation", "Batch", "Checkpoint", "DivergedError", "GPUUnavailableError", "Loss",
     "MLPClassifier", "MLPRegressor", "Model", "ProgressBar", "Report", "ShapeError", "Spec",
     "State", "TableModel", "backward", "epochs", "forward", "from_sklearn", "gradcheck", "gradient",
     "ledger", "load", "new_state", "plateau", "plot_history", "save", "stop_at", "to_onnx", "train",
-    "update",
+    "update", "activations", "initializers", "layers", "losses", "optimizers", "schedules",
 }  # fmt: skip
 
 

@@ -8,8 +8,8 @@ from benchmarks.cpu.contest import OWN, Plan, measure
 from benchmarks.cpu.peers import ALL
 from benchmarks.cpu.problems import SHAPES, Case
 from benchmarks.cpu.report import heading, setting, table, usable
-from xpmlp.backends.devices import default_word, place_for
-from xpmlp.core.names import whole
+from xpmlp.devices.words import default_word, place_for
+from xpmlp.names import whole
 
 QUICK = {"rounds": 3, "seconds": 0.05}
 

@@ -8,7 +8,7 @@ import numpy as np
 
 import xpmlp
 from benchmarks.cpu.problems import Problem, joined
-from xpmlp.backends.namespace import to_host
+from xpmlp.devices.namespace import to_host
 
 ENDLESS = 10**9  # epochs: the generator goes on for as many as are asked of it
 

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.core.initializers import initial
-from xpmlp.core.layout import windows
-from xpmlp.core.names import nearest
-from xpmlp.core.spec import Spec
+from xpmlp.initializers import initial
+from xpmlp.layout import windows
+from xpmlp.names import nearest
+from xpmlp.spec import Spec
 
 # what every contender computes before it is timed: 20 steps, in order, in float64
 CHECK_EPOCHS, CHECK_STEPS = 5, 4

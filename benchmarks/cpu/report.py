@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.cpu.contest import FLOOR, Plan
 from benchmarks.cpu.problems import SHAPES
 from xpmlp import __version__
-from xpmlp.backends.doctor import blas, installed
+from xpmlp.devices.doctor import blas, installed
 
 VERSIONS = ("numpy", "numba", "scikit-learn", "torch", "jax", "onnxruntime")
 

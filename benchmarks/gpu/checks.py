@@ -12,10 +12,10 @@ from benchmarks.gpu import kernel_profile, step_graph
 from benchmarks.gpu.checklist import fusion, machine, memory, products, steps, times, trainings
 from benchmarks.gpu.checklist.check import FAULT, Check, Row, Setting, perform
 from benchmarks.gpu.processes import serve
-from xpmlp.backends import cuda
-from xpmlp.backends.devices import place_for
-from xpmlp.backends.namespace import Place
-from xpmlp.core.names import nearest
+from xpmlp.devices import cuda
+from xpmlp.devices.namespace import Place
+from xpmlp.devices.words import place_for
+from xpmlp.names import nearest
 
 NOT_RUN = "not run"
 REGISTRY = "benchmarks.gpu.checks"

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from benchmarks.gpu.works import WORKS, Work
-from xpmlp.core.names import nearest
+from xpmlp.names import nearest
 
 OWN = "ours"
 LIBRARIES = {OWN: "xpmlp", "with_torch": "PyTorch", "with_jax": "JAX"}

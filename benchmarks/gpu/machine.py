@@ -8,8 +8,8 @@ from benchmarks.gpu import processes
 from benchmarks.gpu.checklist.machine import commit, identity
 from benchmarks.gpu.groups import Device
 from xpmlp import __version__
-from xpmlp.backends import cuda, doctor
-from xpmlp.backends.devices import place_for
+from xpmlp.devices import cuda, doctor
+from xpmlp.devices.words import place_for
 
 LIMIT = 120.0  # seconds: the first kernel is compiled, and cuBLAS loaded
 HEADER = ("xpmlp", "commit", "date", "command", *Device._fields, "machine")  # of every result

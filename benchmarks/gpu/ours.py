@@ -7,11 +7,11 @@ from benchmarks.gpu.checklist.steps import timed
 from benchmarks.gpu.clock import Times
 from benchmarks.gpu.works import Problem, joined
 from xpmlp import __version__
-from xpmlp.backends.devices import place_for
-from xpmlp.backends.namespace import running, to_host, to_place
-from xpmlp.core.layout import windows
-from xpmlp.fit.run import assemble
-from xpmlp.fit.steps import Run
+from xpmlp.devices.namespace import running, to_host, to_place
+from xpmlp.devices.words import place_for
+from xpmlp.layout import windows
+from xpmlp.training.steps import Run
+from xpmlp.training.train import assemble
 
 VARIANTS = {"captured": "captured", "eager": "eager", "eager, unfused": "eager"}  # and their way
 VERSION = __version__

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.core.initializers import initial, initial_population
-from xpmlp.core.layout import windows
-from xpmlp.core.spec import Spec
+from xpmlp.initializers import initial, initial_population
+from xpmlp.layout import windows
+from xpmlp.spec import Spec
 
 RATE, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8  # Adam's: the defaults of all libraries
 STEPS = 20  # of the check that all compute the same

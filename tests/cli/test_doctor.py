@@ -5,8 +5,8 @@ import json
 import pytest
 
 from xpmlp import GPUUnavailableError, __version__
-from xpmlp.backends.devices import place_for
 from xpmlp.cli.main import main
+from xpmlp.devices.words import place_for
 
 
 def test_it_says_what_this_machine_has(capsys, monkeypatch):
@@ -67,6 +67,6 @@ def test_the_way_of_training_on_a_usable_gpu_is_said(why, line, capsys, monkeypa
     card = {"name": "a card", "driver": 1, "runtime": 2, "bytes_free": 0, "bytes": 2**30}
     passed = [{"stage": 1, "doing": "import CuPy", "problem": None, "mend": ""}]
     found = {"index": 0, "usable": True, "checks": passed, "recording": why} | card
-    monkeypatch.setattr("xpmlp.backends.doctor.gpu", lambda index: found)
+    monkeypatch.setattr("xpmlp.devices.doctor.gpu", lambda index: found)
     assert main(["doctor", "--device", "cpu"]) == 0
     assert f"  {line}\n" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import pytest
 import xpmlp
 from xpmlp.cli.main import main
 from xpmlp.storage.onnx import graph_of, serialized
-from xpmlp.table.model import load
+from xpmlp.tabular.model import load
 
 polars = pytest.importorskip("polars")
 pytest.importorskip("sklearn")

@@ -127,7 +127,7 @@ def test_bad_usage_exits_with_two_and_says_how(words, capsys):
 
 def test_a_gpu_that_is_not_there_is_one_line(capsys, tmp_path):
     from xpmlp import GPUUnavailableError
-    from xpmlp.backends.devices import place_for
+    from xpmlp.devices.words import place_for
 
     try:
         place_for("gpu")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from xpmlp.cli.main import main
-from xpmlp.table.model import load
+from xpmlp.tabular.model import load
 
 polars = pytest.importorskip("polars")
 pytest.importorskip("sklearn")

@@ -9,7 +9,7 @@ import pytest
 
 import xpmlp
 from xpmlp.cli.main import main
-from xpmlp.table.model import load
+from xpmlp.tabular.model import load
 
 polars = pytest.importorskip("polars")
 pytest.importorskip("sklearn")

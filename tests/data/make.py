@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 import xpmlp
-from xpmlp.fit.run import assemble, finish
 from xpmlp.storage.model_file import VERSION
 from xpmlp.storage.sealed import BLANK
-from xpmlp.table.fitting import Plan, fit_table
+from xpmlp.tabular.fitting import Plan, fit_table
+from xpmlp.training.train import assemble, finish
 
 ROWS = np.random.default_rng(7).normal(size=(24, 3))
 CLASS = np.arange(24) % 3

@@ -16,8 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from stops import Killed, damaged, halt_at, kill_at
 
 from xpmlp import Checkpoint, MLPClassifier, MLPRegressor
-from xpmlp.core.optimizers import OPTIMIZERS
 from xpmlp.estimators.base import NonFiniteError
+from xpmlp.optimizers import OPTIMIZERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 EPOCHS = 8

@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 
 import xpmlp
 from xpmlp import MLPClassifier, MLPRegressor, from_sklearn
-from xpmlp.backends.namespace import to_place
+from xpmlp.devices.namespace import to_place
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 SHORT = {"max_iter": 4, "random_state": 0}

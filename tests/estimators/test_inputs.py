@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from xpmlp import MLPClassifier, MLPRegressor
-from xpmlp.backends.namespace import place_of, to_host, to_place
+from xpmlp.devices.namespace import place_of, to_host, to_place
 from xpmlp.estimators.inputs import incoming
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

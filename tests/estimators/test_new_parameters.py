@@ -9,10 +9,10 @@ from sklearn.metrics import d2_pinball_score
 from sklearn.utils.class_weight import compute_sample_weight
 
 from xpmlp import Batch, MLPClassifier, MLPRegressor, Spec, gradient, new_state, update
-from xpmlp.core.activations import ACTIVATIONS
-from xpmlp.core.layout import padded_size
-from xpmlp.core.names import title
-from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.activations import ACTIVATIONS
+from xpmlp.layout import padded_size
+from xpmlp.names import title
+from xpmlp.optimizers import OPTIMIZERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 FULL = {"random_state": 0, "max_iter": 20, "batch_size": 10_000_000}

@@ -30,14 +30,14 @@ sys.path.append(str(TESTS))  # where `fuzz` is
 
 from fuzz.trial_files import Case, Fault, Kind, Source, source, trial  # noqa: E402
 from xpmlp import Checkpoint, DivergedError, MLPClassifier, MLPRegressor, load  # noqa: E402
-from xpmlp.backends.extras import needed  # noqa: E402
-from xpmlp.fit.loop import reports  # noqa: E402
-from xpmlp.fit.run import assemble  # noqa: E402
-from xpmlp.fit.steps import Run  # noqa: E402
+from xpmlp.devices.extras import needed  # noqa: E402
 from xpmlp.storage import checkpoint  # noqa: E402
 from xpmlp.storage.model_file import encode  # noqa: E402
 from xpmlp.storage.question import question  # noqa: E402
-from xpmlp.table.model import TableModel  # noqa: E402
+from xpmlp.tabular.model import TableModel  # noqa: E402
+from xpmlp.training.loop import reports  # noqa: E402
+from xpmlp.training.steps import Run  # noqa: E402
+from xpmlp.training.train import assemble  # noqa: E402
 
 DATA = TESTS / "data"
 HANG = 300  # seconds for 1,000 files

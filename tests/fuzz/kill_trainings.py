@@ -36,7 +36,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from xpmlp import Checkpoint, MLPClassifier, MLPRegressor, train
-from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.storage.checkpoint import FORMAT, VERSION
 from xpmlp.storage.sealed import read_metadata, unpacked
 

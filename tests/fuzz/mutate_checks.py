@@ -2,7 +2,7 @@
 """Remove the checks of the package one by one, and list those that no test misses.
 
 python tests/fuzz/mutate_checks.py                       # every check: an hour
-python tests/fuzz/mutate_checks.py --module fit/checks.py --json
+python tests/fuzz/mutate_checks.py --module training/checks.py --json
 """
 
 import argparse
@@ -24,21 +24,23 @@ BAD_INPUT = "tests/test_bad_input.py"
 QUICK = ("-m", "not slow", "-k", "not kills and not within_an_epoch")  # and find as much
 # Per module: the tests that know it, and whose hostile inputs reach it
 MODULES: dict[str, tuple[tuple[str, ...], str]] = {
-    "fit/checks.py": (("fit/test_checks.py",), "core or estimators"),
-    "fit/labels.py": (("fit/test_labels.py", "fit/test_checks.py"), "core"),
-    "fit/data.py": (("fit/test_data.py", "fit/test_checks.py"), "core"),
-    "fit/settings.py": (("fit/test_settings.py", "fit/test_population.py"), "core"),
-    "fit/run.py": (("fit/test_train.py", "fit/test_callbacks.py", "storage/test_checkpoint.py"),
+    "training/checks.py": (("training/test_checks.py",), "core or estimators"),
+    "training/labels.py": (("training/test_labels.py", "training/test_checks.py"), "core"),
+    "training/data.py": (("training/test_data.py", "training/test_checks.py"), "core"),
+    "training/settings.py": (("training/test_settings.py", "training/test_population.py"), "core"),
+    "training/train.py": (("training/test_train.py", "training/test_callbacks.py",
+                           "storage/test_checkpoint.py"),
                    "core"),
-    "fit/loop.py": (("fit/test_train.py", "fit/test_divergence.py", "fit/test_callbacks.py"),
+    "training/loop.py": (("training/test_train.py", "training/test_divergence.py",
+                          "training/test_callbacks.py"),
                     "core"),
-    "fit/recovery.py": (("fit/test_divergence.py",), "core"),
-    "fit/memory.py": (("fit/test_memory.py",), "memory"),
-    "fit/probes.py": (("fit/test_settings.py", "fit/test_train.py"), "core"),
-    "core/names.py": (("core/test_names.py", "core/test_schedules.py", "core/test_losses.py",
-                       "core/test_activations.py", "fit/test_settings.py"), "core"),
-    "core/spec.py": (("core/test_spec.py",), "core"),
-    "backends/devices.py": (("backends/test_devices.py",), "devices"),
+    "training/recovery.py": (("training/test_divergence.py",), "core"),
+    "training/memory.py": (("training/test_memory.py",), "memory"),
+    "training/validation.py": (("training/test_settings.py", "training/test_train.py"), "core"),
+    "names.py": (("math/test_names.py", "math/test_schedules.py", "math/test_losses.py",
+                       "math/test_activations.py", "training/test_settings.py"), "core"),
+    "spec.py": (("math/test_spec.py",), "core"),
+    "devices/words.py": (("devices/test_devices.py",), "devices"),
     "estimators/inputs.py": (("estimators/test_errors.py",), "estimators"),
     "estimators/classes.py": (("estimators/test_errors.py", "estimators/test_new_parameters.py"),
                               "estimators"),
@@ -54,10 +56,10 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "storage/model_file.py": (("storage/test_model_file.py",), "files"),
     "storage/checkpoint.py": (("storage/test_checkpoint.py",), "files"),
     "storage/question.py": (("storage/test_checkpoint.py",), "files"),
-    "table/reading.py": (("table/test_reading.py",), "command"),
-    "table/fitting.py": (("table/test_fitting.py", "cli/test_train.py"), "command"),
-    "table/model.py": (("table/test_model.py", "storage/test_table_file.py"), "command"),
-    "table/splits.py": (("table/test_splits.py",), "command"),
+    "tabular/reading.py": (("table/test_reading.py",), "command"),
+    "tabular/fitting.py": (("table/test_fitting.py", "cli/test_train.py"), "command"),
+    "tabular/model.py": (("table/test_model.py", "storage/test_table_file.py"), "command"),
+    "tabular/splits.py": (("table/test_splits.py",), "command"),
     "cli/train.py": (("cli/test_train.py",), "command"),
     "cli/demo.py": (("cli/test_demo.py",), "command"),
     "cli/export.py": (("cli/test_export.py",), "command"),

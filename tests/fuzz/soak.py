@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpmlp import DivergedError, MLPClassifier, MLPRegressor, TableModel, load, train
-from xpmlp.table.preprocessing import learn
+from xpmlp.tabular.preprocessing import learn
 
 MEMORY = 8 * 2**20  # bytes
 BLOCKS = 5000  # of Python's memory, about 100 bytes each

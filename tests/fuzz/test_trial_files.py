@@ -27,10 +27,10 @@ from fuzz.trial_files import (
     trial,
 )  # fmt: skip
 from xpmlp import Model, Spec, load, train
-from xpmlp.backends.namespace import CPU
-from xpmlp.core.layout import padded_size
-from xpmlp.fit.labels import Labels
+from xpmlp.devices.namespace import CPU
+from xpmlp.layout import padded_size
 from xpmlp.storage.model_file import encode
+from xpmlp.training.labels import Labels
 
 ROWS = np.random.default_rng(3).normal(size=(12, 3))
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from fuzz.mutate_bytes import DAMAGES, Damage, halves, joined, sealed
 from fuzz.mutate_header import FORGERIES, names_of, put_together, taken_apart
-from xpmlp.fit.inference import PredictionError
+from xpmlp.training.inference import PredictionError
 
 LOADED, REFUSED = "loaded", "refused"
 SECONDS, SECONDS_PER_BYTE = 0.5, 10e-6  # of the processor, that a load may take

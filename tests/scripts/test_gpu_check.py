@@ -26,7 +26,7 @@ from benchmarks.gpu.checklist.check import (
     held_to,
     perform,
 )  # fmt: skip
-from xpmlp.backends.graphs import CaptureWarning
+from xpmlp.recording.captured import CaptureWarning
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check.py"
 SETTING = Setting(SimpleNamespace(device=None, name="nowhere"), 0, True)

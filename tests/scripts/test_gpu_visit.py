@@ -44,7 +44,7 @@ def command(*words, **environment):
 
 REGISTRY = """
 import os, subprocess, sys, time
-from xpmlp.backends import cuda
+from xpmlp.devices import cuda
 from benchmarks.gpu.checklist.check import Check, held_to
 
 

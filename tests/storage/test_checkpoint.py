@@ -12,7 +12,7 @@ from fuzz.mutate_header import put_together, taken_apart
 from stops import Killed, damaged, halt_at, kill_at
 
 from xpmlp import Checkpoint, DivergedError, plateau, train
-from xpmlp.core.optimizers import OPTIMIZERS
+from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.storage import atomic, checkpoint
 
 EPOCHS = 8
@@ -179,7 +179,7 @@ def test_how_often_is_heeded(tmp_path, monkeypatch):
     train(**asked(), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e6))
     assert written == [8]
     written.clear()
-    monkeypatch.setattr("xpmlp.backends.ways.Eager.AT_ONCE", 1)  # a step in a window
+    monkeypatch.setattr("xpmlp.recording.executors.Eager.AT_ONCE", 1)  # a step in a window
     train(**asked(epochs=2), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e-9))
     assert written == [0] * 6 + [1] * 7 + [2]
 

@@ -10,7 +10,7 @@ import pytest
 
 import xpmlp
 from xpmlp import MLPClassifier, MLPRegressor, TableModel
-from xpmlp.table.preprocessing import Encoded
+from xpmlp.tabular.preprocessing import Encoded
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 ROWS = np.random.default_rng(3).normal(size=(30, 3))

@@ -15,8 +15,8 @@ import pytest
 
 import xpmlp
 from xpmlp import Spec, load, save, train
-from xpmlp.backends.namespace import to_host
-from xpmlp.core.layout import padded_size
+from xpmlp.devices.namespace import to_host
+from xpmlp.layout import padded_size
 from xpmlp.storage.model_file import encode
 from xpmlp.storage.sealed import BLANK, HEADER_LIMIT
 

@@ -10,14 +10,14 @@ import pytest
 
 import xpmlp
 from xpmlp import Activation, Loss, Model, Spec, to_onnx, train
-from xpmlp.backends.namespace import CPU
-from xpmlp.core.activations import ACTIVATIONS
-from xpmlp.core.layout import padded_size, windows
-from xpmlp.core.losses import softmax
-from xpmlp.core.names import title
-from xpmlp.fit.labels import Labels
+from xpmlp.activations import ACTIVATIONS
+from xpmlp.devices.namespace import CPU
+from xpmlp.layout import padded_size, windows
+from xpmlp.losses import softmax
+from xpmlp.names import title
 from xpmlp.storage import onnx as exporting
 from xpmlp.storage.onnx import graph_of, serialized
+from xpmlp.training.labels import Labels
 
 pytest.importorskip("onnx")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from xpmlp.backends.tracing import CALLS, UntraceableError
+from xpmlp.recording.onnx_graph import Graph
+from xpmlp.recording.tracing import CALLS, UntraceableError
 from xpmlp.storage.onnx import serialized
-from xpmlp.storage.onnx_graph import Graph
 
 pytest.importorskip("onnx")
 

@@ -13,8 +13,8 @@ import pytest
 
 import xpmlp
 from xpmlp.storage.sealed import BLANK
-from xpmlp.table.fitting import Plan, fit_table
-from xpmlp.table.model import TableModel, load
+from xpmlp.tabular.fitting import Plan, fit_table
+from xpmlp.tabular.model import TableModel, load
 
 polars = pytest.importorskip("polars")
 pytest.importorskip("sklearn")

@@ -4,13 +4,13 @@ import argparse
 import time
 from pathlib import Path
 
-from xpmlp.backends.devices import default_word, place_for
-from xpmlp.backends.extras import needed
 from xpmlp.cli.plots import plot_history
-from xpmlp.core.spec import Spec
-from xpmlp.fit.callbacks import ProgressBar
-from xpmlp.fit.run import train
+from xpmlp.devices.extras import needed
+from xpmlp.devices.words import default_word, place_for
+from xpmlp.spec import Spec
 from xpmlp.storage.model_file import save
+from xpmlp.training.callbacks import ProgressBar
+from xpmlp.training.train import train
 
 EXAMPLE = "xpmlp demo --device auto"
 NETWORK, DROPOUT = "64-256-128-10", 0.2

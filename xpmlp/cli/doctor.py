@@ -4,8 +4,8 @@ import argparse
 import json
 from typing import Any
 
-from xpmlp.backends.devices import default_word, place_for
-from xpmlp.backends.doctor import report
+from xpmlp.devices.doctor import report
+from xpmlp.devices.words import default_word, place_for
 
 EXAMPLE = "xpmlp doctor --device gpu"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from xpmlp.cli.train import writable
 from xpmlp.cli.using import present
+from xpmlp.recording.onnx_graph import Symbol
 from xpmlp.storage.atomic import write_atomic
 from xpmlp.storage.onnx import graph_of, serialized
-from xpmlp.storage.onnx_graph import Symbol
-from xpmlp.table.model import load
+from xpmlp.tabular.model import load
 
 EXAMPLE = "xpmlp export houses.safetensors --out houses.onnx"
 

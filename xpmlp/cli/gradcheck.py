@@ -2,8 +2,8 @@
 
 import argparse
 
-from xpmlp.core.spec import Spec
-from xpmlp.fit.gradcheck import TOLERANCE, gradcheck
+from xpmlp.spec import Spec
+from xpmlp.training.gradient_check import TOLERANCE, gradcheck
 
 EXAMPLE = "xpmlp gradcheck 3-4-2 --activation tanh --loss cross_entropy"
 

@@ -4,12 +4,12 @@ import argparse
 from typing import Any
 
 from xpmlp.cli.using import present
-from xpmlp.core.ledger import ledger
-from xpmlp.fit.model import Model
+from xpmlp.shape_ledger import ledger
 from xpmlp.storage.model_file import read
-from xpmlp.table.model import TableModel, opened
-from xpmlp.table.preprocessing import Encoded
-from xpmlp.table.scoring import score_table
+from xpmlp.tabular.model import TableModel, opened
+from xpmlp.tabular.preprocessing import Encoded
+from xpmlp.tabular.scoring import score_table
+from xpmlp.training.model import Model
 
 EXAMPLE = "xpmlp inspect houses.safetensors"
 SHOWN = 8  # categories of a column

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from xpmlp import __version__
-from xpmlp.fit.interruption import Terminated, terminated
+from xpmlp.training.interruption import Terminated, terminated
 
 COMMANDS = {
     "train": "learn a column of a table from the others",

@@ -3,7 +3,7 @@
 from math import nan
 from typing import Any
 
-from xpmlp.backends.extras import needed
+from xpmlp.devices.extras import needed
 
 LARGEST = 1e30  # a loss beyond has diverged, and an axis that reached it would show nothing else
 
@@ -70,7 +70,7 @@ def plain(entry: Any) -> list[float]:
 def plot_fit(fitted: Any, path: Any) -> Any:
     """Losses and rate, and beside them predicted against true values or the confusion matrix.
 
-    fitted: a `table.fitting.Fitted`. path: where to write the picture.
+    fitted: a `tabular.fitting.Fitted`. path: where to write the picture.
     """
     needed("matplotlib", "table")
     from matplotlib.figure import Figure

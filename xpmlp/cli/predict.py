@@ -4,12 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from xpmlp.backends.extras import needed
 from xpmlp.cli.train import writable
 from xpmlp.cli.using import load_table_model, note_oddities
+from xpmlp.devices.extras import needed
 from xpmlp.storage.atomic import write_atomic
-from xpmlp.table.model import CLASSIFICATION
-from xpmlp.table.reading import read_table
+from xpmlp.tabular.model import CLASSIFICATION
+from xpmlp.tabular.reading import read_table
 
 EXAMPLE = "xpmlp predict houses.safetensors new.csv --out predictions.csv"
 

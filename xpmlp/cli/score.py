@@ -4,9 +4,9 @@ import argparse
 import json
 
 from xpmlp.cli.using import load_table_model, note_oddities
-from xpmlp.table.fitting import Plan, evaluate, read_target, without_gaps
-from xpmlp.table.reading import read_table
-from xpmlp.table.scoring import rounded, score_table
+from xpmlp.tabular.fitting import Plan, evaluate, read_target, without_gaps
+from xpmlp.tabular.reading import read_table
+from xpmlp.tabular.scoring import rounded, score_table
 
 EXAMPLE = "xpmlp score houses.safetensors sold.csv"
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from xpmlp.core.ledger import ledger
-from xpmlp.core.spec import Spec
+from xpmlp.shape_ledger import ledger
+from xpmlp.spec import Spec
 
 EXAMPLE = "xpmlp shapes 2,16,16,1 --batch 8"
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xpmlp.backends.devices import default_word, place_for
-from xpmlp.backends.threads import blas_threads, limited
-from xpmlp.core.activations import activation
-from xpmlp.core.losses import loss
-from xpmlp.core.names import whole
-from xpmlp.fit.callbacks import ProgressBar
-from xpmlp.fit.divergence import DivergedError
-from xpmlp.fit.settings import settings
+from xpmlp.activations import activation
+from xpmlp.devices.threads import blas_threads, limited
+from xpmlp.devices.words import default_word, place_for
+from xpmlp.losses import loss
+from xpmlp.names import whole
 from xpmlp.storage import atomic
-from xpmlp.table.fitting import DEFAULTS, Fitted, Plan, fit_table
-from xpmlp.table.model import CLASSIFICATION, REGRESSION, TableModel, capped, described
-from xpmlp.table.reading import column, read_table, stray, texts_of
-from xpmlp.table.scoring import rounded, score_table
+from xpmlp.tabular.fitting import DEFAULTS, Fitted, Plan, fit_table
+from xpmlp.tabular.model import CLASSIFICATION, REGRESSION, TableModel, capped, described
+from xpmlp.tabular.reading import column, read_table, stray, texts_of
+from xpmlp.tabular.scoring import rounded, score_table
+from xpmlp.training.callbacks import ProgressBar
+from xpmlp.training.divergence import DivergedError
+from xpmlp.training.settings import settings
 
 USAGE = "xpmlp train TABLE --target COLUMN [options]"
 EXAMPLE = "xpmlp train houses.csv --target price --save houses.safetensors"

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xpmlp.table.model import TableModel, load, unseen
+from xpmlp.tabular.model import TableModel, load, unseen
 
 
 def present(path: str) -> str:

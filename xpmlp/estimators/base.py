@@ -13,13 +13,9 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from xpmlp.backends.devices import choose, home, release
-from xpmlp.backends.namespace import Place, running, to_host, to_place
-from xpmlp.backends.threads import limited
-from xpmlp.core.layout import windows
-from xpmlp.core.losses import loss as find_loss
-from xpmlp.core.spec import AnyLoss, Spec
-from xpmlp.core.types import Array
+from xpmlp.devices.namespace import Place, running, to_host, to_place
+from xpmlp.devices.threads import limited
+from xpmlp.devices.words import choose, home, release
 from xpmlp.estimators import files, lbfgs, onnx, stochastic
 from xpmlp.estimators.inference import LINKS
 from xpmlp.estimators.inputs import (
@@ -40,13 +36,17 @@ from xpmlp.estimators.network import (
 from xpmlp.estimators.parameters import CONSTRAINTS
 from xpmlp.estimators.question import refuse as refuse_checkpoint
 from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, Table
-from xpmlp.fit.checks import warn_of_little
-from xpmlp.fit.data import own_dtype
-from xpmlp.fit.memory import estimate, explained
-from xpmlp.fit.metrics import reported
-from xpmlp.fit.model import Model
+from xpmlp.layout import windows
+from xpmlp.losses import loss as find_loss
+from xpmlp.recording.onnx_graph import Graph
+from xpmlp.spec import AnyLoss, Spec
 from xpmlp.storage.model_file import save
-from xpmlp.storage.onnx_graph import Graph
+from xpmlp.training.checks import warn_of_little
+from xpmlp.training.data import own_dtype
+from xpmlp.training.memory import estimate, explained
+from xpmlp.training.metrics import reported
+from xpmlp.training.model import Model
+from xpmlp.types import Array
 
 LBFGS = "lbfgs"
 OWN_ARRAYS = ("coefs_", "intercepts_")

@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
 from xpmlp.estimators.inputs import check_sizes
-from xpmlp.fit.labels import balanced
+from xpmlp.training.labels import balanced
 
 
 def encoded(binarizer: LabelBinarizer, y: Any) -> np.ndarray:

@@ -17,14 +17,14 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from xpmlp.backends.namespace import place_of, running, to_host, to_place
-from xpmlp.core.types import Array, Namespace
+from xpmlp.devices.namespace import place_of, running, to_host, to_place
 from xpmlp.estimators.base import MLPBase, all_or_nothing, stochastic_only
 from xpmlp.estimators.classes import check_class_weight, encoded, is_multilabel, weighted
 from xpmlp.estimators.inference import answer
 from xpmlp.estimators.inputs import host, named, read_labels, read_targets, read_weight
 from xpmlp.estimators.parameters import CONSTRAINTS, shared
-from xpmlp.fit.labels import both, likeliest
+from xpmlp.training.labels import both, likeliest
+from xpmlp.types import Array, Namespace
 
 
 class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]

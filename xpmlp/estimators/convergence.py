@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.namespace import dtype_name, running, to_host
-from xpmlp.fit.steps import Run
+from xpmlp.devices.namespace import dtype_name, running, to_host
+from xpmlp.training.steps import Run
 
 RECORDED = ("loss", "val_loss", "val_score")  # of a history
 

@@ -9,22 +9,22 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.preprocessing import LabelBinarizer
 
-from xpmlp.backends.devices import place_for
-from xpmlp.backends.namespace import CPU, Place, dtype_name, to_host, to_place
-from xpmlp.backends.ways import WAYS
-from xpmlp.core.layout import padded_size, windows
-from xpmlp.core.losses import loss
-from xpmlp.core.optimizers import OPTIMIZERS
-from xpmlp.core.spec import Spec
+from xpmlp.devices.namespace import CPU, Place, dtype_name, to_host, to_place
+from xpmlp.devices.words import place_for
 from xpmlp.estimators.classes import is_multilabel
 from xpmlp.estimators.inference import LINKS
 from xpmlp.estimators.network import Course, lists, packed, plain, rule_name, spec_of
-from xpmlp.fit.data import own_dtype
-from xpmlp.fit.labels import Labels
-from xpmlp.fit.model import Model
+from xpmlp.layout import padded_size, windows
+from xpmlp.losses import loss
+from xpmlp.optimizers import OPTIMIZERS
+from xpmlp.recording.executors import WAYS
+from xpmlp.spec import Spec
 from xpmlp.storage.class_labels import listed, unlisted
 from xpmlp.storage.model_file import Contents, read
 from xpmlp.storage.sealed import UNFIT, refusal
+from xpmlp.training.data import own_dtype
+from xpmlp.training.labels import Labels
+from xpmlp.training.model import Model
 
 SECTION = "estimator"
 

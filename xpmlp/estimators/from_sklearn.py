@@ -8,13 +8,13 @@ from sklearn import neural_network
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from xpmlp.backends.namespace import CPU
-from xpmlp.core.spec import Spec
+from xpmlp.devices.namespace import CPU
 from xpmlp.estimators.base import MLPBase
 from xpmlp.estimators.classifier import MLPClassifier
 from xpmlp.estimators.network import drawn, new_course, packed, spec_of
 from xpmlp.estimators.regressor import MLPRegressor
-from xpmlp.fit.data import own_dtype
+from xpmlp.spec import Spec
+from xpmlp.training.data import own_dtype
 
 PAIRS = (
     (neural_network.MLPClassifier, MLPClassifier),

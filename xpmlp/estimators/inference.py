@@ -5,17 +5,17 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from xpmlp.backends.devices import home
-from xpmlp.backends.namespace import like_caller, running, to_host
-from xpmlp.backends.threads import limited
-from xpmlp.core.activations import identity, sigmoid
-from xpmlp.core.losses import exp, softmax
-from xpmlp.core.types import Array, Namespace
+from xpmlp.activations import identity, sigmoid
+from xpmlp.devices.namespace import like_caller, running, to_host
+from xpmlp.devices.threads import limited
+from xpmlp.devices.words import home
 from xpmlp.estimators.inputs import incoming, read_rows
 from xpmlp.estimators.network import bare_spec, dense
-from xpmlp.fit.checks import is_float
-from xpmlp.fit.data import Elsewhere, own_dtype
-from xpmlp.fit.inference import certain, scores
+from xpmlp.losses import exp, softmax
+from xpmlp.training.checks import is_float
+from xpmlp.training.data import Elsewhere, own_dtype
+from xpmlp.training.inference import certain, scores
+from xpmlp.types import Array, Namespace
 
 LINKS = {"identity": identity, "exp": exp, "softmax": softmax, "logistic": sigmoid}
 

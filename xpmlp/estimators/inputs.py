@@ -12,9 +12,16 @@ from sklearn.base import is_regressor
 from sklearn.utils import check_X_y, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from xpmlp.backends.namespace import is_array, to_host
-from xpmlp.fit.checks import all_finite, check_finite, host_numbers, not_finite, numbers, unmasked
-from xpmlp.fit.labels import loosely, plain_labels
+from xpmlp.devices.namespace import is_array, to_host
+from xpmlp.training.checks import (
+    all_finite,
+    check_finite,
+    host_numbers,
+    not_finite,
+    numbers,
+    unmasked,
+)
+from xpmlp.training.labels import loosely, plain_labels
 
 TRAINED = [np.float64, np.float32]  # what a network is trained in; anything else becomes the first
 

@@ -6,14 +6,14 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.utils.optimize import _check_optimize_result
 
-from xpmlp.backends.namespace import Place, running, to_host, to_place
-from xpmlp.core.layout import block_factors
-from xpmlp.core.spec import Spec
-from xpmlp.core.training import Batch, gradient, new_state, penalize
-from xpmlp.core.types import Array
+from xpmlp.devices.namespace import Place, running, to_host, to_place
 from xpmlp.estimators.network import lists, packed
-from xpmlp.fit.data import Data
-from xpmlp.fit.inference import AT_ONCE
+from xpmlp.layout import block_factors
+from xpmlp.spec import Spec
+from xpmlp.step import Batch, gradient, new_state, penalize
+from xpmlp.training.data import Data
+from xpmlp.training.inference import AT_ONCE
+from xpmlp.types import Array
 
 NEED_EPOCHS = ("schedule", "clip", "weight_decay", "checkpoint")
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.engine import Engine
-from xpmlp.backends.namespace import Place, is_array, to_host, to_place
-from xpmlp.core.layers import Dense
-from xpmlp.core.layout import padded_size, windows
-from xpmlp.core.optimizers import Optimizer
-from xpmlp.core.optimizers import optimizer as find_optimizer
-from xpmlp.core.spec import AnyLoss, Spec, is_listed
-from xpmlp.core.types import Array
-from xpmlp.fit.settings import Settings
+from xpmlp.devices.namespace import Place, is_array, to_host, to_place
+from xpmlp.layers import Dense
+from xpmlp.layout import padded_size, windows
+from xpmlp.optimizers import Optimizer
+from xpmlp.optimizers import optimizer as find_optimizer
+from xpmlp.recording.engine import Engine
+from xpmlp.spec import AnyLoss, Spec, is_listed
+from xpmlp.training.settings import Settings
+from xpmlp.types import Array
 
 LOGISTIC = ("logistic", "sigmoid")  # scikit-learn's name of an activation, and ours
 HYPER = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon", "momentum": "momentum"}

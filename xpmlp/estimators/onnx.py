@@ -7,9 +7,9 @@ import numpy as np
 
 from xpmlp.estimators.classes import is_multilabel
 from xpmlp.estimators.files import network as fitted
-from xpmlp.fit.labels import Labels
+from xpmlp.recording.onnx_graph import Graph
 from xpmlp.storage.onnx import answer, answers, network, rows
-from xpmlp.storage.onnx_graph import Graph
+from xpmlp.training.labels import Labels
 
 
 def write(est: Any, graph: Graph) -> None:

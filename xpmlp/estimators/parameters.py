@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
-from xpmlp.core.activations import ACTIVATIONS
-from xpmlp.core.optimizers import OPTIMIZERS, Optimizer
+from xpmlp.activations import ACTIVATIONS
+from xpmlp.optimizers import OPTIMIZERS, Optimizer
 from xpmlp.storage.checkpoint import Checkpoint
 
 
@@ -73,7 +73,7 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
     solver : {'lbfgs', 'sgd', 'adam'}, any of xpmlp's optimizers, or a rule, default='adam'
         'adam' and 'sgd' are scikit-learn's: epsilon is added to the raw root, and 'sgd' has
         momentum. Beyond those 'adamw', 'rmsprop', 'adagrad', or a rule of your own (see
-        `xpmlp.core.optimizers`). 'lbfgs' takes all rows at once.
+        `xpmlp.optimizers`). 'lbfgs' takes all rows at once.
     alpha : float, default=0.0001
         Strength of the L2 penalty, divided by the weight of the batch.
     batch_size : int, default='auto'
@@ -118,7 +118,7 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
         Probability in [0, 1) that a neuron is left out of an update.
     schedule : str, callable or None, default=None
         What the learning rate is multiplied by over the epochs: 'cosine', 'step:30,0.1',
-        'warmup:5 * cosine', 'one_cycle', or a function (see `xpmlp.core.schedules`).
+        'warmup:5 * cosine', 'one_cycle', or a function (see `xpmlp.schedules`).
     weight_decay : float or None, default=None
         Decoupled weight decay (AdamW), on weights alone; None is the rule's own.
     clip : float or None, default=None

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 
-from xpmlp.backends.namespace import to_host
-from xpmlp.fit.run import following
-from xpmlp.fit.steps import Run
+from xpmlp.devices.namespace import to_host
 from xpmlp.storage.checkpoint import buffers
 from xpmlp.storage.question import digest, told
+from xpmlp.training.steps import Run
+from xpmlp.training.train import following
 
 # parameters that leave the bits alone, or that the start, the dtype and the epochs tell
 NO_DIFFERENCE = (

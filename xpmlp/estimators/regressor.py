@@ -7,12 +7,12 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import d2_pinball_score, r2_score
 from sklearn.utils.metaestimators import available_if
 
-from xpmlp.core.losses import LOSSES, Loss
-from xpmlp.core.types import Array
 from xpmlp.estimators.base import MLPBase, stochastic_only
 from xpmlp.estimators.inference import answer
 from xpmlp.estimators.inputs import host, read_targets, read_weight
 from xpmlp.estimators.parameters import CONSTRAINTS, Named, shared
+from xpmlp.losses import LOSSES, Loss
+from xpmlp.types import Array
 
 OF_NUMBERS = {name for name in LOSSES if not name.endswith("cross_entropy")}
 

@@ -12,25 +12,25 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 
-from xpmlp.backends.namespace import Place, place_of, running, to_host, to_place
-from xpmlp.core.layout import windows
-from xpmlp.core.spec import Spec
-from xpmlp.core.types import Array
+from xpmlp.devices.namespace import Place, place_of, running, to_host, to_place
 from xpmlp.estimators.convergence import Convergence
 from xpmlp.estimators.network import Course, lists, packed, settings_of
 from xpmlp.estimators.question import asked as asked_by
-from xpmlp.fit.batches import per_batch, per_row
-from xpmlp.fit.begin import begin
-from xpmlp.fit.callbacks import ProgressBar
-from xpmlp.fit.checks import all_finite
-from xpmlp.fit.data import Data, Elsewhere, Rows, move, resident
-from xpmlp.fit.divergence import DivergedError
-from xpmlp.fit.interruption import patient
-from xpmlp.fit.labels import Labels
-from xpmlp.fit.memory import brought, explained, need
-from xpmlp.fit.probes import probe
-from xpmlp.fit.run import attended, checked, following
-from xpmlp.fit.steps import Run
+from xpmlp.layout import windows
+from xpmlp.spec import Spec
+from xpmlp.training.batches import per_batch, per_row
+from xpmlp.training.begin import begin
+from xpmlp.training.callbacks import ProgressBar
+from xpmlp.training.checks import all_finite
+from xpmlp.training.data import Data, Elsewhere, Rows, move, resident
+from xpmlp.training.divergence import DivergedError
+from xpmlp.training.interruption import patient
+from xpmlp.training.labels import Labels
+from xpmlp.training.memory import brought, explained, need
+from xpmlp.training.steps import Run
+from xpmlp.training.train import attended, checked, following
+from xpmlp.training.validation import probe
+from xpmlp.types import Array
 
 NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "

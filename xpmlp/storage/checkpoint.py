@@ -22,18 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.namespace import running, to_host, to_place
-from xpmlp.backends.threads import blas_threads, counted
-from xpmlp.backends.ways import WAYS
-from xpmlp.core.names import whole
-from xpmlp.core.types import Array
-from xpmlp.fit.divergence import Trouble
-from xpmlp.fit.loop import Report, stopped
-from xpmlp.fit.steps import Run
+from xpmlp.devices.namespace import running, to_host, to_place
+from xpmlp.devices.threads import blas_threads, counted
+from xpmlp.names import whole
+from xpmlp.recording.executors import WAYS
 from xpmlp.storage.atomic import contents, sweep, writable, write_atomic
 from xpmlp.storage.lock import locked
 from xpmlp.storage.question import differences, question, told
 from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
+from xpmlp.training.divergence import Trouble
+from xpmlp.training.loop import Report, stopped
+from xpmlp.training.steps import Run
+from xpmlp.types import Array
 
 FORMAT = "xpmlp-checkpoint"
 VERSION = 1

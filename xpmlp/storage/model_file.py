@@ -11,17 +11,17 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from xpmlp.backends.devices import place_for
-from xpmlp.backends.namespace import CPU, Place, to_host, to_place
-from xpmlp.core.layout import padded_size, stored_shapes
-from xpmlp.core.layout import tensors as layer_tensors
-from xpmlp.core.losses import loss
-from xpmlp.core.spec import Spec
-from xpmlp.fit.labels import Labels
-from xpmlp.fit.model import Model
+from xpmlp.devices.namespace import CPU, Place, to_host, to_place
+from xpmlp.devices.words import place_for
+from xpmlp.layout import padded_size, stored_shapes
+from xpmlp.layout import tensors as layer_tensors
+from xpmlp.losses import loss
+from xpmlp.spec import Spec
 from xpmlp.storage.atomic import contents, write_atomic
 from xpmlp.storage.class_labels import listed, unlisted
 from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
+from xpmlp.training.labels import Labels
+from xpmlp.training.model import Model
 
 FORMAT = "xpmlp-model"
 VERSION = 1

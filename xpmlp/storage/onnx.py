@@ -12,16 +12,16 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from xpmlp import __version__
-from xpmlp.backends.namespace import to_host
-from xpmlp.core.apply import plain
-from xpmlp.core.layout import names, packed, views
-from xpmlp.core.losses import loss
-from xpmlp.core.names import title
-from xpmlp.core.types import Array
-from xpmlp.fit.labels import both, likeliest
-from xpmlp.fit.model import Model
+from xpmlp.apply import plain
+from xpmlp.devices.namespace import to_host
+from xpmlp.layout import names, packed, views
+from xpmlp.losses import loss
+from xpmlp.names import title
+from xpmlp.recording.onnx_graph import TEXT, Graph, Symbol
 from xpmlp.storage.atomic import write_atomic
-from xpmlp.storage.onnx_graph import TEXT, Graph, Symbol
+from xpmlp.training.labels import both, likeliest
+from xpmlp.training.model import Model
+from xpmlp.types import Array
 
 # ONNX 1.8, of 2020: the first whose operators are all that is needed here (comparisons, choices
 # and reductions as they still are), so that old runtimes read the file, and every later one

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.backends.namespace import dtype_name, to_host
-from xpmlp.fit.data import Data
-from xpmlp.fit.steps import Run
+from xpmlp.devices.namespace import dtype_name, to_host
 from xpmlp.storage.sealed import parsed
+from xpmlp.training.data import Data
+from xpmlp.training.steps import Run
 
 AT_ONCE = 2**22  # numbers that are brought to the host and hashed at once
 ENDLESS = ("constant", "step", "exponential", "warmup", "inverse_scaling")  # schedules

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.backends.cuda import first_line
-from xpmlp.backends.extras import needed
-from xpmlp.backends.graphs import CaptureWarning, Lane, Recorded
-from xpmlp.backends.namespace import Place
+from xpmlp.devices.cuda import first_line
+from xpmlp.devices.extras import needed
+from xpmlp.devices.graphs import Lane, Recorded
+from xpmlp.devices.namespace import Place
+from xpmlp.recording.captured import CaptureWarning
 
 OK, NOTE, FIGURE, FAULT = "ok", "note", "figure", "fault"  # a figure has nothing to be held to
 

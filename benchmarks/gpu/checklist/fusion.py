@@ -17,15 +17,15 @@ from benchmarks.gpu.checklist.check import (
     worst,
 )
 from benchmarks.gpu.checklist.runs import SMALL, longest, quick_spec, sized, under_way, unfused
-from xpmlp.backends.kernels import Kernels
-from xpmlp.backends.namespace import Place, running, to_host, to_place
-from xpmlp.core.activations import ACTIVATIONS, activation
-from xpmlp.core.losses import LOSSES, loss
-from xpmlp.core.network import activated, gradients, returned
-from xpmlp.core.optimizers import OPTIMIZERS
-from xpmlp.core.training import PENALTIES, outcome
-from xpmlp.core.types import Array
-from xpmlp.fit.steps import Run
+from xpmlp.activations import ACTIVATIONS, activation
+from xpmlp.devices.namespace import Place, running, to_host, to_place
+from xpmlp.losses import LOSSES, loss
+from xpmlp.network import activated, gradients, returned
+from xpmlp.optimizers import OPTIMIZERS
+from xpmlp.recording.cuda_writer import Kernels
+from xpmlp.step import PENALTIES, outcome
+from xpmlp.training.steps import Run
+from xpmlp.types import Array
 
 # the same operations in the same order, without contraction; what is left is how a compiler
 # inlines exp, tanh and their like, the last bits of which 1 - tanh(z)**2 lays bare

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.gpu.checklist.check import FAULT, NOTE, OK, Check, Result, Setting
-from xpmlp.backends import cuda
-from xpmlp.backends.doctor import installed
-from xpmlp.backends.namespace import Place, running
+from xpmlp.devices import cuda
+from xpmlp.devices.doctor import installed
+from xpmlp.devices.namespace import Place, running
 
 # 1. versions ----------------------------------------------------------------------------------
 
@@ -52,7 +52,7 @@ def commit(folder: Path) -> str | None:
 # 9. error paths -------------------------------------------------------------------------------
 
 ASK = """
-from xpmlp.backends.devices import place_for
+from xpmlp.devices.words import place_for
 try:
     place_for({word!r})
     print("no error")

@@ -26,12 +26,12 @@ from benchmarks.gpu.checklist.runs import (
     sized,
     under_way,
 )
-from xpmlp.backends.gemm import WORKSPACE
-from xpmlp.backends.namespace import Place, running
-from xpmlp.core.types import Array
-from xpmlp.fit.batches import unbiased
-from xpmlp.fit.loop import reports
-from xpmlp.fit.run import finish
+from xpmlp.devices.gemm import WORKSPACE
+from xpmlp.devices.namespace import Place, running
+from xpmlp.training.batches import unbiased
+from xpmlp.training.loop import reports
+from xpmlp.training.train import finish
+from xpmlp.types import Array
 
 # 5. memory ------------------------------------------------------------------------------------
 

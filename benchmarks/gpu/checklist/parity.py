@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from benchmarks.gpu.checklist.check import Check, Result, Setting, held_to
 from benchmarks.parity import CASES, Case, Difference, compare
-from xpmlp.backends.namespace import Place
+from xpmlp.devices.namespace import Place
 
 DTYPES = ("float64", "float32")
 

@@ -20,11 +20,11 @@ from benchmarks.gpu.checklist.check import (
     recorded,
     worst,
 )
-from xpmlp.backends import cuda
-from xpmlp.backends.namespace import Place, running, to_host, to_place
-from xpmlp.core.layout import padded_size, windows
-from xpmlp.core.spec import Spec
-from xpmlp.core.types import Array
+from xpmlp.devices import cuda
+from xpmlp.devices.namespace import Place, running, to_host, to_place
+from xpmlp.layout import padded_size, windows
+from xpmlp.spec import Spec
+from xpmlp.types import Array
 
 # 2. products ----------------------------------------------------------------------------------
 
@@ -229,8 +229,8 @@ def captured_products(on: Setting) -> Result:
 
 def epilogues(on: Setting) -> Result:
     """Which ends of products cuBLASLt has, and ends as the plain operations would."""
-    from xpmlp.backends.epilogues import EPILOGUES
-    from xpmlp.backends.fused_products import FusedProducts
+    from xpmlp.devices.epilogues import EPILOGUES
+    from xpmlp.recording.fused_products import FusedProducts
 
     with running(on.place):
         trusted = FusedProducts(on.place.xp.epilogues, on.place.xp).epilogues.trusted or ()

@@ -8,15 +8,16 @@ import numpy as np
 
 from benchmarks.gpu.checklist.check import Setting
 from benchmarks.parity import CASES, Case, rows_for
-from xpmlp.backends.engine import WORTH
-from xpmlp.backends.graphs import Captured, Recorded
-from xpmlp.backends.kernels import FEATURES, Kernels
-from xpmlp.backends.namespace import Place, to_host
-from xpmlp.core.apply import plain
-from xpmlp.core.spec import Spec
-from xpmlp.fit.loop import Report, reports
-from xpmlp.fit.run import assemble
-from xpmlp.fit.steps import Run
+from xpmlp.apply import plain
+from xpmlp.devices.graphs import Recorded
+from xpmlp.devices.namespace import Place, to_host
+from xpmlp.recording.captured import Captured
+from xpmlp.recording.cuda_writer import FEATURES, Kernels
+from xpmlp.recording.engine import WORTH
+from xpmlp.spec import Spec
+from xpmlp.training.loop import Report, reports
+from xpmlp.training.steps import Run
+from xpmlp.training.train import assemble
 
 EPOCHS = 20  # of four minibatches at least: enough to be recorded
 NAMED = {case.name: case for case in CASES}

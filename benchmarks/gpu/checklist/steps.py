@@ -17,13 +17,13 @@ from benchmarks.gpu.checklist.runs import (
     under_way,
     unfused,
 )
-from xpmlp.backends.graphs import Captured
-from xpmlp.backends.namespace import running
-from xpmlp.core.ledger import ledger
-from xpmlp.core.spec import Spec
-from xpmlp.fit.batches import unshuffled, windows
-from xpmlp.fit.loop import Report
-from xpmlp.fit.steps import Run, advance
+from xpmlp.devices.namespace import running
+from xpmlp.recording.captured import Captured
+from xpmlp.shape_ledger import ledger
+from xpmlp.spec import Spec
+from xpmlp.training.batches import unshuffled, windows
+from xpmlp.training.loop import Report
+from xpmlp.training.steps import Run, advance
 
 WARM = 3  # epochs
 

@@ -17,7 +17,7 @@ from benchmarks.gpu.checklist.check import (
     recorded,
 )
 from benchmarks.gpu.checklist.products import draw
-from xpmlp.core.types import Array
+from xpmlp.types import Array
 
 SUMS = ((128, 512), (8192, 4096))  # rows and columns: the small network's and the large one's
 

@@ -20,15 +20,15 @@ from benchmarks.gpu.checklist.check import (
 )
 from benchmarks.gpu.checklist.runs import EPOCHS, NAMED, begun, cases, departure, recorder, same
 from benchmarks.parity import ALLOWED, compare, relative
-from xpmlp.backends.graphs import CaptureWarning
-from xpmlp.backends.namespace import running, to_host, to_place
-from xpmlp.core.random import dropout_keys, lanes, mask
-from xpmlp.core.training import Batch, gradient, new_state
-from xpmlp.core.types import Array, Namespace
-from xpmlp.fit.batches import drawn, unshuffled, windows
-from xpmlp.fit.loop import Report, reports
-from xpmlp.fit.run import finish, train
-from xpmlp.fit.steps import Run
+from xpmlp.devices.namespace import running, to_host, to_place
+from xpmlp.random import dropout_keys, lanes, mask
+from xpmlp.recording.captured import CaptureWarning
+from xpmlp.step import Batch, gradient, new_state
+from xpmlp.training.batches import drawn, unshuffled, windows
+from xpmlp.training.loop import Report, reports
+from xpmlp.training.steps import Run
+from xpmlp.training.train import finish, train
+from xpmlp.types import Array, Namespace
 
 # 4. recorded against eager, and against NumPy -------------------------------------------------
 

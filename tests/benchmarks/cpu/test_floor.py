@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.cpu.floor import Products
 from benchmarks.cpu.problems import SHAPES, Case, timed
-from xpmlp.core.ledger import ledger
+from xpmlp.shape_ledger import ledger
 
 
 @pytest.mark.parametrize("name", ["a32", "b32", "c"])

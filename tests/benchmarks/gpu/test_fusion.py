@@ -4,11 +4,12 @@ import pytest
 
 from benchmarks.gpu.checklist import fusion
 from benchmarks.gpu.checklist.check import FAULT, FIGURE, OK
-from xpmlp.backends import kernels, sources
-from xpmlp.core.activations import ACTIVATIONS
-from xpmlp.core.optimizers import OPTIMIZERS
-from xpmlp.core.spec import Spec
-from xpmlp.core.training import PENALTIES
+from xpmlp.activations import ACTIVATIONS
+from xpmlp.optimizers import OPTIMIZERS
+from xpmlp.recording import codegen as sources
+from xpmlp.recording import cuda_writer as kernels
+from xpmlp.spec import Spec
+from xpmlp.step import PENALTIES
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.gpu.checklist import memory
 from benchmarks.gpu.checklist.check import FAULT, OK
-from xpmlp.core.spec import Spec
+from xpmlp.spec import Spec
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 

@@ -96,7 +96,7 @@ def test_an_end_that_cublaslt_lacks_is_noted(card, gpu):
     from support.standin.epilogues import settings
 
     from benchmarks.gpu.checklist.check import Setting
-    from xpmlp.backends.epilogues import Epilogues
+    from xpmlp.devices.epilogues import Epilogues
 
     xp = type(gpu.xp)(**vars(gpu.xp))
     xp.epilogues = Epilogues("full", gpu.xp.matmul.__self__.workspace)

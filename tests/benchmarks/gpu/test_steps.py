@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks.gpu.checklist import steps
 from benchmarks.gpu.checklist.check import FAULT, FIGURE
-from xpmlp.backends.kernels import Kernels
-from xpmlp.core.spec import Spec
+from xpmlp.recording.cuda_writer import Kernels
+from xpmlp.spec import Spec
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 
@@ -32,7 +32,7 @@ def test_each_way_is_timed(name, check):
 
 
 def test_eager_steps_are_not_taken_for_recorded_ones(check, card, monkeypatch):
-    monkeypatch.setattr("xpmlp.backends.engine.WORTH", 10**9)
+    monkeypatch.setattr("xpmlp.recording.engine.WORTH", 10**9)
     row = check(CHECKS["small-step"])
     assert row.verdict == FAULT
     assert "recorded: eager" in row.detail

@@ -7,11 +7,11 @@ from support.standin.card import CAPTURE_INVALIDATED, CAPTURE_UNSUPPORTED
 from benchmarks.gpu.checklist import runs, trainings
 from benchmarks.gpu.checklist.check import FAULT, OK
 from benchmarks.parity import CASES
-from xpmlp.backends.engine import WORTH
-from xpmlp.backends.graphs import Captured
-from xpmlp.backends.namespace import to_host
-from xpmlp.fit import loop, steps
-from xpmlp.fit.model import Model
+from xpmlp.devices.namespace import to_host
+from xpmlp.recording.captured import Captured
+from xpmlp.recording.engine import WORTH
+from xpmlp.training import loop, steps
+from xpmlp.training.model import Model
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 
@@ -58,7 +58,7 @@ def twice(card, monkeypatch):
 
 
 def eager(card, monkeypatch):
-    monkeypatch.setattr("xpmlp.backends.engine.WORTH", 10**9)
+    monkeypatch.setattr("xpmlp.recording.engine.WORTH", 10**9)
 
 
 def refused(card, monkeypatch):

@@ -16,7 +16,7 @@ from fuzz.inputs.files import contents, folder, limited
 from fuzz.inputs.interrupting import interrupt
 from fuzz.inputs.tables import COLUMNS, MODEL, TABLE, text
 from xpmlp.cli.main import main
-from xpmlp.table.model import load
+from xpmlp.tabular.model import load
 
 OPTIONS = ("--epochs=2", "--hidden=4", "--device=cpu", "--quiet")
 SAVED, PREDICTED = "m.safetensors", "p.csv"

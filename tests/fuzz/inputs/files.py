@@ -14,7 +14,7 @@ import numpy as np
 import xpmlp
 from fuzz.inputs.arrays import LABELS, X, Y
 from fuzz.inputs.case import Outcome, Surface
-from xpmlp.backends.namespace import to_host
+from xpmlp.devices.namespace import to_host
 
 FILE, CHECKPOINT = "model.safetensors", "run.ckpt"
 OLD = b"what was there before"

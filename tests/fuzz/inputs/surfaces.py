@@ -17,7 +17,7 @@ import xpmlp
 from fuzz.inputs import files
 from fuzz.inputs.arrays import LABELS, X, Y
 from fuzz.inputs.case import Case, Outcome, Surface, Wanted, judge
-from xpmlp.backends.namespace import to_host
+from xpmlp.devices.namespace import to_host
 
 THEIRS = "scikit-learn"
 RENAMED = {  # what scikit-learn calls the core's arguments

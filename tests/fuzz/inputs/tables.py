@@ -268,8 +268,8 @@ INTERRUPT = [
     case("interrupt", f"Ctrl-C in {at}", CUT, call, during=("interrupt", at))
     for call, at in (
         ("train", "xpmlp.cli.train.read_table"),
-        ("train", "xpmlp.table.fitting.train"),
-        ("train", "xpmlp.fit.loop.one_epoch"),
+        ("train", "xpmlp.tabular.fitting.train"),
+        ("train", "xpmlp.training.loop.one_epoch"),
         ("predict", "xpmlp.cli.predict.read_table"),
         ("predict", "xpmlp.cli.predict.write_atomic"),
         ("score", "xpmlp.cli.score.evaluate"),
@@ -287,7 +287,7 @@ MEMORY = [
     *(
         case("memory", f"no memory in {at}", Refused("memory", ""), call, during=("exhaust", at))
         for call, at in (
-            ("train", "xpmlp.fit.loop.one_epoch"),
+            ("train", "xpmlp.training.loop.one_epoch"),
             ("predict", "xpmlp.cli.predict.read_table"),
             ("score", "xpmlp.cli.score.evaluate"),
         )

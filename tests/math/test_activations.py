@@ -1,0 +1,218 @@
+"""Activations: value, slope, and that no finite number turns into NaN."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from xpmlp.activations import ACTIVATIONS, SELU_SCALE, Activation, activation
+from xpmlp.devices.namespace import to_host, to_place
+from xpmlp.names import title
+
+NAMES = [*ACTIVATIONS, "leaky_relu:0.2", "leaky_relu:0", "elu:0.5", "elu:3"]
+KINKED = ("relu", "leaky_relu", "elu", "selu")
+FLOATS = ("float32", "float64")
+
+# the same formula in another order of operations: some dozen roundings of 1.1e-16
+SAME_FORMULA = 1e-12
+# 1 + tanh and 1 - a cancel where f comes near 0: what is left has absolute, not relative digits
+CANCELLED = 2e-15
+# central differences of fourth order with steps of 1e-3: rounding 1e-13, truncation h**4 f'''''/30
+DIFFERENCE = 1e-10
+STEP = 1e-3
+STEEPEST = 3.0  # elu:3 just below 0; selu comes to 1.76, gelu and mish to 1.1
+# a value, rounded a few times in the namespace's own way
+NAMESPACE = {"float32": 2e-6, "float64": 5e-15}
+
+
+def sine(xp, z):
+    return xp.sin(z), xp.cos(z)
+
+
+def finite(width: int):
+    """Any finite float, the largest and the subnormal ones among them."""
+    return st.floats(width=width, allow_nan=False, allow_infinity=False, allow_subnormal=True)
+
+
+def grid() -> np.ndarray:
+    near = np.linspace(-12, 12, 481)
+    far = [-700.0, -300.0, -50.0, -30.0, 30.0, 50.0, 300.0, 700.0]
+    tiny = [s * 10.0**-k for k in (3, 6, 9, 12, 30, 300) for s in (-1, 1)]
+    return np.concatenate([near, far, tiny])[None, :]
+
+
+@pytest.mark.parametrize("asked", NAMES)
+def test_value_is_pytorchs(asked, torch, torch_activation):
+    z = grid()
+    reference = torch_activation(asked)(torch.from_numpy(z)).numpy()
+    value = activation(asked).f(np, z)
+    np.testing.assert_allclose(value, reference, rtol=SAME_FORMULA, atol=CANCELLED)
+
+
+@pytest.mark.parametrize("asked", NAMES)
+def test_slope_is_pytorchs_derivative(asked, torch, torch_activation):
+    z = grid()
+    if asked.startswith(KINKED):
+        z = z[z != 0][None, :]
+    leaf = torch.from_numpy(z).requires_grad_()
+    torch_activation(asked)(leaf).sum().backward()
+    f = activation(asked)
+    np.testing.assert_allclose(
+        f.slope(np, z, f.f(np, z)), leaf.grad.numpy(), rtol=SAME_FORMULA, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("asked", [*NAMES, sine], ids=title)
+def test_slope_is_the_numerical_derivative(asked):
+    f = activation(asked)
+    z = np.linspace(-8, 8, 1601)[None, :]
+    z = z[np.abs(z) > 3 * STEP][None, :]  # clear of the kink at 0
+
+    def at(shift):
+        return f.f(np, z + shift * STEP)
+
+    numeric = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * STEP)
+    np.testing.assert_allclose(f.slope(np, z, at(0)), numeric, rtol=DIFFERENCE, atol=DIFFERENCE)
+
+
+@pytest.mark.parametrize("asked", NAMES)
+@pytest.mark.parametrize("width", [32, 64])
+def test_a_finite_number_never_becomes_nan_or_overflows(asked, width):
+    dtype = np.dtype(f"float{width}")
+    largest = float(np.finfo(dtype).max)
+    smallest = float(np.finfo(dtype).smallest_subnormal)
+    f = activation(asked)
+
+    @given(st.lists(finite(width), min_size=1, max_size=8))
+    @example([largest, -largest, smallest, -smallest, 0.0, -0.0])
+    @example([float(np.finfo(dtype).tiny), -float(np.finfo(dtype).tiny), 1.0, -1.0])
+    def holds(numbers):
+        z = np.array([numbers], dtype=dtype)
+        over = [asked == "selu" and Fraction(v) * Fraction(SELU_SCALE) > largest for v in numbers]
+        with np.errstate(over="ignore" if any(over) else "raise", invalid="raise"):
+            a = f.f(np, z)
+            slope = f.slope(np, z, a)
+        assert a.dtype == slope.dtype == dtype
+        assert np.array_equal(np.isfinite(a[0]), ~np.array(over))
+        assert not np.isnan(a).any()
+        assert np.isfinite(slope).all()
+
+        assert np.all(np.abs(slope) <= STEEPEST)
+
+    holds()
+
+
+@pytest.mark.parametrize("asked", NAMES)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_large_input_warns_of_nothing(asked, dtype):
+    z = np.array([[-1e4, -1e3, -100, -20, 20, 100, 1e3, 1e4]], dtype=dtype)
+    f = activation(asked)
+    a = f.f(np, z)  # a warning is an error here
+    assert np.isfinite(f.slope(np, z, a)).all()
+
+
+@pytest.mark.parametrize("asked", [*NAMES, sine], ids=title)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_every_namespace_gives_numpys_numbers(place, asked, dtype, lead, rng):
+    z = (4 * rng.standard_normal((*lead, 5, 7))).astype(dtype)
+    f = activation(asked)
+    theirs = to_place(place, z, dtype)
+    a = f.f(place.xp, theirs)
+    slope = f.slope(place.xp, theirs, a)
+    expected = f.f(np, z)
+    close = {"rtol": NAMESPACE[dtype], "atol": NAMESPACE[dtype]}
+    assert to_host(a).dtype == z.dtype
+    np.testing.assert_allclose(to_host(a), expected, **close)
+    np.testing.assert_allclose(to_host(slope), f.slope(np, z, expected), **close)
+
+
+@pytest.mark.parametrize("asked", NAMES)
+def test_nan_is_not_hidden(place, asked):
+    f = activation(asked)
+    z = to_place(place, np.array([[np.nan]]))
+    assert np.isnan(to_host(f.f(place.xp, z))).all()
+
+
+@pytest.mark.parametrize("asked", NAMES)
+def test_the_argument_stays_as_it_was(asked, rng):
+    z = rng.standard_normal((4, 3))
+    kept = z.copy()
+    f = activation(asked)
+    a = f.f(np, z)
+    before = a.copy()
+    f.slope(np, z, a)
+    assert np.array_equal(z, kept)
+    assert np.array_equal(a, before)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_sigmoid_keeps_the_digits_of_small_probabilities(dtype):
+    z = np.array([[-20.0, -50.0, -80.0]], dtype=dtype)
+    exact = np.exp(z.astype(np.longdouble))  # 1 + exp(z) is 1 to 2e-9
+    assert np.allclose(activation("sigmoid").f(np, z), exact, rtol=5e-7, atol=0)
+
+
+@pytest.mark.parametrize("asked", NAMES)
+def test_a_stored_name_finds_the_same_activation_again(asked):
+    f = activation(asked)
+    again = activation(f.name)
+    z = grid()
+    assert again.name == f.name
+    assert np.array_equal(again.f(np, z), f.f(np, z))
+
+
+def test_a_finished_activation_is_taken_as_it_is():
+    mine = Activation(lambda xp, z: 2 * z, lambda xp, z, a: 2 * xp.ones_like(z), "twice")
+    assert activation(mine) is mine
+
+
+def test_a_users_function_is_value_and_slope(place):
+    z = to_place(place, np.array([[0.3, -2.0]]), "float64")
+    f = activation(sine)
+    assert f.name is None
+    assert to_host(f.f(place.xp, z)) == pytest.approx(np.sin([[0.3, -2.0]]), rel=1e-15)
+    slope = to_host(f.slope(place.xp, z, None))
+    assert slope == pytest.approx(np.cos([[0.3, -2.0]]), rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [("rellu", "relu"), ("tanhh", "tanh"), ("softmax", "softplus"), ("swilu", "silu"),
+     ("leakyrelu", "leaky_relu"), ("logistic_sigmoid", "sigmoid")],
+)  # fmt: skip
+def test_a_wrong_name_is_answered_with_the_nearest(wrong, near):
+    with pytest.raises(ValueError, match=f"activation '{wrong}' .*did you mean '{near}'"):
+        activation(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("leaky_relu:1.5", r"leak must be in \[0, 1\); got 1.5"),
+        ("leaky_relu:-0.1", r"leak must be in \[0, 1\); got -0.1"),
+        ("leaky_relu:nan", "leak must be"),
+        ("elu:0", "alpha must be positive"),
+        ("elu:inf", "alpha must be positive and finite"),
+        ("elu:nan", "alpha must be positive and finite"),
+        ("tanh:2", "takes no argument"),
+        (3, "a name or a function"),
+    ],
+)
+def test_a_wrong_argument_is_a_value_error(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        activation(wrong)
+
+
+@pytest.mark.parametrize("answer", [lambda z: z, lambda z: (z, z, z), lambda z: [z, z]])
+def test_a_users_function_that_gives_no_pair_is_told_so(answer):
+    def careless(xp, z):
+        return answer(z)
+
+    z = np.ones((1, 1))
+    f = activation(careless)
+    for call in (lambda: f.f(np, z), lambda: f.slope(np, z, z)):
+        with pytest.raises(TypeError, match=r"careless must return the pair \(a, slope\)"):
+            call()

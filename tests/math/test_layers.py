@@ -1,0 +1,389 @@
+"""Layer kinds: each is checked, in the ledger, saved, resumed, exported, in populations, and on
+every namespace; so is one that is defined here, outside the package."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import xpmlp
+from xpmlp import Spec, gradcheck, ledger, load, save, train
+from xpmlp.devices.namespace import to_host, to_place
+from xpmlp.initializers import initial
+from xpmlp.layers import Block, Dense, Layer, Normalize, Parametric, PReLU, Residual, Scale
+from xpmlp.layout import block_factors, blocks, padded_size, windows
+from xpmlp.network import backward, forward
+from xpmlp.optimizers import optimizer
+from xpmlp.step import Batch, gradient, new_state
+
+
+@dataclass(frozen=True)
+class Bend(Layer):
+    """y = x + bend * x**2, a kind of a user's own: two functions and a block."""
+
+    n_in: int
+
+    @property
+    def n_out(self):
+        return self.n_in
+
+    @property
+    def blocks(self):
+        return (Block("bend", (1, self.n_in), "c", start=0.1),)
+
+    def forward(self, xp, x, bend):
+        return x + bend * x * x
+
+    def backward(self, xp, x, y, g, bend):
+        return g * (1 + 2 * bend * x), xp.sum(g * x * x, axis=-2, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Spread(Layer):
+    """y[k] = x * r[k]: rows for k members that share the layers after it (as TabM has it)."""
+
+    n_in: int
+    k: int
+
+    @property
+    def n_out(self):
+        return self.n_in
+
+    @property
+    def blocks(self):
+        return (Block("r", (self.k, 1, self.n_in), "r", start=1.0),)
+
+    def forward(self, xp, x, r):
+        return x[..., None, :, :] * r
+
+    def backward(self, xp, x, y, g, r):
+        dr = xp.sum(g * x[..., None, :, :], axis=-2, keepdims=True)
+        return xp.sum(g * r, axis=-3), dr
+
+
+@dataclass(frozen=True)
+class Gather(Layer):
+    """The mean over the k members."""
+
+    n_in: int
+    k: int
+
+    @property
+    def n_out(self):
+        return self.n_in
+
+    def forward(self, xp, x):
+        return xp.sum(x, axis=-3) / self.k
+
+    def backward(self, xp, x, y, g):
+        return (xp.broadcast_to(g[..., None, :, :] / self.k, x.shape),)
+
+
+KINDS = {
+    "scale": [Scale(3), Dense(3, 4, "tanh"), Dense(4, 2)],
+    "prelu": [Dense(3, 4), PReLU(4), Dense(4, 2)],
+    "parametric": [Dense(3, 4), Parametric(4, "silu", rate=0.5), Dense(4, 2)],
+    "normalize": [Normalize(3), Dense(3, 5), Normalize(5), Dense(5, 2)],
+    "residual": [Dense(3, 4, "relu"), Residual((Dense(4, 6, "tanh"), Dense(6, 4))), Dense(4, 2)],
+    "residual first": [Residual((Scale(3), Dense(3, 3, "elu"))), Dense(3, 2)],
+    "nested": [Residual((Dense(3, 3, "tanh"), Residual((PReLU(3), Dense(3, 3))))), Dense(3, 2)],
+    "last": [Dense(3, 2, "tanh"), Scale(2)],
+    "yours": [Dense(3, 4, "tanh"), Bend(4), Dense(4, 2)],
+}
+DROPOUT = [
+    Dense(3, 8, "relu", 0.2), Residual((Dense(8, 8, "tanh", 0.5), Dense(8, 8))), Dense(8, 2),
+]  # fmt: skip
+SHARED = [Dense(3, 4, "tanh"), Spread(4, 3), Dense(4, 5, "relu"), Dense(5, 2), Gather(2, 3)]
+
+each_kind = pytest.mark.parametrize("name", KINDS)
+
+# the same sums in another order, over two epochs: float64, and float32 in an exported file
+NEAR, EXPORTED = 1e-10, 2e-5
+
+
+def spec_of(name):
+    return Spec.parse(KINDS[name])
+
+
+@pytest.fixture
+def rows(rng):
+    return rng.standard_normal((20, 3))
+
+
+@pytest.fixture
+def target(rows):
+    return np.stack([rows[:, 0] * rows[:, 1], np.sin(rows[:, 2])], axis=1)
+
+
+def near(found, wanted, tolerance=NEAR):
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(to_host(found), wanted, rtol=0, atol=tolerance * scale)
+
+
+@each_kind
+def test_the_gradient_is_the_central_difference(name, place):
+    check = gradcheck(spec_of(name), xp=place.xp)
+    assert check.passed, str(check)
+    assert len(check.differences) == len(blocks(spec_of(name)))
+
+
+@pytest.mark.parametrize("layers", [[*DROPOUT[:1], Dense(8, 2)], SHARED], ids=["plain", "shared"])
+def test_blocks_that_members_share_have_the_sum_of_their_gradients(layers):
+    check = gradcheck(Spec.parse(layers))
+    assert check.passed, str(check)
+
+
+def test_a_shared_block_is_one_product_of_all_rows(rows):
+    """In a population too, where the members' own axis comes first."""
+    spec = Spec.parse(SHARED)
+    flat = np.stack([initial(spec, seed) for seed in (0, 1)])
+    together = forward(np, spec, windows(np, spec, flat), rows)
+    for k in range(2):
+        alone = forward(np, spec, windows(np, spec, flat[k]), rows)
+        near(together[-1].y[k], alone[-1].y, 1e-14)
+    assert together[2].x.shape == (2, 3 * len(rows), 4)
+
+
+@pytest.mark.parametrize("name", ["prelu", "parametric", "yours"])
+def test_a_wrong_derivative_shows(name, monkeypatch):
+    layer = KINDS[name][1]
+    right = type(layer).backward
+
+    def wrong(self, xp, x, y, g, *blocks):
+        dx, *rest = right(self, xp, x, y, g, *blocks)
+        return 1.01 * dx, *rest
+
+    monkeypatch.setattr(type(layer), "backward", wrong)
+    assert not gradcheck(spec_of(name)).passed
+
+
+@each_kind
+def test_the_ledger_has_its_lines(name):
+    spec = spec_of(name)
+    book = ledger(spec, batch=5, members=2)
+    assert book.parameters == spec.parameters == sum(np.prod(b.shape) for b in blocks(spec))
+    gradients = [line for line in book.backward if line.formula.startswith(("dW", "db"))]
+    traces = forward(np, spec, windows(np, spec, np.zeros((2, padded_size(spec)))), np.ones((5, 3)))
+    last = [line for line in book.forward if line.formula.startswith(f"a{len(spec.layers)} = ")]
+    assert last[-1].result == traces[-1].y.shape == (2, 5, 2)
+    named = {line.becomes for line in book.backward}
+    for i, layer in enumerate(spec.layers, 1):
+        if not isinstance(layer, Residual):
+            assert {f"{block.symbol}{i}" for block in layer.blocks} <= named
+    assert all(line.result[0] == 2 for line in gradients)
+
+
+def test_the_ledger_of_a_residual_block_reads_as_the_step_runs():
+    text = str(ledger(Spec.parse(KINDS["residual"]), batch=5))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    for line in (
+        "2.1 z2.1 = a1 @ W2.1 + b2.1 (5, 4) @ (4, 6) -> (5, 6)",
+        "2 a2 = a1 + a2.2 (5, 4), (5, 4) -> (5, 4)",
+        "2 g2 = d3 @ W3.T (5, 2) @ (2, 4) -> (5, 4) = a2",
+        "2.2 dW2.2 = a2.1.T @ d2.2 (6, 5) @ (5, 4) -> (6, 4) = W2.2",
+        "1 d1 = (g2 + d2.1 @ W2.1.T) * f'(z1) (5, 6) @ (6, 4) -> (5, 4) = z1",
+    ):
+        assert line in lines
+
+
+@each_kind
+def test_training_agrees_on_every_namespace(name, place, rows, target):
+    asked = {"epochs": 2, "batch": 6, "rate": 0.01, "dtype": "float64", "l2": 0.01, "clip": 1.0}
+    here = train(spec_of(name), rows, target, **asked)
+    there = train(spec_of(name), to_place(place, rows), to_place(place, target), **asked)
+    near(there.flat, here.flat)
+
+
+@each_kind
+def test_a_recorded_training_is_the_plain_one(name, rows, target):
+    asked = {"epochs": 20, "batch": 4, "dtype": "float64", "optimizer": "adamw", "rate": 0.01}
+    whole = train(spec_of(name), rows, target, **asked)
+    plain = train(spec_of(name), rows, target, **asked, capture=False)
+    near(whole.flat, plain.flat)
+    own = "eager" if name == "yours" else "replayed"
+    assert {*whole.history["way"]} == {own}
+
+
+@each_kind
+def test_a_captured_training_is_the_plain_one(name, gpu, rows, target):
+    asked = {"epochs": 20, "batch": 4, "dtype": "float64", "rate": 0.01}
+    here = train(spec_of(name), rows, target, **asked)
+    there = train(spec_of(name), rows, target, **asked, device="gpu")
+    near(there.flat, here.flat, 1e-8)
+    assert {*there.history["way"]} == {"captured"}
+
+
+@each_kind
+def test_a_member_is_the_network_it_would_be_alone(name, rows, target):
+    asked = {"epochs": 2, "batch": 6, "dtype": "float64"}
+    population = train(spec_of(name), rows, target, members=3, seed=5, **asked)
+    for k in range(3):
+        alone = train(spec_of(name), rows, target, seed=5 + k, **asked)
+        near(population.member(k).flat, alone.flat)
+
+
+def test_dropout_within_a_block_drops(rows, target):
+    spec = Spec.parse(DROPOUT)
+    dropped = train(spec, rows, target, epochs=1)
+    layers = [Dense(3, 8, "relu"), Residual((Dense(8, 8, "tanh"), Dense(8, 8))), Dense(8, 2)]
+    plain = train(Spec.parse(layers), rows, target, epochs=1)
+    inside = dropped.params[1][0].weights - plain.params[1][0].weights
+    assert np.abs(inside).max() > 1e-6
+    half = [replaced(DROPOUT[0], 0.0), DROPOUT[1], DROPOUT[2]]
+    assert not np.array_equal(train(Spec.parse(half), rows, target, epochs=1).flat, plain.flat)
+
+
+def replaced(layer, dropout):
+    return Dense(layer.n_in, layer.n_out, layer.activation, dropout)
+
+
+@each_kind
+def test_a_file_holds_it(name, rows, target, tmp_path):
+    model = train(spec_of(name), rows, target, epochs=1, members=2, dtype="float64")
+    save(model, tmp_path / "model.safetensors")
+    found = load(tmp_path / "model.safetensors")
+    assert found.spec == model.spec
+    assert np.array_equal(found.flat, model.flat)
+    assert np.array_equal(found.predict(rows), model.predict(rows))
+    assert Spec.from_json(model.spec.to_json()) == model.spec
+
+
+def test_an_unknown_kind_in_a_file_is_named():
+    text = json.loads(spec_of("yours").to_json())
+    text["layers"][1]["kind"] = "Bent"
+    with pytest.raises(ValueError, match=r"layer kind 'Bent' is unknown; did you mean 'Bend'\?"):
+        Spec.from_json(json.dumps(text))
+
+
+def test_a_file_says_what_a_layer_is_and_no_more():
+    data = json.loads(spec_of("parametric").to_json())
+    assert data["layers"][1] == {
+        "kind": "Parametric", "n_in": 4, "activation": "silu", "rate": 0.5,
+    }  # fmt: skip
+    with pytest.raises(TypeError, match="slope"):
+        Spec.from_json(json.dumps(data).replace('"rate"', '"slope"'))
+
+
+def test_a_kind_with_a_function_of_a_users_own_is_in_no_file():
+    spec = Spec.parse([Dense(3, 2), Parametric(2, lambda xp, z: (xp.sin(z), xp.cos(z)))])
+    assert gradcheck(spec).passed
+    with pytest.raises(ValueError, match="layer 2's activation is your own function yours, which"):
+        spec.to_json()
+
+
+@each_kind
+def test_a_training_that_is_resumed_has_the_same_bits(name, rows, target, tmp_path):
+    asked = {"batch": 6, "optimizer": "adam", "dtype": "float64"}
+    whole = train(spec_of(name), rows, target, epochs=6, **asked)
+    path = tmp_path / "run.ckpt"
+    train(spec_of(name), rows, target, epochs=3, checkpoint=path, **asked)
+    found = train(spec_of(name), rows, target, epochs=6, checkpoint=path, resume=True, **asked)
+    assert np.array_equal(found.flat, whole.flat)
+
+
+@each_kind
+def test_it_is_exported(name, rows, target, tmp_path, run_onnx):
+    model = train(spec_of(name), rows, target, epochs=2)
+    xpmlp.to_onnx(model, tmp_path / "model.onnx")
+    found = run_onnx((tmp_path / "model.onnx").read_bytes(), {"X": rows.astype("float32")})
+    near(found["prediction"], model.predict(rows), EXPORTED)
+
+
+def test_shapes_that_do_not_fit_are_named():
+    spec = spec_of("scale")
+    params = list(windows(np, spec, np.zeros(padded_size(spec))))
+    with pytest.raises(xpmlp.ShapeError, match=r"x is \(5, 2\) but must be rows \(B, 3\): layer 1"):
+        forward(np, spec, params, np.ones((5, 2)))
+    params[0] = (np.ones((1, 2)),)
+    with pytest.raises(xpmlp.ShapeError, match=r"s1 is \(1, 2\) but must be \(1, 3\)"):
+        forward(np, spec, params, np.ones((5, 3)))
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([Scale(0)], "layer 1's input size must be at least 1; got 0"),
+        ([Scale(3, rate=-1)], "rate must be at least 0 and finite; layer 1 has -1"),
+        ([Dense(3, 2), Parametric(2, "relux")], "layer 2: activation 'relux' is unknown"),
+        ([Normalize(1)], "layer 1 normalizes one column"),
+        ([Residual((Dense(3, 2),))], "layer 1 adds 2 columns to the 3"),
+        ([Residual((Dense(3, 2), Dense(4, 3)))], "layer 1.2 takes 4 inputs, but layer 1.1 has 2"),
+        ([Residual(())], "a network needs at least one layer"),
+        ([Dense(3, 2), Scale(3)], "layer 2 takes 3 inputs, but layer 1 has 2 neurons"),
+    ],
+)
+def test_layers_are_checked(layers, said):
+    with pytest.raises(ValueError, match=said):
+        Spec.parse(layers)
+
+
+# Blocks that decay, or have a learning rate of their own
+
+
+def test_what_decays_and_how_fast_it_learns_are_the_blocks_own():
+    spec = Spec.parse([Scale(3, rate=6.0), Dense(3, 2)])
+    like = np.zeros(padded_size(spec))
+    decay, rate = (windows(np, spec, block_factors(np, spec, like, n)) for n in ("decay", "rate"))
+    assert (decay[0].scale.max(), decay[1].weights.min(), decay[1].bias.max()) == (0, 1, 0)
+    assert (rate[0].scale.min(), rate[1].weights.max(), rate[1].bias.min()) == (6, 1, 1)
+
+
+@pytest.mark.parametrize("members", [None, 2])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_block_learns_at_its_own_rate(members, optimizer, place, rows, target):
+    """Six times the rate is six times as far, in the first step of a rule that knows no past."""
+
+    def step(rate):
+        spec = Spec.parse([Scale(3, rate=rate), Dense(3, 2)])
+        x, y = (to_place(place, part) for part in (rows, target))
+        return train(spec, x, y, epochs=1, batch=20, optimizer=optimizer, members=members,
+                     weight_decay=None if optimizer == "sgd" else 0.1)  # fmt: skip
+
+    one, six, none = (step(rate) for rate in (1.0, 6.0, 0.0))
+    moved = [to_host(model.params[0].scale) - 1 for model in (one, six, none)]
+    np.testing.assert_allclose(moved[1], 6 * moved[0], rtol=1e-4, atol=1e-9)
+    assert not moved[2].any()
+    assert np.array_equal(to_host(one.params[1].weights), to_host(six.params[1].weights))
+
+
+# What they compute, by PyTorch
+
+
+def test_layer_normalization_and_prelu_are_pytorchs(rows, torch):
+    spec = Spec.parse([Normalize(3), PReLU(3), Dense(3, 2)])
+    flat = initial(spec, 0)
+    params = windows(np, spec, flat)
+    params[0].gain[...] = [[0.5, 2.0, -1.0]]
+    params[0].bias[...] = [[0.1, 0.0, -0.2]]
+    x, gain, bias = (torch.tensor(part) for part in (rows, params[0].gain[0], params[0].bias[0]))
+    normal = torch.nn.functional.layer_norm(x, (3,), gain, bias)
+    wanted = torch.nn.functional.prelu(normal, torch.tensor(params[1].alpha[0]))
+    traces = forward(np, spec, params, rows)
+    np.testing.assert_allclose(traces[1].y, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_parametric_lies_between_the_identity_and_the_activation(rows):
+    spec = Spec.parse([Parametric(3, "relu"), Dense(3, 1)])
+    params = windows(np, spec, initial(spec, 0))
+    params[0].alpha[...] = [[0.0, 1.0, 0.5]]
+    y = forward(np, spec, params, rows)[0].y
+    relu = np.maximum(rows, 0)
+    expected = np.stack([rows[:, 0], relu[:, 1], (rows[:, 2] + relu[:, 2]) / 2], axis=1)
+    np.testing.assert_allclose(y, expected, rtol=1e-15, atol=1e-15)
+
+
+def test_backward_gives_the_derivative_of_the_rows(rows, rng):
+    spec = spec_of("residual first")
+    state = new_state(np, spec, optimizer("sgd"), initial(spec, 0))
+    g = rng.standard_normal((20, 2))
+    traces = forward(np, spec, state.layers, rows)
+    dx = backward(np, spec, state.layers, traces, g, state.grads)()
+    h = 1e-6
+    for j in range(3):
+        move = h * np.eye(3)[j]
+        up, down = (forward(np, spec, state.layers, rows + s * move)[-1].y for s in (1, -1))
+        numeric = np.sum(g * (up - down), axis=1) / (2 * h)
+        np.testing.assert_allclose(dx[:, j], numeric, rtol=1e-6, atol=1e-7)
+    batch = Batch(rows, g, np.full(20, 1 / 20))
+    assert gradient(np, spec, state, batch).shape == ()

@@ -1,0 +1,268 @@
+"""Rules compiled by numba: the numbers of the plain ones, kept once, and never needed."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xpmlp.activations import ACTIVATIONS, activation
+from xpmlp.losses import LOSSES, loss
+from xpmlp.network import activated, returned
+from xpmlp.optimizers import OPTIMIZERS
+from xpmlp.recording import numba_writer as compiled
+from xpmlp.recording.codegen import placed
+from xpmlp.recording.numpy_writer import Workspace
+from xpmlp.recording.plans import Asked
+from xpmlp.recording.tracing import trace
+from xpmlp.step import l1_pull, l2_pull, outcome
+from xpmlp.training.divergence import guarded
+
+COUNT = compiled.PAYS_FROM
+# relative: one rounding of the last digit, where a library's sqrt or expm1 rounds otherwise
+DIGITS = {"float32": 4 * np.finfo("float32").eps, "float64": 4 * np.finfo("float64").eps}
+
+
+@pytest.fixture(autouse=True)
+def numba(optional, monkeypatch, tmp_path):
+    """numba, with a cache of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled.module.cache_clear()
+    return optional("numba")
+
+
+def given(rule, dtype, lead, rng):
+    h = SimpleNamespace(**rule.defaults, rate=np.full((1,), 0.01, dtype=dtype))
+    h.decay = rng.uniform(0, 0.1, size=(*lead, COUNT)).astype(dtype)
+    buffers = [rng.normal(size=(*lead, COUNT)).astype(dtype) for _ in range(2 + rule.memories)]
+    buffers[2:] = [np.abs(part) for part in buffers[2:]]
+    return h, buffers
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rules_have_the_plain_numbers(name, dtype, rng, capsys, tmp_path):
+    rule, workspace = OPTIMIZERS[name], Workspace()
+    h, buffers = given(rule, dtype, (), rng)
+    for t in (1.0, 2.0):
+        now = np.asarray(t, dtype=dtype)
+        expected = rule.rule(np, h, now, *(part.copy() for part in buffers))
+        moved = [buffers[0], *buffers[2:]]
+        workspace.restart()
+        workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
+        for found, wanted in zip(moved, expected, strict=True):
+            scale = np.abs(wanted) + np.abs(h.rate)
+            assert (np.abs(found - wanted) <= DIGITS[dtype] * scale).all()
+    said = capsys.readouterr().err
+    assert said.count("compiling") == 1, "once for both updates"
+    assert str(tmp_path) in said
+
+
+@pytest.mark.parametrize("pull", [l1_pull, l2_pull])
+def test_penalties_are_compiled_too(pull, rng):
+    strength, theta, g = (rng.normal(size=COUNT) for _ in range(3))
+    scale = np.array([0.5])
+    (expected,) = pull(np, strength, scale, theta, g)
+    Workspace().apply(pull, np, strength, scale, theta, g, into=(g,))
+    np.testing.assert_allclose(g, expected, rtol=DIGITS["float64"], atol=1e-15)
+
+
+def test_hyper_parameters_are_arguments_of_one_loop(rng, tmp_path):
+    rule = OPTIMIZERS["adam"]
+    for beta in (0.9, 0.8):
+        h, buffers = given(rule, "float64", (), rng)
+        h.beta1 = beta
+        moved = [buffers[0], *buffers[2:]]
+        one = np.asarray(1.0)
+        expected = rule.rule(np, h, one, *(part.copy() for part in buffers))
+        Workspace().apply(rule.rule, np, h, one, *buffers, into=moved)
+        np.testing.assert_allclose(moved[0], expected[0], rtol=1e-12)
+    assert len(list((tmp_path / "xpmlp").glob("*.py"))) == 1
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_rules_of_populations_have_the_plain_numbers(name, rng):
+    """Each member has a rate of its own, and the second is not alive."""
+    rule, dtype = guarded(OPTIMIZERS[name]), "float64"
+    h, buffers = given(OPTIMIZERS[name], dtype, (3,), rng)
+    h.rate, h.alive = rng.uniform(0.1, 0.2, (3, 1)), np.array([[1.0], [0.0], [1.0]])
+    h.since = np.zeros((3, 1))
+    for t in (1.0, 2.0):
+        now = np.asarray(t)
+        expected = rule.rule(np, h, now, *(part.copy() for part in buffers))
+        moved, before = [buffers[0], *buffers[2:]], buffers[0].copy()
+        workspace = Workspace()
+        workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
+        assert isinstance(workspace.calls[0].plan.run, partial), "it was compiled"
+        for found, wanted in zip(moved, expected, strict=True):
+            scale = np.abs(wanted) + np.abs(h.rate)
+            assert (np.abs(found - wanted) <= DIGITS[dtype] * scale).all()
+        assert np.array_equal(buffers[0][1], before[1])
+        assert not np.array_equal(buffers[0][2], before[2])
+
+
+@pytest.mark.parametrize("why", ["few", "strided"])
+def test_what_does_not_suit_runs_as_ufuncs(why, rng, tmp_path):
+    rule, workspace = OPTIMIZERS["adam"], Workspace()
+    h, buffers = given(rule, "float64", (), rng)
+    if why == "few":
+        buffers, h.decay = [part[:64].copy() for part in buffers], h.decay[:64].copy()
+    if why == "strided":
+        buffers = [np.repeat(part, 2)[::2] for part in buffers]
+    moved, one = [buffers[0], *buffers[2:]], np.asarray(1.0)
+    expected = rule.rule(np, h, one, *(part.copy() for part in buffers))
+    workspace.apply(rule.rule, np, h, one, *buffers, into=moved)
+    assert all(map(np.array_equal, moved, expected))
+    assert not (tmp_path / "xpmlp").exists()
+
+
+@pytest.mark.parametrize("part", [".nbc", ".nbi", ".py"])
+def test_a_file_that_is_cut_short_is_written_anew(part, rng, tmp_path):
+    rule = OPTIMIZERS["sgd"]
+    h, buffers = given(rule, "float64", (), rng)
+    (expected,) = rule.rule(np, h, np.asarray(1.0), *(b.copy() for b in buffers))
+    for kept in range(4):
+        theta, g = (b.copy() for b in buffers)
+        Workspace().apply(rule.rule, np, h, np.asarray(1.0), theta, g, into=(theta,))
+        assert np.array_equal(theta, expected)
+        files = [path for path in (tmp_path / "xpmlp").rglob("*") if path.suffix == part]
+        assert files or kept == 1  # the second time nothing could be used
+        if kept == 0:
+            for path in files:
+                path.write_bytes(b"\xff")
+        compiled.module.cache_clear()
+        for name in [name for name in sys.modules if name.startswith("xpmlp_")]:
+            del sys.modules[name]
+
+
+def test_where_nothing_can_be_kept_ufuncs_run(monkeypatch, rng, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    rule, workspace = OPTIMIZERS["sgd"], Workspace()
+    h, buffers = given(rule, "float64", (), rng)
+    (expected,) = rule.rule(np, h, np.asarray(1.0), *(part.copy() for part in buffers))
+    workspace.apply(rule.rule, np, h, np.asarray(1.0), *buffers, into=buffers[:1])
+    assert np.array_equal(buffers[0], expected)
+
+
+def test_the_written_loop_is_the_formula():
+    values = [np.ones(1), np.ones(()), np.ones(3), np.ones(3)]
+    program = trace(OPTIMIZERS["sgd"].rule, SimpleNamespace(rate=values[0]), *values[1:])
+    asked = Asked(program, values, values[2:3], (2,), "sgd")
+    wanted, _ = placed(asked)
+    text = compiled.PythonRows(asked).text(wanted, "sgd")
+    assert [line.strip() for line in text.splitlines()[-10:]] == [
+        "x0 = a0.item()",
+        "x1 = a1.item()",
+        "x2 = a2.reshape((rows, width))",
+        "x3 = a3.reshape((rows, width))",
+        "y0 = x2",
+        "for i in range(rows):",
+        "for j in range(width):",
+        "v4 = x0 * x3[i, j]",
+        "v5 = x2[i, j] - v4",
+        "y0[i, j] = v5",
+    ]
+
+
+CODE = """
+import numpy as np, xpmlp, sys
+X = np.random.default_rng(0).normal(size=(64, 200))
+model = xpmlp.train("200-200-1", X, X[:, 0], epochs=2)
+print(float(abs(model.flat).sum()), "numba" in sys.modules)
+"""
+
+
+def test_another_process_takes_what_was_kept(tmp_path):
+    said = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", CODE], capture_output=True, text=True, check=True,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        )  # fmt: skip
+        said.append((done.stdout, "compiling" in done.stderr))
+    assert said[0][0] == said[1][0]
+    assert said[0][0].endswith("True\n")
+    assert [compiles for _, compiles in said] == [True, False]
+
+
+def elements(function, dtype, rows=5, width=7, members=0):
+    """Arguments of a step's small function, some of them large, of one row by one column up; a
+    population's biases are windows onto its parameters."""
+    rng = np.random.default_rng(rows)
+    kinds = {
+        "activated": ((rows, width), (1, width)),
+        "returned": ((rows, width),) * 3,
+        "outcome": ((rows, width), (rows, width), (rows, 1)),
+    }
+    lead = (members,) if members else ()
+    given = [3 * rng.standard_normal((*lead, *shape)) for shape in kinds[function.__name__]]
+    if function is activated and members:
+        given[1] = np.concatenate([given[1]] * 2, axis=-1)[..., :width]
+    if function is outcome:
+        given[1] = np.abs(given[1])
+    return [one.astype(dtype) for one in given]
+
+
+def plain_and_compiled(function, held, given):
+    many = Workspace(compiled.MANY)
+    found = many.apply(function, many.xp, *held, *given)
+    assert isinstance(many.calls[0].plan.run, partial), "it was compiled"
+    expected = function(np, *held, *given)
+    pairs = zip(
+        *(one if isinstance(one, tuple) else (one,) for one in (found, expected)), strict=True
+    )
+    return [(np.asarray(a), np.asarray(b)) for a, b in pairs]
+
+
+SIZES = [(5, 7), (1, 7), (5, 1), (5, 7, 3), (5, 1, 3), (1, 7, 3), (5, 7, 1)]
+NEAR = {"float32": 2e-6, "float64": 1e-14}  # exp and its like round otherwise in a library
+
+
+def near(dtype, times=1):
+    return {"rtol": times * NEAR[dtype], "atol": times * NEAR[dtype]}
+
+
+@pytest.mark.slow  # numba takes a second for each
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations_and_slopes_have_the_plain_numbers(name, dtype):
+    kind = activation(name)
+    for function, held in ((activated, kind.f), (returned, kind.slope)):
+        if len(trace(function, held, *elements(function, dtype)).operations) < 2:
+            continue  # one ufunc: nothing to win
+        for size in SIZES:
+            for found, expected in plain_and_compiled(
+                function, [held], elements(function, dtype, *size)
+            ):
+                assert found.shape == expected.shape
+                np.testing.assert_allclose(found, expected, **near(dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "name",
+    [*sorted({*LOSSES} - {"quantile"}), "cross_entropy:0.1"],  # quantiles take columns
+)
+def test_losses_and_deltas_have_the_plain_numbers(name, dtype):
+    measure = loss(name)
+    for size in SIZES:
+        given = elements(outcome, dtype, *size)
+        held = [measure.value, measure.delta]
+        for found, expected in plain_and_compiled(outcome, held, given):
+            assert found.shape == expected.shape
+            np.testing.assert_allclose(
+                found, expected, rtol=20 * NEAR[dtype], atol=20 * NEAR[dtype]
+            )
+
+
+def test_what_is_no_number_is_handed_on():
+    z = np.array([[np.nan, np.inf, -np.inf, 1.0]])
+    bias = np.zeros((1, 4))
+    for name in ("relu", "sigmoid", "tanh"):
+        for found, expected in plain_and_compiled(activated, [activation(name).f], [z, bias]):
+            np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,63 @@
+"""What the stand-in for a GPU cannot tell: these run on a machine with one."""
+
+import numpy as np
+import pytest
+
+from benchmarks.gpu.checklist.runs import SMALL, longest, sized, under_way
+from xpmlp.devices.epilogues import EPILOGUES
+from xpmlp.recording.cuda_writer import Kernels
+
+LT = "what cuBLASLt offers, and its numbers, are its own"
+BLOCKS = "the stand-in runs the blocks of a kernel one after another"
+CUB = "CUB's kernels are machine code for a GPU"
+
+
+@pytest.fixture
+def real_gpu(request, has_gpu):
+    """A GPU of the machine's; a skip with what the stand-in cannot tell."""
+    if not has_gpu:
+        pytest.skip(f"no GPU here: {request.param}")
+    return request.getfixturevalue("gpu")
+
+
+@pytest.mark.parametrize("real_gpu", [LT], indirect=True)
+def test_every_epilogue_ends_a_product_as_is_meant(real_gpu):
+    import cupy
+
+    Kernels(real_gpu.xp, cupy)
+    assert real_gpu.xp.epilogues.trusted == {*EPILOGUES}
+
+
+@pytest.mark.parametrize("real_gpu", [LT], indirect=True)
+def test_the_small_step_has_epilogues_for_every_layer(real_gpu):
+    from benchmarks.gpu.checklist.check import nodes
+
+    run = sized(real_gpu, SMALL, 128, 16, 0)
+    with under_way(run) as coming:
+        assert next(coming).way == "captured"
+        steps, made = longest(run)
+        assert nodes(made.graph).total() <= 16 * steps  # cuBLAS may split a product in two
+
+
+@pytest.mark.parametrize("real_gpu", [BLOCKS], indirect=True)
+def test_sums_of_many_blocks_have_the_same_bits_every_time(real_gpu, rng):
+    import cupy
+
+    kernels = Kernels(real_gpu.xp, cupy)
+    x = cupy.asarray(rng.standard_normal((3, 1_000_000)).astype("float32"))
+    found = {kernels.vecdot(x, x).get().tobytes() for _ in range(200)}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("real_gpu", [CUB], indirect=True)
+def test_a_sum_over_all_parameters_is_captured(real_gpu, rng):
+    import cupy
+
+    from benchmarks.gpu.checklist.check import new_lane, recorded
+
+    x = cupy.asarray(rng.standard_normal(1_000_000))
+    lane = new_lane(real_gpu)
+    with lane.open():
+        made = recorded(lane, lambda: real_gpu.xp.sum(x, axis=-1))
+        made.launch()
+        assert np.isclose(made.value.get(), x.get().sum())

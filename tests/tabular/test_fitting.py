@@ -1,0 +1,411 @@
+"""A table in, a model out: what is guessed, what is held out, and that nothing leaks."""
+
+import numpy as np
+import pytest
+
+from xpmlp.tabular.fitting import Plan, fit_table
+from xpmlp.tabular.model import learn_columns
+from xpmlp.tabular.reading import TableError, column
+
+polars = pytest.importorskip("polars")
+pytest.importorskip("sklearn")
+
+NETWORK = {"hidden": [16], "activation": "silu", "dropout": 0.0}
+NOISE = 0.05  # of r2 and of accuracy between trainings that differ by rounding or by luck
+ROUNDING = 1e-4  # relative, of a float32 training whose input differs in the last bit
+
+
+def fit(frame, target="y", *, epochs=30, test=None, network=NETWORK, started=None, **plan):
+    found = {} if started is None else {"started": started}
+    return fit_table(
+        frame,
+        Plan(target, **plan),
+        network=network,
+        settings={"epochs": epochs, "batch": 32 if len(frame) > 60 else None, "rate": 0.01},
+        test=test,
+        **found,
+    )
+
+
+@pytest.fixture
+def frame(rng):
+    """300 rows with numbers, a category and gaps that matter to y and to k."""
+    n = 300
+    a, b = rng.normal(size=(2, n))
+    c = rng.choice(["red", "green", "blue"], n)
+    y = 3 * a - b**2 + 2 * (c == "red") + 0.1 * rng.normal(size=n)
+    gappy = [None if i % 7 == 0 else value for i, value in enumerate(b.tolist())]
+    k = np.where(a + (c == "red") > 0, "yes", "no")
+    return polars.DataFrame({"a": a, "b": b, "gappy": gappy, "c": c, "y": y, "k": k})
+
+
+# what is guessed
+
+GUESSES = {
+    "texts": (["x", "y"] * 20, "classification"),
+    "booleans": ([True, False] * 20, "classification"),
+    "few whole numbers": ([1, 2, 3, 4] * 10, "classification"),
+    "many whole numbers": (list(range(40)), "regression"),
+    "real numbers": ([0.5, 1.5] * 20, "regression"),
+}
+
+
+@pytest.mark.parametrize("kind", GUESSES)
+def test_the_task_is_guessed_by_the_target(kind, rng):
+    cells, task = GUESSES[kind]
+    found = fit(polars.DataFrame({"a": rng.normal(size=40), "y": cells}), epochs=1)
+    assert found.model.task == task
+    assert set(found.metrics) >= ({"rmse"} if task == "regression" else {"accuracy"})
+
+
+def test_the_task_that_is_asked_for_decides(rng):
+    table = polars.DataFrame({"a": rng.normal(size=40), "y": [1, 2] * 20})
+    assert fit(table, epochs=1).model.classes_.tolist() == [1, 2]
+    found = fit(table, epochs=1, task="regression").model
+    assert (found.task, found.classes_) == ("regression", None)
+    real = table.with_columns(y=polars.col("y") / 2)
+    assert fit(real, epochs=1, task="classification").model.classes_.tolist() == [0.5, 1.0]
+
+
+def test_dates_booleans_and_many_categories_are_learnt_from(rng):
+    from datetime import date, timedelta
+
+    n = 200
+    table = polars.DataFrame(
+        {
+            "day": [date(2026, 1, 1) + timedelta(days=i) for i in range(n)],
+            "flag": [None if i % 9 == 0 else i % 2 == 0 for i in range(n)],
+            "id": [f"row {i}" for i in range(n)],
+            "y": np.arange(n) / 50 + (np.arange(n) % 2 == 0),
+        }
+    )
+    found = fit(table, epochs=60)
+    day, flag, label = found.model.columns
+    assert (day.kind, flag.kind, label.kind) == ("date", "number", "category")
+    assert (flag.gaps, label.rest) == (True, True)
+    assert found.model.spec.n_in == day.width + flag.width + label.width
+    assert found.metrics["r2"] > 0.5  # an id tells nothing; the day and the flag tell all
+
+
+# how good it is
+
+
+def test_it_beats_the_baseline_on_rows_that_it_has_not_seen(frame):
+    number = fit(frame, drop=["k"])
+    assert number.metrics["r2"] > 0.9
+    assert number.baseline["r2"] < 0.05
+    assert number.metrics["rmse"] < number.baseline["rmse"]
+    label = fit(frame, "k", drop=["y"])
+    assert label.metrics["accuracy"] > 0.9 > label.baseline["accuracy"]
+    assert label.metrics["auc"] > label.baseline["auc"] == pytest.approx(0.5)
+
+
+def test_the_scores_are_those_of_the_held_out_rows(frame):
+    found = fit(frame, drop=["k"])
+    assert found.rows == {"training": 204, "validation": 36, "held_out": 60}
+    error = found.truth - found.predicted
+    assert found.metrics["rmse"] == pytest.approx(np.sqrt((error**2).mean()))
+    assert np.isin(found.truth, frame["y"].to_numpy()).all()
+
+
+def test_a_naive_answer_is_the_mean_or_the_shares_of_the_training_rows(frame, rng):
+    given = {"y": [0.0] * 50 + [1.0] * 50, "a": rng.normal(size=100)}
+    test = polars.DataFrame({"y": [3.0] * 5 + [4.0] * 5, "a": rng.normal(size=10)})
+    found = fit(polars.DataFrame(given), test=test, epochs=1)
+    learnt = 0.5  # about the mean of the 85 rows that are learnt from
+    assert found.baseline["mae"] == pytest.approx(3.5 - learnt, abs=0.2)
+    assert found.rows["held_out"] == 10
+
+
+def test_the_same_seed_gives_the_same_model(frame):
+    one, two = (fit(frame, drop=["k"], epochs=3, seed=5) for _ in range(2))
+    assert one.model.model.flat.tobytes() == two.model.model.flat.tobytes()
+    assert one.metrics == two.metrics
+    other = fit(frame, drop=["k"], epochs=3, seed=6)
+    assert other.metrics != one.metrics
+
+
+# what must not matter
+
+
+def test_names_of_columns_and_of_the_target_do_not_matter(frame):
+    """The same columns in the same order, under names that sort otherwise."""
+    table = frame.drop("k")
+    names = {"a": "zz", "b": "price", "gappy": "id", "c": "A", "y": "a"}
+    one = fit(table, epochs=5)
+    two = fit(table.rename(names), "a", epochs=5)
+    assert one.metrics == two.metrics
+
+
+def test_the_columns_order_does_not_matter_beyond_noise(frame):
+    table = frame.drop("k")
+    moved = table.select(["c", "y", "gappy", "b", "a"])
+    assert fit(table).metrics["r2"] == pytest.approx(fit(moved).metrics["r2"], abs=NOISE)
+
+
+@pytest.mark.parametrize("target", ["y", "k"])
+def test_the_rows_order_does_not_matter_beyond_noise(target, frame, rng):
+    table = frame.drop("k" if target == "y" else "y")
+    score = "r2" if target == "y" else "accuracy"
+    mixed = table[rng.permutation(len(table)).tolist()]
+    one, two = (fit(one, target).metrics[score] for one in (table, mixed))
+    assert one == pytest.approx(two, abs=NOISE)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e6, 0), (1e-6, 0), (-2, 100)])
+def test_the_targets_unit_does_not_matter(scale, shift, frame):
+    table = frame.drop("k")
+    other = table.with_columns(y=polars.col("y") * scale + shift)
+    one, two = fit(table, epochs=5).metrics, fit(other, epochs=5).metrics
+    assert two["r2"] == pytest.approx(one["r2"], abs=NOISE if scale < 0 else 1e-3)
+    if scale > 0:
+        assert two["rmse"] == pytest.approx(one["rmse"] * scale, rel=1e-2)
+
+
+def test_a_frame_of_pandas_gives_the_same_scores(frame, optional):
+    optional("pandas")
+    plain = frame.drop("k", "gappy")  # without gaps: to_pandas of those would need pyarrow
+    import pandas
+
+    other = pandas.DataFrame({name: plain[name].to_list() for name in plain.columns})
+    one, two = fit(plain, epochs=3), fit(other, epochs=3)
+    assert one.metrics == pytest.approx(two.metrics, rel=ROUNDING)
+
+
+# what is held out
+
+
+def seen(monkeypatch):
+    """The frames that preprocessing is learnt from."""
+    from xpmlp.tabular import fitting
+
+    frames = []
+
+    def learning(frame, names):
+        frames.append(frame)
+        return learn_columns(frame, names)
+
+    monkeypatch.setattr(fitting, "learn_columns", learning)
+    return frames
+
+
+def numbered(frame):
+    return frame.with_columns(row=polars.Series(np.arange(len(frame))))
+
+
+def test_preprocessing_is_learnt_from_the_training_rows_alone(frame, monkeypatch):
+    frames = seen(monkeypatch)
+    found = fit(numbered(frame), drop=["k"], epochs=1)
+    (source,) = frames
+    assert len(source) == found.rows["training"]
+    held = set(found.truth.tolist())
+    assert not held & set(source["y"].to_list())
+    learnt = next(known for known in found.model.columns if known.name == "a")
+    assert learnt.center == pytest.approx(np.median(source["a"].to_numpy()))
+    y = source["y"].to_numpy()
+    assert (found.model.center, found.model.scale) == pytest.approx((y.mean(), y.std()))
+
+
+def test_what_held_out_rows_hold_changes_nothing_of_the_model(frame):
+    """Neither their cells nor their targets reach the network, its columns or its units."""
+    test = frame[:40]
+    wild = test.with_columns(a=polars.col("a") * 1e6, c=polars.lit("new"), y=polars.col("y") * 1e6)
+    one, two = (fit(frame[40:], drop=["k"], epochs=3, test=held).model for held in (test, wild))
+    assert one.model.flat.tobytes() == two.model.flat.tobytes()
+    assert (one.columns, one.center, one.scale) == (two.columns, two.center, two.scale)
+
+
+def test_held_out_groups_are_whole_and_no_input(frame, monkeypatch):
+    frames = seen(monkeypatch)
+    groups = [f"g{i % 12}" for i in range(len(frame))]
+    found = fit(frame.with_columns(g=polars.Series(groups)), drop=["k"], group="g", epochs=1)
+    group_of = dict(zip(frame["y"].to_list(), groups, strict=True))
+    held = {group_of[y] for y in found.truth.tolist()}
+    assert not held & set(frames[0]["g"].to_list())
+    assert "g" not in [known.name for known in found.model.columns]
+
+
+def test_held_out_times_are_the_latest(frame, monkeypatch):
+    frames = seen(monkeypatch)
+    found = fit(numbered(frame), drop=["k"], time="row", epochs=1, test_size=0.3)
+    assert set(found.truth.tolist()) == set(frame["y"].to_list()[-90:])
+    assert frames[0]["row"].max() < 210
+
+
+def test_classes_are_held_out_in_their_shares(rng):
+    labels = ["rare"] * 20 + ["often"] * 180
+    table = polars.DataFrame({"a": rng.normal(size=200), "y": labels})
+    found = fit(table, epochs=1)
+    assert (found.truth == "rare").sum() == 4
+    assert (found.truth == "often").sum() == 36
+
+
+def test_one_held_out_row_is_enough(rng):
+    table = polars.DataFrame({"a": rng.normal(size=4), "y": [0.5, 1.5, 2.5, 3.5]})
+    found = fit(table, epochs=1)
+    assert (len(found.truth), len(found.predicted)) == (1, 1)
+    assert found.metrics["mae"] == pytest.approx(abs(found.truth[0] - found.predicted[0]))
+
+
+def test_held_out_rows_may_all_be_of_one_class(frame):
+    ordered = frame.sort("k").with_columns(t=polars.Series(np.arange(len(frame))))
+    found = fit(ordered, "k", drop=["y"], time="t", epochs=1, test_size=0.1)
+    assert set(found.truth.tolist()) == {"yes"}
+    assert set(found.metrics) == {"accuracy", "log_loss"}
+
+
+def test_what_started_is_told_is_what_is_done(frame):
+    told = []
+    found = fit(frame, drop=["k"], epochs=1, started=lambda model, rows: told.append((model, rows)))
+    ((model, rows),) = told
+    assert rows == found.rows
+    assert (model.target, model.columns) == ("y", found.model.columns)
+
+
+# what is refused, before training
+
+
+def change(name, row, value):
+    def changed(frame):
+        cells = frame[name].to_list()
+        cells[row] = value
+        return frame.with_columns(polars.Series(name, cells))
+
+    return changed
+
+
+REFUSED = {
+    "a gap in the target": (change("y", 4, None), {}, r"'y' has 1 missing cell, .* row 5;"),
+    "a target without a cell": (
+        lambda f: f.with_columns(y=polars.lit(None, dtype=polars.Float64)),
+        {"drop_missing_target": "drop"},
+        "'y' is missing in every row",
+    ),
+    "a constant target": (lambda f: f.with_columns(y=1.5), {}, r"'y' is constant \(1\.5\)"),
+    "an infinite target": (change("y", 2, float("inf")), {}, "'y' has 1 infinite .* row 3"),
+    "an infinite cell": (change("a", 7, float("inf")), {}, "'a' has 1 infinite .* row 8"),
+    "one in a column with its target missing": (
+        lambda f: change("a", 7, -float("inf"))(change("y", 1, None)(f)),
+        {"drop_missing_target": "drop"},
+        "'a' has 1 infinite .* row 8",
+    ),
+    "texts as numbers": (lambda f: f.with_columns(y="c"), {"task": "regression"}, "holds texts"),
+    "an unknown target": (lambda f: f.rename({"y": "yy"}), {}, "no column 'y'; did you mean 'yy'"),
+    "an unknown drop": (lambda f: f, {"drop": ["gapy"]}, "did you mean 'gappy'"),
+    "an unknown group": (lambda f: f, {"group": "cc"}, "no column 'cc'"),
+    "an unknown time": (lambda f: f, {"time": "bb"}, "no column 'bb'"),
+    "a time that is a text": (lambda f: f, {"time": "c"}, "'c' is no time and no number"),
+    "no row left to learn from": (lambda f: f, {"test_size": 0.999}, "0 are left to learn from"),
+    "two rows": (lambda f: f[:2], {}, "of 2 rows 1 are left"),
+    "a class that is held out whole": (
+        lambda f: f.with_columns(y="c"),
+        {"group": "c"},
+        "'y' is '(red|green|blue)' in rows to compare with",
+    ),
+}  # fmt: skip
+
+
+REFUSED |= {
+    f"a gap in the {word} that rows are held out by": (
+        change(name, 4, None), {word: name}, f"column '{name}' has 1 missing cell, .* row 5; rows"
+    )
+    for word, name in (("time", "a"), ("group", "c"))
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_table_that_cannot_be_learnt_is_refused(kind, frame):
+    changed, plan, said = REFUSED[kind]
+
+    def started(model, rows):
+        raise AssertionError("it came to training")
+
+    with pytest.raises(TableError, match=said):
+        fit(changed(frame.drop("k")), started=started, **plan)
+
+
+TESTS = {
+    "a missing column": (lambda f: f.drop("gappy"), "no column 'gappy'"),
+    "another kind": (lambda f: f.with_columns(a=polars.lit("x")), "'a' was a number in training"),
+    "an infinite cell": (change("a", 3, float("inf")), "'a' has 1 infinite .* row 4"),
+    "no target": (lambda f: f.drop("y"), "no column 'y'"),
+    "a gap in the target": (change("y", 4, None), "'y' has 1 missing cell"),
+}
+
+
+@pytest.mark.parametrize("kind", TESTS)
+def test_a_held_out_table_that_does_not_fit_is_refused_before_training(kind, frame):
+    changed, said = TESTS[kind]
+
+    def started(model, rows):
+        raise AssertionError("it came to training")
+
+    with pytest.raises(TableError, match=said):
+        fit(frame, drop=["k"], test=changed(frame[:20]), started=started)
+
+
+@pytest.mark.parametrize(("name", "target", "said"), [
+    ("squared_error", "k", "loss 'squared_error' is not for the labels .* 'cross_entropy'$"),
+    ("binary_cross_entropy", "k", "'cross_entropy', which for two classes is the same$"),
+    ("binary_cross_entropy", "y", "loss 'binary_cross_entropy' is for labels: a regression has"),
+    ("cross_entropy", "y", "loss 'cross_entropy' is for labels: a regression has 'squared_err"),
+])  # fmt: skip
+def test_a_loss_that_is_not_for_labels_is_refused(name, target, said, frame):
+    def started(model, rows):
+        raise AssertionError("it came to training")
+
+    with pytest.raises(TableError, match=said):
+        fit(
+            frame,
+            target,
+            drop=[{"k": "y", "y": "k"}[target]],
+            network=NETWORK | {"loss": name},
+            started=started,
+        )
+
+
+def test_counts_are_learnt_in_their_own_unit(frame):
+    """Poisson's link makes counts of the scores: a standardised target would have none."""
+    rate = np.exp(frame["a"].to_numpy().clip(-2, 2))
+    counts = frame.drop("k").with_columns(y=np.random.default_rng(0).poisson(rate).astype(float))
+    found = fit(counts, network=NETWORK | {"loss": "poisson"}, epochs=60)
+    assert (found.model.center, found.model.scale) == (0, 1)
+    assert found.predicted.min() > 0
+    assert found.metrics["rmse"] < 0.9 * found.baseline["rmse"]
+    plain = fit(counts, epochs=1)
+    assert (plain.model.center, plain.model.scale) != (0, 1)
+
+
+def test_a_gap_in_a_row_that_is_dropped_is_no_matter(frame):
+    gaps = change("a", 4, None)(change("y", 4, None)(frame))
+    found = fit(gaps, drop=["k"], time="a", drop_missing_target="drop", epochs=1)
+    assert sum(found.rows.values()) == len(frame) - 1
+
+
+def test_missing_targets_are_dropped_where_that_is_asked_for(frame):
+    gaps = change("y", 4, None)(change("y", 100, None)(frame))
+    found = fit(gaps, drop=["k"], drop_missing_target="drop", epochs=1)
+    assert sum(found.rows.values()) == len(frame) - 2
+
+
+PLANS = {
+    "a task misspelt": ({"task": "regresion"}, "task must be regression or classification"),
+    "a share of nothing": ({"test_size": 0}, r"test_size must be in \(0, 1\); got 0"),
+    "a share of all": ({"test_size": 1.0}, r"test_size must be in \(0, 1\)"),
+    "a share that is no number": ({"test_size": float("nan")}, "test_size must be in"),
+    "two splits": ({"group": "a", "time": "b"}, "not both"),
+}
+
+
+@pytest.mark.parametrize("kind", PLANS)
+def test_a_plan_out_of_range_is_refused(kind):
+    plan, said = PLANS[kind]
+    with pytest.raises(ValueError, match=said):
+        Plan("y", **plan)
+
+
+def test_the_cells_of_a_frame_are_left_alone(frame):
+    before = frame.clone()
+    fit(frame, drop=["k"], epochs=1)
+    assert frame.equals(before)
+    assert column(frame, "a").kind == "number"

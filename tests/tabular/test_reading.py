@@ -1,0 +1,286 @@
+"""Tables: every kind of file and frame comes out as the same plain columns."""
+
+import gzip
+from datetime import date, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+
+from xpmlp.tabular.reading import (
+    MISSING,
+    TableError,
+    column,
+    features,
+    names_of,
+    read_table,
+    stray,
+    texts_of,
+)
+
+polars = pytest.importorskip("polars")
+
+CELLS = {
+    "whole": [3, 1, None, 2],
+    "real": [0.5, None, -1.5, 2.0],
+    "text": ["x", None, "y, z", "x"],
+    "yes": [True, False, None, True],
+    "day": [date(1970, 1, 2), date(2026, 11, 23), None, date(1969, 12, 31)],
+    "moment": [datetime(1970, 1, 1, 0, 0, 1), None, datetime(2000, 1, 1), datetime(1970, 1, 1)],
+}
+nan = float("nan")
+
+
+@pytest.fixture
+def frame():
+    return polars.DataFrame(CELLS)
+
+
+def written(frame, path):
+    """The file of that frame, in the form that its name says."""
+    name = path.name
+    if name.endswith(".parquet"):
+        frame.write_parquet(path)
+        return path
+    data = frame.write_csv(separator="\t" if ".tsv" in name else ",").encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+def expected(name):
+    """What a column of CELLS is to come out as, worked out cell by cell."""
+    if name == "text":
+        return "category", CELLS["text"]
+    kind = "date" if name in ("day", "moment") else "number"
+    return kind, [nan if cell is None else plain(cell) for cell in CELLS[name]]
+
+
+def plain(cell):
+    if isinstance(cell, datetime):
+        return (cell - datetime(1970, 1, 1)) / timedelta(seconds=1)
+    return float((cell - date(1970, 1, 1)).days * 86400 if isinstance(cell, date) else cell)
+
+
+def same(found, name):
+    kind, values = expected(name)
+    assert found.kind == kind
+    if kind == "category":
+        assert found.values == values
+    else:
+        assert found.values.dtype == np.float64
+        np.testing.assert_array_equal(found.values, values)
+
+
+ENDINGS = ["a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz", "a.parquet", "A.CSV", "my.tsv.csv"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_kind_of_file_holds_the_same_columns(ending, frame, tmp_path):
+    if ending == "my.tsv.csv":  # the ending counts, not what stands before it
+        path = tmp_path / ending
+        path.write_bytes(frame.write_csv().encode())
+    else:
+        path = written(frame, tmp_path / ending)
+    found = read_table(path)
+    assert names_of(found) == list(CELLS)
+    for name in CELLS:
+        same(column(found, name), name)
+
+
+def frames(kind, optional):
+    if kind == "polars":
+        return polars.DataFrame(CELLS)
+    if kind == "pyarrow":
+        return optional("pyarrow").table(CELLS)
+    pandas = optional("pandas")
+    plain = pandas.DataFrame(CELLS)
+    for name in ("day", "moment"):
+        plain[name] = pandas.to_datetime(plain[name])
+    if kind == "pandas":
+        return plain.assign(yes=plain["yes"].astype("boolean"))
+    return plain.convert_dtypes().assign(text=plain["text"].astype("category"))
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "pandas-nullable", "pyarrow"])
+def test_every_frame_holds_the_same_columns(kind, optional):
+    found = frames(kind, optional)
+    for name in CELLS:
+        same(column(found, name), name)
+
+
+def test_a_pandas_string_column_has_its_gaps(optional):
+    pandas = optional("pandas")
+    found = pandas.DataFrame({"text": pandas.Series(CELLS["text"], dtype="string")})
+    same(column(found, "text"), "text")
+
+
+@pytest.mark.parametrize("word", MISSING)
+def test_every_word_for_a_missing_cell_is_one(word, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"a,b\n1,x\n{word},{word}\n3,y\n")
+    found = read_table(path)
+    np.testing.assert_array_equal(column(found, "a").values, [1, nan, 3])
+    assert column(found, "b").values == ["x", None, "y"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "tsv"])
+def test_texts_are_read_as_they_stand(ending, tmp_path):
+    frame = polars.DataFrame({"code": ["007", "010", None], "flag": ["true"] * 3, "a": [1, 2, 3]})
+    path = written(frame, tmp_path / f"a.{ending}")
+    plain, asked = read_table(path), read_table(path, texts=["code", "flag", "not there"])
+    assert [column(plain, name).kind for name in frame.columns] == ["number"] * 3
+    assert column(asked, "code").values == ["007", "010", None]
+    assert column(asked, "flag").values == ["true"] * 3
+    assert column(asked, "a").kind == "number"
+    assert texts_of(asked) == ["code", "flag"]
+
+
+def test_a_time_of_day_is_the_text_that_it_is(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("at,on,a\n9:05,2020-01-01,1\n12:30,2020-01-02,2\n,2020-01-03,3\n")
+    for found in (read_table(path), read_table(path, texts=["at"])):
+        assert column(found, "at").values == ["9:05", "12:30", None]
+        assert [column(found, name).kind for name in ("on", "a")] == ["date", "number"]
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas", "pyarrow"])
+def test_moments_of_a_zone_are_seconds_since_1970(library, optional):
+    zone = timezone(timedelta(hours=2))
+    moments = [datetime(1970, 1, 1, 3, 0, 0, 250_000, zone), None]
+    frame = optional(library)
+    if library == "polars":
+        found = frame.DataFrame({"at": moments}, schema={"at": frame.Datetime("us", "Europe/Rome")})
+    elif library == "pandas":
+        found = frame.DataFrame({"at": frame.to_datetime(moments)})
+        assert found["at"].dtype.tz is not None
+    else:
+        found = frame.table({"at": frame.array(moments, frame.timestamp("us", "Europe/Rome"))})
+    kind, values, _, _ = column(found, "at")
+    assert kind == "date"
+    np.testing.assert_array_equal(values, [3600.25, nan])
+
+
+def test_the_first_text_among_numbers_is_found():
+    numbers = [str(i / 2) for i in range(40)]
+    assert stray([*numbers, None, "-", "?"]) == 41
+    assert stray(numbers) is None
+    assert stray(["x", "y", "1", "2"]) is None
+    assert stray([]) is None
+
+
+def test_a_type_is_decided_by_every_row(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a\n" + "1\n" * 2000 + "word\n")
+    assert column(read_table(path), "a").kind == "category"
+
+
+@pytest.mark.parametrize("dtype", ["Duration", "Decimal", "UInt8", "Float32"])
+def test_what_counts_is_a_number(dtype):
+    cells = [timedelta(seconds=2), None] if dtype == "Duration" else [2, None]
+    wanted = polars.Decimal(9, 1) if dtype == "Decimal" else getattr(polars, dtype)
+    series = polars.Series(cells).cast(wanted)
+    found = column(polars.DataFrame({"a": series}), "a")
+    assert found.kind == "number"
+    np.testing.assert_array_equal(found.values, [2, nan])
+
+
+# the kind that training saw
+
+
+def test_numbers_serve_where_training_had_texts():
+    found = column(polars.DataFrame({"a": [1, None, 2]}), "a", "category")
+    assert found.values == ["1", None, "2"]
+
+
+@pytest.mark.parametrize("kind", ["number", "date", "category"])
+def test_a_column_without_a_cell_is_of_any_kind(kind):
+    frame = polars.DataFrame({"a": [None, None]}, schema={"a": polars.String})
+    found = column(frame, "a", kind)
+    assert found.kind == kind
+    assert [value is None or np.isnan(value) for value in found.values] == [True, True]
+
+
+MISFITS = {"number": ["x", "y"], "date": [1, 2]}
+
+
+@pytest.mark.parametrize("kind", MISFITS)
+def test_another_kind_than_in_training_is_refused(kind):
+    frame = polars.DataFrame({"speed": MISFITS[kind]})
+    with pytest.raises(TableError, match=f"column 'speed' was a {kind} in training"):
+        column(frame, "speed", kind)
+
+
+# what is refused
+
+
+def test_a_column_that_is_not_there_is_refused_with_the_nearest():
+    frame = polars.DataFrame({"price": [1, 2], "size": [1, 2]})
+    with pytest.raises(TableError, match=r"no column 'prise'; did you mean 'price'\?"):
+        column(frame, "prise")
+
+
+@pytest.mark.parametrize("infinite", [float("inf"), float("-inf")])
+def test_an_infinite_cell_is_refused_with_column_and_row(infinite):
+    frame = polars.DataFrame({"a": [1.0, 2.0, infinite, infinite]})
+    with pytest.raises(TableError, match="column 'a' has 2 infinite values, the first in row 3"):
+        column(frame, "a")
+
+
+def test_two_columns_of_one_name_are_refused(optional):
+    frame = optional("pandas").DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
+    with pytest.raises(TableError, match=r"two columns have one name: .*'a'"):
+        column(frame, "a")
+
+
+@pytest.mark.parametrize("odd", [[1, 2], {"a": [1]}, np.zeros((2, 2)), None])
+def test_what_is_no_frame_is_refused_by_its_type(odd):
+    with pytest.raises(
+        TypeError, match=f"pandas, polars or pyarrow frame; got {type(odd).__name__}"
+    ):
+        column(odd, "a")
+
+
+def test_features_are_all_columns_but_those_left_out():
+    frame = polars.DataFrame({"b": [1], "a": [1], "c": [1]})
+    assert features(frame, ["a"]) == ["b", "c"]
+    with pytest.raises(TableError, match="no column is left"):
+        features(frame, ["a", "b", "c"])
+    with pytest.raises(TableError, match="no column 'd'"):
+        features(frame, ["d"])
+
+
+BAD = {
+    "not there": ("a.csv", None, "there is no such file"),
+    "empty": ("a.csv", b"", "is empty"),
+    "blank": ("a.csv", b"\n\n", "is no readable table"),
+    "another ending": ("a.xlsx", b"PK", r"must end in one of \.csv, "),
+    "a header": ("a.csv", b"a,b\n", "has a header but no rows"),
+    "one row": ("a.csv", b"a,b\n1,2\n", "has one row"),
+    "a row too long": ("a.csv", b"a,b\n1,2\n1,2,3\n", "is no readable table"),
+    "noise": ("a.csv", bytes(range(128, 256)) * 2 + b"\n\xff,\xfe\n", "is no readable table"),
+    "noise in Parquet": ("a.parquet", bytes(range(256)), "is no readable table"),
+    "a cut Parquet": ("a.parquet", b"PAR1", "is no readable table"),
+    "half a gzip": ("a.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99)[:30], "is no readable table"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_file_that_is_no_table_is_refused_in_one_line(kind, tmp_path):
+    name, data, said = BAD[kind]
+    path = tmp_path / name
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(TableError, match=said) as caught:
+        read_table(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_is_refused(tmp_path):
+    with pytest.raises(TableError, match="is a directory, not a table"):
+        read_table(tmp_path)
+
+
+def test_one_row_is_enough_where_it_is_said(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n")
+    assert len(read_table(path, fewest=1)) == 1

@@ -1,0 +1,149 @@
+"""A GPU's memory: what does not fit stays outside, and what cannot be is said with a way out."""
+
+import gc
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+from xpmlp.devices.namespace import CPU, to_host
+from xpmlp.spec import Spec
+from xpmlp.training import inference
+from xpmlp.training.data import Elsewhere, Resident
+from xpmlp.training.memory import USABLE, DataWarning, TrainingMemoryError, need, shown
+from xpmlp.training.settings import Settings
+from xpmlp.training.train import assemble, finish, train
+
+SPEC = Spec.parse("64-32-1")
+
+
+@pytest.fixture
+def limited(card, gpu, monkeypatch):
+    """A function that gives the stand-in so many bytes."""
+    import cupy
+
+    monkeypatch.setenv("XPMLP_DEVICE", gpu.name)
+    monkeypatch.setattr(inference, "AT_ONCE", 2**14)
+    gpu.xp.matmul(cupy.ones((2, 2)), cupy.ones((2, 2)))  # whose workspace stays
+
+    def limit(count):
+        gc.collect()
+        cupy.get_default_memory_pool().free_all_blocks()
+        card.limit(count)
+
+    return limit
+
+
+@pytest.fixture
+def rows(rng):
+    X = rng.normal(size=(8000, 64)).astype(np.float32)  # 2 MB
+    return X, (X[:, 0] > 0).astype(np.float32)
+
+
+def test_rows_that_fit_lie_on_the_device(limited, rows):
+    limited(10_000_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isinstance(assemble(SPEC, *rows, epochs=2).data.x, Resident)
+
+
+@pytest.mark.parametrize("members", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("capture", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_rows_that_do_not_fit_come_window_by_window_to_the_same_bits(
+    limited, rows, members, capture
+):
+    arguments = {"epochs": 3, "batch": 40, "members": members, "capture": capture}
+    limited(1_000_000_000)
+    run = assemble(SPEC, *rows, **arguments)
+    needed = run.need.training
+    expected = to_host(finish(run, []).flat).copy()
+    del run
+    limited(round(needed / USABLE) + 1_000_000)
+    with pytest.warns(DataWarning, match="X takes 2.0 MB") as warned:
+        run = assemble(SPEC, *rows, **arguments)
+    assert "window by window" in str(warned[0].message)
+    assert isinstance(run.data.x, Elsewhere)
+    found = finish(run, [])
+    assert found.history["way"] == ["captured" if capture else "eager"] * 3
+    assert (to_host(found.flat) == expected).all()
+
+
+def test_held_out_rows_may_stay_outside_alone(limited, rows):
+    X, y = rows
+    arguments = {"X_val": X, "y_val": y, "epochs": 2, "batch": 400, "capture": False}
+    limited(1_000_000_000)
+    needed = assemble(SPEC, X, y, **arguments).need.training
+    limited(round(needed / USABLE) + 3_000_000)
+    with pytest.warns(DataWarning, match="X_val"):
+        run = assemble(SPEC, X, y, **arguments)
+    assert isinstance(run.data.x, Resident)
+    assert isinstance(run.held.x, Elsewhere)
+    assert np.isfinite(finish(run, []).history["val_loss"]).all()
+
+
+def suggestion(error, name):
+    found = re.search(rf"{name}=(\d+) would fit", str(error))
+    assert found, str(error)
+    return int(found[1])
+
+
+def test_a_batch_that_would_fit_fits(limited, rows):
+    arguments = {"epochs": 2, "capture": False}
+    spec = Spec.parse("64-400-400-1")
+    limited(40_000_000)
+    with pytest.raises(TrainingMemoryError, match="ran out of memory") as raised:
+        train(spec, *rows, batch=8000, **arguments)
+    said = str(raised.value)
+    assert "for batches of 8000" in said
+    assert "gpu:0" in said
+    assert isinstance(raised.value, MemoryError)
+    smaller = suggestion(said, "batch")
+    del raised
+    limited(40_000_000)
+    train(spec, *rows, batch=smaller, **arguments)
+
+
+def test_members_that_would_fit_fit(limited, rows):
+    arguments = {"epochs": 1, "batch": 200, "capture": False}
+    limited(40_000_000)
+    with pytest.raises(TrainingMemoryError, match="of 2000 members") as raised:
+        train(SPEC, *rows, members=2000, **arguments)
+    smaller = suggestion(raised.value, "members")
+    del raised
+    limited(40_000_000)
+    train(SPEC, *rows, members=smaller, **arguments)
+
+
+def test_a_network_that_is_too_large_says_so(limited, rows):
+    limited(1_000_000)
+    with pytest.raises(TrainingMemoryError, match="take hidden layers of smaller"):
+        train("64-2000-1", *rows, epochs=1)
+
+
+def test_a_host_that_is_out_of_memory_is_left_alone(rows):
+    def greedy(report):
+        raise MemoryError("your own")
+
+    with pytest.raises(MemoryError, match="your own"):
+        train(SPEC, *rows, epochs=1, callbacks=[greedy])
+    assert need(CPU, SPEC, Settings(), "float32").free is None
+
+
+def test_memory_comes_back_after_a_fit(limited, rows):
+    import cupy
+
+    pool = cupy.get_default_memory_pool()
+    limited(300_000_000)
+    before = pool.used_bytes()
+    model = train(SPEC, *rows, epochs=4, batch=50)
+    gc.collect()
+    assert pool.free_bytes() <= 2 * model.flat.nbytes
+    assert pool.used_bytes() - before <= model.flat.nbytes + 512  # it lends whole blocks
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 bytes"), (999, "999 bytes"), (2_500_000, "2.5 MB")]
+)
+def test_bytes_for_a_person(count, words):
+    assert shown(count) == words

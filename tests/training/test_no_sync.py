@@ -1,0 +1,52 @@
+"""No step reads a value from the device: the cheapest stand-in for a CUDA graph's capture."""
+
+import pytest
+
+from benchmarks.parity import CASES, Case, rows_for
+from xpmlp.spec import Spec
+from xpmlp.training.loop import train_epoch
+from xpmlp.training.train import assemble
+
+READS = ("__bool__", "__float__", "__int__", "__index__", "__iter__", "__array__", "__dlpack__")
+
+
+def epoch_run(place, case: Case):
+    """A run of a case at `place`, ready for its first epoch."""
+    arguments = {"batch": 16, **case.arguments, "epochs": 2}
+    arguments |= rows_for(case.spec, "float32", place, arguments)
+    return assemble(case.spec, arguments.pop("X"), arguments.pop("y"), dtype="float32", **arguments)
+
+
+def forbid(monkeypatch, array_type) -> None:
+    """Make every way of reading an array's value on the host raise."""
+
+    def refuse(self, *arguments, **keywords):
+        raise AssertionError("a value was read from the device inside a step")
+
+    for name in READS:
+        if hasattr(array_type, name):
+            monkeypatch.setattr(array_type, name, refuse)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_an_epoch_of_steps_reads_nothing(case, place_named, monkeypatch):
+    place = place_named("strict-device1")
+    run = epoch_run(place, case)
+    with monkeypatch.context() as patch:
+        forbid(patch, type(run.state.params))
+        train_epoch(run)
+    assert float(place.xp.max(run.met)) > 0
+    assert float(place.xp.max(run.norm)) > 0
+
+
+def test_the_guard_notices_a_read(place_named, monkeypatch):
+    place = place_named("strict-device1")
+
+    def peeking(xp, now):
+        return xp.ones_like(now.step) if float(now.step) < 10 else xp.zeros_like(now.step)
+
+    run = epoch_run(place, Case("peek", Spec.parse("5-4-1"), {"schedule": peeking}))
+    with monkeypatch.context() as patch:
+        forbid(patch, type(run.state.params))
+        with pytest.raises(AssertionError, match="inside a step"):
+            train_epoch(run)

@@ -1,0 +1,240 @@
+"""Settings: frozen, and checked before any work is done."""
+
+import re
+from dataclasses import FrozenInstanceError
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from xpmlp import train
+from xpmlp.training.settings import ELSEWHERE, OWN, Settings, settings
+
+X = np.arange(16.0).reshape(8, 2) / 16
+Y = np.arange(8.0) / 8
+
+# setting, a value it cannot have, and a word of the message besides the setting's name
+BAD = [
+    ("rate", -1, "at least 0"),
+    ("rate", float("nan"), "finite"),
+    ("rate", float("inf"), "finite"),
+    ("rate", "fast", "number"),
+    ("rate", "0.1", "number"),
+    ("rate", None, "number"),
+    ("rate", True, "number"),
+    ("rate", 1j, "number"),
+    ("rate", [0.1, 0.2], "2 values"),
+    ("rate", {}, "0 values"),
+    ("batch", 0, "at least 1"),
+    ("batch", -4, "at least 1"),
+    ("batch", 2.5, "whole"),
+    ("batch", True, "whole number"),
+    ("batch", [32], "whole"),
+    ("epochs", 0, "at least 1"),
+    ("epochs", -1, "at least 1"),
+    ("epochs", 1.0, "whole"),
+    ("epochs", "many", "whole"),
+    ("epochs", None, "whole"),
+    ("epochs", float("inf"), "whole"),
+    ("members", 0, "at least 1"),
+    ("members", -2, "at least 1"),
+    ("members", 1.5, "whole"),
+    ("members", True, "whole number"),
+    ("members", [2], "whole"),
+    ("seed", -1, "2**64"),
+    ("seed", 2**64, "2**64"),
+    ("seed", 1.5, "whole"),
+    ("seed", None, "whole"),
+    ("seed", "abc", "whole"),
+    ("seed", True, "whole"),
+    ("seed", [1, 2], "2 values"),
+    ("seed", np.random.default_rng(0), "whole"),
+    ("dtype", "float16", "float32"),
+    ("dtype", "int64", "float32"),
+    ("dtype", int, "float32"),
+    ("dtype", 32, "float32"),
+    ("keep", "first", "best"),
+    ("keep", True, "best"),
+    ("keep", ["best"], "best"),
+    ("monitor", "loss", "val_loss"),
+    ("monitor", None, "val_loss"),
+    ("patience", 0, "at least 1"),
+    ("patience", 2.5, "whole"),
+    ("patience", -1, "at least 1"),
+    ("min_delta", -1e-3, "at least 0"),
+    ("min_delta", "small", "number"),
+    ("min_delta", None, "number"),
+    ("min_delta", float("nan"), "finite"),
+    ("l1", -1, "at least 0"),
+    ("l1", "a", "number"),
+    ("l1", None, "number"),
+    ("l2", float("nan"), "finite"),
+    ("l2", [0.1], "1 values"),
+    ("weight_decay", -0.1, "at least 0"),
+    ("weight_decay", "a", "number"),
+    ("clip", 0, "above 0"),
+    ("clip", -1, "above 0"),
+    ("clip", "norm", "number"),
+    ("clip", float("inf"), "finite"),
+    ("shuffle", "yes", "True or False"),
+    ("shuffle", None, "True or False"),
+    ("optimizer", "adan", "adam"),
+    ("optimizer", None, "name"),
+    ("optimizer", 3, "name"),
+    ("optimizer", ["adam"], "name"),
+    ("optimizer", lambda theta, g: theta, "rule"),
+    ("schedule", "cosin", "cosine"),
+    ("schedule", "step:-1", "every"),
+    ("schedule", 5, "name"),
+    ("schedule", ["cosine"], "name"),
+    ("initializer", "he", "he_"),
+    ("initializer", 5, "name"),
+    ("initializer", None, "name"),
+    ("loss", "squared", "squared_error"),
+    ("loss", 5, "name"),
+    ("loss", ["squared_error"], "name"),
+    ("device", "cqu", "cpu"),
+    ("device", 0, "cpu"),
+    ("device", "gpu:one", "gpu:N"),
+    ("hyper", {"beta3": 0.9}, "beta"),
+    ("hyper", {"beta1": 1.0}, "[0, 1)"),
+    ("hyper", {"beta1": -0.1}, "[0, 1)"),
+    ("hyper", {"beta1": "a"}, "number"),
+    ("hyper", {"eps": float("nan")}, "eps"),
+    ("hyper", {"rate": 0.1}, "rate"),
+    ("hyper", {"beta1": [0.1, 0.2]}, "2 values"),
+    ("hyper", 0.9, "hyper"),
+    ("hyper", None, "hyper"),
+    ("class_weight", "balanced", "label"),
+    ("callbacks", 5, "callbacks"),
+    ("callbacks", ["stop"], "callbacks"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"), BAD, ids=lambda value: repr(value).partition(" at 0x")[0][:30]
+)
+def test_a_bad_setting_is_named(name, value, word):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        train("2-2-1", X, Y, **{"epochs": 1} | {name: value})
+    message = str(caught.value)
+    assert name in message or (name == "hyper" and next(iter(value), "") in message)
+    assert word in message
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in dict.fromkeys(name for name, *_ in BAD) if name != "callbacks"]
+)
+def test_a_bad_setting_is_a_value_error(name):
+    """Of the wrong type or not, as everything that `train` refuses."""
+    for other, value, _ in BAD:
+        if other == name:
+            with pytest.raises(ValueError, match=r"."):
+                train("2-2-1", X, Y, **{"epochs": 1} | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("rate", [0.1, 0.2, 0.3], "3 values"),
+        ("rate", [0.1, -0.2], "at least 0"),
+        ("l2", [0.1, float("nan")], "finite"),
+        ("weight_decay", np.array([0.1, 0.2, 0.3]), "3 values"),
+        ("seed", [1], "1 values"),
+        ("seed", [1, -2], "2**64"),
+        ("seed", 2**64 - 1, "2**64"),
+        ("clip", [1.0, 2.0], "clip"),
+        ("min_delta", [0.1, 0.2], "min_delta"),
+    ],
+    ids=str,
+)
+def test_a_bad_setting_per_member_is_named(name, value, word):
+    with pytest.raises(ValueError, match=name) as caught:
+        train("2-2-1", X, Y, members=2, epochs=1, **{name: value})
+    assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("epoch", "epochs"),
+        ("optimiser", "optimizer"),
+        ("batches", "batch"),
+        ("schedul", "schedule"),
+        ("seeds", "seed"),
+        ("member", "members"),
+        ("weightdecay", "weight_decay"),
+        ("mindelta", "min_delta"),
+        ("sample_weights", "sample_weight"),
+        ("devise", "device"),
+        ("losses", "loss"),
+        ("xval", "X_val"),
+        ("callback", "callbacks"),
+    ],
+)
+def test_an_unknown_keyword_is_told_the_nearest(wrong, right):
+    with pytest.raises(TypeError, match=rf"'{wrong}'.*did you mean '{right}'"):
+        train("2-1", X, Y, **{wrong: 1})
+
+
+def test_an_unknown_keyword_near_nothing_is_named_alone():
+    with pytest.raises(TypeError, match=r"'qqqq'\.$"):
+        train("2-1", X, Y, qqqq=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("rate", [0.01, np.float32(0.01), np.float64(0.01), Fraction(1, 100)]),
+        ("batch", [4, np.int64(4), np.uint8(4), "4", np.array(4)]),
+        ("epochs", [2, np.int32(2), "2"]),
+        ("seed", [3, np.int64(3), np.uint64(3)]),
+        ("patience", [5, np.int64(5)]),
+    ],
+)
+def test_a_value_may_come_as_any_number_type(name, values):
+    found = [train("2-3-1", X, Y, **{"epochs": 2} | {name: value}).flat for value in values]
+    for other in found[1:]:
+        assert np.allclose(other, found[0], rtol=1e-6)  # a float32 rate is not quite 0.01
+
+
+def test_settings_are_frozen_and_have_the_documented_defaults():
+    default = Settings()
+    assert (default.optimizer, default.rate, default.epochs, default.batch) == (
+        "adam",
+        1e-3,
+        100,
+        32,
+    )
+    with pytest.raises(FrozenInstanceError):
+        default.rate = 1
+
+
+def test_seeds_count_up_from_the_one_given():
+    assert tuple(settings({"seed": 5}).seeds) == (5,)
+    assert tuple(settings({"seed": 5, "members": 3}).seeds) == (5, 6, 7)
+    assert settings({"seed": np.array([9, 2]), "members": 2}).seeds == (9, 2)
+    assert settings({}).lead == ()
+    assert settings({"members": 3}).lead == (3,)
+
+
+def test_a_bad_setting_is_found_before_the_data_is_looked_at():
+    with pytest.raises(ValueError, match="rate"):
+        train("2-1", None, None, rate=-1)
+
+
+def plain(xp, h, t, theta, g, v):
+    return theta - h.rate * g, v
+
+
+@pytest.mark.parametrize("optimizer", ["adam", plain])
+@pytest.mark.parametrize("name", OWN)
+def test_an_argument_of_its_own_is_no_hyper_parameter(name, optimizer):
+    with pytest.raises(ValueError, match=f"hyper must not hold '{name}': pass {name}= beside it"):
+        Settings(optimizer=optimizer, hyper={name: 0.1})
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_other_libraries_call_it_is_told(name):
+    with pytest.raises(TypeError, match=re.escape(f"here it is {ELSEWHERE[name]}")):
+        settings({name: 1})

@@ -1,0 +1,204 @@
+"""Activations: f(z) and, beside it, its slope f'(z).
+
+Both are elementwise and take arrays of at least two axes (..., B, n). A slope is given z and
+a = f(z), because the cheaper one differs: tanh's slope is 1 - a * a, relu's is z > 0.
+Every function is finite for finite input, and emits no overflow on the way.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from xpmlp.names import halves, named, positive
+from xpmlp.types import Array, Namespace
+
+
+class Activation(NamedTuple):
+    """An activation and its slope, the pair that backprop needs."""
+
+    f: Callable[..., Array]  # (xp, z) -> a
+    slope: Callable[..., Array]  # (xp, z, a) -> f'(z)
+    name: str | None = None  # what a model file stores; None for a user's own
+
+
+def level(xp: Namespace, like: Array, value: float) -> Array:
+    """One row of `value`, (..., 1, n), that broadcasts against `like`.
+
+    maximum and minimum of the Array API take arrays only, and a row is faster than a scalar.
+    """
+    return xp.full_like(like[..., :1, :], value)
+
+
+def above_zero(xp: Namespace, z: Array) -> Array:
+    """1 where z > 0, else 0, in z's dtype."""
+    return xp.astype(z > 0, z.dtype)
+
+
+def identity(xp: Namespace, z: Array) -> Array:
+    return z
+
+
+def identity_slope(xp: Namespace, z: Array, a: Array) -> Array:
+    return xp.ones_like(z)
+
+
+def sigmoid(xp: Namespace, z: Array) -> Array:
+    # exp of -|z| never overflows, and small probabilities keep all their digits
+    e = xp.exp(-xp.abs(z))
+    return xp.where(z >= 0, xp.ones_like(e), e) / (1 + e)
+
+
+def sigmoid_slope(xp: Namespace, z: Array, a: Array) -> Array:
+    return a * (1 - a)
+
+
+def tanh(xp: Namespace, z: Array) -> Array:
+    return xp.tanh(z)
+
+
+def tanh_slope(xp: Namespace, z: Array, a: Array) -> Array:
+    return 1 - a * a
+
+
+def relu(xp: Namespace, z: Array) -> Array:
+    return xp.maximum(z, level(xp, z, 0.0))
+
+
+def leaky_relu(leak: float = 0.01) -> Activation:
+    """z above zero, leak * z below (Maas, Hannun & Ng 2013); 0 <= leak < 1."""
+    leak = float(leak)
+    if not 0 <= leak < 1:
+        raise ValueError(f"leak must be in [0, 1); got {leak}")
+
+    def f(xp: Namespace, z: Array) -> Array:
+        return xp.maximum(z, leak * z)
+
+    def slope(xp: Namespace, z: Array, a: Array) -> Array:
+        return leak + (1 - leak) * above_zero(xp, z)
+
+    return Activation(f, slope, f"leaky_relu:{leak}")
+
+
+def elu(alpha: float = 1.0) -> Activation:
+    """z above zero, alpha * (exp(z) - 1) below (Clevert, Unterthiner & Hochreiter 2016)."""
+    alpha = float(alpha)
+    positive(alpha=alpha)
+
+    def f(xp: Namespace, z: Array) -> Array:
+        zero = level(xp, z, 0.0)
+        return xp.maximum(z, zero) + alpha * xp.expm1(xp.minimum(z, zero))
+
+    def slope(xp: Namespace, z: Array, a: Array) -> Array:
+        up = above_zero(xp, z)
+        # below zero f' = alpha exp(z) = a + alpha; the minimum keeps a large a out of the product
+        return up + (1 - up) * (xp.minimum(a, level(xp, a, 0.0)) + alpha)
+
+    return Activation(f, slope, f"elu:{alpha}")
+
+
+SELU_SCALE = 1.0507009873554804934193349852946
+SELU_ALPHA = 1.6732632423543772848170429916717
+
+
+def selu(xp: Namespace, z: Array) -> Array:
+    """elu with the scale and alpha that keep variance 1 (Klambauer et al. 2017)."""
+    zero = level(xp, z, 0.0)
+    below = SELU_ALPHA * xp.expm1(xp.minimum(z, zero))
+    return SELU_SCALE * (xp.maximum(z, zero) + below)
+
+
+def selu_slope(xp: Namespace, z: Array, a: Array) -> Array:
+    up = above_zero(xp, z)
+    below = xp.minimum(a, level(xp, a, 0.0)) + SELU_SCALE * SELU_ALPHA
+    return SELU_SCALE * up + (1 - up) * below
+
+
+GELU_RATE = 2 * math.sqrt(2 / math.pi)
+GELU_CUBE = 0.044715
+GELU_FAR = 9.9  # beyond it f is z or 0 to every digit, and exp overflows in float32
+
+
+def gelu_parts(xp: Namespace, z: Array) -> tuple[Array, Array]:
+    """z within +-GELU_FAR, and the share of z that gelu lets through."""
+    near = xp.minimum(xp.maximum(z, level(xp, z, -GELU_FAR)), level(xp, z, GELU_FAR))
+    return near, 1 / (1 + xp.exp(-GELU_RATE * near * (1 + GELU_CUBE * near * near)))
+
+
+def gelu(xp: Namespace, z: Array) -> Array:
+    """The tanh form of Hendrycks & Gimpel 2016 (the Array API has no erf), with the tanh written
+    as an exponential: 1 + tanh loses its digits below zero."""
+    _, share = gelu_parts(xp, z)
+    return z * share
+
+
+def gelu_slope(xp: Namespace, z: Array, a: Array) -> Array:
+    near, share = gelu_parts(xp, z)
+    bend = GELU_RATE * near * (1 + 3 * GELU_CUBE * near * near)
+    return share + share * (1 - share) * bend
+
+
+def silu(xp: Namespace, z: Array) -> Array:
+    """z * sigmoid(z) (Elfwing, Uchibe & Doya 2018; also called swish)."""
+    return z * sigmoid(xp, z)
+
+
+def silu_slope(xp: Namespace, z: Array, a: Array) -> Array:
+    s = sigmoid(xp, z)
+    return s + a * (1 - s)
+
+
+def softplus(xp: Namespace, z: Array) -> Array:
+    """log(1 + exp(z)), without overflow."""
+    return xp.maximum(z, level(xp, z, 0.0)) + xp.log1p(xp.exp(-xp.abs(z)))
+
+
+def mish(xp: Namespace, z: Array) -> Array:
+    """z * tanh(softplus(z)) (Misra 2020)."""
+    return z * xp.tanh(softplus(xp, z))
+
+
+def mish_slope(xp: Namespace, z: Array, a: Array) -> Array:
+    t = xp.tanh(softplus(xp, z))
+    return t + z * (1 - t * t) * sigmoid(xp, z)
+
+
+ACTIVATIONS = {
+    "identity": Activation(identity, identity_slope, "identity"),
+    "sigmoid": Activation(sigmoid, sigmoid_slope, "sigmoid"),
+    "tanh": Activation(tanh, tanh_slope, "tanh"),
+    "relu": Activation(relu, lambda xp, z, a: above_zero(xp, z), "relu"),
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "selu": Activation(selu, selu_slope, "selu"),
+    "gelu": Activation(gelu, gelu_slope, "gelu"),
+    "silu": Activation(silu, silu_slope, "silu"),
+    "mish": Activation(mish, mish_slope, "mish"),
+    "softplus": Activation(softplus, lambda xp, z, a: sigmoid(xp, z), "softplus"),
+}
+
+
+@lru_cache(1024)
+def made(asked: str | Callable[..., Any]) -> Activation:
+    if isinstance(asked, str):
+        found: Activation = named("activation", ACTIVATIONS, asked)
+        return found
+    f, slope = halves("activation", "(a, slope)", "return xp.sin(z), xp.cos(z)", asked)
+    return Activation(f, lambda xp, z, a: slope(xp, z))
+
+
+def activation(asked: Any) -> Activation:
+    """The Activation that was asked for, by name, as a value or as a user's own function.
+
+    A user's own function is f(xp, z) -> (a, slope): the value and, beside it, its derivative.
+
+    >>> import numpy as np
+    >>> sine = activation(lambda xp, z: (xp.sin(z), xp.cos(z)))
+    >>> float(sine.slope(np, np.zeros((1, 1)), None)[0, 0])
+    1.0
+    """
+    if isinstance(asked, Activation):
+        return asked
+    if not (isinstance(asked, str) or callable(asked)):
+        raise ValueError(f"activation must be a name or a function (xp, z); got {asked!r}")
+    return made(asked)

@@ -1,1 +1,0 @@
-"""The math, on any array namespace. Nothing here knows a device."""

@@ -1,0 +1,133 @@
+"""Initial weights, drawn on the host from Philox so that they are the same bits everywhere.
+
+An initializer is a function (generator, n_in, n_out) -> (n_in, n_out) float64.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xpmlp.layout import padded_size, views
+from xpmlp.names import named, positive, title
+from xpmlp.random import Stream, generator
+from xpmlp.spec import Spec
+
+Initializer = Callable[[np.random.Generator, int, int], np.ndarray]
+
+
+def normal(scale: float = 1.0) -> Initializer:
+    """N(0, scale**2), whatever the sizes."""
+    positive(scale=scale)
+    return lambda rng, n_in, n_out: scale * rng.standard_normal((n_in, n_out))
+
+
+def deviation(gain: float, n_in: float, n_out: float) -> float:
+    return float(np.sqrt(gain / (n_in + n_out)))
+
+
+def gaussian(gain: float, per_in: float, per_out: float) -> Initializer:
+    """Normal with variance gain / (per_in * n_in + per_out * n_out)."""
+
+    def draw(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+        return deviation(gain, per_in * n_in, per_out * n_out) * rng.standard_normal((n_in, n_out))
+
+    return draw
+
+
+def uniform(gain: float, per_in: float, per_out: float) -> Initializer:
+    """Uniform with variance gain / (per_in * n_in + per_out * n_out)."""
+
+    def draw(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+        bound = np.sqrt(3.0) * deviation(gain, per_in * n_in, per_out * n_out)
+        return rng.uniform(-bound, bound, (n_in, n_out))
+
+    return draw
+
+
+def orthogonal(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+    """Orthonormal rows or columns, uniform among all such (Saxe et al. 2014; Mezzadri 2007)."""
+    tall = rng.standard_normal((max(n_in, n_out), min(n_in, n_out)))
+    q, r = np.linalg.qr(tall)
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
+    return q if n_in >= n_out else q.T
+
+
+def zeros(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+    return np.zeros((n_in, n_out))
+
+
+INITIALIZERS = {
+    "normal": normal,
+    "glorot_uniform": lambda: uniform(2, 1, 1),  # Glorot & Bengio 2010
+    "glorot_normal": lambda: gaussian(2, 1, 1),
+    "he_uniform": lambda: uniform(2, 1, 0),  # He et al. 2015
+    "he_normal": lambda: gaussian(2, 1, 0),
+    "lecun_uniform": lambda: uniform(1, 1, 0),  # LeCun et al. 1998
+    "lecun_normal": lambda: gaussian(1, 1, 0),
+    "orthogonal": lambda: orthogonal,
+    "zeros": lambda: zeros,
+}
+
+SUITED = dict.fromkeys(("relu", "leaky_relu", "elu", "gelu", "silu", "mish"), "he_uniform")
+SUITED["selu"] = "lecun_normal"
+
+
+def suited(activation: object) -> str:
+    """The initializer for a layer with this activation: He's for relu and its kin, LeCun's for
+    selu, else Glorot's."""
+    return SUITED.get(title(activation).partition(":")[0], "glorot_uniform")
+
+
+def initializer(asked: str | Initializer, activation: object) -> Initializer:
+    """The initializer that was asked for; "auto" takes the one that suits the activation."""
+    if callable(asked):
+        return asked
+    if not isinstance(asked, str):
+        raise ValueError(f"initializer must be a name or a function; got {asked!r}")
+    drawn: Initializer = named(
+        "initializer", INITIALIZERS, suited(activation) if asked == "auto" else asked
+    )
+    return drawn
+
+
+def spread_bias(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+    """Uniform within 1 / sqrt(n_in): the kinks of a hidden layer lie apart.
+
+    At zero bias every kink of a network with one input lies at 0, and x**2 becomes |x|.
+    """
+    bound = 1 / np.sqrt(n_in)
+    return rng.uniform(-bound, bound, (1, n_out))
+
+
+def zero_bias(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+    return np.zeros((1, n_out))
+
+
+def initial(spec: Spec, seed: int, asked: str | Initializer = "auto") -> np.ndarray:
+    """The initial flat buffer (P,) in float64: drawn weights, zero padding.
+
+    Biases are zero, as the papers of the named initializers have them; "auto" spreads those of
+    the hidden layers.
+    """
+    flat = np.zeros(padded_size(spec))
+    drawn: list[np.ndarray | float] = []
+
+    def weights(rng: np.random.Generator, activation: object, n_in: int, n_out: int) -> np.ndarray:
+        return initializer(asked, activation)(rng, n_in, n_out)
+
+    for i, layer in enumerate(spec.layers):
+        hidden = i + 1 < len(spec.layers)
+        bias = spread_bias if asked == "auto" and hidden else zero_bias
+        drawn += layer.draw(generator(seed, Stream.WEIGHTS, i), weights, bias)
+    for view, values in zip(views(np, spec, flat), drawn, strict=True):
+        view[...] = values
+    return flat
+
+
+def initial_population(spec: Spec, seeds: Sequence[int], asked: Any = "auto") -> np.ndarray:
+    """One row of initial weights per seed, (K, P): member k is what seeds[k] draws alone."""
+    flat = np.empty((len(seeds), padded_size(spec)))  # too many members fail here, at once
+    for row, seed in zip(flat, seeds, strict=True):
+        row[...] = initial(spec, seed, asked)
+    return flat

@@ -1,0 +1,172 @@
+"""Layers that give as many columns as they are given: scaling, parametric activations, layer
+normalization."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from xpmlp.activations import activation
+from xpmlp.layers.layer import AnyActivation, Block, Layer, check_activation
+from xpmlp.names import title, whole
+from xpmlp.types import Array, Namespace
+
+
+class Columnwise(Layer):
+    """A layer that gives as many columns as it is given."""
+
+    n_in: int
+
+    @property
+    def n_out(self) -> int:
+        return self.n_in
+
+    def row(self, name: str, symbol: str, start: float, **more: float) -> Block:
+        """A block of one number for each column."""
+        return Block(name, (1, self.n_in), symbol, start, **more)
+
+    def checked(self, number: int | str) -> Self:
+        size = whole(self.n_in, f"layer {number}'s input size")
+        return replace(self, n_in=size)  # type: ignore[type-var]
+
+
+def over_rows(xp: Namespace, values: Array) -> Array:
+    return xp.sum(values, axis=-2, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Scale(Columnwise):
+    """y = x * scale, one learned factor for each input, 1 at first.
+
+    n_in: inputs. rate: factor on its learning rate (RealMLP, Holzmueller et al. 2024, has 6).
+    """
+
+    n_in: int
+    rate: float = 1.0
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.row("scale", "s", 1.0, rate=self.rate),)
+
+    def forward(self, xp: Namespace, x: Array, scale: Array) -> Array:
+        return x * scale
+
+    def backward(self, xp: Namespace, x: Array, y: Array, g: Array, scale: Array) -> Any:
+        return g * scale, over_rows(xp, g * x)
+
+    def checked(self, number: int | str) -> Self:
+        check_rate(self.rate, number)
+        return replace(super().checked(number), rate=float(self.rate))
+
+
+def check_rate(rate: Any, number: int | str) -> None:
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+        raise ValueError(f"rate must be at least 0 and finite; layer {number} has {rate!r}")
+
+
+@dataclass(frozen=True)
+class PReLU(Columnwise):
+    """y = x above zero, alpha * x below, with an alpha for each column (He et al. 2015).
+
+    n_in: columns.
+    """
+
+    n_in: int
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.row("alpha", "alpha", 0.25),)
+
+    def forward(self, xp: Namespace, x: Array, alpha: Array) -> Array:
+        return xp.where(x > 0, x, alpha * x)
+
+    def backward(self, xp: Namespace, x: Array, y: Array, g: Array, alpha: Array) -> Any:
+        dx = xp.where(x > 0, g, alpha * g)
+        return dx, over_rows(xp, xp.where(x > 0, xp.zeros_like(g), g * x))
+
+    def kinks(self, trace: Any) -> tuple[Array, ...]:
+        return (trace.x,)
+
+
+@dataclass(frozen=True)
+class Parametric(Columnwise):
+    """y = x + alpha * (f(x) - x), with an alpha for each column, 1 at first: between none of an
+    activation and all of it (Holzmueller, Grinsztajn & Steinwart 2024).
+
+    n_in: columns. activation: f. rate: factor on the learning rate of alpha.
+    """
+
+    n_in: int
+    activation: AnyActivation = "relu"
+    rate: float = 1.0
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.row("alpha", "alpha", 1.0, rate=self.rate),)
+
+    @property
+    def activations(self) -> tuple[AnyActivation, ...]:
+        return (self.activation,)
+
+    def forward(self, xp: Namespace, x: Array, alpha: Array) -> Array:
+        return x + alpha * (activation(self.activation).f(xp, x) - x)
+
+    def backward(self, xp: Namespace, x: Array, y: Array, g: Array, alpha: Array) -> Any:
+        f = activation(self.activation)
+        a = f.f(xp, x)
+        dx = g * (1 + alpha * (f.slope(xp, x, a) - 1))
+        return dx, over_rows(xp, g * (a - x))
+
+    def kinks(self, trace: Any) -> tuple[Array, ...]:
+        return (trace.x,)
+
+    def checked(self, number: int | str) -> Self:
+        check_rate(self.rate, number)
+        f = check_activation(self.activation, number)
+        return replace(super().checked(number), activation=f, rate=float(self.rate))
+
+    @property
+    def title(self) -> str:
+        return f"parametric {title(self.activation)}"
+
+
+EPS = 1e-5  # of the variance, as PyTorch has it
+
+
+@dataclass(frozen=True)
+class Normalize(Columnwise):
+    """y = (x - mean) / sqrt(variance + 1e-5) * gain + bias, over the columns of each row: layer
+    normalization (Ba, Kiros & Hinton 2016).
+
+    n_in: columns, at least 2.
+    """
+
+    n_in: int
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.row("gain", "gain", 1.0), self.row("bias", "b", 0.0))
+
+    def forward(self, xp: Namespace, x: Array, gain: Array, bias: Array) -> Array:
+        return self.normal(xp, x)[0] * gain + bias
+
+    def backward(
+        self, xp: Namespace, x: Array, y: Array, g: Array, gain: Array, bias: Array
+    ) -> Any:
+        normal, deviation = self.normal(xp, x)
+        d = g * gain
+        centered = d - self.mean(xp, d) - normal * self.mean(xp, d * normal)
+        return centered / deviation, over_rows(xp, g * normal), over_rows(xp, g)
+
+    def mean(self, xp: Namespace, x: Array) -> Array:
+        return xp.sum(x, axis=-1, keepdims=True) / self.n_in
+
+    def normal(self, xp: Namespace, x: Array) -> tuple[Array, Array]:
+        """x with mean 0 and variance 1 in each row, and each row's deviation."""
+        centered = x - self.mean(xp, x)
+        deviation = xp.sqrt(self.mean(xp, centered * centered) + EPS)
+        return centered / deviation, deviation
+
+    def checked(self, number: int | str) -> Self:
+        if whole(self.n_in, f"layer {number}'s input size") < 2:
+            raise ValueError(f"layer {number} normalizes one column, which leaves nothing of it")
+        return super().checked(number)

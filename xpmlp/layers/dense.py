@@ -1,0 +1,142 @@
+"""The dense layer: every neuron sees every input."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+from xpmlp.layers.layer import AnyActivation, Block, Layer, check_activation
+from xpmlp.names import title, whole
+from xpmlp.network import Trace, dense_backward, dense_forward
+from xpmlp.shapes import LIST, PRODUCT, Line, Place, ShapeError, Upstream, many, written
+from xpmlp.types import Array, Namespace
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """z = x W + b, a = activation(z), then dropout.
+
+    n_in, n_out: neurons of the layer before and of this one, at least 1.
+    activation: a name such as "relu" or "leaky_relu:0.1", an `Activation`, or a function
+        (xp, z) -> (a, slope). None is "identity".
+    dropout: the probability in [0, 1) that a neuron's output is dropped while training.
+    """
+
+    n_in: int
+    n_out: int
+    activation: AnyActivation = "identity"
+    dropout: float = 0.0
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        return (
+            Block("weights", (self.n_in, self.n_out), "W", decay=1.0),
+            Block("bias", (1, self.n_out), "b"),
+        )
+
+    @property
+    def activations(self) -> tuple[AnyActivation, ...]:
+        return (self.activation,)
+
+    @property
+    def multiplications(self) -> int:
+        return self.n_in * self.n_out
+
+    def run_forward(self, xp: Namespace, p: Any, x: Array, mask: Any, apply: Any) -> Any:
+        if x.ndim <= p[0].ndim:
+            return dense_forward(xp, self, p, x, mask, apply)
+        # axes that the weights lack are more rows: one product for all that share them
+        trace = dense_forward(xp, self, p, apply(as_rows, xp, x, p[0]), mask, apply)
+        return trace._replace(y=apply(reshaped, xp, trace.y, (*x.shape[:-1], self.n_out)))
+
+    def run_backward(
+        self, xp: Namespace, p: Any, trace: Trace, g: Array, grads: Any, apply: Any
+    ) -> Callable[[], Array]:
+        if g.ndim <= p[0].ndim:
+            return dense_backward(xp, self, p, trace, g, grads, apply)
+        back = dense_backward(xp, self, p, trace, apply(as_rows, xp, g, p[0]), grads, apply)
+        shape = (*g.shape[:-1], self.n_in)
+        return lambda: apply(reshaped, xp, back(), shape)
+
+    def draw(self, rng: Any, weights: Callable[..., Any], bias: Callable[..., Any]) -> list[Any]:
+        sizes = (self.n_in, self.n_out)
+        return [weights(rng, self.activation, *sizes), bias(rng, *sizes)]
+
+    def masks(self, draw: Callable[[float, int], Any]) -> Any:
+        return draw(self.dropout, self.n_out)
+
+    def kinks(self, trace: Trace) -> tuple[Array, ...]:
+        return (trace.z,)
+
+    def checked(self, number: int | str) -> Self:
+        f = check_activation(self.activation, number)
+        p = self.dropout
+        if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
+            raise ValueError(f"dropout must be in [0, 1); layer {number} has {p!r}")
+        return replace(self, activation=f, dropout=float(p), **check_sizes(self, number))
+
+    def check_last(self, number: int, loss: Any, called: str) -> None:
+        if self.dropout:
+            raise ValueError(
+                f"layer {number} is the last and gives the result: its dropout must be 0"
+            )
+        if self.activation == "sigmoid" and loss.labels == "binary":
+            raise ValueError(
+                f"loss {called!r} applies the sigmoid itself: the last layer's activation must be "
+                "None"
+            )
+
+    def misfit(
+        self, at: Place, x: tuple[int, ...], shapes: Sequence[tuple[int, ...]] = ()
+    ) -> ShapeError:
+        weights = (shapes or self.shapes)[0]
+        if len(x) < 2 or x[-1] == weights[-2]:
+            return super().misfit(at, x, shapes or self.shapes)
+        line = self.forward_lines(at)[0]
+        return ShapeError(
+            f"{at.given} has {many(x[-1], 'column')} but W{at.label} has "
+            f"{many(weights[-2], 'row')}: layer {at.label} computes {line.formula}, and "
+            f"{written(x)} @ {written(weights)} does not align.{line.quoted}"
+        )
+
+    def forward_lines(self, at: Place) -> list[Line]:
+        i, x, w = at.label, (*at.lead, at.rows, self.n_in), (*at.lead, self.n_in, self.n_out)
+        z = (*at.lead, at.rows, self.n_out)
+        after = f" * mask{i}" if self.dropout else ""
+        return [
+            Line(i, f"z{i} = {at.given} @ W{i} + b{i}", (x, w), PRODUCT, z, ""),
+            Line(i, f"a{i} = {title(self.activation)}(z{i}){after}", (z,), LIST, z, ""),
+        ]
+
+    def backward_lines(self, at: Place, up: Upstream) -> tuple[list[Line], Upstream]:
+        i, rows = at.label, at.rows
+        w, bias = (*at.lead, self.n_in, self.n_out), (*at.lead, 1, self.n_out)
+        d, turned_x = (*at.lead, rows, self.n_out), (*at.lead, self.n_in, rows)
+        turned_w = (*at.lead, self.n_out, self.n_in)
+        end = self.activation == "identity" and up.joined == LIST
+        through = ("" if end else f" * f'(z{i})") + (f" * mask{i}" if self.dropout else "")
+        lines = [
+            Line(i, f"d{i} = {up.formula}{through}", up.operands, up.joined, d, f"z{i}"),
+            Line(i, f"dW{i} = {at.given}.T @ d{i}", (turned_x, d), PRODUCT, w, f"W{i}"),
+            Line(i, f"db{i} = sum of d{i} over its rows", (d,), LIST, bias, f"b{i}"),
+        ]
+        return lines, Upstream(f"d{i} @ W{i}.T", (d, turned_w), PRODUCT)
+
+    @property
+    def title(self) -> str:
+        return title(self.activation)
+
+
+def check_sizes(layer: Any, number: int | str) -> dict[str, int]:
+    """The sizes of a layer's neurons as ints; ValueError naming the layer."""
+    sizes = {"n_in": whole(layer.n_in, f"layer {number}'s input size")}
+    return sizes | {"n_out": whole(layer.n_out, f"layer {number}'s size")}
+
+
+def as_rows(xp: Namespace, x: Array, like: Array) -> Array:
+    """x (..., k, B, n) as (..., k B, n), with as many axes as `like`."""
+    return xp.reshape(x, (*x.shape[: like.ndim - 2], -1, x.shape[-1]))
+
+
+def reshaped(xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
+    return xp.reshape(x, shape)

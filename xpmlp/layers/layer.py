@@ -1,0 +1,231 @@
+"""What a layer is: blocks of parameters, forward and backward, and all that follows from them."""
+
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import cached_property, lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from xpmlp.activations import Activation, activation
+from xpmlp.shapes import LIST, Line, Place, ShapeError, Upstream, written
+from xpmlp.types import Array, Namespace
+
+Own = Callable[[str, Any], Any]  # of what something is and its value
+AnyActivation = str | Activation | Callable[..., Any] | None
+
+
+class Block(NamedTuple):
+    """One array of a layer's parameters."""
+
+    name: str  # what it is called in a file, such as "weights"
+    shape: tuple[int, ...]  # of one network; leading axes of its own are shared by no other
+    symbol: str  # what it is called in the ledger, such as "W"
+    start: float = 0.0  # what it is filled with, where the kind draws nothing
+    decay: float = 0.0  # factor on weight decay and on penalties
+    rate: float = 1.0  # factor on the learning rate
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """Its shape in a file: a row of numbers is stored without its first axis."""
+        return self.shape[1:] if self.shape[0] == 1 and len(self.shape) > 1 else self.shape
+
+
+class LayerTrace(NamedTuple):
+    """What a layer remembers of the forward pass, unless its kind remembers more."""
+
+    x: Array  # (..., B, n_in)
+    y: Array  # (..., B, n_out)
+
+
+def run(xp: Namespace, layer: "Layer", x: Array, *blocks: Array) -> Array:
+    return layer.forward(xp, x, *blocks)
+
+
+def run_back(xp: Namespace, layer: "Layer", x: Array, y: Array, g: Array, *blocks: Array) -> Any:
+    return layer.backward(xp, x, y, g, *blocks)
+
+
+@lru_cache(256)
+def parameters_type(kind: str, names: tuple[str, ...]) -> Callable[..., Any]:
+    """What holds the arrays of a layer, by the names of its blocks."""
+    return namedtuple(kind, names)
+
+
+class Layer:
+    """A kind of layers: what a frozen dataclass inherits, and may say otherwise.
+
+    `forward` and `backward` are a kind's formulas. Whoever trains calls `run_forward` and
+    `run_backward`, which a kind overrides where it remembers more than x and y, or can leave
+    work undone.
+    """
+
+    if TYPE_CHECKING:  # a field or a property
+
+        @property
+        def n_in(self) -> int: ...
+
+        @property
+        def n_out(self) -> int: ...
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The arrays of its parameters, in order."""
+        return ()
+
+    @property
+    def activations(self) -> tuple[AnyActivation, ...]:
+        """The activations in it, which may be a user's own."""
+        return ()
+
+    @property
+    def multiplications(self) -> int:
+        """Of the products of one row in the forward pass."""
+        return 0
+
+    def forward(self, xp: Namespace, x: Array, *blocks: Array) -> Array:
+        """y (..., B, n_out) of the rows x (..., B, n_in)."""
+        raise NotImplementedError
+
+    def backward(self, xp: Namespace, x: Array, y: Array, g: Array, *blocks: Array) -> Any:
+        """(dL/dx, and the gradient of each block) of g = dL/dy (..., B, n_out)."""
+        raise NotImplementedError
+
+    # what the loop calls
+
+    def run_forward(self, xp: Namespace, p: Any, x: Array, mask: Any, apply: Any) -> Any:
+        """A trace with the fields x and y."""
+        return LayerTrace(x, apply(run, xp, self, x, *p))
+
+    def run_backward(
+        self, xp: Namespace, p: Any, trace: Any, g: Array, grads: Any, apply: Any
+    ) -> Callable[[], Array]:
+        """Write the gradients of the blocks over grads; what is returned gives dL/dx."""
+        found = apply(run_back, xp, self, trace.x, trace.y, g, *p)
+        dx, *gradients = found if isinstance(found, tuple) else (found,)
+        for place, gradient in zip(grads, gradients, strict=True):
+            place[...] = gradient
+        return lambda: dx
+
+    # parameters
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(block.shape for block in self.blocks)
+
+    def pack(self, arrays: Iterator[Array]) -> Any:
+        """The next of the arrays as the parameters that `run_forward` takes, by their names."""
+        blocks = self.blocks
+        make = parameters_type(type(self).__name__, tuple(block.name for block in blocks))
+        return make(*islice(arrays, len(blocks)))
+
+    def unpack(self, p: Any) -> tuple[Array, ...]:
+        """The arrays of `pack`."""
+        return tuple(p)
+
+    def draw(self, rng: Any, weights: Callable[..., Any], bias: Callable[..., Any]) -> list[Any]:
+        """Initial values of the blocks, each an array or one number.
+
+        weights(rng, activation, n_in, n_out), bias(rng, n_in, n_out): the initializers, of
+        NumPy's generator rng.
+        """
+        return [block.start for block in self.blocks]
+
+    def masks(self, draw: Callable[[float, int], Any]) -> Any:
+        """Its dropout masks, by draw(probability, neurons)."""
+        return None
+
+    def kinks(self, trace: Any) -> tuple[Array, ...]:
+        """Arrays that a gradient check keeps away from 0, where the formula may have a kink."""
+        return ()
+
+    # checks
+
+    def checked(self, number: int | str) -> Self:
+        """This layer with canonical values; ValueError naming the layer otherwise."""
+        return self
+
+    def check_last(self, number: int, loss: Any, called: str) -> None:
+        """ValueError where this layer, as the last, and the loss contradict each other."""
+
+    @property
+    def input_multiplications(self) -> int:
+        """Of the product that gives dL/dx, of one row: the first layer leaves it out."""
+        return self.multiplications
+
+    def fits(self, x: Array, p: Any) -> bool:
+        ends = tuple(array.shape[-len(s) :] for array, s in zip(p, self.shapes, strict=True))
+        return x.ndim >= 2 and x.shape[-1] == self.n_in and ends == self.shapes
+
+    def check_shapes(self, number: int, x: Array, p: Any) -> None:
+        """ShapeError where the rows x or the parameters p are not this layer's."""
+        if not self.fits(x, p):
+            given = "x" if number == 1 else f"a{number - 1}"
+            shapes = [tuple(array.shape) for array in self.unpack(p)]
+            raise self.misfit(Place(number, given, "B"), tuple(x.shape), shapes)
+
+    def misfit(
+        self, at: Place, x: tuple[int, ...], shapes: Sequence[tuple[int, ...]] = ()
+    ) -> ShapeError:
+        """Why rows of shape x do not go through blocks of these shapes, with the ledger's line."""
+        line = self.forward_lines(at)[0]
+        shown = f"layer {at.label} computes {line.formula}"
+        what = f"{at.given} is {written(x)} but must be rows (B, {self.n_in})"
+        if len(x) >= 2 and x[-1] == self.n_in:
+            pairs = zip(self.blocks, shapes, strict=True)
+            block, shape = next((b, s) for b, s in pairs if s[-len(b.shape) :] != b.shape)
+            what = (
+                f"{block.symbol}{at.label} is {written(shape)} but must be {written(block.shape)}"
+            )
+        return ShapeError(f"{what}: {shown}.{line.quoted}")
+
+    # the ledger
+
+    def forward_lines(self, at: Place) -> list[Line]:
+        """Its formulas of the forward pass; the last one gives a."""
+        shapes = ((*at.lead, at.rows, self.n_in), *((*at.lead, *s) for s in self.shapes))
+        names = ", ".join([at.given, *(f"{block.symbol}{at.label}" for block in self.blocks)])
+        formula = f"a{at.label} = {self.title}({names})"
+        result = (*at.lead, at.rows, self.n_out)
+        return [Line(at.label, formula, shapes, LIST, result, "")]
+
+    def backward_lines(self, at: Place, up: Upstream) -> tuple[list[Line], Upstream]:
+        """Its formulas of the backward pass, and where the layer below goes on."""
+        y, x = (*at.lead, at.rows, self.n_out), (*at.lead, at.rows, self.n_in)
+        g, below = f"g{at.label}", f"{self.title}'({at.given})"
+        lines = [Line(at.label, f"{g} = {up.formula}", up.operands, up.joined, y, f"a{at.label}")]
+        for block in self.blocks:
+            name, shape = f"{block.symbol}{at.label}", (*at.lead, *block.shape)
+            formula = f"d{name} = sum of {g} * d{self.title}/d{name} over its rows"
+            lines.append(Line(at.label, formula, (y, x), LIST, shape, name))
+        return lines, Upstream(f"{g} * {below}", (y, x), LIST)
+
+    @property
+    def title(self) -> str:
+        """What a ledger calls it."""
+        return type(self).__name__.lower()
+
+    # files
+
+    def fields(self, number: int | str, own: Own) -> dict[str, Any]:
+        """What a file holds of it, as JSON has it. own: what stands there for a user's function."""
+        found = {"kind": type(self).__name__}
+        for entry in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
+            plain = isinstance(value, int | float | str)
+            found[entry.name] = value if plain else own(f"layer {number}'s {entry.name}", value)
+        return found
+
+    @classmethod
+    def from_fields(cls, found: dict[str, Any]) -> Self:
+        """The layer of these fields; an error of any kind for others."""
+        return cls(**found)
+
+
+def check_activation(asked: AnyActivation, number: int | str) -> AnyActivation:
+    """The name of an activation, or a user's own; ValueError naming the layer."""
+    found = "identity" if asked is None else asked
+    try:
+        return activation(found).name or found
+    except ValueError as error:
+        raise ValueError(f"layer {number}: {error}") from None

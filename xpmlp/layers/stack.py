@@ -1,0 +1,90 @@
+"""Layers one after the other: what fits together, and how a file writes it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
+from itertools import pairwise
+from typing import Any
+
+from xpmlp.layers.layer import Layer, Own
+from xpmlp.names import nearest, title
+from xpmlp.shapes import ShapeError, many, written
+from xpmlp.types import Array
+
+
+class Stack:
+    """Layers one after the other: what `forward` and `backward` go through."""
+
+    layers: tuple[Layer, ...]
+
+    def check_counts(self, params: Sequence[Any], masks: Sequence[Any]) -> None:
+        """ShapeError where so many params or masks do not belong to the layers."""
+        count = len(self.layers)
+        if len(params) == count and len(masks) in (0, count):
+            return
+        what = f"{len(masks)} masks" if len(params) == count else f"{len(params)} params"
+        raise ShapeError(
+            f"network {self} has {many(count, 'layer')}: give one (weights, bias) for "
+            f"each, and one mask (or None) for each or none at all; got {what}"
+        )
+
+    def check_score_gradient(self, g: Array, y: Array) -> None:
+        """ShapeError where g is not shaped like what the last layer gives."""
+        if tuple(g.shape) != tuple(y.shape):
+            raise ShapeError(
+                f"g is {written(tuple(g.shape))} but must be shaped like the score "
+                f"a{len(self.layers)}, {written(tuple(y.shape))}: it is dL/da of the last layer"
+            )
+
+
+def chained(layers: Any, prefix: str = "") -> tuple[Layer, ...]:
+    """The layers, checked, each of which takes what the one before gives."""
+    found = []
+    for number, layer in enumerate(layers, 1):
+        if not isinstance(layer, Layer):
+            raise TypeError(
+                f"layer {prefix}{number} must be a Layer, got {layer!r}: Spec.parse reads sizes"
+            )
+        found.append(layer.checked(f"{prefix}{number}"))
+    if not found:
+        raise ValueError("a network needs at least one layer; got none")
+    for number, (before, layer) in enumerate(pairwise(found), 2):
+        if before.n_out != layer.n_in:
+            raise ValueError(
+                f"layer {prefix}{number} takes {layer.n_in} inputs, but layer {prefix}{number - 1} "
+                f"has {before.n_out} neurons"
+            )
+    return tuple(found)
+
+
+def layer_fields(layers: Sequence[Layer], own: Own, prefix: str = "") -> list[dict[str, Any]]:
+    return [layer.fields(f"{prefix}{number}", own) for number, layer in enumerate(layers, 1)]
+
+
+def refuse_own(what: str, value: Any) -> Any:
+    """ValueError: a user's own function is in no file."""
+    raise ValueError(f"{what} is your own function {title(value)}, which a file cannot hold")
+
+
+def kinds() -> dict[str, type[Layer]]:
+    """Every kind that is defined, a user's too, by name; of two with one name the later."""
+
+    def under(base: type[Layer]) -> Iterator[type[Layer]]:
+        for one in base.__subclasses__():
+            yield one
+            yield from under(one)
+
+    return {one.__name__: one for one in under(Layer) if is_dataclass(one)}
+
+
+def layer_from(found: Any) -> Layer:
+    """The layer that `Layer.fields` wrote; ValueError for an unknown kind."""
+    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
+        raise ValueError(f"a layer is written as an object with its kind; got {str(found)[:80]}")
+    rest, known = dict(found), kinds()
+    name = rest.pop("kind")
+    if name not in known:
+        hint = nearest(name, sorted(known))
+        raise ValueError(
+            f"layer kind {name[:80]!r} is unknown{hint} One of your own must be defined before"
+        )
+    return known[name].from_fields(rest)

@@ -1,0 +1,143 @@
+"""Optimizers: elementwise rules (xp, h, t, theta, g, *memory) -> (theta, *memory).
+
+theta, the gradient g and each memory are one flat buffer (..., P). `t` is the number of this
+update, from 1, a 0-d array of theta's dtype. `h` holds the hyper-parameters by name, each a
+float or an array that broadcasts against (..., P), such as (K, 1) for K members: `h.rate` is
+the learning rate of this update. Memory starts at zero, one buffer for each parameter of the
+rule after g, so a user's own rule is a plain function of this form.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
+from inspect import signature
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from xpmlp.names import named, title
+from xpmlp.types import Array, Namespace
+
+Rule = Callable[..., Any]
+
+
+class Optimizer(NamedTuple):
+    """A rule with what it needs: how many memories, and its hyper-parameters' defaults."""
+
+    rule: Rule
+    memories: int
+    defaults: Mapping[str, float]
+    name: str | None = None
+
+
+def sgd(xp: Namespace, h: Any, t: Array, theta: Array, g: Array) -> tuple[Array, ...]:
+    """theta - rate * g."""
+    return (theta - h.rate * g,)
+
+
+def momentum(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, v: Array) -> Any:
+    """The heavy ball (Polyak 1964) with the rate inside the velocity, as scikit-learn has it."""
+    v = h.momentum * v - h.rate * g
+    return theta + v, v
+
+
+def nesterov(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, v: Array) -> Any:
+    """Nesterov's momentum in the form of Sutskever et al. 2013, as scikit-learn has it."""
+    v = h.momentum * v - h.rate * g
+    return theta + h.momentum * v - h.rate * g, v
+
+
+def rmsprop(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, v: Array) -> Any:
+    """Rate divided by a running root mean square of the gradient (Tieleman & Hinton 2012)."""
+    v = h.rho * v + (1 - h.rho) * g * g
+    return theta - h.rate * g / (xp.sqrt(v) + h.eps), v
+
+
+def adagrad(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, v: Array) -> Any:
+    """Rate divided by the root of the sum of squared gradients (Duchi et al. 2011)."""
+    v = v + g * g
+    return theta - h.rate * g / (xp.sqrt(v) + h.eps), v
+
+
+def moments(h: Any, g: Array, m: Array, v: Array) -> tuple[Array, Array]:
+    """Running means of g and g * g (Kingma & Ba 2015)."""
+    return h.beta1 * m + (1 - h.beta1) * g, h.beta2 * v + (1 - h.beta2) * g * g
+
+
+def seen(xp: Namespace, t: Array, beta: Any) -> Array:
+    """1 - beta ** t, the share of a running mean that t updates have filled."""
+    number = isinstance(beta, float | int)
+    log = (math.log(beta) if beta > 0 else -math.inf) if number else xp.log(beta)
+    # expm1: 1 - 0.999 ** t loses five digits in float32
+    return -xp.expm1(t * log)
+
+
+def adam(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, m: Array, v: Array) -> Any:
+    """Kingma & Ba 2015, algorithm 1: eps is added to the corrected root, as in PyTorch."""
+    m, v = moments(h, g, m, v)
+    root = xp.sqrt(v / seen(xp, t, h.beta2)) + h.eps
+    return theta - h.rate / seen(xp, t, h.beta1) * m / root, m, v
+
+
+def adam_sklearn(
+    xp: Namespace, h: Any, t: Array, theta: Array, g: Array, m: Array, v: Array
+) -> Any:
+    """Kingma & Ba 2015, end of section 2: eps is added to the raw root, as in scikit-learn."""
+    m, v = moments(h, g, m, v)
+    rate = h.rate * xp.sqrt(seen(xp, t, h.beta2)) / seen(xp, t, h.beta1)
+    return theta - rate * m / (xp.sqrt(v) + h.eps), m, v
+
+
+def decoupled(rule: Rule) -> Rule:
+    """`rule` with decoupled weight decay (Loshchilov & Hutter 2019): theta shrinks by
+    rate * decay beside the rule's own step. `h.decay` is 0 where nothing decays (biases)."""
+
+    @wraps(rule)
+    def decayed(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *memory: Array) -> Any:
+        return rule(xp, h, t, theta - h.rate * h.decay * theta, g, *memory)
+
+    return decayed
+
+
+@lru_cache(maxsize=64)  # the same function again, so that what was made of it is found
+def by_block(rule: Rule) -> Rule:
+    """`rule` with the learning rate times h.rate_factor (P,), the factors of the layers' blocks."""
+
+    @wraps(rule)
+    def scaled(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *memory: Array) -> Any:
+        own = SimpleNamespace(**(vars(h) | {"rate": h.rate * h.rate_factor}))
+        return rule(xp, own, t, theta, g, *memory)
+
+    return scaled
+
+
+adamw = decoupled(adam)
+
+MOMENTUM = {"momentum": 0.9}
+BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+OPTIMIZERS = {
+    "sgd": Optimizer(sgd, 0, {}, "sgd"),
+    "momentum": Optimizer(momentum, 1, MOMENTUM, "momentum"),
+    "nesterov": Optimizer(nesterov, 1, MOMENTUM, "nesterov"),
+    "rmsprop": Optimizer(rmsprop, 1, {"rho": 0.99, "eps": 1e-8}, "rmsprop"),
+    "adagrad": Optimizer(adagrad, 1, {"eps": 1e-10}, "adagrad"),
+    "adam": Optimizer(adam, 2, BETAS, "adam"),
+    "adam_sklearn": Optimizer(adam_sklearn, 2, BETAS, "adam_sklearn"),
+    "adamw": Optimizer(adamw, 2, BETAS | {"weight_decay": 0.01}, "adamw"),
+}
+
+
+def optimizer(asked: str | Optimizer | Rule) -> Optimizer:
+    """The Optimizer that was asked for, by name, as a value or as a user's own rule."""
+    if isinstance(asked, str):
+        found: Optimizer = named("optimizer", OPTIMIZERS, asked)
+        return found
+    if isinstance(asked, Optimizer):
+        return asked
+    form = "(xp, h, t, theta, g, *memory) -> (theta, *memory)"
+    if not callable(asked):
+        raise ValueError(f"optimizer must be a name or a rule {form}; got {asked!r}")
+    asked_for = [p for p in signature(asked).parameters.values() if p.default is p.empty]
+    memories = len(asked_for) - 5
+    if memories < 0:
+        raise ValueError(f"optimizer {title(asked)} must be a rule {form}")
+    return Optimizer(asked, memories, {})

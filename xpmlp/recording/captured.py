@@ -1,0 +1,102 @@
+"""The steps of a window of minibatches, recorded once as a CUDA graph and replayed.
+
+A graph works on the very arrays that it was recorded with: each window of an epoch is copied
+into one that does not move, and what a step changes are buffers that do not move either. Python
+runs a step once, while it is recorded; what differs from step to step must be in arrays.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from xpmlp.devices.branches import Branches
+from xpmlp.devices.graphs import Lane, Recorded, said
+from xpmlp.devices.namespace import Place, running
+from xpmlp.recording.executors import Advance, Eager, Gather
+
+
+class CaptureWarning(UserWarning):
+    """Steps could not be recorded as a CUDA graph; training goes on without."""
+
+
+class Captured:
+    """A `Way` that records the steps of a window, once for each length of window."""
+
+    UNROLLED = 16  # steps in a graph: a launch costs as much as some ten kernels
+    AT_ONCE = 2**26  # numbers in a window
+    STREAMS = 1 + Branches.COUNT  # each with a workspace of its own for products
+
+    def __init__(self, place: Place, cuda: Any, release: Callable[[], Any] = lambda: None) -> None:
+        """release: lets go of what the steps made for themselves."""
+        self.release = release
+        self.name = "captured"
+        self.lane = Lane(place, cuda)
+        self.pools: list[Any] = []  # one for each graph: a pool in want lets go of what is free
+        self.graphs: dict[int, tuple[Recorded, Any, Any]] = {}  # by steps in the window
+
+    def window(self, steps: int, numbers: int) -> int:
+        return min(steps, self.UNROLLED, max(1, self.AT_ONCE // numbers))
+
+    def open(self) -> Any:
+        return self.lane.open()
+
+    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
+        window = gather()
+        if self.name == "captured" and window.steps not in self.graphs:
+            self.record(advance, run, window)
+        if self.name != "captured":
+            return Eager().run(advance, run, lambda: window)
+        recorded, still, _ = self.graphs[window.steps]
+        for place, fresh in zip(still, window, strict=True):
+            if not isinstance(place, float):
+                place[...] = fresh
+        recorded.launch()
+        run.within += window.steps
+        return None
+
+    def record(self, advance: Advance, run: Any, window: Any) -> None:
+        """Record a window's steps; where that fails, say so and leave the buffers as they were."""
+        xp, buffers = self.lane.place.xp, run.buffers
+        saved: list[Any] = []
+
+        def restore() -> None:
+            for buffer, value in zip(buffers, saved, strict=False):
+                buffer[...] = value
+
+        def warm() -> None:
+            steps()
+            restore()
+
+        def steps() -> None:
+            for t in range(still.steps):
+                advance(run, still, t)
+
+        try:
+            saved += [xp.asarray(buffer, copy=True) for buffer in buffers]
+            parts = (p if isinstance(p, float) else xp.asarray(p, copy=True) for p in window)
+            still = type(window)(*parts)
+            self.pools.append(self.lane.cuda.MemoryPool())
+            recorded = self.lane.record(steps, warm, self.pools[-1])
+            # the run holds every other array that the graph reads
+            self.graphs[window.steps] = (recorded, still, run)
+        except BaseException as error:
+            restore()
+            if not isinstance(error, Exception):
+                raise
+            self.name = Eager.name
+            self.close()
+            warnings.warn(
+                "the steps of this training run one by one, because they could not be recorded "
+                f"as a CUDA graph: {said(error)}",
+                CaptureWarning,
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Drop the graphs, and only then let go of their memory."""
+        self.lane.close()
+        self.graphs.clear()
+        self.release()
+        with running(self.lane.place):
+            for pool in self.pools:
+                pool.free_all_blocks()

@@ -1,0 +1,87 @@
+"""The steps of a trainer on NumPy, noted once as a list of calls and replayed.
+
+A small network's step is mostly Python. Its calls are the same every time, on buffers that do
+not move: so the first step is noted while it is made, and the steps after it are the calls alone.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from xpmlp.recording.executors import Advance, Eager, Gather
+from xpmlp.recording.numpy_writer import Workspace
+from xpmlp.recording.tape import Tape, Taped, UntapedError
+
+
+class Replayed:
+    """A `Way` that notes the first step and replays it."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.name, self.workspace, self.eager = "replayed", workspace, Eager()
+        self.replay: Callable[..., None] | None = None
+
+    def window(self, steps: int, numbers: int) -> int:
+        return self.eager.window(steps, numbers)
+
+    def open(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
+        window, first = gather(), 0
+        if self.name == "replayed" and self.replay is None:
+            first = self.record(advance, run, window)
+            run.within += first
+        replay = self.replay
+        if replay is None:
+            for t in run.turns(window.steps, first):
+                advance(run, window, t)
+            return
+        arrays = [part for part in window if not isinstance(part, float)]
+        for t in run.turns(window.steps, first):
+            replay(*[part[t] for part in arrays])
+
+    def record(self, advance: Advance, run: Any, window: Any) -> int:
+        """Note a step while it is made; how many steps were made."""
+        state = [np.array(buffer) for buffer in run.buffers]
+        tape = Tape(self.workspace)
+        shadow = copy.copy(run)
+        for name, value in vars(run).items():
+            if name not in ("data", "held", "kept", "history"):
+                setattr(shadow, name, tape.taped(value))
+        shadow.place = run.place._replace(xp=tape.xp)
+        shadow.engine = run.engine._replace(xp=tape.xp, apply=tape.apply)
+        names: list[str] = []
+        parts: list[Any] = []
+        for name, part in zip(window._fields, window, strict=True):
+            if isinstance(part, float):
+                parts.append(part)
+                continue
+            names.append(f"m_{name}")
+            parts.append(Batched(Taped(tape, np.asarray(part[0]), names[-1])))
+        try:
+            advance(shadow, type(window)(*parts), 0)
+            self.replay = tape.function(names)
+            return 1
+        except BaseException as error:
+            for buffer, value in zip(run.buffers, state, strict=True):
+                buffer[...] = value
+            if not isinstance(error, UntapedError | AttributeError | TypeError):
+                raise
+            self.name = self.eager.name
+            return 0
+
+    def close(self) -> None:
+        self.replay = None
+
+
+class Batched:
+    """A window's array that has but one minibatch."""
+
+    def __init__(self, only: Taped) -> None:
+        self.only = only
+
+    def __getitem__(self, key: Any) -> Taped:
+        return self.only

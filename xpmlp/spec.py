@@ -1,0 +1,188 @@
+"""A network as frozen data: layers and loss. No arrays, no randomness, no device."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
+from typing import Any, Self, TypeGuard
+
+from xpmlp.activations import Activation
+from xpmlp.layers import Dense
+from xpmlp.layers.layer import AnyActivation, Layer
+from xpmlp.layers.stack import Stack, chained, layer_fields, layer_from, refuse_own
+from xpmlp.losses import Loss, loss
+from xpmlp.names import title, whole
+
+AnyLoss = str | Loss | Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Spec(Stack):
+    """Layers and loss of a multi-layer perceptron.
+
+    >>> spec = Spec.parse("2-16-16-1", activation="tanh")
+    >>> spec.sizes, spec.parameters
+    ((2, 16, 16, 1), 337)
+    """
+
+    layers: tuple[Layer, ...]
+    loss: AnyLoss = "squared_error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", chained(self.layers))
+        object.__setattr__(self, "loss", loss(self.loss).name or self.loss)
+        check_end(self.layers[-1], len(self.layers), self.loss)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Neurons of every layer, inputs first."""
+        return (self.layers[0].n_in, *(layer.n_out for layer in self.layers))
+
+    @property
+    def n_in(self) -> int:
+        return self.layers[0].n_in
+
+    @property
+    def n_out(self) -> int:
+        return self.layers[-1].n_out
+
+    @property
+    def parameters(self) -> int:
+        """How many weights and biases there are."""
+        return sum(prod(block.shape) for layer in self.layers for block in layer.blocks)
+
+    @classmethod
+    def parse(
+        cls,
+        text: Any,
+        *,
+        activation: AnyActivation | Sequence[AnyActivation] = "relu",
+        dropout: float | Sequence[float] = 0.0,
+        loss: AnyLoss | None = None,
+    ) -> Self:
+        """The network that `text` writes.
+
+        text: "2-16-16-1", "2,16,16,1", the sizes as a list, a Spec, or a list of layers
+            (see `layers`), or of [size, input_size, activation] or [size, input_size, activation,
+            dropout] for dense ones, where an input_size of None is the layer before and an
+            activation of None the identity.
+        activation, dropout: of the hidden layers of the first three forms, one for all or one
+            per hidden layer; one entry more gives the last layer's activation too.
+        loss: None means "squared_error", or a given Spec's own.
+
+        >>> Spec.parse([[3, 1, None], [2, None, "sigmoid"], [1, None, None]]).sizes
+        (1, 3, 2, 1)
+        """
+        if isinstance(text, Spec):
+            refuse_extras(text, activation, dropout)
+            return replace(text, loss=text.loss if loss is None else loss)  # type: ignore[return-value]
+        rows = text
+        if isinstance(text, str):
+            rows = [piece.strip() for piece in text.replace(",", "-").split("-")]
+        if not isinstance(rows, Iterable) or not (rows := list(rows)):
+            raise ValueError(f'a network is written "2-16-16-1" or as a list; got {text!r}')
+        if isinstance(rows[0], Layer | Sequence) and not isinstance(rows[0], str):
+            refuse_extras(text, activation, dropout)
+            layers = rows if isinstance(rows[0], Layer) else from_lists(rows)
+        else:
+            layers = from_sizes([whole(size, "a layer's size") for size in rows], text)
+            layers = dressed(layers, activation, dropout)
+        return cls(tuple(layers), "squared_error" if loss is None else loss)
+
+    def to_json(self) -> str:
+        """The network as JSON; ValueError where it holds a function of the user's own."""
+        loss = self.loss if isinstance(self.loss, str) else refuse_own("the loss", self.loss)
+        return json.dumps({"layers": layer_fields(self.layers, refuse_own), "loss": loss})
+
+    def described(self) -> str:
+        """The same with a user's own functions by their names, which nothing can read again."""
+        layers = layer_fields(self.layers, lambda what, value: title(value))
+        return json.dumps({"layers": layers, "loss": title(self.loss)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The network that `to_json` wrote; ValueError for anything else."""
+        data = json.loads(text)
+        if not isinstance(data, dict) or set(data) != {"layers", "loss"}:
+            raise ValueError(f"not a network's JSON: {text[:80]!r}")
+        if not isinstance(data["layers"], list) or not isinstance(data["loss"], str):
+            raise ValueError("its layers are no list, or its loss is no name")
+        spec = cls(tuple(map(layer_from, data["layers"])), data["loss"])
+        if json.loads(spec.to_json()) != data:
+            raise ValueError("its layers are not written in full")
+        return spec
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self.sizes))
+
+
+def check_end(last: Layer, number: int, asked: AnyLoss) -> None:
+    """ValueError where the last layer and the loss contradict each other."""
+    end = loss(asked)
+    called = title(asked)
+    last.check_last(number, end, called)
+    if end.labels == "classes" and last.n_out < 2:
+        raise ValueError(
+            f"loss {called!r} needs one neuron per class, at least 2; the last layer has "
+            f"{last.n_out}. For one neuron and two classes use 'binary_cross_entropy'"
+        )
+    if end.levels and last.n_out != end.levels:
+        raise ValueError(
+            f"loss {called!r} needs one neuron per quantile, {end.levels}; "
+            f"the last layer has {last.n_out}"
+        )
+
+
+def refuse_extras(text: object, activation: object, dropout: object) -> None:
+    """ValueError where activation or dropout would be overlooked: the layers have their own."""
+    if not (isinstance(activation, str) and activation == "relu") or dropout != 0.0:
+        raise ValueError(f"activation and dropout belong into the layers of {text!r} themselves")
+
+
+def from_sizes(sizes: list[int], text: object) -> list[Dense]:
+    if len(sizes) < 2:
+        raise ValueError(f'a network needs inputs and outputs, such as "2-16-1"; got {text!r}')
+    return [Dense(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+
+
+def from_lists(rows: Sequence[Any]) -> list[Dense]:
+    """Layers written [size, input_size, activation] or with a dropout as fourth."""
+    layers: list[Dense] = []
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Sequence) or not 2 <= len(row) <= 4:
+            raise ValueError(
+                f"layer {number} must be [size, input_size, activation], with dropout as an "
+                f"optional fourth; got {row!r}"
+            )
+        n_out, n_in, *rest = row
+        if n_in is None and not layers:
+            raise ValueError("layer 1 needs its input size: no layer stands before it")
+        layers.append(Dense(layers[-1].n_out if n_in is None else n_in, n_out, *rest))
+    return layers
+
+
+def is_listed(asked: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether there is one activation per layer; an Activation is a tuple, but it is one."""
+    return isinstance(asked, Sequence) and not isinstance(asked, str | Activation)
+
+
+def dressed(
+    layers: list[Dense],
+    asked: AnyActivation | Sequence[AnyActivation],
+    dropout: float | Sequence[float],
+) -> list[Dense]:
+    """`layers` with activations and dropouts, one for all hidden layers or one for each."""
+    hidden = len(layers) - 1
+    chosen: list[Any] = list(asked) if is_listed(asked) else [asked] * hidden
+    rates: list[Any] = list(dropout) if is_listed(dropout) else [dropout] * hidden
+    if len(chosen) not in (hidden, hidden + 1):
+        raise ValueError(f"give one activation per hidden layer, {hidden}; got {len(chosen)}")
+    if len(rates) not in (hidden, hidden + 1):
+        raise ValueError(f"give one dropout per hidden layer, {hidden}; got {len(rates)}")
+    chosen += ["identity"] * (len(layers) - len(chosen))
+    rates += [0.0] * (len(layers) - len(rates))
+    return [
+        replace(layer, activation=f, dropout=p)
+        for layer, f, p in zip(layers, chosen, rates, strict=True)
+    ]

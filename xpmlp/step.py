@@ -1,0 +1,184 @@
+"""One training step: `gradient` fills a state's gradient, `update` spends it.
+
+Only these functions write, and only into the buffers of State, which never move. That is what
+lets the same step be recorded once as a CUDA graph and replayed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from xpmlp.apply import account, plain
+from xpmlp.layout import padded_size, windows
+from xpmlp.losses import loss
+from xpmlp.network import backward, forward
+from xpmlp.optimizers import Optimizer
+from xpmlp.optimizers import optimizer as find_optimizer
+from xpmlp.shape_ledger import bad_target, bad_weight
+from xpmlp.spec import Spec
+from xpmlp.types import Array, Namespace
+
+
+class Batch(NamedTuple):
+    """Rows to learn from, with what each weighs.
+
+    The weight of row i is s_i / (mean of s over the training rows x real rows of the batch),
+    s_i its sample weight; 0 marks padding. So a batch's gradient is unbiased.
+    """
+
+    x: Array  # (..., B, n_in)
+    target: Array  # (..., B, n_out)
+    weight: Array  # (..., B)
+
+
+class State(NamedTuple):
+    """All that training changes: flat buffers, and the layers' windows onto them."""
+
+    step: Array  # () int64, updates done so far
+    params: Array  # (..., P)
+    grad: Array  # (..., P)
+    memory: tuple[Array, ...]  # the optimizer's, each (..., P)
+    layers: tuple[Any, ...]  # windows onto params, by layer
+    grads: tuple[Any, ...]  # windows onto grad, by layer
+    t: Array  # () of params' dtype: the number of the last update, for its rule
+
+
+def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Array) -> State:
+    """A state at step 0 that starts from a copy of the flat buffer `params` (..., P)."""
+    if params.shape[-1] != padded_size(spec):
+        raise ValueError(
+            f"a flat buffer of network {spec} has {padded_size(spec)} elements (padding "
+            f"included); got {params.shape[-1]}"
+        )
+    memories = find_optimizer(optimizer).memories
+    params = xp.asarray(params, copy=True)
+    grad = xp.zeros_like(params)
+    return State(
+        step=xp.zeros((), dtype=xp.int64, device=params.device),
+        params=params,
+        grad=grad,
+        memory=tuple(xp.zeros_like(params) for _ in range(memories)),
+        layers=windows(xp, spec, params),
+        grads=windows(xp, spec, grad),
+        t=xp.zeros((), dtype=params.dtype, device=params.device),
+    )
+
+
+def outcome(
+    xp: Namespace,
+    value: Callable[..., Array],
+    delta: Callable[..., Array],
+    score: Array,
+    target: Array,
+    weight: Array,
+) -> tuple[Array, Array]:
+    """Each row's loss (..., B), and dL/dscore (..., B, n_out), times the row's weight
+    (..., B, 1)."""
+    return value(xp, score, target), delta(xp, score, target) * weight
+
+
+def weighted(xp: Namespace, losses: Array, weight: Array) -> Array:
+    """The batch's loss (...) of its rows' (..., B)."""
+    return xp.vecdot(losses, weight)
+
+
+def gradient(
+    xp: Namespace,
+    spec: Spec,
+    state: State,
+    batch: Batch,
+    masks: Sequence[Array | None] = (),
+    *,
+    apply: Callable[..., Any] = plain,
+) -> Array:
+    """Fill state.grad with the gradient of the batch's weighted mean loss; return that loss (...).
+
+    masks: dropout factors per layer. Raises ShapeError where rows, targets and layers do not fit.
+    """
+    measure = loss(spec.loss)
+    traces = forward(xp, spec, state.layers, batch.x, masks, apply=apply)
+    score, target, weight = traces[-1].y, batch.target, batch.weight
+    if target.shape[-2:] != (score.shape[-2], 1 if measure.levels else score.shape[-1]):
+        raise bad_target(spec, target.shape, score.shape)
+    if weight.shape[-1:] != score.shape[-2:-1]:
+        raise bad_weight(weight.shape, score.shape)
+    rows = (measure.value, measure.delta, score, target, weight[..., None])
+    losses, g = apply(outcome, xp, *rows)
+    value = apply(weighted, xp, losses, weight)
+    backward(xp, spec, state.layers, traces, g, state.grads, apply=apply)
+    return value
+
+
+def l1_cost(xp: Namespace, strength: Array, scale: Any, theta: Array) -> Array:
+    """strength * scale * |theta|, parameter by parameter."""
+    return scale * strength * xp.abs(theta)
+
+
+def l1_pull(xp: Namespace, strength: Array, scale: Any, theta: Array, g: Array) -> Any:
+    above, below = (xp.astype(side, theta.dtype) for side in (theta > 0, theta < 0))
+    return (g + scale * strength * (above - below),)
+
+
+def l2_cost(xp: Namespace, strength: Array, scale: Any, theta: Array) -> Array:
+    """strength * scale / 2 * theta**2, parameter by parameter."""
+    return 0.5 * scale * strength * theta * theta
+
+
+def l2_pull(xp: Namespace, strength: Array, scale: Any, theta: Array, g: Array) -> Any:
+    return (g + scale * strength * theta,)
+
+
+PENALTIES = {"l1": (l1_cost, l1_pull), "l2": (l2_cost, l2_pull)}
+
+
+def penalize(
+    xp: Namespace,
+    state: State,
+    name: str,
+    strength: Array,
+    scale: Any = 1.0,
+    *,
+    apply: Callable[..., Any] = plain,
+) -> Array:
+    """Add the gradient of the penalty "l1" or "l2" to state.grad; return the penalty (...).
+
+    strength: an array that broadcasts against (..., P), 0 where nothing is penalized (biases).
+    Once per step, never per row, batch part or rank.
+    """
+    cost, pull = PENALTIES[name]
+    value = xp.sum(apply(cost, xp, strength, scale, state.params), axis=-1)
+    apply(pull, xp, strength, scale, state.params, state.grad, into=(state.grad,))
+    return value
+
+
+def squared_norm(xp: Namespace, grad: Array) -> Array:
+    """The Euclidean norm of each member's gradient, squared, (...)."""
+    return xp.vecdot(grad, grad)
+
+
+def shortened(xp: Namespace, limit: float, norm: Array, g: Array) -> Array:
+    """The gradient g, of this norm, at most `limit` long (Pascanu et al. 2013)."""
+    return g * (limit / xp.maximum(norm, xp.full_like(norm, limit)))
+
+
+@account
+def counted(xp: Namespace, step: Array, t: Array) -> tuple[Array, Array]:
+    """The number of the update to come, whole and in t's dtype."""
+    following = xp.asarray(step + 1)  # no scalar of NumPy's
+    return following, xp.astype(following, t.dtype)
+
+
+def update(
+    xp: Namespace,
+    optimizer: Optimizer | str,
+    state: State,
+    h: Any,
+    *,
+    apply: Callable[..., Any] = plain,
+) -> None:
+    """Move state.params by the optimizer's rule, spending state.grad.
+
+    h: the hyper-parameters by name, `h.rate` among them (see `optimizers`).
+    """
+    apply(counted, xp, state.step, state.t, into=(state.step, state.t))
+    rule, moved = find_optimizer(optimizer).rule, (state.params, *state.memory)
+    apply(rule, xp, h, state.t, state.params, state.grad, *state.memory, into=moved)

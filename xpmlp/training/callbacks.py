@@ -1,0 +1,95 @@
+"""Callbacks: functions of a report that return True to stop training, or one truth per member.
+
+They keep nothing: what they decide follows from the report and its history, so that a resumed
+run decides as the uninterrupted one would. Write your own in one line:
+`lambda report: report.val_score > 0.97`.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+from xpmlp.devices.extras import needed
+from xpmlp.names import whole
+
+WATCHED = ("loss", "val_loss", "val_score")
+
+
+def number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(float(value)):
+        raise ValueError(f"{name} must be a finite number; got {value!r}")
+    return float(value)
+
+
+def early_stopping(patience: int) -> Callable[[Any], Any]:
+    """Stop (each member) when `patience` epochs have passed without a better result."""
+    waited = whole(patience, "patience")
+    return lambda report: report.epoch - report.best_epoch >= waited
+
+
+def stop_at(name: str, value: float) -> Callable[[Any], Any]:
+    """Stop when the loss named `name` has come down to `value`, or the score up to it."""
+    if name not in WATCHED:
+        raise ValueError(f"stop_at goes by {', '.join(WATCHED)}; got {name!r}")
+    aim = number(value, "value")
+
+    def reached(report: Any) -> Any:
+        now = getattr(report, name)
+        if now is None:
+            raise ValueError(f"stop_at({name!r}) needs a held-out set: give X_val and y_val")
+        return now <= aim if name.endswith("loss") else now >= aim
+
+    return reached
+
+
+def plateau(
+    factor: float = 0.1, patience: int = 10, min_rate: float = 1e-8
+) -> Callable[[Any], None]:
+    """Multiply the rate by `factor` after every `patience` epochs without a better result.
+
+    The best is that of the whole run; the wait starts again at every reduction. A rate never
+    falls below `min_rate`.
+    """
+    if not 0 < number(factor, "factor") < 1:
+        raise ValueError(f"factor must be in (0, 1); got {factor}")
+    if number(min_rate, "min_rate") < 0:
+        raise ValueError(f"min_rate must be at least 0; got {min_rate}")
+    often = whole(patience, "patience")
+
+    least = min_rate * (1 - 1e-6)  # 1e-4 * 0.1 is a little below 1e-5
+
+    def reduce_rate(report: Any) -> None:
+        waited = report.epoch - report.best_epoch
+        due = (waited > 0) & (waited % often == 0) & (report.rate * factor >= least)
+        report.scale_rate(1 - (1 - factor) * due)
+
+    return reduce_rate
+
+
+class ProgressBar:
+    """A tqdm bar over the epochs, with loss and held-out score (extra: table)."""
+
+    def __init__(self, **options: Any) -> None:
+        self.tqdm, self.options = needed("tqdm", "table").tqdm, options
+        self.bar: Any = None  # drawn with the first report: an error before stands alone
+
+    def __call__(self, report: Any) -> None:
+        if self.bar is None:
+            self.bar = self.tqdm(unit="epoch", **self.options)
+        self.bar.total = report.epochs
+        shown = {"loss": report.loss, "val_loss": report.val_loss, "score": report.val_score}
+        text = {name: f"{mean(value):.4g}" for name, value in shown.items() if value is not None}
+        self.bar.set_postfix(text, refresh=False)
+        self.bar.update(report.epoch - self.bar.n)
+
+    def close(self) -> None:
+        """Called by `train` when training ends, however it ends."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None  # another training has another
+
+
+def mean(value: Any) -> float:
+    """The mean over members, or the value of the only one."""
+    return float(value.mean()) if hasattr(value, "mean") else float(value)

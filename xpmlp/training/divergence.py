@@ -1,0 +1,113 @@
+"""Training that leaves the finite numbers: found step by step without a look at the device.
+
+A step whose loss or gradient is no finite number changes nothing, and no later one does: a flag
+that lies where training runs holds the parameters and the memory still. Only the epoch's end
+reads it. A gradient whose norm is beyond its dtype (1.8e19 in float32, where a rule that squares
+it would be lost) counts as one that is no finite number.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple
+
+from xpmlp.apply import account
+from xpmlp.optimizers import Optimizer, Rule
+from xpmlp.step import shortened
+from xpmlp.training.model import Model
+from xpmlp.types import Array, Namespace
+
+INF = float("inf")
+
+
+@account
+def tally(
+    xp: Namespace,
+    value: Array,
+    share: Array,
+    squared: Array,
+    alive: Array,
+    met: Array,
+    made: Array,
+) -> tuple[Array, ...]:
+    """What a step's loss and squared gradient norm make of the epoch's accounts, all (...).
+
+    Returns the norm; whether all was finite so far, 1 or 0; the loss met; the updates made.
+    """
+    finite = (alive > 0) & (xp.abs(value) < INF) & (squared < INF)
+    alive = xp.astype(finite, met.dtype)
+    return xp.sqrt(squared), alive, met + value * share, made + alive
+
+
+@lru_cache(maxsize=64)  # the same function again, so that what was made of it is found
+def frozen(rule: Rule, limit: float | None = None) -> Rule:
+    """`rule` where h.alive is 1; where it is 0, everything stays as it is. h.since is the step
+    that the memory is empty since, and h.norm the gradient's, which is clipped to `limit`."""
+
+    @wraps(rule)
+    def held(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *memory: Array) -> Any:
+        g = g if limit is None else shortened(xp, limit, h.norm, g)
+        moved = rule(xp, h, t - h.since, theta, g, *memory)
+        return tuple(
+            xp.where(h.alive > 0, new, old)
+            for new, old in zip(moved, (theta, *memory), strict=True)
+        )
+
+    return held
+
+
+def guarded(optimizer: Optimizer, clip: float | None = None) -> Optimizer:
+    """An optimizer that stands still where h.alive is 0, and clips the gradient."""
+    return optimizer._replace(rule=frozen(optimizer.rule, clip))
+
+
+class Trouble(NamedTuple):
+    """Where one network left the finite numbers."""
+
+    step: int  # the update that could not be made, from 1 over all epochs
+    epoch: int
+    rate: float  # of that step
+    gradients: tuple[float, ...]  # the largest absolute one of each layer; inf: not finite
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{size:.2g}" for size in self.gradients)
+        return (
+            f"in epoch {self.epoch} at step {self.step} at learning rate {self.rate:g}: its loss "
+            "or gradient, or a weight after it, is no finite number of the dtype. Largest "
+            f"gradient, layer by layer: {sizes} (inf: not finite)"
+        )
+
+
+class DivergedError(ValueError):
+    """Training left the finite numbers. `model` holds the last good weights.
+
+    `step` (the update that could not be made, from 1), `rate` and `gradients` (the largest
+    absolute one of each layer) say where; for a population each is a tuple with one entry per
+    member, None where that is not known. `happened` is the message without its advice.
+    """
+
+    step: Any
+    rate: Any
+    gradients: Any
+
+    def __init__(
+        self,
+        happened: str,
+        model: Model | None = None,
+        troubles: Sequence[Trouble | None] = (),
+        advice: str = "",
+    ) -> None:
+        super().__init__(happened + advice)
+        self.happened, self.model = happened, model
+        several = model is not None and model.members is not None
+        for name in ("step", "rate", "gradients"):
+            each = tuple(getattr(trouble, name, None) for trouble in troubles)
+            setattr(self, name, each if several else (each or (None,))[0])
+
+
+def largest(xp: Namespace, layer: Sequence[Array]) -> Array:
+    """The largest absolute number (...) of a layer's gradients; inf where one is not finite."""
+    parts = [
+        xp.max(xp.where(xp.isfinite(part), xp.abs(part), xp.full_like(part, INF)), axis=(-2, -1))
+        for part in layer
+    ]
+    return xp.maximum(*parts)

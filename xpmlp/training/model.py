@@ -1,0 +1,109 @@
+"""A trained network: predict, look inside, save."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from xpmlp.devices.namespace import CPU, Place, dtype_name, like_caller, place_of, running, to_host
+from xpmlp.layout import windows
+from xpmlp.losses import loss
+from xpmlp.spec import Spec
+from xpmlp.training.data import Elsewhere, rows
+from xpmlp.training.inference import certain, scores
+from xpmlp.training.labels import Labels, both, decode
+from xpmlp.types import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained network, or a population of K with a leading axis on everything it returns.
+
+    Nothing in it changes by itself, so threads may predict at the same time.
+    """
+
+    spec: Spec
+    flat: Array = field(repr=False)  # (..., P) all parameters, padded (see core.layout)
+    place: Place = field(repr=False)
+    labels: Labels = field(repr=False)
+    history: dict[str, list[Any]] = field(repr=False, default_factory=dict)
+
+    @cached_property
+    def params(self) -> tuple[Any, ...]:
+        """Per layer its blocks, of a dense one (weights (..., n_in, n_out), bias (..., 1, n_out)):
+        views, not copies."""
+        return windows(self.place.xp, self.spec, self.flat)
+
+    @property
+    def classes_(self) -> Any:
+        """The sorted labels (C,), or None where y held numbers."""
+        return self.labels.classes
+
+    @property
+    def members(self) -> int | None:
+        """How many networks there are in the population; None for a single one."""
+        return None if self.flat.ndim == 1 else int(self.flat.shape[0])
+
+    def member(self, k: int) -> "Model":
+        """Network k of a population as a model of its own."""
+        if self.members is None or not -self.members <= k < self.members:
+            raise IndexError(f"there is no member {k} among {self.members or 'no'} members")
+        history = {
+            name: [entry[k] if hasattr(entry, "shape") else entry for entry in entries]
+            for name, entries in self.history.items()
+        }
+        return snapshot(self.spec, self.place, self.flat[k, :], self.labels, history)
+
+    def scores(self, X: Any) -> Array:
+        """What the last layer computes for X (N, n_in), before the link: (..., N, n_out)."""
+        return self.linked(X, lambda xp, score: score)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities (..., N, C) of the classes; without labels the linked scores."""
+        linked = self.linked(X, loss(self.spec.loss).link)
+        if self.classes_ is None:
+            return linked
+        home = place_of(linked)
+        with running(home):
+            return both(home.xp, linked)
+
+    def predict(self, X: Any) -> Array:
+        """Labels (..., N), or numbers as y had them, (..., N) or (..., N, n_out)."""
+        linked = self.linked(X, loss(self.spec.loss).link)
+        if self.classes_ is not None:
+            return decode(X, linked, self.classes_)
+        return linked[..., 0] if self.labels.flat and linked.shape[-1] == 1 else linked
+
+    def linked(self, X: Any, link: Callable[..., Array]) -> Array:
+        """Linked scores of X in the caller's namespace."""
+        xp, x = self.place.xp, Elsewhere(self.place, rows(X, self.spec), dtype_name(self.flat))
+        with running(self.place):
+            found = scores(xp, self.spec, self.params, x, certain(xp, link))
+            return like_caller(X, found, self.place)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy keep: arrays of the host, so that a GPU is not needed to load."""
+        kept = {name: value for name, value in self.__dict__.items() if name != "params"}
+        return kept | {"flat": to_host(self.flat), "place": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"place": CPU})
+
+    def parts(self) -> tuple["Model", dict[str, Any], dict[str, Any]]:
+        """What a model file holds: the network, and nothing around it."""
+        return self, {}, {}
+
+    def save(self, path: Any) -> None:
+        """Write the model to one safetensors file (see `xpmlp.save`)."""
+        import xpmlp
+
+        xpmlp.save(self, path)
+
+
+def snapshot(
+    spec: Spec, place: Place, flat: Array, labels: Labels, history: dict[str, list[Any]]
+) -> Model:
+    """A model with copies of everything that training may change later."""
+    with running(place):
+        copied = place.xp.asarray(flat, copy=True)
+    return Model(spec, copied, place, labels, {name: list(v) for name, v in history.items()})

@@ -1,0 +1,213 @@
+"""How to train: frozen and checked before any work is done."""
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from xpmlp.names import nearest, whole
+from xpmlp.optimizers import Optimizer, decoupled, optimizer
+from xpmlp.schedules import schedule
+
+Number = float | Sequence[float]  # one for all, or one per member
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of `train`, where each is described."""
+
+    optimizer: Any = "adam"
+    rate: Number = 1e-3
+    schedule: Any = None
+    epochs: int = 100
+    batch: int = 32
+    seed: int | Sequence[int] = 0
+    members: int | None = None
+    dtype: str | None = None
+    initializer: Any = "auto"
+    shuffle: bool = True
+    weight_decay: Number | None = None
+    l1: Number = 0.0
+    l2: Number = 0.0
+    clip: float | None = None
+    hyper: Mapping[str, Number] = field(default_factory=dict)
+    class_weight: Any = None
+    keep: str | None = None
+    monitor: str = "val_loss"
+    patience: int | None = None
+    min_delta: float = 0.0
+    capture: bool = True
+    n_threads: int | None = None
+    on_divergence: str = "raise"
+
+    def __post_init__(self) -> None:
+        schedule(self.schedule)
+        self.take("dtype", dtype_word(self.dtype))
+        for name in ("epochs", "batch", "members", "patience", "n_threads"):
+            value = getattr(self, name)
+            if value is not None or name in ("epochs", "batch"):
+                self.take(name, whole(value, name))
+        for name in ("rate", "weight_decay", "l1", "l2"):
+            if getattr(self, name) is not None:
+                self.check_amount(name, self.each(name, getattr(self, name)))
+        self.check_scalars()
+        self.check_hyper()
+        self.check_words()
+        if self.on_divergence == "restore" and self.keep is None:
+            self.take("keep", "best")  # the last may be half gone already
+        seeds = self.seeds
+        self.take("seed", seeds if isinstance(seeds, tuple) and self.members else seeds[0])
+
+    def take(self, name: str, value: Any) -> None:
+        """Hold the checked form of a field."""
+        object.__setattr__(self, name, value)
+
+    def check_amount(self, name: str, values: Sequence[float]) -> None:
+        for one in values:
+            if not (one >= 0 and math.isfinite(one)):
+                raise ValueError(f"{name} must be at least 0 and finite; got {one}")
+
+    def check_scalars(self) -> None:
+        for name in ("clip", "min_delta"):
+            value = getattr(self, name)
+            if value is None and name == "clip":
+                continue
+            if hasattr(value, "__len__"):
+                raise ValueError(f"{name} must be one number for all members; got {value!r}")
+            (number,) = self.each(name, value)
+            if name == "clip" and not (number > 0 and math.isfinite(number)):
+                raise ValueError(f"clip must be above 0 and finite; got {number}")
+            self.check_amount(name, [number])
+
+    def check_hyper(self) -> None:
+        known = sorted({*optimizer(self.optimizer).defaults} - {"weight_decay"})
+        if not isinstance(self.hyper, Mapping):
+            raise ValueError(f"hyper must be a dict such as {{'beta2': 0.95}}; got {self.hyper!r}")
+        for name, value in self.hyper.items():
+            if name in OWN:
+                raise ValueError(f"hyper must not hold {name!r}: pass {name}= beside it")
+            if isinstance(self.optimizer, str) and name not in known:
+                raise ValueError(
+                    f"hyper-parameter {name!r} is unknown to {self.optimizer!r}"
+                    f"{nearest(name, known)} Known: {', '.join(known) or 'none'}"
+                )
+            top = 1 if isinstance(self.optimizer, str) and name != "eps" else math.inf
+            for one in self.each(name, value):
+                if not 0 <= one < top:
+                    raise ValueError(f"{name} must be in [0, {top:g}); got {one}")
+
+    def check_words(self) -> None:
+        for name, allowed in (
+            ("dtype", (None, "float32", "float64")),
+            ("keep", (None, "best", "last")),
+            ("monitor", ("val_loss", "val_score")),
+            ("on_divergence", ("raise", "restore")),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, str | None) or value not in allowed:
+                words = ", ".join(word for word in allowed if word)
+                raise ValueError(f"{name} must be one of {words}; got {value!r}")
+        for name in ("shuffle", "capture"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
+
+    def each(self, name: str, value: Any) -> list[float]:
+        """`value` as a list of floats: one, or one per member."""
+        if isinstance(value, str | bytes | bool):
+            raise ValueError(f"{name} must be a number; got {value!r}")
+        try:
+            listed = [float(value)] if not hasattr(value, "__len__") else list(map(float, value))
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} must be a number or one per member; got {value!r}") from None
+        if hasattr(value, "__len__") and len(listed) != self.members:
+            raise ValueError(
+                f"{name} has {len(listed)} values, but there are {self.members or 'no'} members"
+            )
+        return listed
+
+    @property
+    def seeds(self) -> Any:
+        """One seed per member, a tuple, or a range seed, seed + 1, ... where one is given."""
+        given: Any = self.seed
+        several = hasattr(given, "__len__")
+        listed: Sequence[int]
+        try:
+            if isinstance(given, bool):
+                raise TypeError
+            listed = tuple(map(operator.index, given)) if several else (operator.index(given),)
+        except TypeError:
+            raise ValueError(f"seed must be a whole number; got {given!r}") from None
+        if several and len(listed) != (self.members or 1):
+            raise ValueError(f"seed has {len(listed)} values for {self.members or 1} members")
+        if not several:  # not a tuple: members may be absurdly many
+            listed = range(listed[0], listed[0] + (self.members or 1))
+        if not all(0 <= seed < 2**64 for seed in (listed if several else (listed[0], listed[-1]))):
+            raise ValueError(f"seed must be in [0, 2**64); got {given!r}")
+        return listed
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The leading axes: () for one network, (K,) for a population."""
+        return () if self.members is None else (self.members,)
+
+    def rule(self) -> Optimizer:
+        """The optimizer asked for, with decoupled weight decay where any is asked for."""
+        asked = optimizer(self.optimizer)
+        if self.weight_decay is None or "weight_decay" in asked.defaults:
+            return asked
+        return asked._replace(rule=decoupled(asked.rule))
+
+
+def dtype_word(dtype: Any) -> Any:
+    """The name of a dtype given by name or as NumPy's or PyTorch's own."""
+    if dtype is float:
+        return "float64"
+    if dtype is None or isinstance(dtype, str):
+        return dtype
+    return getattr(dtype, "name", None) or getattr(dtype, "__name__", str(dtype).rpartition(".")[2])
+
+
+NAMES = tuple(entry.name for entry in fields(Settings))
+OWN = ("rate", "weight_decay")  # hyper-parameters that are arguments of their own
+ELSEWHERE = {  # what other libraries call our arguments
+    "learning_rate": "rate",
+    "learning_rate_init": "rate",
+    "lr": "rate",
+    "max_iter": "epochs",
+    "n_epochs": "epochs",
+    "batch_size": "batch",
+    "random_state": "seed",
+    "alpha": "l2",
+    "solver": "optimizer",
+    "early_stopping": "patience",
+    "n_iter_no_change": "patience",
+    "tol": "min_delta",
+    "momentum": "hyper={'momentum': ...}",
+    "beta1": "hyper={'beta1': ...}",
+    "beta2": "hyper={'beta2': ...}",
+    "beta_1": "hyper={'beta1': ...}",
+    "beta_2": "hyper={'beta2': ...}",
+    "activation": "Spec.parse(sizes, activation=...)",
+    "dropout": "Spec.parse(sizes, dropout=...)",
+    "hidden_layer_sizes": "the sizes in the spec",
+    "init": "initializer",
+    "kernel_initializer": "initializer",
+    "validation_data": "X_val and y_val",
+    "validation_split": "X_val and y_val",
+    "n_jobs": "n_threads",
+    "verbose": "callbacks=[xpmlp.ProgressBar()]",
+}
+
+
+def settings(given: Mapping[str, Any], known: Sequence[str] = ()) -> Settings:
+    """Settings from keyword arguments; TypeError names an unknown one and the nearest known.
+
+    known: the arguments of `train` that are no settings.
+    """
+    for name in given:
+        if name in ELSEWHERE:
+            raise TypeError(f"there is no argument {name!r}; here it is {ELSEWHERE[name]}")
+        if name not in NAMES:
+            raise TypeError(f"there is no argument {name!r}{nearest(name, [*NAMES, *known])}")
+    return Settings(**given)
