@@ -52,7 +52,7 @@ def case(name: str, sizes: str, **arguments: Any) -> Case:
 
 
 CASES = (
-    case("linear, sgd", "5-2", optimizer="sgd", rate=0.05),
+    case("linear, sgd", "5-2", optimizer="sgd", learning_rate=0.05),
     case("relu, adam", "5-16-2"),
     case("four layers of tanh, nesterov", "5-8-8-8-2", activation="tanh", optimizer="nesterov"),
     case("classes, dropout", "5-16-8-3", dropout=0.3, loss="cross_entropy"),
@@ -62,14 +62,15 @@ CASES = (
     case("gelu, huber, rmsprop", "5-16-2", activation="gelu", loss="huber:0.5",
          optimizer="rmsprop"),
     case("elu, poisson, adagrad", "5-8-1", activation="elu", loss="poisson", optimizer="adagrad",
-         rate=0.01),
+         learning_rate=0.01),
     case("softplus, quantiles", "5-16-3", activation="softplus", loss="quantile:0.1,0.5,0.9"),
     case("mish, l1, l2, clipped", "5-16-2", activation="mish", l1=1e-4, l2=1e-3, clip=0.5),
-    case("selu, one row at a time", "5-8-1", activation="selu", batch=1, rate=1e-4),
+    case("selu, one row at a time", "5-8-1", activation="selu", batch_size=1, learning_rate=1e-4),
     case("moving rate, weight decay", "5-16-2", activation="leaky_relu", weight_decay=0.1,
          schedule="warmup:3 * cosine"),
     case("weighted rows", "5-16-2", activation="sigmoid", sample_weight="drawn"),
-    case("three members, dropout", "5-16-2", members=3, rate=(1e-3, 3e-3, 1e-2), dropout=0.2),
+    case("three members, dropout", "5-16-2", members=3, learning_rate=(1e-3, 3e-3, 1e-2),
+         dropout=0.2),
     case("scikit-learn's adam, held-out rows", "5-16-2", optimizer="adam_sklearn",
          X_val="drawn"),
 )  # fmt: skip
@@ -97,7 +98,7 @@ def rows_for(spec: Spec, dtype: str, place: Place, arguments: Mapping[str, Any])
 def trained(place: Place, asked: Case, dtype: str) -> Model:
     """The model of a case, trained for STEPS updates where `place` is."""
     arguments = dict(asked.arguments)
-    batch = arguments.setdefault("batch", 16)
+    batch = arguments.setdefault("batch_size", 16)
     arguments["epochs"] = max(1, STEPS // -(-ROWS // batch))
     arguments |= rows_for(asked.spec, dtype, place, arguments)
     return train(asked.spec, arguments.pop("X"), arguments.pop("y"), dtype=dtype, **arguments)

@@ -33,7 +33,7 @@ from xpmlp.recording import numba_writer as compiled
 
 RATIO = 1.5  # of the slowest row to the fastest
 WINDOW = 64_000_000  # bytes
-STATES = 6  # parameters, gradient, two memories of Adam's, the kept ones, and one to work with
+STATES = 6  # parameters, gradient, two slots of Adam's, the kept ones, and one to work with
 FLOAT = 4  # bytes of a float32
 IMPORTS = "imports"  # the process that others are compared with
 
@@ -104,7 +104,7 @@ def peak(size: Size | None) -> int:
         X = np.random.default_rng(0).standard_normal((size.rows, 20), dtype=np.float32)
         members = size.members if size.members > 1 else None
         train(
-            size.shape.spec, X, X[:, 0].copy(), epochs=2, batch=size.batch, members=members,
+            size.shape.spec, X, X[:, 0].copy(), epochs=2, batch_size=size.batch, members=members,
             device="cpu",
         )  # fmt: skip
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

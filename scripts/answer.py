@@ -50,10 +50,10 @@ def solve(layers: list, seed: int, device: str) -> tuple[xpmlp.Model, np.ndarray
         scale_x.transform(X),
         scale_y.transform(Y),
         optimizer="sgd",
-        rate=RATE,
+        learning_rate=RATE,
         schedule="inverse_scaling:0.1",
         epochs=STEPS // len(X),
-        batch=1,
+        batch_size=1,
         seed=seed,
         initializer="normal:0.5",
         keep="best",
@@ -65,7 +65,7 @@ def solve(layers: list, seed: int, device: str) -> tuple[xpmlp.Model, np.ndarray
 
 def statistics(model: xpmlp.Model) -> str:
     """Loss and rate at every 100th step, thinned to about ten lines, and at the last."""
-    loss, rate = model.history["loss"], model.history["rate"]
+    loss, rate = model.history["loss"], model.history["learning_rate"]
     records = range(EVERY // len(X) - 1, len(loss), EVERY // len(X))
     shown = [*list(records)[:: max(1, len(records) // 10)], len(loss) - 1]
     lines = [f"  {'step':>7} {'loss':>10} {'rate':>8}"]
@@ -87,7 +87,7 @@ def main() -> int:
     results = {}
     for name, layers in NETWORKS.items():
         print(f"\n== {name}: {layers}\n", file=out)
-        print(xpmlp.ledger(layers, batch=1), file=out)
+        print(xpmlp.ledger(layers, batch_size=1), file=out)
         model, predicted = solve(layers, options.seed, options.device)
         error = float(((predicted - Y) ** 2).mean())
         results[name] = {"steps": len(model.history["loss"]) * len(X), "mse": error}

@@ -43,7 +43,9 @@ def main() -> int:
     parser.add_argument("--device", default=default_word(), help="auto, cpu, gpu, gpu:N (auto)")
     parser.add_argument("--hidden", default="128", help="sizes of the hidden layers (128)")
     parser.add_argument("--epochs", default=50, type=int, help="(50)")
-    parser.add_argument("--rate", default=2e-3, type=float, help="learning rate of Adam (0.002)")
+    parser.add_argument(
+        "--learning-rate", default=2e-3, type=float, help="learning rate of Adam (0.002)"
+    )
     parser.add_argument("--seed", default=0, type=int, help="of split, weights and orders (0)")
     parser.add_argument("--save", help="where to write the model (.safetensors)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -76,7 +78,7 @@ def main() -> int:
         spec,
         X[learn],
         y[learn],
-        rate=options.rate,
+        learning_rate=options.learning_rate,
         schedule="cosine",
         epochs=options.epochs,
         seed=options.seed,

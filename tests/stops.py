@@ -6,7 +6,7 @@ from random import Random
 
 from fuzz.mutate_bytes import DAMAGES, sealed
 
-from xpmlp.training.steps import Run
+from xpmlp.recording.executors import StepCounter
 
 
 class Killed(Exception):
@@ -25,16 +25,16 @@ def kill_at(epoch):
 
 def halt_at(monkeypatch, step):
     """Ctrl-C during update `step` of a process."""
-    turns, made = Run.turns, []
+    turns, made = StepCounter.turns, []
 
-    def counted(run, steps, first=0):
-        for t in turns(run, steps, first):
+    def counted(counter, steps, first=0):
+        for t in turns(counter, steps, first):
             made.append(t)
             if len(made) == step:
-                run.halted = signal.SIGINT
+                counter.stop_signal = signal.SIGINT
             yield t
 
-    monkeypatch.setattr(Run, "turns", counted)
+    monkeypatch.setattr(StepCounter, "turns", counted)
 
 
 def damaged(path, name, *, seal):

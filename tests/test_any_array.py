@@ -4,8 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 pytest.importorskip("sklearn")
 
@@ -14,7 +13,7 @@ from fuzz.inputs.layouts import read_only, strided, unaligned
 
 from xpmlp import MLPClassifier, MLPRegressor, train
 
-NAMED = ("X", "y", "rate", "learning rate")
+NAMED = ("X", "y", "learning_rate", "learning rate")
 REAL = ("f2", "f4", "f8", ">f2", ">f4", ">f8", "g", "i1", "i4", ">i8", "u1", ">u2", "u8", "?", "O")
 UNREAL = ("c8", ">c16", "M8[s]", "m8[D]", "S3", "U3")
 SCALES = (5e-324, 1e-310, 1e-40, 1e-30, 1e-5, 1.0, 1e4, 1e30, 1e38, 1e300)
@@ -64,7 +63,7 @@ SHAPES_OF_Y = st.one_of(st.just((6,)), st.just((6,)), st.just((6, 1)), SHAPES)
 
 def core(X, y):
     width = X.shape[1] if X.ndim == 2 and X.shape[1] else 1
-    model = train(f"{width}-3-1", X, y, epochs=2, batch=4)
+    model = train(f"{width}-3-1", X, y, epochs=2, batch_size=4)
     return [model.flat, model.predict(X)]
 
 

@@ -20,8 +20,8 @@ MAY_IMPORT_BACKENDS = {
     "recording/numpy_writer.py", "recording/numba_writer.py", "recording/cuda_writer.py",
     "recording/engine.py", "recording/tape.py", "recording/replay.py", "recording/onnx_graph.py",
     "training/data.py", "training/batches.py", "training/checks.py", "training/labels.py",
-    "storage/model_file.py", "storage/sealed.py", "storage/checkpoint.py",
-    "storage/question.py", "storage/onnx.py", "storage/class_labels.py",
+    "storage/model_file.py", "storage/checksummed.py", "storage/checkpoint.py",
+    "storage/signature.py", "storage/onnx.py", "storage/class_labels.py",
     "tabular/preprocessing.py", "tabular/splits.py", "tabular/model.py", "tabular/fitting.py",
 }  # fmt: skip
 PRODUCTS_IN = {"network.py"}

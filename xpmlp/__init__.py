@@ -8,20 +8,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:  # what editors and type checkers see; at run time each comes with its first use
     from xpmlp import (
         activations as activations,
-    )
-    from xpmlp import (
         initializers as initializers,
-    )
-    from xpmlp import (
         layers as layers,
-    )
-    from xpmlp import (
         losses as losses,
-    )
-    from xpmlp import (
         optimizers as optimizers,
-    )
-    from xpmlp import (
         schedules as schedules,
     )
     from xpmlp.activations import Activation as Activation
@@ -31,46 +21,31 @@ if TYPE_CHECKING:  # what editors and type checkers see; at run time each comes 
     from xpmlp.estimators.from_sklearn import from_sklearn as from_sklearn
     from xpmlp.estimators.regressor import MLPRegressor as MLPRegressor
     from xpmlp.losses import Loss as Loss
-    from xpmlp.network import backward as backward
-    from xpmlp.network import forward as forward
+    from xpmlp.network import backward as backward, forward as forward
     from xpmlp.shape_ledger import ledger as ledger
     from xpmlp.shapes import ShapeError as ShapeError
     from xpmlp.spec import Spec as Spec
     from xpmlp.step import (
         Batch as Batch,
-    )
-    from xpmlp.step import (
         State as State,
-    )
-    from xpmlp.step import (
         gradient as gradient,
-    )
-    from xpmlp.step import (
         new_state as new_state,
-    )
-    from xpmlp.step import (
         update as update,
     )
     from xpmlp.storage.checkpoint import Checkpoint as Checkpoint
     from xpmlp.storage.model_file import save as save
     from xpmlp.storage.onnx import to_onnx as to_onnx
-    from xpmlp.tabular.model import TableModel as TableModel
-    from xpmlp.tabular.model import load as load
+    from xpmlp.tabular.model import TableModel as TableModel, load as load
     from xpmlp.training.callbacks import (
         ProgressBar as ProgressBar,
-    )
-    from xpmlp.training.callbacks import (
         plateau as plateau,
-    )
-    from xpmlp.training.callbacks import (
         stop_at as stop_at,
     )
     from xpmlp.training.divergence import DivergedError as DivergedError
     from xpmlp.training.gradient_check import gradcheck as gradcheck
-    from xpmlp.training.loop import Report as Report
     from xpmlp.training.model import Model as Model
-    from xpmlp.training.train import epochs as epochs
-    from xpmlp.training.train import train as train
+    from xpmlp.training.report import Report as Report
+    from xpmlp.training.train import epochs as epochs, train as train
 
 MODULES = ("activations", "initializers", "layers", "losses", "optimizers", "schedules")
 HOMES = {
@@ -84,7 +59,7 @@ HOMES = {
     "MLPRegressor": "estimators.regressor",
     "Model": "training.model",
     "ProgressBar": "training.callbacks",
-    "Report": "training.loop",
+    "Report": "training.report",
     "ShapeError": "shapes",
     "Spec": "spec",
     "State": "step",

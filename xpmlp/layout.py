@@ -65,7 +65,7 @@ def packed(spec: Spec, arrays: Sequence[Array]) -> tuple[Any, ...]:
 
 
 def block_factors(xp: Namespace, spec: Spec, like: Array, name: str) -> Array:
-    """(P,) of the blocks' own factors "decay" or "rate"; 0 on padding."""
+    """(P,) of the blocks' own factors "decay_factor" or "rate_factor"; 0 on padding."""
     flat = xp.zeros(padded_size(spec), dtype=like.dtype, device=like.device)
     for view, block in zip(views(xp, spec, flat), blocks(spec), strict=True):
         view[...] = xp.full_like(view, getattr(block, name))

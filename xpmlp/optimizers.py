@@ -1,9 +1,9 @@
-"""Optimizers: elementwise rules (xp, h, t, theta, g, *memory) -> (theta, *memory).
+"""Optimizers: elementwise rules (xp, h, t, theta, g, *slots) -> (theta, *slots).
 
-theta, the gradient g and each memory are one flat buffer (..., P). `t` is the number of this
+theta, the gradient g and each slot are one flat buffer (..., P). `t` is the number of this
 update, from 1, a 0-d array of theta's dtype. `h` holds the hyper-parameters by name, each a
-float or an array that broadcasts against (..., P), such as (K, 1) for K members: `h.rate` is
-the learning rate of this update. Memory starts at zero, one buffer for each parameter of the
+float or an array that broadcasts against (..., P), such as (K, 1) for K members;
+`h.learning_rate` is that of this update. Slots start at zero, one buffer for each parameter of the
 rule after g, so a user's own rule is a plain function of this form.
 """
 
@@ -21,41 +21,41 @@ Rule = Callable[..., Any]
 
 
 class Optimizer(NamedTuple):
-    """A rule with what it needs: how many memories, and its hyper-parameters' defaults."""
+    """A rule with what it needs: how many slots, and its hyper-parameters' defaults."""
 
     rule: Rule
-    memories: int
+    slots: int
     defaults: Mapping[str, float]
     name: str | None = None
 
 
 def sgd(xp: Namespace, h: Any, t: Array, theta: Array, g: Array) -> tuple[Array, ...]:
     """theta - rate * g."""
-    return (theta - h.rate * g,)
+    return (theta - h.learning_rate * g,)
 
 
 def momentum(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, v: Array) -> Any:
     """The heavy ball (Polyak 1964) with the rate inside the velocity, as scikit-learn has it."""
-    v = h.momentum * v - h.rate * g
+    v = h.momentum * v - h.learning_rate * g
     return theta + v, v
 
 
 def nesterov(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, v: Array) -> Any:
     """Nesterov's momentum in the form of Sutskever et al. 2013, as scikit-learn has it."""
-    v = h.momentum * v - h.rate * g
-    return theta + h.momentum * v - h.rate * g, v
+    v = h.momentum * v - h.learning_rate * g
+    return theta + h.momentum * v - h.learning_rate * g, v
 
 
 def rmsprop(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, v: Array) -> Any:
     """Rate divided by a running root mean square of the gradient (Tieleman & Hinton 2012)."""
     v = h.rho * v + (1 - h.rho) * g * g
-    return theta - h.rate * g / (xp.sqrt(v) + h.eps), v
+    return theta - h.learning_rate * g / (xp.sqrt(v) + h.eps), v
 
 
 def adagrad(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, v: Array) -> Any:
     """Rate divided by the root of the sum of squared gradients (Duchi et al. 2011)."""
     v = v + g * g
-    return theta - h.rate * g / (xp.sqrt(v) + h.eps), v
+    return theta - h.learning_rate * g / (xp.sqrt(v) + h.eps), v
 
 
 def moments(h: Any, g: Array, m: Array, v: Array) -> tuple[Array, Array]:
@@ -75,7 +75,7 @@ def adam(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, m: Array, v: A
     """Kingma & Ba 2015, algorithm 1: eps is added to the corrected root, as in PyTorch."""
     m, v = moments(h, g, m, v)
     root = xp.sqrt(v / seen(xp, t, h.beta2)) + h.eps
-    return theta - h.rate / seen(xp, t, h.beta1) * m / root, m, v
+    return theta - h.learning_rate / seen(xp, t, h.beta1) * m / root, m, v
 
 
 def adam_sklearn(
@@ -83,17 +83,17 @@ def adam_sklearn(
 ) -> Any:
     """Kingma & Ba 2015, end of section 2: eps is added to the raw root, as in scikit-learn."""
     m, v = moments(h, g, m, v)
-    rate = h.rate * xp.sqrt(seen(xp, t, h.beta2)) / seen(xp, t, h.beta1)
+    rate = h.learning_rate * xp.sqrt(seen(xp, t, h.beta2)) / seen(xp, t, h.beta1)
     return theta - rate * m / (xp.sqrt(v) + h.eps), m, v
 
 
 def decoupled(rule: Rule) -> Rule:
     """`rule` with decoupled weight decay (Loshchilov & Hutter 2019): theta shrinks by
-    rate * decay beside the rule's own step. `h.decay` is 0 where nothing decays (biases)."""
+    rate * decay beside the rule's own step. `h.weight_decay` is 0 where nothing decays (biases)."""
 
     @wraps(rule)
-    def decayed(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *memory: Array) -> Any:
-        return rule(xp, h, t, theta - h.rate * h.decay * theta, g, *memory)
+    def decayed(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *slots: Array) -> Any:
+        return rule(xp, h, t, theta - h.learning_rate * h.weight_decay * theta, g, *slots)
 
     return decayed
 
@@ -103,9 +103,10 @@ def by_block(rule: Rule) -> Rule:
     """`rule` with the learning rate times h.rate_factor (P,), the factors of the layers' blocks."""
 
     @wraps(rule)
-    def scaled(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *memory: Array) -> Any:
-        own = SimpleNamespace(**(vars(h) | {"rate": h.rate * h.rate_factor}))
-        return rule(xp, own, t, theta, g, *memory)
+    def scaled(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *slots: Array) -> Any:
+        rates = {"learning_rate": h.learning_rate * h.rate_factor}
+        own = SimpleNamespace(**(vars(h) | rates))
+        return rule(xp, own, t, theta, g, *slots)
 
     return scaled
 
@@ -133,11 +134,11 @@ def optimizer(asked: str | Optimizer | Rule) -> Optimizer:
         return found
     if isinstance(asked, Optimizer):
         return asked
-    form = "(xp, h, t, theta, g, *memory) -> (theta, *memory)"
+    form = "(xp, h, t, theta, g, *slots) -> (theta, *slots)"
     if not callable(asked):
         raise ValueError(f"optimizer must be a name or a rule {form}; got {asked!r}")
     asked_for = [p for p in signature(asked).parameters.values() if p.default is p.empty]
-    memories = len(asked_for) - 5
-    if memories < 0:
+    slots = len(asked_for) - 5
+    if slots < 0:
         raise ValueError(f"optimizer {title(asked)} must be a rule {form}")
-    return Optimizer(asked, memories, {})
+    return Optimizer(asked, slots, {})

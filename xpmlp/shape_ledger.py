@@ -65,16 +65,16 @@ def backward_lines(spec: Spec, rows: int | str, lead: Shape) -> list[Line]:
     return lines
 
 
-def ledger(spec: Spec | str, *, batch: int = 32, members: int | None = None) -> Ledger:
+def ledger(spec: Spec | str, *, batch_size: int = 32, members: int | None = None) -> Ledger:
     """Every formula of one training step of `spec` with its shapes.
 
     batch: rows per step. members: K shows the leading axis of a population.
 
-    >>> print(ledger("2-3-1", batch=8).backward[3].shapes)
+    >>> print(ledger("2-3-1", batch_size=8).backward[3].shapes)
     (8, 1) @ (1, 3) -> (8, 3) = z1
     """
     spec = Spec.parse(spec)
-    rows = whole(batch, "batch")
+    rows = whole(batch_size, "batch_size")
     lead: Shape = () if members is None else (whole(members, "members"),)
     k = members or 1
     products = sum(layer.multiplications for layer in spec.layers)

@@ -11,8 +11,7 @@ from xpmlp.apply import account, plain
 from xpmlp.layout import padded_size, windows
 from xpmlp.losses import loss
 from xpmlp.network import backward, forward
-from xpmlp.optimizers import Optimizer
-from xpmlp.optimizers import optimizer as find_optimizer
+from xpmlp.optimizers import Optimizer, optimizer as find_optimizer
 from xpmlp.shape_ledger import bad_target, bad_weight
 from xpmlp.spec import Spec
 from xpmlp.types import Array, Namespace
@@ -36,7 +35,7 @@ class State(NamedTuple):
     step: Array  # () int64, updates done so far
     params: Array  # (..., P)
     grad: Array  # (..., P)
-    memory: tuple[Array, ...]  # the optimizer's, each (..., P)
+    slots: tuple[Array, ...]  # the optimizer's, each (..., P)
     layers: tuple[Any, ...]  # windows onto params, by layer
     grads: tuple[Any, ...]  # windows onto grad, by layer
     t: Array  # () of params' dtype: the number of the last update, for its rule
@@ -49,14 +48,14 @@ def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Arr
             f"a flat buffer of network {spec} has {padded_size(spec)} elements (padding "
             f"included); got {params.shape[-1]}"
         )
-    memories = find_optimizer(optimizer).memories
+    slots = find_optimizer(optimizer).slots
     params = xp.asarray(params, copy=True)
     grad = xp.zeros_like(params)
     return State(
         step=xp.zeros((), dtype=xp.int64, device=params.device),
         params=params,
         grad=grad,
-        memory=tuple(xp.zeros_like(params) for _ in range(memories)),
+        slots=tuple(xp.zeros_like(params) for _ in range(slots)),
         layers=windows(xp, spec, params),
         grads=windows(xp, spec, grad),
         t=xp.zeros((), dtype=params.dtype, device=params.device),
@@ -177,8 +176,8 @@ def update(
 ) -> None:
     """Move state.params by the optimizer's rule, spending state.grad.
 
-    h: the hyper-parameters by name, `h.rate` among them (see `optimizers`).
+    h: the hyper-parameters by name, `h.learning_rate` among them (see `optimizers`).
     """
     apply(counted, xp, state.step, state.t, into=(state.step, state.t))
-    rule, moved = find_optimizer(optimizer).rule, (state.params, *state.memory)
-    apply(rule, xp, h, state.t, state.params, state.grad, *state.memory, into=moved)
+    rule, moved = find_optimizer(optimizer).rule, (state.params, *state.slots)
+    apply(rule, xp, h, state.t, state.params, state.grad, *state.slots, into=moved)

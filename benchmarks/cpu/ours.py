@@ -23,7 +23,7 @@ class Training:
             shape.spec,
             problem.X,
             problem.y,
-            batch=shape.batch,
+            batch_size=shape.batch,
             epochs=ENDLESS,
             optimizer=problem.rule,
             shuffle=problem.shuffle,
@@ -63,7 +63,7 @@ class Prediction:
     def __init__(self, problem: Problem) -> None:
         shape, self.X, self.units = problem.shape, problem.X, problem.size
         model = xpmlp.train(
-            shape.spec, problem.X, problem.y, rate=0.0, epochs=1, device=problem.device
+            shape.spec, problem.X, problem.y, learning_rate=0.0, epochs=1, device=problem.device
         )
         self.predict = model.predict_proba if model.classes_ is not None else model.predict
 

@@ -87,18 +87,18 @@ def profiled(name: str) -> Callable[[Setting], Result]:
         why = obstacle() or attempt(lambda: None)[1]  # CUPTI must be there before the capture
         if why:
             return Result("no kernels seen", verdict=NOTE, detail=why)
-        run = training(on, name).run(on)
-        with under_way(run) as coming:
+        trainer = training(on, name).run(on)
+        with under_way(trainer) as coming:
             for _ in islice(coming, WARM):
                 pass
-            steps, recorded = longest(run)
+            steps, recorded = longest(trainer)
 
             def replay() -> None:
                 for _ in range(LAUNCHES):
                     recorded.launch()
                 on.place.device.synchronize()
 
-            with recorder(run).open():
+            with recorder(trainer).open():
                 recorded.launch()
                 events, why = attempt(replay)
         if not events:

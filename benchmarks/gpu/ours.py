@@ -10,21 +10,22 @@ from xpmlp import __version__
 from xpmlp.devices.namespace import running, to_host, to_place
 from xpmlp.devices.words import place_for
 from xpmlp.layout import windows
-from xpmlp.training.steps import Run
-from xpmlp.training.train import assemble
+from xpmlp.training.train import make_trainer
+from xpmlp.training.trainer import Trainer
 
-VARIANTS = {"captured": "captured", "eager": "eager", "eager, unfused": "eager"}  # and their way
+# and their executors
+VARIANTS = {"captured": "captured", "eager": "eager", "eager, unfused": "eager"}
 VERSION = __version__
 CLOCK = "events"
 
 
-def begun(problem: Problem, variant: str, device: str) -> Run:
+def begun(problem: Problem, variant: str, device: str) -> Trainer:
     work = problem.work
-    run = assemble(
+    trainer = make_trainer(
         work.spec,
         problem.X,
         problem.y,
-        batch=work.batch,
+        batch_size=work.batch,
         epochs=10**6,
         seed=problem.seed,
         members=work.members,
@@ -33,31 +34,31 @@ def begun(problem: Problem, variant: str, device: str) -> Run:
         capture=variant == "captured",
         device=device,
     )
-    return unfused(run) if variant == "eager, unfused" else run
+    return unfused(trainer) if variant == "eager, unfused" else trainer
 
 
-def check_way(run: Run, variant: str) -> None:
-    ways = set(run.history["way"])
-    if ways != {VARIANTS[variant]}:
-        raise RuntimeError(f"{variant} ran {', '.join(sorted(ways))}")
+def check_executor(trainer: Trainer, variant: str) -> None:
+    executors = set(trainer.history["executor"])
+    if executors != {VARIANTS[variant]}:
+        raise RuntimeError(f"{variant} ran {', '.join(sorted(executors))}")
 
 
 def learnt(problem: Problem, variant: str, device: str) -> np.ndarray:
     """The weights after an epoch, (networks, numbers)."""
-    run = begun(problem, variant, device)
-    with under_way(run) as coming:
+    trainer = begun(problem, variant, device)
+    with under_way(trainer) as coming:
         next(coming)
-    check_way(run, variant)
-    layers = windows(np, run.spec, to_host(run.state.params))
+    check_executor(trainer, variant)
+    layers = windows(np, trainer.spec, to_host(trainer.state.params))
     held = problem._replace(start=layers)
     return np.stack([joined(held.member(k)) for k in range(problem.work.members or 1)])
 
 
 def times(problem: Problem, variant: str, device: str, rounds: int) -> Times:
-    run = begun(problem, variant, device)
-    found = timed(run, rounds)
-    check_way(run, variant)
-    if not np.isfinite(run.history["loss"]).all():
+    trainer = begun(problem, variant, device)
+    found = timed(trainer, rounds)
+    check_executor(trainer, variant)
+    if not np.isfinite(trainer.history["loss"]).all():
         raise FloatingPointError("the loss is no finite number")
     return Times(*found)
 

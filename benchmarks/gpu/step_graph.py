@@ -31,10 +31,10 @@ def per_step(steps: int, graph: Any) -> dict[str, Any]:
 
 def captured_step(name: str) -> Callable[[Setting], Result]:
     def check(on: Setting) -> Result:
-        run = training(on, name).run(on)
-        with under_way(run) as coming:
-            times = measured(run, coming, 3 if on.quick else 9)
-            steps, recorded = longest(run)
+        trainer = training(on, name).run(on)
+        with under_way(trainer) as coming:
+            times = measured(trainer, coming, 3 if on.quick else 9)
+            steps, recorded = longest(trainer)
             graph = per_step(steps, recorded.graph)
         shown = [f"{times.step:.1f} us ({times.epoch:.1f} over epochs)"]
         shown += [f"{graph[key]:.4g} {key}" for key in ("nodes", "depth") if graph[key] is not None]

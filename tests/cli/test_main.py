@@ -21,9 +21,9 @@ def run(capsys, *words):
 
 
 def test_shapes_prints_the_ledger(capsys):
-    code, out, err = run(capsys, "shapes", "2,16,16,1", "--batch", "8")
+    code, out, err = run(capsys, "shapes", "2,16,16,1", "--batch-size", "8")
     assert (code, err) == (0, "")
-    assert out.strip() == str(ledger("2-16-16-1", batch=8))
+    assert out.strip() == str(ledger("2-16-16-1", batch_size=8))
     assert "(8, 2) @ (2, 16) -> (8, 16)" in out
 
 
@@ -80,7 +80,7 @@ BAD = {
     "no size": ("shapes", ""),
     "an activation misspelt": ("shapes", "2-3-1", "--activation", "rellu"),
     "a loss misspelt": ("shapes", "2-3-1", "--loss", "sqared_error"),
-    "a batch of nothing": ("shapes", "2-3-1", "--batch", "0"),
+    "a batch of nothing": ("shapes", "2-3-1", "--batch-size", "0"),
     "no members": ("shapes", "2-3-1", "--members", "0"),
     "a dropout of all": ("shapes", "2-3-1", "--dropout", "1"),
     "a loss that does not fit": ("shapes", "2-3-1", "--loss", "cross_entropy"),
@@ -112,7 +112,7 @@ def test_bad_input_is_one_line_and_exit_two(kind, capsys, monkeypatch, tmp_path)
         ("shape",),
         ("shapes",),
         ("shapes", "2-1", "--bach", "3"),
-        ("shapes", "2-1", "--batch", "x"),
+        ("shapes", "2-1", "--batch-size", "x"),
         ("shapes", "2-1", "3"),
         ("--nothing",),
     ],

@@ -43,7 +43,7 @@ def test_the_lines_are_the_history(rows):
     drawn = lines(figure)
     assert drawn["training loss"].tolist() == model.history["loss"]
     assert drawn["validation loss"].tolist() == model.history["val_loss"]
-    assert drawn["learning rate"].tolist() == model.history["rate"]
+    assert drawn["learning rate"].tolist() == model.history["learning_rate"]
     assert legend(figure) == {"training loss", "validation loss", "learning rate"}
     left, right = figure.axes
     assert left.get_title() == "sines"
@@ -89,7 +89,9 @@ def test_a_history_alone_is_enough(rows):
 
 def test_a_population_has_a_line_per_member_under_one_label(rows):
     X, y = rows
-    model = train("2-4-1", X, y, epochs=4, members=3, rate=[0.1, 0.01, 0.001], X_val=X, y_val=y)
+    model = train(
+        "2-4-1", X, y, epochs=4, members=3, learning_rate=[0.1, 0.01, 0.001], X_val=X, y_val=y
+    )
     figure = plot_history(model)
     left, right = figure.axes
     assert len(left.get_lines()) == 6
@@ -101,7 +103,7 @@ def test_a_population_has_a_line_per_member_under_one_label(rows):
 
 
 def test_a_loss_of_zero_or_less_is_drawn_on_a_plain_scale(rows):
-    history = {"loss": [1.0, 0.0], "val_loss": [None, None], "rate": [0.1, 0.1]}
+    history = {"loss": [1.0, 0.0], "val_loss": [None, None], "learning_rate": [0.1, 0.1]}
     assert plot_history(history).axes[0].get_yscale() == "linear"
     history["loss"] = [1.0, 0.5]
     assert plot_history(history).axes[0].get_yscale() == "log"
@@ -115,7 +117,7 @@ def test_a_single_epoch_is_drawn(rows, members, tmp_path):
 
 def test_a_population_with_a_diverged_member_is_drawn(rows, tmp_path):
     X, y = rows
-    model = train("2-4-4-1", X, y, members=2, rate=[1e-3, 1e30], optimizer="sgd", epochs=8)
+    model = train("2-4-4-1", X, y, members=2, learning_rate=[1e-3, 1e30], optimizer="sgd", epochs=8)
     plot_history(model, tmp_path / "diverged.png")
     assert (tmp_path / "diverged.png").stat().st_size > 1000
 

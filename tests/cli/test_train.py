@@ -209,7 +209,7 @@ def test_every_split_holds_out_its_rows(kind, folder, capsys):
 def test_options_reach_the_training(folder, capsys):
     words = (
         "--hidden", "5,4", "--activation", "tanh", "--loss", "huber:1.35", "--optimizer", "sgd",
-        "--rate", "0.001", "--schedule", "constant", "--epochs", "3", "--batch", "16",
+        "--learning-rate", "0.001", "--schedule", "constant", "--epochs", "3", "--batch-size", "16",
         "--dropout", "0.25", "--decay", "0", "--device", "cpu", "--seed", "7",
         "--dtype", "float64", "--threads", "1", "--task", "regression", "--drop", "sold",
         "--drop", "seller", "--save", "m.safetensors", "--json", "--quiet",
@@ -226,7 +226,8 @@ def test_options_reach_the_training(folder, capsys):
     assert (json.loads(out)["epochs"], json.loads(out)["seed"]) == (3, 7)
 
 
-@pytest.mark.parametrize("words", [("--rate", "0.1"), ("--batch", "8"), ("--optimizer", "sgd"),
+@pytest.mark.parametrize("words", [("--learning-rate", "0.1"), ("--batch-size", "8"),
+    ("--optimizer", "sgd"),
     ("--schedule", "constant"), ("--decay", "0.9"), ("--dropout", "0.5"),
     ("--loss", "absolute_error"),
 ])  # fmt: skip
@@ -259,10 +260,10 @@ OPTIONS = {
     "a loss that does not fit": ("--loss", "cross_entropy", "cross_entropy"),
     "an optimizer misspelt": ("--optimizer", "adamv", "did you mean 'adam"),
     "a schedule misspelt": ("--schedule", "cosin", "did you mean 'cosine'?"),
-    "a rate below nothing": ("--rate", "-1", "rate"),
-    "a rate that is no number": ("--rate", "nan", "rate"),
+    "a rate below nothing": ("--learning-rate", "-1", "learning_rate"),
+    "a rate that is no number": ("--learning-rate", "nan", "learning_rate"),
     "no epoch": ("--epochs", "0", "epochs must be at least 1; got 0"),
-    "no batch": ("--batch", "0", "batch must be at least 1; got 0"),
+    "no batch": ("--batch-size", "0", "batch_size must be at least 1; got 0"),
     "a dropout of all": ("--dropout", "1", "--dropout must be in [0, 1); got 1"),
     "a dropout below nothing": ("--dropout", "-0.1", "--dropout must be in [0, 1)"),
     "a decay below nothing": ("--decay", "-1", "decay"),
@@ -305,11 +306,11 @@ def test_an_option_out_of_range_is_refused(kind, folder, capsys):
 
 
 def test_a_training_that_diverges_says_where_and_leaves_no_model(folder, capsys):
-    far = ["--rate", "1e30", "--optimizer", "sgd", "--save", "m"]
+    far = ["--learning-rate", "1e30", "--optimizer", "sgd", "--save", "m"]
     refused(capsys, folder, [*TARGET, *far], "no model was saved")
     _, _, err = run(capsys, "train", *TARGET, *far, "--epochs", "2", "--quiet")
     assert re.match(r"xpmlp train: training diverged in epoch \d at step \d+ at learning rate", err)
-    assert "Try a lower --rate" in err
+    assert "Try a lower --learning-rate" in err
     assert ".model" not in err
 
 
@@ -434,7 +435,7 @@ def process(*words):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_writes_the_checkpoint_that_resume_goes_on_from(number, code, folder):
     # each with its checkpoint, 400 epochs take seconds
-    more = ("--schedule", "constant", "--rate", "1e-5", "--quiet", "--epochs", "400")
+    more = ("--schedule", "constant", "--learning-rate", "1e-5", "--quiet", "--epochs", "400")
     kept = ("--checkpoint", "run.ckpt")
     with process(*more, *kept) as first:
         while not (folder / "run.ckpt").exists():

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 import xpmlp
+from xpmlp.storage.checksummed import BLANK
 from xpmlp.storage.model_file import VERSION
-from xpmlp.storage.sealed import BLANK
 from xpmlp.tabular.fitting import Plan, fit_table
-from xpmlp.training.train import assemble, finish
+from xpmlp.training.train import finish, make_trainer
 
 ROWS = np.random.default_rng(7).normal(size=(24, 3))
 CLASS = np.arange(24) % 3
@@ -99,7 +99,7 @@ def asked(name: str) -> object:
 
 def trainings() -> dict[str, tuple[int, dict[str, Any]]]:
     """By name: the step after which a training stops, and what was asked of it."""
-    given = {"X": ROWS.tolist(), "y": ROWS[:, 0].tolist(), "epochs": 4, "batch": 5}
+    given = {"X": ROWS.tolist(), "y": ROWS[:, 0].tolist(), "epochs": 4, "batch_size": 5}
     held = {"X_val": ROWS[:5].tolist(), "y_val": ROWS[:5, 0].tolist(), "patience": 3}
     return {
         "checkpoint-network": (10, given | {"spec": "3-4-1"}),
@@ -107,7 +107,8 @@ def trainings() -> dict[str, tuple[int, dict[str, Any]]]:
             12,
             given | held | {
                 "spec": [[4, 3, "tanh", 0.1], [1, 4, None, 0.0]], "members": 3, "dtype": "float32",
-                "optimizer": "momentum", "rate": [0.01, 1e30, 0.1], "on_divergence": "restore",
+                "optimizer": "momentum", "learning_rate": [0.01, 1e30, 0.1],
+                "on_divergence": "restore",
             },
         ),
     }  # fmt: skip
@@ -115,16 +116,16 @@ def trainings() -> dict[str, tuple[int, dict[str, Any]]]:
 
 def stopped_at(step: int, asked: dict[str, Any], path: Path) -> None:
     """Leave the checkpoint of a training that a signal stopped after that step."""
-    run = assemble(**asked)
-    turns = run.turns
+    run = make_trainer(**asked)
+    turns = run.counter.turns
 
     def counted(steps: int, first: int = 0) -> Any:
         for t in turns(steps, first):
-            run.halted = int(run.state.step) + 1 == step
+            run.counter.stop_signal = int(run.state.step) + 1 == step
             yield t
 
-    run.turns = counted  # type: ignore[method-assign]
-    with xpmlp.Checkpoint(path).following(run, resume=False) as write, suppress(KeyboardInterrupt):
+    run.counter.turns = counted  # type: ignore[method-assign]
+    with xpmlp.Checkpoint(path).opened(run, resume=False) as write, suppress(KeyboardInterrupt):
         finish(run, [], write)
 
 

@@ -22,7 +22,7 @@ def epoch(gpu):
 
 @pytest.mark.parametrize("members", [None, 3])
 def test_branches_do_not_race(epoch, card, members):
-    assert epoch(members=members).way == "captured"
+    assert epoch(members=members).executor == "captured"
     card.check()
 
 
@@ -39,7 +39,7 @@ def test_what_a_branch_reads_is_kept_until_it_joins(epoch, card, monkeypatch):
 def test_a_branch_that_never_joins_is_no_graph(epoch, card, monkeypatch):
     monkeypatch.setattr(Branches, "join", Branches.restart)
     with pytest.warns(CaptureWarning, match="CaptureUnjoined"):
-        assert epoch().way == "eager"
+        assert epoch().executor == "eager"
 
 
 def test_its_streams_and_their_workspaces_are_let_go_of(epoch, gpu, card):

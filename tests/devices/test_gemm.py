@@ -29,7 +29,7 @@ from xpmlp.spec import Spec
 JUNK = [0, 1, -1, 2, 7, -300, 10**6]  # strides that an axis of extent 1 may well have
 
 
-class Drawn(NamedTuple):
+class Minibatch(NamedTuple):
     """An array somewhere in a buffer, and where it starts there."""
 
     buffer: np.ndarray  # (size,)
@@ -37,7 +37,7 @@ class Drawn(NamedTuple):
     start: int  # in elements
 
 
-def draw(rng, shape, *, broadcast=True, dtype="float64") -> Drawn:
+def draw(rng, shape, *, broadcast=True, dtype="float64") -> Minibatch:
     """An array of this shape: axes in any memory order, windowed, stepped, reversed, broadcast."""
     order = rng.permutation(len(shape)) if rng.random() < 0.4 else np.arange(len(shape))
     if len(shape) > 1 and rng.random() < 0.4:
@@ -67,7 +67,7 @@ def draw(rng, shape, *, broadcast=True, dtype="float64") -> Drawn:
             strides[axis] = int(rng.choice(JUNK)) * buffer.itemsize
     view = as_strided(view, shape, strides)
     start = (view.ctypes.data - buffer.ctypes.data) // buffer.itemsize
-    return Drawn(buffer, view, start)
+    return Minibatch(buffer, view, start)
 
 
 def draw_extent(rng) -> int:
@@ -90,7 +90,7 @@ def draw_shapes(rng) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return a, b
 
 
-def draw_product(rng, dtype="float64") -> tuple[Drawn, Drawn, Drawn]:
+def draw_product(rng, dtype="float64") -> tuple[Minibatch, Minibatch, Minibatch]:
     """Two operands and an out that the plan may write to."""
     a_shape, b_shape = draw_shapes(rng)
     a, b = draw(rng, a_shape, dtype=dtype), draw(rng, b_shape, dtype=dtype)
@@ -100,7 +100,7 @@ def draw_product(rng, dtype="float64") -> tuple[Drawn, Drawn, Drawn]:
         if writable(layout(out.view)):
             return a, b, out
     fresh = np.zeros(shape, dtype)
-    return a, b, Drawn(fresh.reshape(-1), fresh, 0)
+    return a, b, Minibatch(fresh.reshape(-1), fresh, 0)
 
 
 # cuBLAS, in NumPy --------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def assert_taken_by_cublas(p):
     assert p.batch != 1 or (p.stride_a, p.stride_b, p.stride_c) == (0, 0, 0)
 
 
-def carry_out(p, a: Drawn, b: Drawn, out: Drawn) -> tuple[Counter, Counter, Counter]:
+def carry_out(p, a: Minibatch, b: Minibatch, out: Minibatch) -> tuple[Counter, Counter, Counter]:
     """Write a @ b to out by the plan's numbers; how often each address of the three was used."""
     first, second = (b, a) if p.first == "b" else (a, b)
     used = Counter(), Counter(), Counter()
@@ -144,21 +144,21 @@ def carry_out(p, a: Drawn, b: Drawn, out: Drawn) -> tuple[Counter, Counter, Coun
     return (used[1], used[0], used[2]) if p.first == "b" else used
 
 
-def own_addresses(drawn: Drawn) -> list[int]:
+def own_addresses(drawn: Minibatch) -> list[int]:
     """Where the elements of an array lie in its buffer, once per element."""
     numbers = np.arange(drawn.buffer.size)
     strides = [stride // drawn.buffer.itemsize * numbers.itemsize for stride in drawn.view.strides]
     return as_strided(numbers[drawn.start :], drawn.view.shape, strides).ravel().tolist()
 
 
-def after_copy(drawn: Drawn, copied: bool) -> Drawn:
+def after_copy(drawn: Minibatch, copied: bool) -> Minibatch:
     if not copied:
         return drawn
     fresh = np.ascontiguousarray(drawn.view)
-    return Drawn(fresh.reshape(-1), fresh, 0)
+    return Minibatch(fresh.reshape(-1), fresh, 0)
 
 
-def check_product(a: Drawn, b: Drawn, out: Drawn):
+def check_product(a: Minibatch, b: Minibatch, out: Minibatch):
     """Plan, carry out, compare; every address read is the operand's, every one of out written."""
     expected = np.matmul(a.view, b.view)
     untouched = out.buffer.copy()
@@ -371,7 +371,7 @@ def own_matmul(cupy, monkeypatch):
     return calls
 
 
-def on_device(cupy, drawn: Drawn):
+def on_device(cupy, drawn: Minibatch):
     """The drawn array on the device, laid out as it is on the host."""
     memory = cupy.asarray(drawn.buffer) if drawn.buffer.size else cupy.zeros(1, drawn.buffer.dtype)
     start = memory.data + drawn.start * drawn.buffer.itemsize

@@ -31,7 +31,7 @@ WEIGHT = np.linspace(0.0, 2.0, 60)
 
 def halve(report):
     """A callback that changes the rate, which the next epoch's rules take over."""
-    report.scale_rate(1.0 if report.epoch % 3 else 0.5)
+    report.scale_learning_rate(1.0 if report.epoch % 3 else 0.5)
 
 
 def third(report):
@@ -124,7 +124,7 @@ def equal(one, other):
     for name in ("last", "kept"):
         a, b = getattr(mine, name), getattr(its, name)
         assert (a is None and b is None) or a.tobytes() == b.tobytes()
-    assert [a.tobytes() for a in mine.memory] == [b.tobytes() for b in its.memory]
+    assert [a.tobytes() for a in mine.slots] == [b.tobytes() for b in its.slots]
 
 
 @pytest.mark.parametrize("name", CASES)

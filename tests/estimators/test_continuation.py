@@ -202,7 +202,7 @@ def test_another_solver_starts_with_an_empty_memory(data):
     X, y = data("iris")
     est = MLPClassifier(random_state=0, max_iter=2, warm_start=True).fit(X, y)
     est.set_params(solver="sgd").fit(X, y)
-    assert len(est._optimizer.memory) == 1
+    assert len(est._optimizer.slots) == 1
     est.set_params(solver="lbfgs").fit(X, y)
     assert not hasattr(est, "partial_fit")
     est.set_params(solver="adam").partial_fit(X, y)
@@ -224,9 +224,9 @@ def test_partial_fits_follow_a_schedule_over_max_iter(schedule, data, same):
     parts = MLPClassifier(random_state=0, max_iter=6, schedule=schedule)
     for _ in range(6):
         parts.partial_fit(X, y, classes=[0, 1, 2])
-    assert parts.history_["rate"] == whole.history_["rate"]
+    assert parts.history_["learning_rate"] == whole.history_["learning_rate"]
     assert same(parts, whole)
-    assert parts.partial_fit(X, y).history_["rate"][-1] == pytest.approx(0, abs=1e-4)
+    assert parts.partial_fit(X, y).history_["learning_rate"][-1] == pytest.approx(0, abs=1e-4)
 
 
 def test_prediction_goes_by_the_fit_and_not_by_what_is_set_after(data):
@@ -285,7 +285,7 @@ def test_steps_are_recorded_where_there_are_many_to_come(data, quietly):
     est = MLPClassifier(hidden_layer_sizes=(5,), batch_size=15, warm_start=True, random_state=0)
 
     def ways(epochs):
-        return set(est.history_["way"][-epochs:])
+        return set(est.history_["executor"][-epochs:])
 
     for _ in range(9):  # of ten steps each
         quietly(est.set_params(max_iter=1).fit, X, y)

@@ -387,7 +387,7 @@ def test_ctrl_c_warns_and_returns_a_fitted_estimator():
 
 def test_a_divergence_tells_the_rate_and_the_step_it_came_to(data):
     X, y = data("diabetes")
-    faster = [lambda report: report.scale_rate(1e200)]
+    faster = [lambda report: report.scale_learning_rate(1e200)]
     est = MLPRegressor(random_state=0, callbacks=faster, max_iter=9)
     with pytest.raises(ValueError, match=r"in epoch [23] at step \d+, at learning rate 1e\+\d+"):
         est.fit(X, y)

@@ -136,7 +136,7 @@ def test_a_network_alone_is_written_by_xpmlp_save(data, tmp_path):
     ("settings", "name"),
     [
         ({"random_state": np.random.RandomState(0)}, "random_state"),
-        ({"solver": lambda xp, h, t, theta, g: (theta - h.rate * g,)}, "solver"),
+        ({"solver": lambda xp, h, t, theta, g: (theta - h.learning_rate * g,)}, "solver"),
         ({"schedule": lambda xp, now: 1.0}, "schedule"),
         ({"scoring": lambda est, X, y: 0.0}, "scoring"),
         ({"activation": lambda xp, z: (xp.sin(z), xp.cos(z))}, "activation"),
@@ -191,8 +191,8 @@ ONE_HASH = {"dict": [[i * (2**61 - 1), 1.0] for i in range(3000)]}
         lambda section: section.pop("fitted"),
         lambda section: section["labels"].update(dtype="O8x"),
         lambda section: section["labels"].update(values=[1]),
-        lambda section: section["course"].pop("seed"),
-        lambda section: section["course"].update(split=[]),
+        lambda section: section["resume_state"].pop("seed"),
+        lambda section: section["resume_state"].update(split=[]),
         lambda section: section.update(names=5),
         lambda section: section.update(names=[1, 2, 3, 4]),
         lambda section: section.update(names=["a", "b", "a", "c"]),
@@ -218,14 +218,14 @@ ONE_HASH = {"dict": [[i * (2**61 - 1), 1.0] for i in range(3000)]}
         lambda section: section["labels"].update(type="binary"),
         lambda section: section["labels"].update(sparse=0),
         lambda section: section["labels"].update(dtype="|O", values=[[0], [1], [2]]),
-        lambda section: section["course"].update(seed=-1),
-        lambda section: section["course"].update(step=2**63),
-        lambda section: section["course"].update(best_epoch=2**63),
-        lambda section: section["course"].update(solver="newton"),
-        lambda section: section["course"].update(learning_rate=0),
-        lambda section: section["course"].update(split={"tuple": [10**6, 0, 0.0]}),
-        lambda section: section["course"].update(split={"tuple": [-1, 0, 0.0]}),
-        lambda section: section["course"].update(split={"tuple": [0, 0, "a"]}),
+        lambda section: section["resume_state"].update(seed=-1),
+        lambda section: section["resume_state"].update(step=2**63),
+        lambda section: section["resume_state"].update(best_epoch=2**63),
+        lambda section: section["resume_state"].update(solver="newton"),
+        lambda section: section["resume_state"].update(learning_rate=0),
+        lambda section: section["resume_state"].update(split={"tuple": [10**6, 0, 0.0]}),
+        lambda section: section["resume_state"].update(split={"tuple": [-1, 0, 0.0]}),
+        lambda section: section["resume_state"].update(split={"tuple": [0, 0, "a"]}),
     ],
 )  # fmt: skip
 def test_a_section_that_save_does_not_write_is_refused(spoil, data, tmp_path):
@@ -264,7 +264,7 @@ def test_a_population_is_no_estimators_network(data, tmp_path):
         MLPRegressor.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize("spoiled", ["memory.1", "last", "split"])
+@pytest.mark.parametrize("spoiled", ["slots.1", "last", "split"])
 def test_an_array_too_few_or_of_another_kind_is_refused(spoiled, data, tmp_path):
     from xpmlp.storage import model_file
 
@@ -296,9 +296,9 @@ def test_arrays_that_do_not_fit_are_refused(data, tmp_path):
 
     X, y = data("iris")
     model, sections, arrays = MLPClassifier(**SHORT).fit(X, y).parts()
-    arrays["estimator.memory.0"] = arrays["estimator.memory.0"][:-1]
+    arrays["estimator.slots.0"] = arrays["estimator.slots.0"][:-1]
     (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
-    with pytest.raises(ValueError, match=r"array 'estimator.memory.0' does not fit"):
+    with pytest.raises(ValueError, match=r"array 'estimator.slots.0' does not fit"):
         MLPClassifier.load(tmp_path / "model")
 
 
@@ -311,7 +311,7 @@ def test_a_pickle_holds_host_arrays_alone(place, more, data):
     est = MLPClassifier(**SHORT, **more).fit(to_place(place, X), y)
     back = pickle.loads(pickle.dumps(est))
     course = back._optimizer
-    arrays = [*back.coefs_, *back.intercepts_, *course.memory, course.last, course.kept]
+    arrays = [*back.coefs_, *back.intercepts_, *course.slots, course.last, course.kept]
     assert {type(part) for part in arrays if part is not None} == {np.ndarray}
     assert np.array_equal(back.predict(X), est.predict(X))
     back.partial_fit(X, y, **({"X_val": X, "y_val": y} if more else {}))

@@ -162,7 +162,7 @@ def test_answers_have_the_dtype_of_the_rows(trained, asked, data):
 def test_float32_memory_and_float32_answers_throughout(data):
     X, y = data("iris")
     est = MLPClassifier(**FITTED, dropout=0.2, early_stopping=True).fit(X.astype("float32"), y)
-    arrays = [*est.coefs_, *est.intercepts_, *est._optimizer.memory, est._optimizer.last]
+    arrays = [*est.coefs_, *est.intercepts_, *est._optimizer.slots, est._optimizer.last]
     assert {part.dtype for part in arrays} == {np.dtype("float32")}
     assert est.predict_proba(X.astype("float32")).dtype == np.float32
 

@@ -106,7 +106,7 @@ def test_a_layer_has_its_own_activation_and_an_estimator_is_the_core(data):
     for window, weights, bias in zip(state.layers, start.coefs_, start.intercepts_, strict=True):
         window.weights[...] = weights
         window.bias[...] = bias
-    h = SimpleNamespace(**OPTIMIZERS["adam_sklearn"].defaults, rate=0.001)
+    h = SimpleNamespace(**OPTIMIZERS["adam_sklearn"].defaults, learning_rate=0.001)
     for _ in range(5):
         gradient(np, spec, state, Batch(X, np.eye(3)[y], np.full(len(y), 1 / len(y))))
         update(np, "adam_sklearn", state, h)
@@ -223,7 +223,7 @@ def test_every_optimizer_learns(solver, data):
 
 
 def descent(xp, h, t, theta, g):
-    return (theta - h.rate * g,)
+    return (theta - h.learning_rate * g,)
 
 
 def test_a_rule_of_ones_own(data, same):
@@ -237,7 +237,7 @@ def test_a_rule_of_ones_own(data, same):
 def test_a_schedule_moves_the_rate(data):
     X, y = data("iris")
     est = MLPClassifier(schedule="cosine", max_iter=10, random_state=0).fit(X, y)
-    rates = est.history_["rate"]
+    rates = est.history_["learning_rate"]
     assert rates == sorted(rates, reverse=True)
     assert rates[0] <= 0.001
     assert rates[-1] < 0.0001
@@ -276,9 +276,9 @@ def test_callbacks_see_every_epoch_and_end_training(data):
 def test_a_callback_may_slow_training_down(data):
     X, y = data("iris")
     est = MLPClassifier(
-        callbacks=[lambda report: report.scale_rate(0.5)], max_iter=4, random_state=0
+        callbacks=[lambda report: report.scale_learning_rate(0.5)], max_iter=4, random_state=0
     )
-    rates = est.fit(X, y).history_["rate"]
+    rates = est.fit(X, y).history_["learning_rate"]
     np.testing.assert_allclose(rates, 0.001 * 0.5 ** np.arange(4), rtol=1e-12)
     assert est._optimizer.learning_rate == pytest.approx(0.001 * 0.5**4)
 

@@ -33,11 +33,10 @@ from xpmlp import Checkpoint, DivergedError, MLPClassifier, MLPRegressor, load  
 from xpmlp.devices.extras import needed  # noqa: E402
 from xpmlp.storage import checkpoint  # noqa: E402
 from xpmlp.storage.model_file import encode  # noqa: E402
-from xpmlp.storage.question import question  # noqa: E402
+from xpmlp.storage.signature import run_signature  # noqa: E402
 from xpmlp.tabular.model import TableModel  # noqa: E402
-from xpmlp.training.loop import reports  # noqa: E402
-from xpmlp.training.steps import Run  # noqa: E402
-from xpmlp.training.train import assemble  # noqa: E402
+from xpmlp.training.train import make_trainer  # noqa: E402
+from xpmlp.training.trainer import Trainer  # noqa: E402
 
 DATA = TESTS / "data"
 HANG = 300  # seconds for 1,000 files
@@ -75,34 +74,34 @@ def pack(model: Any) -> bytes:
     return encode(*model.parts())
 
 
-def resumed(asked: dict[str, Any], path: Path) -> Run:
+def resumed(asked: dict[str, Any], path: Path) -> Trainer:
     """The training that is asked for, where its checkpoint left it."""
-    run = assemble(**asked)
-    with Checkpoint(path).following(run, resume=True):
-        return run
+    trainer = make_trainer(**asked)
+    with Checkpoint(path).opened(trainer, resume=True):
+        return trainer
 
 
-def pack_run(run: Run) -> bytes:
-    return checkpoint.encode(run, question(run), checkpoint.about(run))
+def pack_trainer(trainer: Trainer) -> bytes:
+    return checkpoint.encode(trainer, run_signature(trainer), checkpoint.about(trainer))
 
 
-def use_run(run: Run) -> None:
+def use_trainer(trainer: Trainer) -> None:
     """Train another epoch, where there is one to come, and keep it."""
     try:
-        next(reports(run), None)
+        next(trainer.reports(), None)
     except DivergedError:
         return
-    lengths = {name: len(series) for name, series in run.history.items()}
-    if lengths and {*lengths.values()} != {run.epoch}:
-        raise IndexError(f"after {run.epoch} epochs its history is {lengths} long")
-    run.model().predict(run.data.x.between(0, 2))
-    pack_run(run)
+    lengths = {name: len(series) for name, series in trainer.history.items()}
+    if lengths and {*lengths.values()} != {trainer.epoch}:
+        raise IndexError(f"after {trainer.epoch} epochs its history is {lengths} long")
+    trainer.model().predict(trainer.data.x.between(0, 2))
+    pack_trainer(trainer)
 
 
 def resuming(path: Path) -> Kind:
     """The kind of a checkpoint: beside it stands what was asked of `train`."""
     asked = json.loads(path.with_suffix(".json").read_text())["asked"]
-    return Kind(partial(resumed, asked), pack_run, use_run, warns=".*goes on elsewhere")
+    return Kind(partial(resumed, asked), pack_trainer, use_trainer, warns=".*goes on elsewhere")
 
 
 UNSEEN = ".*of an unknown category"  # "y" is that for nearly all of them

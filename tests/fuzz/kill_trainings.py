@@ -6,7 +6,7 @@
 
 A child process trains with a checkpoint and is killed (SIGKILL) after a random number of
 microseconds, again and again, until it comes to its end by itself. Then its checkpoint must hold
-what that of an undisturbed training holds, bit for bit: parameters, the optimizer's memory, best
+what that of an undisturbed training holds, bit for bit: parameters, the optimizer's slots, best
 weights, history; and resumed once more it must give what the undisturbed one gave. Rounds go
 through every optimizer, and dropout, schedules, clipping, early stopping and populations in turn;
 with `--what fit` it is an estimator's fit, and its rules of when to stop. A kill lost progress
@@ -38,18 +38,18 @@ from sklearn.exceptions import ConvergenceWarning
 from xpmlp import Checkpoint, MLPClassifier, MLPRegressor, train
 from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.storage.checkpoint import FORMAT, VERSION
-from xpmlp.storage.sealed import read_metadata, unpacked
+from xpmlp.storage.checksummed import read_metadata, unpacked
 
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(96, 5))
 Y = np.sin(X[:, :1]) + 0.1 * RNG.normal(size=(96, 1))
 HELD = {"X_val": X[:32], "y_val": Y[:32] + 0.5}
-BASE: dict[str, Any] = {"spec": "5-16-1", "X": X, "y": Y, "epochs": 120, "batch": 8}
+BASE: dict[str, Any] = {"spec": "5-16-1", "X": X, "y": Y, "epochs": 120, "batch_size": 8}
 CASES: dict[str, dict[str, Any]] = {name: {"optimizer": name} for name in OPTIMIZERS} | {
     "dropout": {"spec": [[16, 5, "tanh", 0.3], [1, 16, None]]},
     "schedule and clip": {"schedule": "warmup:3 * cosine", "clip": 0.5, "l2": 1e-3},
     "early stopping": {**HELD, "patience": 25},
-    "population": {**HELD, "members": 4, "rate": [1e-3, 1e-2, 0.1, 1.0], "patience": 25},
+    "population": {**HELD, "members": 4, "learning_rate": [1e-3, 1e-2, 0.1, 1.0], "patience": 25},
     "step by step": {"capture": False, "dtype": "float32"},
 }
 FIT: dict[str, Any] = {

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from random import Random
 
-from xpmlp.storage.sealed import BLANK, stamp
+from xpmlp.storage.checksummed import BLANK, stamp
 
 STAMP = re.compile(rb'"sha256":"[^"]{64}"')
 HUGE = (2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1, 10**30, 10**400)

@@ -17,7 +17,7 @@ WORDS = (
     "", "x", "float32", "relu", "tanh:1", "leaky_relu:0.5", "quantile:0.1,0.9", "huber:1e999",
     "elu:" + "9" * 400, "<U1", "<U1000000000", "|S2", "|O", "M8[D]", "(1", "i4,i4", "a5",
     "\ud800", "é\x00",
-    "table.center", "layers.0.weights", "estimator.memory.0", "__metadata__", "gpu", "no/such/file",
+    "table.center", "layers.0.weights", "estimator.slots.0", "__metadata__", "gpu", "no/such/file",
 )  # fmt: skip
 ODD: tuple[Any, ...] = (
     None, True, False, [], {}, [[]], [1, "a"], {"float": "nan"}, {"tuple": [1]}, {"dict": [[1, 2]]},

@@ -87,7 +87,7 @@ def drawn(number: int, seed: int, folder: Path) -> Round:
 
 def fit_and_predict(r: Round) -> None:
     spec = [[r.hidden, r.X.shape[1], r.activation, 0.1], [3, r.hidden, None]]
-    model = train(spec, r.X, r.y, loss="cross_entropy", epochs=3, batch=32, seed=r.seed,
+    model = train(spec, r.X, r.y, loss="cross_entropy", epochs=3, batch_size=32, seed=r.seed,
                   X_val=r.X[:20], y_val=r.y[:20], patience=2)  # fmt: skip
     assert model.predict(r.X).shape == r.y.shape
 
@@ -136,14 +136,16 @@ def resume(r: Round) -> None:
     spec = [r.X.shape[1], r.hidden, 1]
     refused(RuntimeError, lambda: train(spec, **given, checkpoint=path, callbacks=[ended]))
     refused(ValueError, lambda: train(spec, **given, checkpoint=path))
-    refused(ValueError, lambda: train(spec, **given, checkpoint=path, resume=True, rate=0.5))
+    refused(
+        ValueError, lambda: train(spec, **given, checkpoint=path, resume=True, learning_rate=0.5)
+    )
     resumed = train(spec, **given, checkpoint=path, resume=True)
     assert np.array_equal(resumed.flat, train(spec, **given).flat)
 
 
 def populations(r: Round) -> None:
     model = train([r.X.shape[1], r.hidden, 1], r.X, r.number, epochs=2, members=5, seed=r.seed,
-                  rate=[1e-3, 1e-2, 1e30, 1e-4, 1e-3], optimizer="sgd")  # fmt: skip
+                  learning_rate=[1e-3, 1e-2, 1e30, 1e-4, 1e-3], optimizer="sgd")  # fmt: skip
     model.save(r.folder / "population")
     assert load(r.folder / "population").member(1).predict(r.X).shape == r.number.shape
 
@@ -183,7 +185,7 @@ def bad_input(r: Round) -> None:
     refused(ValueError, lambda: load(r.folder / "damaged"))
     refused(OSError, lambda: load(r.folder / "nothing"))
     refused(OSError, lambda: load(good).save(r.folder / "no folder" / "model"))
-    refused(DivergedError, lambda: train([size, 4, 4, 1], r.X, r.number, rate=1e30,
+    refused(DivergedError, lambda: train([size, 4, 4, 1], r.X, r.number, learning_rate=1e30,
                                          optimizer="sgd", epochs=20))  # fmt: skip
     refused(KeyboardInterrupt, lambda: train([size, 1], r.X, r.number, callbacks=[interrupted]))
 

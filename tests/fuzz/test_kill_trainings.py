@@ -44,8 +44,8 @@ def test_a_checkpoint_that_forgets_is_noticed(monkeypatch, tmp_path):
 
     buffers = checkpoint.buffers
 
-    def forgetful(run):
-        return {name: b for name, b in buffers(run).items() if name != "memory.0"}
+    def forgetful(trainer):
+        return {name: b for name, b in buffers(trainer).items() if name != "slots.0"}
 
     monkeypatch.setattr(checkpoint, "buffers", forgetful)
     for cases, name in ((script.CASES, "momentum"), (script.FITS, "fit")):

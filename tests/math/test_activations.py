@@ -4,8 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from xpmlp.activations import ACTIVATIONS, SELU_SCALE, Activation, activation
 from xpmlp.devices.namespace import to_host, to_place

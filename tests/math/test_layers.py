@@ -83,7 +83,7 @@ class Gather(Layer):
 KINDS = {
     "scale": [Scale(3), Dense(3, 4, "tanh"), Dense(4, 2)],
     "prelu": [Dense(3, 4), PReLU(4), Dense(4, 2)],
-    "parametric": [Dense(3, 4), Parametric(4, "silu", rate=0.5), Dense(4, 2)],
+    "parametric": [Dense(3, 4), Parametric(4, "silu", rate_factor=0.5), Dense(4, 2)],
     "normalize": [Normalize(3), Dense(3, 5), Normalize(5), Dense(5, 2)],
     "residual": [Dense(3, 4, "relu"), Residual((Dense(4, 6, "tanh"), Dense(6, 4))), Dense(4, 2)],
     "residual first": [Residual((Scale(3), Dense(3, 3, "elu"))), Dense(3, 2)],
@@ -161,7 +161,7 @@ def test_a_wrong_derivative_shows(name, monkeypatch):
 @each_kind
 def test_the_ledger_has_its_lines(name):
     spec = spec_of(name)
-    book = ledger(spec, batch=5, members=2)
+    book = ledger(spec, batch_size=5, members=2)
     assert book.parameters == spec.parameters == sum(np.prod(b.shape) for b in blocks(spec))
     gradients = [line for line in book.backward if line.formula.startswith(("dW", "db"))]
     traces = forward(np, spec, windows(np, spec, np.zeros((2, padded_size(spec)))), np.ones((5, 3)))
@@ -175,7 +175,7 @@ def test_the_ledger_has_its_lines(name):
 
 
 def test_the_ledger_of_a_residual_block_reads_as_the_step_runs():
-    text = str(ledger(Spec.parse(KINDS["residual"]), batch=5))
+    text = str(ledger(Spec.parse(KINDS["residual"]), batch_size=5))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     for line in (
         "2.1 z2.1 = a1 @ W2.1 + b2.1 (5, 4) @ (4, 6) -> (5, 6)",
@@ -189,7 +189,14 @@ def test_the_ledger_of_a_residual_block_reads_as_the_step_runs():
 
 @each_kind
 def test_training_agrees_on_every_namespace(name, place, rows, target):
-    asked = {"epochs": 2, "batch": 6, "rate": 0.01, "dtype": "float64", "l2": 0.01, "clip": 1.0}
+    asked = {
+        "epochs": 2,
+        "batch_size": 6,
+        "learning_rate": 0.01,
+        "dtype": "float64",
+        "l2": 0.01,
+        "clip": 1.0,
+    }
     here = train(spec_of(name), rows, target, **asked)
     there = train(spec_of(name), to_place(place, rows), to_place(place, target), **asked)
     near(there.flat, here.flat)
@@ -197,26 +204,32 @@ def test_training_agrees_on_every_namespace(name, place, rows, target):
 
 @each_kind
 def test_a_recorded_training_is_the_plain_one(name, rows, target):
-    asked = {"epochs": 20, "batch": 4, "dtype": "float64", "optimizer": "adamw", "rate": 0.01}
+    asked = {
+        "epochs": 20,
+        "batch_size": 4,
+        "dtype": "float64",
+        "optimizer": "adamw",
+        "learning_rate": 0.01,
+    }
     whole = train(spec_of(name), rows, target, **asked)
     plain = train(spec_of(name), rows, target, **asked, capture=False)
     near(whole.flat, plain.flat)
     own = "eager" if name == "yours" else "replayed"
-    assert {*whole.history["way"]} == {own}
+    assert {*whole.history["executor"]} == {own}
 
 
 @each_kind
 def test_a_captured_training_is_the_plain_one(name, gpu, rows, target):
-    asked = {"epochs": 20, "batch": 4, "dtype": "float64", "rate": 0.01}
+    asked = {"epochs": 20, "batch_size": 4, "dtype": "float64", "learning_rate": 0.01}
     here = train(spec_of(name), rows, target, **asked)
     there = train(spec_of(name), rows, target, **asked, device="gpu")
     near(there.flat, here.flat, 1e-8)
-    assert {*there.history["way"]} == {"captured"}
+    assert {*there.history["executor"]} == {"captured"}
 
 
 @each_kind
 def test_a_member_is_the_network_it_would_be_alone(name, rows, target):
-    asked = {"epochs": 2, "batch": 6, "dtype": "float64"}
+    asked = {"epochs": 2, "batch_size": 6, "dtype": "float64"}
     population = train(spec_of(name), rows, target, members=3, seed=5, **asked)
     for k in range(3):
         alone = train(spec_of(name), rows, target, seed=5 + k, **asked)
@@ -259,10 +272,10 @@ def test_an_unknown_kind_in_a_file_is_named():
 def test_a_file_says_what_a_layer_is_and_no_more():
     data = json.loads(spec_of("parametric").to_json())
     assert data["layers"][1] == {
-        "kind": "Parametric", "n_in": 4, "activation": "silu", "rate": 0.5,
+        "kind": "Parametric", "n_in": 4, "activation": "silu", "rate_factor": 0.5,
     }  # fmt: skip
     with pytest.raises(TypeError, match="slope"):
-        Spec.from_json(json.dumps(data).replace('"rate"', '"slope"'))
+        Spec.from_json(json.dumps(data).replace('"rate_factor"', '"slope"'))
 
 
 def test_a_kind_with_a_function_of_a_users_own_is_in_no_file():
@@ -274,7 +287,7 @@ def test_a_kind_with_a_function_of_a_users_own_is_in_no_file():
 
 @each_kind
 def test_a_training_that_is_resumed_has_the_same_bits(name, rows, target, tmp_path):
-    asked = {"batch": 6, "optimizer": "adam", "dtype": "float64"}
+    asked = {"batch_size": 6, "optimizer": "adam", "dtype": "float64"}
     whole = train(spec_of(name), rows, target, epochs=6, **asked)
     path = tmp_path / "run.ckpt"
     train(spec_of(name), rows, target, epochs=3, checkpoint=path, **asked)
@@ -304,7 +317,7 @@ def test_shapes_that_do_not_fit_are_named():
     ("layers", "said"),
     [
         ([Scale(0)], "layer 1's input size must be at least 1; got 0"),
-        ([Scale(3, rate=-1)], "rate must be at least 0 and finite; layer 1 has -1"),
+        ([Scale(3, rate_factor=-1)], "rate_factor must be at least 0 and finite; layer 1 has -1"),
         ([Dense(3, 2), Parametric(2, "relux")], "layer 2: activation 'relux' is unknown"),
         ([Normalize(1)], "layer 1 normalizes one column"),
         ([Residual((Dense(3, 2),))], "layer 1 adds 2 columns to the 3"),
@@ -322,9 +335,11 @@ def test_layers_are_checked(layers, said):
 
 
 def test_what_decays_and_how_fast_it_learns_are_the_blocks_own():
-    spec = Spec.parse([Scale(3, rate=6.0), Dense(3, 2)])
+    spec = Spec.parse([Scale(3, rate_factor=6.0), Dense(3, 2)])
     like = np.zeros(padded_size(spec))
-    decay, rate = (windows(np, spec, block_factors(np, spec, like, n)) for n in ("decay", "rate"))
+    decay, rate = (
+        windows(np, spec, block_factors(np, spec, like, n)) for n in ("decay_factor", "rate_factor")
+    )
     assert (decay[0].scale.max(), decay[1].weights.min(), decay[1].bias.max()) == (0, 1, 0)
     assert (rate[0].scale.min(), rate[1].weights.max(), rate[1].bias.min()) == (6, 1, 1)
 
@@ -335,9 +350,9 @@ def test_a_block_learns_at_its_own_rate(members, optimizer, place, rows, target)
     """Six times the rate is six times as far, in the first step of a rule that knows no past."""
 
     def step(rate):
-        spec = Spec.parse([Scale(3, rate=rate), Dense(3, 2)])
+        spec = Spec.parse([Scale(3, rate_factor=rate), Dense(3, 2)])
         x, y = (to_place(place, part) for part in (rows, target))
-        return train(spec, x, y, epochs=1, batch=20, optimizer=optimizer, members=members,
+        return train(spec, x, y, epochs=1, batch_size=20, optimizer=optimizer, members=members,
                      weight_decay=None if optimizer == "sgd" else 0.1)  # fmt: skip
 
     one, six, none = (step(rate) for rate in (1.0, 6.0, 0.0))

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from xpmlp.devices.namespace import to_host, to_place
 from xpmlp.layout import ALIGN, block_factors, blocks, padded, padded_size, starts, windows
@@ -109,7 +108,7 @@ def test_windows_of_a_row_lie_in_order_weights_before_bias():
 def test_what_decays_is_the_weights(place, text, dtype):
     spec = Spec.parse(text)
     like = to_place(place, np.zeros((3, padded_size(spec))), dtype)
-    marks = block_factors(place.xp, spec, like, "decay")
+    marks = block_factors(place.xp, spec, like, "decay_factor")
     assert marks.dtype == like.dtype
     seen = to_host(marks)
     assert seen.sum() == sum(layer.n_in * layer.n_out for layer in spec.layers)

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from xpmlp.initializers import initial, initial_population
 from xpmlp.layout import padded_size, windows
@@ -63,7 +62,7 @@ rows_and_members = st.tuples(st.integers(1, 12), st.none() | st.integers(1, 4))
 @given(networks(), rows_and_members)
 def test_every_line_has_the_shapes_of_the_arrays(spec, sizes):
     rows, members = sizes
-    book = ledger(spec, batch=rows, members=members)
+    book = ledger(spec, batch_size=rows, members=members)
     traces, state, batch = one_step(np, spec, rows, members)
     arrays = {"x": batch.x, "target": batch.target}
     for i, (trace, pair, grad) in enumerate(zip(traces, state.layers, state.grads, strict=True), 1):
@@ -91,7 +90,7 @@ def test_the_products_are_those_of_a_real_gradient(spec, sizes):
     rows, members = sizes
     recording = Recording()
     one_step(recording, spec, rows, members)
-    book = ledger(spec, batch=rows, members=members)
+    book = ledger(spec, batch_size=rows, members=members)
     lines = [line for line in (*book.forward, *book.backward) if line.joined == " @ "]
     assert [(*line.operands, line.result) for line in lines] == recording.products
     # a product of (m, k) and (k, n) is m * n * k multiplications and as many additions
@@ -104,7 +103,7 @@ def test_parameters_are_the_elements_that_are_no_padding(spec, sizes):
     flat = np.zeros(padded_size(spec))
     for pair in windows(np, spec, flat):
         pair.weights[...] = pair.bias[...] = 1
-    book = ledger(spec, batch=sizes[0], members=sizes[1])
+    book = ledger(spec, batch_size=sizes[0], members=sizes[1])
     assert book.parameters == spec.parameters == np.count_nonzero(flat)
 
 
@@ -115,12 +114,12 @@ def test_bytes_are_those_of_the_state_the_traces_and_the_deltas(spec, sizes):
     held = state.params.size + state.grad.size
     held += sum(trace.z.size + trace.a.size for trace in traces)
     held += sum(trace.z.size for trace in traces)  # the deltas
-    assert ledger(spec, batch=rows, members=members).bytes == 4 * held
+    assert ledger(spec, batch_size=rows, members=members).bytes == 4 * held
 
 
 @given(networks(), rows_and_members)
 def test_lines_stand_in_the_order_of_the_step(spec, sizes):
-    book = ledger(spec, batch=sizes[0])
+    book = ledger(spec, batch_size=sizes[0])
     count = len(spec.layers)
     assert [line.layer for line in book.forward] == [i for i in range(1, count + 1) for _ in "za"]
     layers = [line.layer for line in book.backward]
@@ -132,7 +131,7 @@ def test_lines_stand_in_the_order_of_the_step(spec, sizes):
 
 
 def test_prints_the_lines_that_a_learner_needs():
-    text = str(ledger("2,16,16,1", batch=8))
+    text = str(ledger("2,16,16,1", batch_size=8))
     lines = {" ".join(line.split()) for line in text.splitlines()}
     assert "2 dW2 = a1.T @ d2 (16, 8) @ (8, 16) -> (16, 16) = W2" in lines
     assert "1 d1 = d2 @ W2.T * f'(z1) (8, 16) @ (16, 16) -> (8, 16) = z1" in lines
@@ -145,7 +144,7 @@ def test_prints_the_lines_that_a_learner_needs():
 
 
 def test_columns_are_aligned():
-    lines = str(ledger("2,16,16,1", batch=8, members=3)).splitlines()
+    lines = str(ledger("2,16,16,1", batch_size=8, members=3)).splitlines()
     rows = [line for line in lines if "->" in line]
     starts = {line.index(" (3, ") for line in rows}
     assert len(starts) == 1
@@ -165,8 +164,8 @@ def test_an_activation_of_the_last_layer_shows_in_its_delta():
 
 
 def test_members_show_as_a_leading_axis():
-    book = ledger("2-3-1", batch=8, members=5)
-    alone = ledger("2-3-1", batch=8)
+    book = ledger("2-3-1", batch_size=8, members=5)
+    alone = ledger("2-3-1", batch_size=8)
     assert "5 members" in book.network
     assert book.forward[0].shapes == "(5, 8, 2) @ (5, 2, 3) -> (5, 8, 3)"
     assert book.parameters == alone.parameters
@@ -186,8 +185,8 @@ def test_users_functions_are_called_yours_or_by_their_name():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"batch": 0}, "batch must be at least 1; got 0"),
-        ({"batch": 2.5}, "batch must be a whole number; got 2.5"),
+        ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number; got 2.5"),
         ({"members": 0}, "members must be at least 1; got 0"),
         ({"members": "many"}, "members must be a whole number; got 'many'"),
     ],
@@ -206,7 +205,7 @@ def test_a_misfit_quotes_the_ledgers_own_line(spec, data):
     weights = (spec.layers[i].n_in, spec.layers[i].n_out)
     at = Place(i + 1, "x" if i == 0 else f"a{i}", "B")
     error = spec.layers[i].misfit(at, (50, weights[0] + 1), [weights, (1, weights[1])])
-    line = ledger(spec, batch=50).forward[2 * i]  # no layer here has 50 neurons
+    line = ledger(spec, batch_size=50).forward[2 * i]  # no layer here has 50 neurons
     assert isinstance(error, ShapeError)
     assert isinstance(error, ValueError)
     quoted = line.shapes.replace("(50, ", "(B, ")

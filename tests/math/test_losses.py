@@ -4,8 +4,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from xpmlp.devices.namespace import to_host, to_place
 from xpmlp.losses import LOSSES, Loss, loss, softmax

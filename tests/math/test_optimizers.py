@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from xpmlp.devices.namespace import to_host, to_place
 from xpmlp.optimizers import OPTIMIZERS, Optimizer, adam, decoupled, momentum, optimizer
@@ -19,20 +18,22 @@ SAME_FORMULA = 1e-12
 NAMESPACE = {"float32": 1e-5, "float64": 1e-13}  # the same operations, another sqrt and expm1
 
 
-def hyper(name, rate=0.01, decay=0.1, **others):
+def hyper(name, learning_rate=0.01, weight_decay=0.1, **others):
     """The rule's own hyper-parameters, with a rate and a decay."""
     values = dict(OPTIMIZERS[name].defaults)
     values.pop("weight_decay", None)
-    return SimpleNamespace(**values | {"rate": rate, "decay": decay} | others)
+    return SimpleNamespace(
+        **values | {"learning_rate": learning_rate, "weight_decay": weight_decay} | others
+    )
 
 
-def walk(xp, rule, memories, h, theta, gradients):
-    """Where `rule` leads from theta, and its memory, after one step per gradient."""
-    memory = [xp.zeros_like(theta) for _ in range(memories)]
+def walk(xp, rule, slots, h, theta, gradients):
+    """Where `rule` leads from theta, and its slots, after one step per gradient."""
+    slots = [xp.zeros_like(theta) for _ in range(slots)]
     for step, g in enumerate(gradients, 1):
         t = xp.asarray(float(step), dtype=theta.dtype, device=theta.device)
-        theta, *memory = rule(xp, h, t, theta, g, *memory)
-    return theta, memory
+        theta, *slots = rule(xp, h, t, theta, g, *slots)
+    return theta, slots
 
 
 def problem(rng, lead=(), size=SIZE, steps=STEPS):
@@ -62,7 +63,7 @@ def test_walks_where_pytorchs_optimizer_walks(name, rng, torch):
         leaf.grad = torch.tensor(g)
         theirs.step()
     entry = optimizer(name)
-    end, _ = walk(np, entry.rule, entry.memories, hyper(name), theta, gradients)
+    end, _ = walk(np, entry.rule, entry.slots, hyper(name), theta, gradients)
     np.testing.assert_allclose(
         end, leaf.detach().numpy(), rtol=SAME_FORMULA, atol=SAME_FORMULA * np.abs(gradients).max()
     )
@@ -107,7 +108,7 @@ def naive_adam_sklearn(theta, gradients):
 def test_walks_where_a_naive_loop_walks(name, naive, rng):
     theta, gradients = problem(rng)
     entry = optimizer(name)
-    end, _ = walk(np, entry.rule, entry.memories, hyper(name), theta, gradients)
+    end, _ = walk(np, entry.rule, entry.slots, hyper(name), theta, gradients)
     expected = [naive(start, gradients[:, i].tolist()) for i, start in enumerate(theta.tolist())]
     np.testing.assert_allclose(
         end, expected, rtol=SAME_FORMULA, atol=SAME_FORMULA * np.abs(gradients).max()
@@ -132,11 +133,11 @@ def test_adam_sklearn_differs_from_adam_by_where_eps_stands(rng):
 def test_every_namespace_gives_numpys_numbers(place, name, dtype, lead, rng):
     theta, gradients = (part.astype(dtype) for part in problem(rng, lead))
     entry = optimizer(name)
-    expected, memory = walk(np, entry.rule, entry.memories, hyper(name), theta, gradients)
+    expected, slots = walk(np, entry.rule, entry.slots, hyper(name), theta, gradients)
     start = to_place(place, theta, dtype)
     theirs = [to_place(place, g, dtype) for g in gradients]
-    end, kept = walk(place.xp, entry.rule, entry.memories, hyper(name), start, theirs)
-    for found, numpys in zip([end, *kept], [expected, *memory], strict=True):
+    end, kept = walk(place.xp, entry.rule, entry.slots, hyper(name), start, theirs)
+    for found, numpys in zip([end, *kept], [expected, *slots], strict=True):
         assert to_host(found).dtype == numpys.dtype == np.dtype(dtype)
         largest = float(np.max(np.abs(numpys)))
         np.testing.assert_allclose(
@@ -145,8 +146,8 @@ def test_every_namespace_gives_numpys_numbers(place, name, dtype, lead, rng):
 
 
 VARIED = {
-    "rate": [0.001, 0.01, 0.3],
-    "decay": [0.0, 0.1, 0.01],
+    "learning_rate": [0.001, 0.01, 0.3],
+    "weight_decay": [0.0, 0.1, 0.01],
     "momentum": [0.5, 0.9, 0.99],
     "rho": [0.9, 0.99, 0.5],
     "eps": [1e-8, 1e-6, 1e-3],
@@ -160,12 +161,12 @@ VARIED = {
 def test_members_with_their_own_hyper_parameters_are_single_runs(name, dtype, rng):
     theta, gradients = (part.astype(dtype) for part in problem(rng, (3,)))
     entry = optimizer(name)
-    wanted = set(entry.defaults) - {"weight_decay"} | {"rate", "decay"}
+    wanted = set(entry.defaults) - {"weight_decay"} | {"learning_rate", "weight_decay"}
     columns = {key: np.array(VARIED[key], dtype=dtype)[:, None] for key in wanted}
-    together, _ = walk(np, entry.rule, entry.memories, SimpleNamespace(**columns), theta, gradients)
+    together, _ = walk(np, entry.rule, entry.slots, SimpleNamespace(**columns), theta, gradients)
     for k in range(3):
         own = SimpleNamespace(**{key: column[k] for key, column in columns.items()})
-        alone, _ = walk(np, entry.rule, entry.memories, own, theta[k], gradients[:, k])
+        alone, _ = walk(np, entry.rule, entry.slots, own, theta[k], gradients[:, k])
         assert np.array_equal(together[k], alone)
 
 
@@ -175,8 +176,8 @@ def test_a_number_per_member_does_what_the_same_float_does(name, rng):
     entry = optimizer(name)
     values = vars(hyper(name))
     columns = SimpleNamespace(**{key: np.full((3, 1), value) for key, value in values.items()})
-    plain, _ = walk(np, entry.rule, entry.memories, hyper(name), theta, gradients)
-    each, _ = walk(np, entry.rule, entry.memories, columns, theta, gradients)
+    plain, _ = walk(np, entry.rule, entry.slots, hyper(name), theta, gradients)
+    each, _ = walk(np, entry.rule, entry.slots, columns, theta, gradients)
     # the logarithms of math and of NumPy may differ in the last bit
     np.testing.assert_allclose(each, plain, rtol=1e-14, atol=1e-13)
 
@@ -192,11 +193,11 @@ def test_no_gradient_and_no_memory_means_no_move(name):
     )
     def holds(numbers, step, dtype):
         theta = np.array(numbers, dtype=dtype)
-        zeros = [np.zeros_like(theta) for _ in range(1 + entry.memories)]
+        zeros = [np.zeros_like(theta) for _ in range(1 + entry.slots)]
         t = np.asarray(float(step), dtype=dtype)
-        moved, *memory = entry.rule(np, hyper(name, decay=0.0), t, theta, *zeros)
+        moved, *slots = entry.rule(np, hyper(name, weight_decay=0.0), t, theta, *zeros)
         assert np.array_equal(moved, theta)
-        assert not any(part.any() for part in memory)
+        assert not any(part.any() for part in slots)
 
     holds()
 
@@ -205,19 +206,21 @@ def test_no_gradient_and_no_memory_means_no_move(name):
 def test_a_first_step_goes_against_the_gradient(name, rng):
     theta, gradients = problem(rng)
     entry = optimizer(name)
-    moved, _ = walk(np, entry.rule, entry.memories, hyper(name, decay=0.0), theta, gradients[:1])
+    moved, _ = walk(
+        np, entry.rule, entry.slots, hyper(name, weight_decay=0.0), theta, gradients[:1]
+    )
     assert np.array_equal(np.sign(moved - theta), -np.sign(gradients[0]))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_rule_finds_the_bottom_of_a_bowl(name):
-    entry, h = optimizer(name), hyper(name, rate=0.05, decay=0.0)
+    entry, h = optimizer(name), hyper(name, learning_rate=0.05, weight_decay=0.0)
     theta = np.array([1.0, -2.0, 0.5])
     start = np.abs(theta).max()
-    memory = [np.zeros(3) for _ in range(entry.memories)]
+    slots = [np.zeros(3) for _ in range(entry.slots)]
     for step in range(1, 401):
         g = theta * np.array([1.0, 0.3, 3.0])
-        theta, *memory = entry.rule(np, h, np.asarray(float(step)), theta, g, *memory)
+        theta, *slots = entry.rule(np, h, np.asarray(float(step)), theta, g, *slots)
     assert np.abs(theta).max() < 0.5 * start
 
 
@@ -225,8 +228,8 @@ def test_every_rule_finds_the_bottom_of_a_bowl(name):
 def test_the_arguments_stay_as_they_were(name, rng):
     theta, gradients = problem(rng, steps=1)
     entry = optimizer(name)
-    memory = [np.abs(rng.standard_normal(SIZE)) for _ in range(entry.memories)]
-    given_arrays = [np.asarray(3.0), theta, gradients[0], *memory]
+    slots = [np.abs(rng.standard_normal(SIZE)) for _ in range(entry.slots)]
+    given_arrays = [np.asarray(3.0), theta, gradients[0], *slots]
     kept = [part.copy() for part in given_arrays]
     entry.rule(np, hyper(name), *given_arrays)
     assert all(map(np.array_equal, given_arrays, kept))
@@ -235,7 +238,7 @@ def test_the_arguments_stay_as_they_were(name, rng):
 def test_bias_correction_keeps_its_digits_in_float32():
     # 1 - 0.999**1 in float32 has three digits; a first step of adam is rate * sign(g) exactly
     theta, g = np.zeros(4, dtype="float32"), np.array([1e-3, 1, -1, 5], dtype="float32")
-    h = hyper("adam", rate=1.0, eps=0.0)
+    h = hyper("adam", learning_rate=1.0, eps=0.0)
     moved, _ = walk(np, adam, 2, h, theta, [g])
     np.testing.assert_allclose(moved, -np.sign(g), rtol=1e-6)
 
@@ -243,7 +246,7 @@ def test_bias_correction_keeps_its_digits_in_float32():
 def test_decay_shrinks_only_where_it_is_asked_for(rng):
     theta, gradients = problem(rng)
     weights = (np.arange(SIZE) < 20) * 1.0
-    h = hyper("adamw", rate=0.1, decay=0.5 * weights)
+    h = hyper("adamw", learning_rate=0.1, weight_decay=0.5 * weights)
     moved, _ = walk(np, optimizer("adamw").rule, 2, h, theta, 0 * gradients[:3])
     expected = np.where(weights > 0, theta * (1 - 0.1 * 0.5) ** 3, theta)
     np.testing.assert_allclose(moved, expected, rtol=1e-14)
@@ -252,26 +255,28 @@ def test_decay_shrinks_only_where_it_is_asked_for(rng):
 def test_any_rule_can_be_decoupled(rng):
     theta, gradients = problem(rng)
     rule = decoupled(momentum)
-    moved, _ = walk(np, rule, 1, hyper("momentum", rate=0.1, decay=0.2), theta, 0 * gradients)
+    moved, _ = walk(
+        np, rule, 1, hyper("momentum", learning_rate=0.1, weight_decay=0.2), theta, 0 * gradients
+    )
     np.testing.assert_allclose(moved, theta * (1 - 0.1 * 0.2) ** STEPS, rtol=1e-13)
-    assert optimizer(rule).memories == 1
+    assert optimizer(rule).slots == 1
 
 
 # A user's own
 
 
 def signs(xp, h, t, theta, g):
-    return (theta - h.rate * xp.sign(g),)
+    return (theta - h.learning_rate * xp.sign(g),)
 
 
 def averaged(xp, h, t, theta, g, mean, count):
     count = count + 1
     mean = mean + (g - mean) / count
-    return theta - h.rate * mean, mean, count
+    return theta - h.learning_rate * mean, mean, count
 
 
 def test_a_users_rule_has_a_memory_for_each_parameter_after_g():
-    assert [optimizer(rule).memories for rule in (signs, averaged)] == [0, 2]
+    assert [optimizer(rule).slots for rule in (signs, averaged)] == [0, 2]
     assert optimizer(signs).name is None
     assert optimizer(signs) == optimizer(signs)
 
@@ -280,14 +285,14 @@ def test_a_users_rule_runs_on_every_namespace(place, rng):
     theta, gradients = problem(rng, steps=3)
     entry = optimizer(averaged)
     theirs = [to_place(place, g) for g in gradients]
-    h = SimpleNamespace(rate=0.1)
+    h = SimpleNamespace(learning_rate=0.1)
     end, _ = walk(place.xp, entry.rule, 2, h, to_place(place, theta), theirs)
     means = [gradients[: i + 1].mean(axis=0) for i in range(3)]
     np.testing.assert_allclose(to_host(end), theta - 0.1 * sum(means), rtol=1e-12, atol=1e-12)
 
 
 def test_a_finished_optimizer_is_taken_as_it_is():
-    mine = Optimizer(signs, 0, {"rate": 1.0})
+    mine = Optimizer(signs, 0, {"learning_rate": 1.0})
     assert optimizer(mine) is mine
     assert optimizer(OPTIMIZERS["adam"]) is OPTIMIZERS["adam"]
 
@@ -298,7 +303,7 @@ def test_a_finished_optimizer_is_taken_as_it_is():
         ("adm", "optimizer 'adm' is unknown; did you mean 'adam'"),
         ("lbfgs", "Known: adagrad, adam, adam_sklearn, adamw"),
         ("adam:0.1", "takes no argument"),
-        (3, r"a name or a rule \(xp, h, t, theta, g, \*memory\)"),
+        (3, r"a name or a rule \(xp, h, t, theta, g, \*slots\)"),
         (None, "a name or a rule"),
     ],
 )
@@ -311,5 +316,5 @@ def test_a_rule_with_too_few_parameters_is_told_the_form():
     def short(theta, g):
         return theta - g
 
-    with pytest.raises(ValueError, match=r"short must be a rule \(xp, h, t, theta, g, \*memory\)"):
+    with pytest.raises(ValueError, match=r"short must be a rule \(xp, h, t, theta, g, \*slots\)"):
         optimizer(short)

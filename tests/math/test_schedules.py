@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from xpmlp.devices.namespace import to_host, to_place
 from xpmlp.schedules import SCHEDULES, Progress, product, schedule

@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from xpmlp.apply import plain
 from xpmlp.devices.namespace import to_host, to_place
@@ -66,9 +65,9 @@ def state_of(spec, name="sgd", lead=()):
     return new_state(np, spec, optimizer(name), drawn(spec, lead))
 
 
-def hyper(name, rate=0.01, decay=0.0):
+def hyper(name, learning_rate=0.01, weight_decay=0.0):
     values = {k: v for k, v in OPTIMIZERS[name].defaults.items() if k != "weight_decay"}
-    return SimpleNamespace(**values, rate=rate, decay=decay)
+    return SimpleNamespace(**values, learning_rate=learning_rate, weight_decay=weight_decay)
 
 
 def clip(xp, state, limit):
@@ -99,8 +98,8 @@ def test_a_new_state_starts_at_step_0_with_empty_buffers(place, lead, name):
     assert tuple(state.step.shape) == ()
     assert int(state.step) == 0
     assert np.array_equal(to_host(state.params), to_host(params))
-    assert len(state.memory) == OPTIMIZERS[name].memories
-    for part in (state.grad, *state.memory):
+    assert len(state.slots) == OPTIMIZERS[name].slots
+    for part in (state.grad, *state.slots):
         assert part.shape == params.shape
         assert part.dtype == params.dtype
         assert not to_host(part).any()
@@ -188,7 +187,7 @@ def test_steps_give_numpys_numbers_on_every_namespace(place, dtype, lead, name, 
         assert tuple(value.shape) == lead
         np.testing.assert_allclose(to_host(value), one, rtol=near)
     pairs = [(found.params, expected.params), (found.grad, expected.grad)]
-    pairs += list(zip(found.memory, expected.memory, strict=True))
+    pairs += list(zip(found.slots, expected.slots, strict=True))
     for ours, one in pairs:
         assert to_host(ours).dtype == dtype
         np.testing.assert_allclose(to_host(ours), one, rtol=0, atol=near * np.abs(one).max())
@@ -237,7 +236,7 @@ def test_nothing_a_step_returned_or_was_given_changes_later(name, lead, rng):
 
 def test_the_buffers_never_move(rng):
     state = state_of(SPEC, "adam")
-    names = [state.step, state.params, state.grad, *state.memory]
+    names = [state.step, state.params, state.grad, *state.slots]
     addresses = [part.__array_interface__["data"][0] for part in names]
     for _ in range(3):
         step(np, SPEC, state, batch_of(SPEC, rng, 6), "adam")
@@ -253,7 +252,7 @@ def test_the_buffers_never_move(rng):
 def test_gradient_writes_only_the_gradient(rng):
     state, batch = state_of(SPEC, "adam"), batch_of(SPEC, rng, 6)
     step(np, SPEC, state, batch, "adam")
-    others = [state.step, state.params, *state.memory, *batch]
+    others = [state.step, state.params, *state.slots, *batch]
     before = copies(*others)
     gradient(np, SPEC, state, batch_of(SPEC, rng, 6))
     assert all(map(np.array_equal, others, before))
@@ -271,7 +270,7 @@ def test_a_gradient_does_not_remember_the_one_before(rng):
 @pytest.mark.parametrize("lead", [(), (2,)])
 def test_the_padding_stays_exactly_zero(name, lead, rng):
     state = state_of(SPEC, name, lead)
-    decay = 0.1 * block_factors(np, SPEC, state.params, "decay")
+    decay = 0.1 * block_factors(np, SPEC, state.params, "decay_factor")
     inside = np.zeros(padded_size(SPEC))
     for pair in windows(np, SPEC, inside):
         pair.weights[...] = pair.bias[...] = 1
@@ -282,23 +281,23 @@ def test_the_padding_stays_exactly_zero(name, lead, rng):
         gradient(np, SPEC, state, batch)
         penalized(np, state, 0.01, 0.01)
         clip(np, state, 0.5)
-        update(np, optimizer(name), state, hyper(name, decay=decay))
-    for part in (state.params, state.grad, *state.memory):
+        update(np, optimizer(name), state, hyper(name, weight_decay=decay))
+    for part in (state.params, state.grad, *state.slots):
         assert not part[..., padding].any()
         assert part[..., ~padding].any()
 
 
 def test_a_users_rule_trains(rng):
     def signs(xp, h, t, theta, g, longest):
-        return theta - h.rate * xp.sign(g), xp.maximum(longest, xp.abs(g))
+        return theta - h.learning_rate * xp.sign(g), xp.maximum(longest, xp.abs(g))
 
     rule = optimizer(signs)
     state = new_state(np, SPEC, rule, drawn(SPEC))
     batch, before = batch_of(SPEC, rng, 6), state.params.copy()
     gradient(np, SPEC, state, batch)
-    update(np, rule, state, SimpleNamespace(rate=0.5))
+    update(np, rule, state, SimpleNamespace(learning_rate=0.5))
     assert np.array_equal(state.params, before - 0.5 * np.sign(state.grad))
-    assert np.array_equal(state.memory[0], np.abs(state.grad))
+    assert np.array_equal(state.slots[0], np.abs(state.grad))
 
 
 def test_the_rule_goes_through_apply_and_knows_its_step(rng):
@@ -370,7 +369,7 @@ def test_penalty_is_added_once_and_its_gradient_is_its_slope(lead, l1, l2, rng):
     state, batch = state_of(SPEC, "sgd", lead), batch_of(SPEC, rng, 6, lead)
     gradient(np, SPEC, state, batch)
     before, theta = state.grad.copy(), state.params.copy()
-    weights = block_factors(np, SPEC, state.params, "decay")
+    weights = block_factors(np, SPEC, state.params, "decay_factor")
     value = penalized(np, state, l1 * weights, l2 * weights)
     assert value.shape == lead
 
@@ -389,7 +388,7 @@ def test_penalty_is_added_once_and_its_gradient_is_its_slope(lead, l1, l2, rng):
 
 
 def test_penalty_may_differ_by_member(place):
-    weights = block_factors(np, SPEC, drawn(SPEC), "decay")
+    weights = block_factors(np, SPEC, drawn(SPEC), "decay_factor")
     l2 = np.array([[0.0], [0.5]]) * weights
     state = new_state(place.xp, SPEC, optimizer("sgd"), to_place(place, drawn(SPEC, (2,))))
     l2 = to_place(place, l2)
@@ -458,7 +457,7 @@ def test_a_misfit_x_is_named_too(rng):
 def test_what_fails_leaves_the_state_as_it_was(rng):
     state, batch = state_of(SPEC, "adam"), batch_of(SPEC, rng, 6)
     step(np, SPEC, state, batch, "adam")
-    parts = [state.step, state.params, state.grad, *state.memory]
+    parts = [state.step, state.params, state.grad, *state.slots]
     before = copies(*parts)
     with pytest.raises(ShapeError):
         gradient(np, SPEC, state, batch._replace(target=batch.target[:, :1]))

@@ -35,9 +35,9 @@ def numba(optional, monkeypatch, tmp_path):
 
 
 def given(rule, dtype, lead, rng):
-    h = SimpleNamespace(**rule.defaults, rate=np.full((1,), 0.01, dtype=dtype))
-    h.decay = rng.uniform(0, 0.1, size=(*lead, COUNT)).astype(dtype)
-    buffers = [rng.normal(size=(*lead, COUNT)).astype(dtype) for _ in range(2 + rule.memories)]
+    h = SimpleNamespace(**rule.defaults, learning_rate=np.full((1,), 0.01, dtype=dtype))
+    h.weight_decay = rng.uniform(0, 0.1, size=(*lead, COUNT)).astype(dtype)
+    buffers = [rng.normal(size=(*lead, COUNT)).astype(dtype) for _ in range(2 + rule.slots)]
     buffers[2:] = [np.abs(part) for part in buffers[2:]]
     return h, buffers
 
@@ -54,7 +54,7 @@ def test_rules_have_the_plain_numbers(name, dtype, rng, capsys, tmp_path):
         workspace.restart()
         workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
         for found, wanted in zip(moved, expected, strict=True):
-            scale = np.abs(wanted) + np.abs(h.rate)
+            scale = np.abs(wanted) + np.abs(h.learning_rate)
             assert (np.abs(found - wanted) <= DIGITS[dtype] * scale).all()
     said = capsys.readouterr().err
     assert said.count("compiling") == 1, "once for both updates"
@@ -88,8 +88,8 @@ def test_rules_of_populations_have_the_plain_numbers(name, rng):
     """Each member has a rate of its own, and the second is not alive."""
     rule, dtype = guarded(OPTIMIZERS[name]), "float64"
     h, buffers = given(OPTIMIZERS[name], dtype, (3,), rng)
-    h.rate, h.alive = rng.uniform(0.1, 0.2, (3, 1)), np.array([[1.0], [0.0], [1.0]])
-    h.since = np.zeros((3, 1))
+    h.learning_rate, h.alive = rng.uniform(0.1, 0.2, (3, 1)), np.array([[1.0], [0.0], [1.0]])
+    h.slots_reset_step = np.zeros((3, 1))
     for t in (1.0, 2.0):
         now = np.asarray(t)
         expected = rule.rule(np, h, now, *(part.copy() for part in buffers))
@@ -98,7 +98,7 @@ def test_rules_of_populations_have_the_plain_numbers(name, rng):
         workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
         assert isinstance(workspace.calls[0].plan.run, partial), "it was compiled"
         for found, wanted in zip(moved, expected, strict=True):
-            scale = np.abs(wanted) + np.abs(h.rate)
+            scale = np.abs(wanted) + np.abs(h.learning_rate)
             assert (np.abs(found - wanted) <= DIGITS[dtype] * scale).all()
         assert np.array_equal(buffers[0][1], before[1])
         assert not np.array_equal(buffers[0][2], before[2])
@@ -109,7 +109,7 @@ def test_what_does_not_suit_runs_as_ufuncs(why, rng, tmp_path):
     rule, workspace = OPTIMIZERS["adam"], Workspace()
     h, buffers = given(rule, "float64", (), rng)
     if why == "few":
-        buffers, h.decay = [part[:64].copy() for part in buffers], h.decay[:64].copy()
+        buffers, h.weight_decay = [part[:64].copy() for part in buffers], h.weight_decay[:64].copy()
     if why == "strided":
         buffers = [np.repeat(part, 2)[::2] for part in buffers]
     moved, one = [buffers[0], *buffers[2:]], np.asarray(1.0)
@@ -150,7 +150,7 @@ def test_where_nothing_can_be_kept_ufuncs_run(monkeypatch, rng, tmp_path):
 
 def test_the_written_loop_is_the_formula():
     values = [np.ones(1), np.ones(()), np.ones(3), np.ones(3)]
-    program = trace(OPTIMIZERS["sgd"].rule, SimpleNamespace(rate=values[0]), *values[1:])
+    program = trace(OPTIMIZERS["sgd"].rule, SimpleNamespace(learning_rate=values[0]), *values[1:])
     asked = Asked(program, values, values[2:3], (2,), "sgd")
     wanted, _ = placed(asked)
     text = compiled.PythonRows(asked).text(wanted, "sgd")

@@ -12,13 +12,12 @@ from xpmlp.devices.namespace import CPU, to_host
 from xpmlp.losses import LOSSES, loss
 from xpmlp.network import activated, returned
 from xpmlp.optimizers import OPTIMIZERS, decoupled
-from xpmlp.recording.engine import WORTH, answered, engine, predicting, slow
+from xpmlp.recording.engine import WORTH, answered, fastest, plain_engine, predicting
 from xpmlp.recording.numpy_writer import Workspace, Writer
 from xpmlp.recording.plans import ours
 from xpmlp.recording.tracing import trace
 from xpmlp.spec import Spec
-from xpmlp.training.loop import reports
-from xpmlp.training.train import assemble
+from xpmlp.training.train import make_trainer
 
 ORDER = 1e-12  # relative, float64: sums and products add up in another order, over some steps
 
@@ -84,19 +83,20 @@ def test_predictions_by_relu_need_no_scratch(values, rng):
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_rules_have_the_plain_bits_where_they_are_written(name, dtype, lead, rng):
     rule, workspace = OPTIMIZERS[name], Workspace()
-    buffers = [rng.normal(size=(*lead, 64)).astype(dtype) for _ in range(2 + rule.memories)]
+    buffers = [rng.normal(size=(*lead, 64)).astype(dtype) for _ in range(2 + rule.slots)]
     buffers[2:] = map(np.abs, buffers[2:])
-    theta, g, *memory = (part.copy() for part in buffers)
-    h = SimpleNamespace(**rule.defaults, decay=np.full(64, 0.1, dtype=dtype))
+    theta, g, *slots = (part.copy() for part in buffers)
+    decay = {"weight_decay": np.full(64, 0.1, dtype=dtype)}
+    h = SimpleNamespace(**rule.defaults | decay)
     for t in range(1, 4):
-        h.rate = rng.uniform(size=(*lead, 1)).astype(dtype)
+        h.learning_rate = rng.uniform(size=(*lead, 1)).astype(dtype)
         now = np.asarray(float(t), dtype=dtype)
-        expected = rule.rule(np, h, now, theta, g, *memory)
+        expected = rule.rule(np, h, now, theta, g, *slots)
         moved = [buffers[0], *buffers[2:]]
         workspace.restart()
         workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
         assert all(map(bits, moved, expected))
-        theta, *memory = expected
+        theta, *slots = expected
 
 
 @pytest.fixture
@@ -179,9 +179,9 @@ def test_a_users_function_is_called_every_step_with_arrays_that_stay():
 
     X = np.linspace(-1, 1, 12)[:, None]
     spec = Spec.parse("1-4-1", activation=["sigmoid", "sigmoid"])
-    run = assemble(spec, X, X[:, 0], loss=noisy, epochs=3, batch=4)
+    run = make_trainer(spec, X, X[:, 0], loss=noisy, epochs=3, batch_size=4)
     before = len(kept)  # tried once, before any work
-    list(reports(run))
+    list(run.reports())
     assert len(kept) - before == 2 * 3 * 3  # value and delta, three batches, three epochs
     assert all(bits(one, copy) for one, copy in kept)
 
@@ -208,7 +208,7 @@ def test_a_users_function_may_promote_by_a_number_of_numpys():
 
 def test_a_rule_may_keep_the_parameters_that_were():
     def previous(xp, h, t, theta, g, old):
-        return theta - h.rate * g + 0.5 * h.rate * (theta - old), theta
+        return theta - h.learning_rate * g + 0.5 * h.learning_rate * (theta - old), theta
 
     close(*pair_of(Spec.parse("4-6-3"), optimizer=previous))
 
@@ -216,12 +216,12 @@ def test_a_rule_may_keep_the_parameters_that_were():
 # Whole trainings
 
 
-ENGINES = {"plain": slow, "fast": engine, "replayed": lambda place: engine(place, WORTH)}
+ENGINES = {"plain": plain_engine, "fast": fastest, "replayed": lambda place: fastest(place, WORTH)}
 
 
 def trained(run, how):
-    run.engine = ENGINES[how](run.place)
-    found = list(reports(run))
+    run.step.engine = ENGINES[how](run.place)
+    found = list(run.reports())
     return run, found
 
 
@@ -235,20 +235,20 @@ def pair_of(spec, **arguments):
         y = (rng.uniform(size=(23, spec.n_out)) > 0.5).astype(float)
     else:
         y = rng.uniform(0.1, 2, size=(23, 1 if kind.levels else spec.n_out))
-    settings = {"epochs": 3, "batch": 5, "rate": 0.01} | arguments
-    return [trained(assemble(spec, X, y, **settings), how) for how in ENGINES]
+    settings = {"epochs": 3, "batch_size": 5, "learning_rate": 0.01} | arguments
+    return [trained(make_trainer(spec, X, y, **settings), how) for how in ENGINES]
 
 
 def close(slowly, fast, replayed, rtol=ORDER):
     """The fast ways against the slow one, and replays against the steps that they are of."""
     (run, reported), (other, found) = slowly, fast
     again, repeated = replayed
-    assert all(bits(*two) for two in zip(again.buffers, other.buffers, strict=True))
+    assert all(bits(*two) for two in zip(again.step.buffers, other.step.buffers, strict=True))
     assert np.array_equal([r.loss for r in repeated], [r.loss for r in found])
     assert np.allclose(other.state.params, run.state.params, rtol=rtol, atol=rtol)
     assert all(
         np.allclose(a, b, rtol=rtol, atol=rtol)
-        for a, b in zip(other.state.memory, run.state.memory, strict=True)
+        for a, b in zip(other.state.slots, run.state.slots, strict=True)
     )
     assert np.allclose([r.loss for r in found], [r.loss for r in reported], rtol=rtol)
     norms = [[r.grad_norm for r in epochs] for epochs in (found, reported)]
@@ -262,7 +262,7 @@ def test_every_activation_and_loss_trains_as_plainly(name, measure):
     spec = Spec.parse("4-6-5-3", activation=name, loss=measure)
     trainings = pair_of(spec)
     close(*trainings)
-    assert {r.way for r in trainings[2][1]} == {"replayed"}
+    assert {r.executor for r in trainings[2][1]} == {"replayed"}
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
@@ -276,24 +276,30 @@ def test_every_rule_trains_as_plainly(name, members, more):
     spec = Spec.parse("4-6-5-3", activation="tanh", dropout=0.2, loss="cross_entropy")
     trainings = pair_of(spec, optimizer=name, members=members, **more)
     close(*trainings)
-    assert {r.way for r in trainings[2][1]} == {"replayed"}
+    assert {r.executor for r in trainings[2][1]} == {"replayed"}
 
 
 @pytest.mark.parametrize("sizes", ["3-1", "1-1-1", "2-40-1", "50-64-64-10"])
 @pytest.mark.parametrize("batch", [1, 7, 23])
 def test_every_size_trains_as_plainly(sizes, batch):
-    close(*pair_of(Spec.parse(sizes), batch=batch))
+    close(*pair_of(Spec.parse(sizes), batch_size=batch))
 
 
 def test_nothing_that_training_gave_out_changes_later():
     spec = Spec.parse("4-6-5-3", activation="sigmoid")
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(20, 4)), rng.normal(size=(20, 3))
-    run = assemble(spec, X, y, epochs=6, batch=5, members=2, X_val=X, y_val=y, clip=1.0)
+    run = make_trainer(spec, X, y, epochs=6, batch_size=5, members=2, X_val=X, y_val=y, clip=1.0)
     given_out = []
-    for report in reports(run):
+    for report in run.reports():
         model = report.model()
-        arrays = [report.loss, report.rate, report.grad_norm, report.val_loss, report.val_score]
+        arrays = [
+            report.loss,
+            report.learning_rate,
+            report.grad_norm,
+            report.val_loss,
+            report.val_score,
+        ]
         arrays += [report.best_epoch, model.flat, model.predict(X), model.params[0].weights]
         given_out.append([(np.asarray(a), np.array(a, copy=True)) for a in arrays])
     assert all(bits(a, copy) for epoch in given_out for a, copy in epoch)
@@ -303,8 +309,8 @@ def test_two_trainers_do_not_share_buffers():
     spec = Spec.parse("4-6-1", activation="sigmoid")
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(20, 4)), rng.normal(size=20)
-    alone = [r.loss for r in reports(assemble(spec, X, y, epochs=5, batch=4))]
-    both = [reports(assemble(spec, X, y, epochs=5, batch=4)) for _ in range(2)]
+    alone = [r.loss for r in make_trainer(spec, X, y, epochs=5, batch_size=4).reports()]
+    both = [make_trainer(spec, X, y, epochs=5, batch_size=4).reports() for _ in range(2)]
     turns = [(next(both[0]).loss, next(both[1]).loss) for _ in range(5)]
     assert turns == [(one, one) for one in alone]
 
@@ -312,7 +318,7 @@ def test_two_trainers_do_not_share_buffers():
 @pytest.mark.parametrize("name", ["numpy", "strict", "torch"])
 def test_another_namespace_runs_as_it_is(name, place_named):
     place = place_named(name)
-    found = engine(place)
+    found = fastest(place)
     assert (found.xp is place.xp) == (place.xp is not CPU.xp)
     x = place.xp.ones((2, 3), device=place.device)
     assert to_host(found.apply(activation("relu").f, found.xp, x)).tolist() == [[1.0] * 3] * 2

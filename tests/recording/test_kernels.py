@@ -84,18 +84,18 @@ def test_activations_and_their_way_back(name, dtype, kernels, values, gpu):
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_rules_are_written_where_they_are_read(name, lead, dtype, kernels, gpu, rng):
     rule, xp = OPTIMIZERS[name], gpu.xp
-    theta, g, *memory = (
+    theta, g, *slots = (
         xp.asarray(np.abs(rng.normal(size=(*lead, 64))), dtype=np.dtype(dtype))
-        for _ in range(2 + rule.memories)
+        for _ in range(2 + rule.slots)
     )
     rate, decay = (
         xp.asarray(np.full(shape, 0.1), dtype=np.dtype(dtype)) for shape in ((*lead, 1), (64,))
     )
-    h = SimpleNamespace(**rule.defaults, rate=rate, decay=decay)
+    h = SimpleNamespace(**rule.defaults | {"learning_rate": rate, "weight_decay": decay})
     now = xp.asarray(3.0, dtype=np.dtype(dtype))
-    expected = rule.rule(xp, h, now, theta, g, *memory)
-    kernels.apply(rule.rule, kernels.xp, h, now, theta, g, *memory, into=(theta, *memory))
-    assert all(alike(a, b, dtype) for a, b in zip((theta, *memory), expected, strict=True))
+    expected = rule.rule(xp, h, now, theta, g, *slots)
+    kernels.apply(rule.rule, kernels.xp, h, now, theta, g, *slots, into=(theta, *slots))
+    assert all(alike(a, b, dtype) for a, b in zip((theta, *slots), expected, strict=True))
     assert kernels.calls[0].plan is not None
 
 

@@ -5,12 +5,11 @@ import pytest
 
 from xpmlp.devices.namespace import CPU
 from xpmlp.losses import loss
-from xpmlp.recording.engine import WORTH, engine
+from xpmlp.recording.engine import WORTH, fastest
 from xpmlp.recording.numpy_writer import Workspace
 from xpmlp.recording.tape import Tape, Taped, UntapedError
 from xpmlp.spec import Spec
-from xpmlp.training.loop import reports
-from xpmlp.training.train import assemble
+from xpmlp.training.train import make_trainer
 
 
 def noted(step, *held):
@@ -123,7 +122,10 @@ def yours(xp, score, target):
         (Spec.parse("4-5-2", loss=yours), {}),
         (Spec.parse("4-5-2", activation=[lambda xp, z: (xp.sin(z), xp.cos(z))]), {}),
         (Spec.parse("4-5-2"), {"schedule": lambda xp, now: 1 / (1 + now.epoch)}),
-        (Spec.parse("4-5-2"), {"optimizer": lambda xp, h, t, theta, g: (theta - h.rate * g,)}),
+        (
+            Spec.parse("4-5-2"),
+            {"optimizer": lambda xp, h, t, theta, g: (theta - h.learning_rate * g,)},
+        ),
         (Spec.parse("4-5-2"), {"schedule": lambda xp, now: 0.5 if float(now.step) < 4 else 0.1}),
     ],
 )
@@ -131,9 +133,9 @@ def test_functions_of_yours_are_called_at_every_step(spec, more, rng):
     X, y = rng.normal(size=(20, 4)), rng.normal(size=(20, 2))
     ends = []
     for steps in (0, WORTH):
-        run = assemble(spec, X, y, epochs=5, batch=6, **more)
-        run.engine = engine(CPU, steps)
-        assert {report.way for report in reports(run)} == {"eager"}
+        run = make_trainer(spec, X, y, epochs=5, batch_size=6, **more)
+        run.step.engine = fastest(CPU, steps)
+        assert {report.executor for report in run.reports()} == {"eager"}
         ends.append(run.state.params)
     assert ends[0].tobytes() == ends[1].tobytes()
 
@@ -143,21 +145,23 @@ def test_the_losses_of_an_estimator_are_noted(rng):
 
     spec = Spec.parse("4-5-3", loss=reported("cross_entropy"))
     assert loss(spec.loss).name is None
-    run = assemble(spec, rng.normal(size=(20, 4)), np.eye(3)[np.arange(20) % 3], epochs=20)
-    run.engine = engine(CPU, WORTH)
-    assert {report.way for report in reports(run)} == {"replayed"}
+    run = make_trainer(spec, rng.normal(size=(20, 4)), np.eye(3)[np.arange(20) % 3], epochs=20)
+    run.step.engine = fastest(CPU, WORTH)
+    assert {report.executor for report in run.reports()} == {"replayed"}
 
 
 def test_an_interruption_while_a_step_is_noted_leaves_it_undone(rng, monkeypatch):
-    run = assemble("4-5-2", rng.normal(size=(20, 4)), rng.normal(size=(20, 2)), epochs=5, clip=1.0)
-    run.engine = engine(CPU, WORTH)
-    before = [buffer.copy() for buffer in run.buffers[:2]]
+    run = make_trainer(
+        "4-5-2", rng.normal(size=(20, 4)), rng.normal(size=(20, 2)), epochs=5, clip=1.0
+    )
+    run.step.engine = fastest(CPU, WORTH)
+    before = [buffer.copy() for buffer in run.step.buffers[:2]]
 
     def interrupted(*given, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xpmlp.training.steps.update", interrupted)
+    monkeypatch.setattr("xpmlp.training.training_step.update", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(reports(run))
-    assert all(a.tobytes() == b.tobytes() for a, b in zip(before, run.buffers, strict=False))
+        list(run.reports())
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(before, run.step.buffers, strict=False))
     assert not run.state.grad.any()

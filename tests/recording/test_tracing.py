@@ -29,11 +29,13 @@ def test_every_activation_and_slope_is_traced(name):
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_rule_is_traced(name):
     rule = OPTIMIZERS[name]
-    h = SimpleNamespace(**rule.defaults, rate=np.ones(1), decay=np.zeros(3))
-    flat = [np.zeros(3)] * (2 + rule.memories)
+    h = SimpleNamespace(
+        **rule.defaults | {"learning_rate": np.ones(1), "weight_decay": np.zeros(3)}
+    )
+    flat = [np.zeros(3)] * (2 + rule.slots)
     program = trace(rule.rule, h, np.ones(()), *flat)
     assert program.arguments == 2 + 1 + len(flat)  # decay and rate, the step, the buffers
-    assert len(program.results) == 1 + rule.memories
+    assert len(program.results) == 1 + rule.slots
 
 
 def test_a_program_is_the_formula():
@@ -62,11 +64,14 @@ def test_a_factor_of_one_is_left_out_and_a_term_of_zero_is_not():
 
 
 def test_numbers_are_constants_and_arrays_arguments():
-    h = SimpleNamespace(beta=0.5, rate=np.ones(1))
+    h = SimpleNamespace(beta=0.5, learning_rate=np.ones(1))
     given = (h, ROWS, 2.0)
-    assert [a is b for a, b in zip(arrays(given), (h.rate, ROWS), strict=True)] == [True, True]
+    assert [a is b for a, b in zip(arrays(given), (h.learning_rate, ROWS), strict=True)] == [
+        True,
+        True,
+    ]
     assert constants(given) == ((("beta", "0.5"),), "2.0")
-    program = trace(lambda xp, h, z, factor: h.beta * z * h.rate * factor, *given)
+    program = trace(lambda xp, h, z, factor: h.beta * z * h.learning_rate * factor, *given)
     assert program.arguments == 2
 
 

@@ -29,7 +29,7 @@ def held():
     return {"X_val": other["X"], "y_val": -other["y"]}
 
 
-BASE = {"spec": "4-6-1", "epochs": EPOCHS, "batch": 8, "rate": 0.02}
+BASE = {"spec": "4-6-1", "epochs": EPOCHS, "batch_size": 8, "learning_rate": 0.02}
 CASES = {name: {"optimizer": name} for name in OPTIMIZERS} | {
     "dropout": {"spec": [[6, 4, "tanh", 0.3], [1, 6, None]]},
     "cosine": {"schedule": "cosine"},
@@ -40,13 +40,17 @@ CASES = {name: {"optimizer": name} for name in OPTIMIZERS} | {
     "best weights": {**held(), "keep": "best", "monitor": "val_score"},
     "the best of the training loss": {"keep": "best"},
     "a plateau": {**held(), "callbacks": [plateau(0.5, patience=1)]},
-    "a population": {"members": 3, "rate": [0.02, 0.1, 0.3], **held(), "patience": 2},
-    "a member that diverges": {"members": 3, "rate": [0.02, 1e30, 0.1], "optimizer": "sgd"},
+    "a population": {"members": 3, "learning_rate": [0.02, 0.1, 0.3], **held(), "patience": 2},
+    "a member that diverges": {
+        "members": 3, "learning_rate": [0.02, 1e30, 0.1], "optimizer": "sgd",
+    },
     "a member that is restored": {
-        "members": 3, "rate": [0.02, 1e200, 0.1], "optimizer": "momentum",
+        "members": 3, "learning_rate": [0.02, 1e200, 0.1], "optimizer": "momentum",
         "on_divergence": "restore",
     },
-    "restored": {"rate": 1e12, "optimizer": "momentum", "spec": "4-1", "on_divergence": "restore"},
+    "restored": {
+        "learning_rate": 1e12, "optimizer": "momentum", "spec": "4-1", "on_divergence": "restore",
+    },
     "float32": {"dtype": "float32"},
     "step by step": {"capture": False},
     "an order that stays": {"shuffle": False, "sample_weight": np.arange(50.0)},
@@ -125,10 +129,12 @@ def ramp(xp, now):
 
 
 OTHER = {
-    "rate": {"rate": 0.03}, "optimizer": {"optimizer": "sgd"}, "seed": {"seed": 1},
-    "batch": {"batch": 9}, "loss": {"loss": "huber:1"}, "spec": {"spec": "4-7-1"},
+    "learning_rate": {"learning_rate": 0.03}, "optimizer": {"optimizer": "sgd"},
+    "seed": {"seed": 1},
+    "batch_size": {"batch_size": 9}, "loss": {"loss": "huber:1"}, "spec": {"spec": "4-7-1"},
     "dtype": {"dtype": "float32"}, "members": {"members": 2}, "l2": {"l2": 0.1},
-    "patience": {"patience": 3}, "schedule": {"schedule": ramp}, "hyper": {"hyper": {"beta1": 0.5}},
+    "patience": {"patience": 3}, "schedule": {"schedule": ramp},
+    "optimizer_params": {"optimizer_params": {"beta1": 0.5}},
     "X": {"X": rows()["X"] + 1e-9}, "y": {"y": -rows()["y"]}, "X_val": held(),
     "sample_weight": {"sample_weight": np.arange(50.0)},
 }  # fmt: skip
@@ -179,7 +185,7 @@ def test_how_often_is_heeded(tmp_path, monkeypatch):
     train(**asked(), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e6))
     assert written == [8]
     written.clear()
-    monkeypatch.setattr("xpmlp.recording.executors.Eager.AT_ONCE", 1)  # a step in a window
+    monkeypatch.setattr("xpmlp.recording.executors.EagerExecutor.AT_ONCE", 1)  # a step in a window
     train(**asked(epochs=2), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e-9))
     assert written == [0] * 6 + [1] * 7 + [2]
 
@@ -238,16 +244,16 @@ def test_a_place_that_is_none_is_named(said, resume, tmp_path, monkeypatch):
 
 def test_a_diverged_training_leaves_the_last_good_checkpoint(tmp_path):
     path = tmp_path / "run.ckpt"
-    given = asked("sgd", rate=0.9, loss="squared_error", y=1e3 * rows()["y"], epochs=100)
+    given = asked("sgd", learning_rate=0.9, loss="squared_error", y=1e3 * rows()["y"], epochs=100)
     for _ in range(2):  # and resumed it diverges again
         with pytest.raises(DivergedError):
             fit(path, **given)
 
 
 DIVERGING = {
-    "for good": {"optimizer": "sgd", "spec": "4-1", "rate": [4.0, 1e30, 5.0]},
+    "for good": {"optimizer": "sgd", "spec": "4-1", "learning_rate": [4.0, 1e30, 5.0]},
     "restored": {  # two of them from their fourth epoch on
-        "optimizer": "sgd", "rate": [1e-170, 1e30, 1e-170], "schedule": "step:3,1e200",
+        "optimizer": "sgd", "learning_rate": [1e-170, 1e30, 1e-170], "schedule": "step:3,1e200",
         "on_divergence": "restore",
     },
 }  # fmt: skip
@@ -264,7 +270,7 @@ def test_the_error_of_a_population_tells_of_those_that_diverged_before(name, tmp
         fit(path, kill_at(last - 1), **given)
     with pytest.raises(DivergedError) as resumed:
         fit(path, **given)
-    for attribute in ("step", "rate", "gradients"):
+    for attribute in ("step", "learning_rate", "gradients"):
         assert repr(getattr(resumed.value, attribute)) == repr(getattr(through.value, attribute))
     assert str(resumed.value) == str(through.value)
 
@@ -417,21 +423,21 @@ def moved(name, new):
 FORGED = {
     "epoch must be in": config(epoch=-1),
     "epoch must be in .* it has True": config(epoch=True),
-    "within must be in": config(within=7),
-    "within must be in .* it has 1.0": config(within=1.0),
+    "step_in_epoch must be in": config(step_in_epoch=7),
+    "step_in_epoch must be in .* it has 1.0": config(step_in_epoch=1.0),
     "seconds must be at least 0; it has -1": config(seconds=-1),
     "seconds must be at least 0; it has '1'": config(seconds="1"),
-    "it does not say what was asked for": config(asked=[]),
-    "it has beside it": config(beside={"stale": 1}),
+    "it does not say what was asked for": config(signature=[]),
+    "its extra_state is": config(extra_state={"stale": 1}),
     "TypeError: .*'float' object cannot be .* an integer": config(
-        troubles={"0": {"step": 1.5, "epoch": 1, "rate": 0.1, "gradients": []}}
+        divergences={"0": {"step": 1.5, "epoch": 1, "learning_rate": 0.1, "gradients": []}}
     ),
-    "TypeError: .*unexpected keyword": config(troubles={"0": {"steps": 1}}),
+    "TypeError: .*unexpected keyword": config(divergences={"0": {"steps": 1}}),
     "its history is of ": config(words={}),
     "its history is of .*loss2": moved("history.loss", "history.loss2"),
     "history is of .*'loss'": words(loss=[None, None]),
-    "history of 'way'": words(way=["eager"]),
-    "history of 'way' is": words(way=["eager", "odd"]),
+    "history of 'executor'": words(executor=["eager"]),
+    "history of 'executor' is": words(executor=["eager", "odd"]),
     "history of 'val_loss'": words(val_loss=["eager", None]),
     "history of 'val_score'": words(val_score="no"),
     r"history of 'loss' is \(2, 1\)": entry("history.loss", shape=[2, 1]),
@@ -442,14 +448,14 @@ FORGED = {
     "its step must be in .*; it has -1": number("step", -1),
     "its best_epoch must be in .0, 2.; it has -1": number("best_epoch", -1),
     "its best_epoch must be in .0, 2.; it has 3": number("best_epoch", 3),
-    "its made must be in .0, 7.; it has -1": number("made", -1),
-    "its made must be in .0, 7.; it has 8": number("made", 8),
-    "its made must be in .0, 7.; it has nan": number("made", np.nan),
+    "its finite_steps must be in .0, 7.; it has -1": number("finite_steps", -1),
+    "its finite_steps must be in .0, 7.; it has 8": number("finite_steps", 8),
+    "its finite_steps must be in .0, 7.; it has nan": number("finite_steps", np.nan),
     "its alive must be in .0, 1.; it has 2": number("alive", 2),
-    "its since must be in .0, 14.; it has 15": number("since", 15),
-    "its throttle must be in .*; it has nan": number("throttle", np.nan),
-    "its throttle must be in .*; it has inf": number("throttle", np.inf),
-    "its throttle must be in .*; it has -1": number("throttle", -1),
+    "its slots_reset_step must be in .0, 14.; it has 15": number("slots_reset_step", 15),
+    "its learning_rate_scale must be in .*; it has nan": number("learning_rate_scale", np.nan),
+    "its learning_rate_scale must be in .*; it has inf": number("learning_rate_scale", np.inf),
+    "its learning_rate_scale must be in .*; it has -1": number("learning_rate_scale", -1),
 }
 
 

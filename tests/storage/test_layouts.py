@@ -54,7 +54,7 @@ def estimator(layout, kind, y, **settings):
     est.intercepts_ = [layout(part) for part in est.intercepts_]
     course = getattr(est, "_optimizer", None)
     if course is not None:
-        course.memory = tuple(layout(part) for part in course.memory)
+        course.slots = tuple(layout(part) for part in course.slots)
         if course.last is not None:
             course.last, course.kept = layout(course.last), layout(course.kept)
     return est

@@ -17,8 +17,8 @@ import xpmlp
 from xpmlp import Spec, load, save, train
 from xpmlp.devices.namespace import to_host
 from xpmlp.layout import padded_size
+from xpmlp.storage.checksummed import BLANK, HEADER_LIMIT
 from xpmlp.storage.model_file import encode
-from xpmlp.storage.sealed import BLANK, HEADER_LIMIT
 
 
 @pytest.fixture
@@ -223,7 +223,13 @@ def test_safetensors_own_reader_reads_the_arrays(rows, path):
 def test_what_is_remembered_of_the_training_is_standard_json(rows, path):
     """Also where a loss is NaN, which JSON has no word for."""
     model = train(
-        "3-4-4-2", rows, rows[:, :2], members=2, rate=[1e-3, 1e30], optimizer="sgd", epochs=20
+        "3-4-4-2",
+        rows,
+        rows[:, :2],
+        members=2,
+        learning_rate=[1e-3, 1e30],
+        optimizer="sgd",
+        epochs=20,
     )
     save(model, path)
     header, _ = taken_apart(path.read_bytes())

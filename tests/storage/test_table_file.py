@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import xpmlp
-from xpmlp.storage.sealed import BLANK
+from xpmlp.storage.checksummed import BLANK
 from xpmlp.tabular.fitting import Plan, fit_table
 from xpmlp.tabular.model import TableModel, load
 

@@ -21,7 +21,11 @@ def fit(frame, target="y", *, epochs=30, test=None, network=NETWORK, started=Non
         frame,
         Plan(target, **plan),
         network=network,
-        settings={"epochs": epochs, "batch": 32 if len(frame) > 60 else None, "rate": 0.01},
+        settings={
+            "epochs": epochs,
+            "batch_size": 32 if len(frame) > 60 else None,
+            "learning_rate": 0.01,
+        },
         test=test,
         **found,
     )

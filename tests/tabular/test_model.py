@@ -18,7 +18,7 @@ ROUNDING = 1e-6  # of float32 probabilities
 def fitted(frame, target, drop):
     network = {"hidden": [8], "activation": "tanh", "dropout": 0.0}
     plan = Plan(target, drop=[drop])
-    return fit_table(frame, plan, network=network, settings={"epochs": 4, "batch": 32}).model
+    return fit_table(frame, plan, network=network, settings={"epochs": 4, "batch_size": 32}).model
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ def rows(rng):
 def worsening(rows):
     """A held-out set that asks for the opposite, so that the first epoch is its best."""
     X, y = rows
-    return {"X": X, "y": y, "X_val": X, "y_val": -y, "rate": 0.01, "initializer": "zeros"}
+    return {"X": X, "y": y, "X_val": X, "y_val": -y, "learning_rate": 0.01, "initializer": "zeros"}
 
 
 def flat(model):
@@ -58,7 +58,7 @@ def test_a_truth_per_member_stops_those_members(answer, rows):
         callbacks=[lambda report: answer if report.epoch == 2 else None],
     )  # fmt: skip
     assert trained_epochs(model) == 5
-    rates = np.array(model.history["rate"])
+    rates = np.array(model.history["learning_rate"])
     assert (rates[:, 0] > 0).all()
     assert (rates[:2, 1] > 0).all()
     assert (rates[2:, 1] == 0).all()
@@ -82,12 +82,12 @@ def test_a_single_callback_and_no_list_is_named_in_the_error(rows):
 def test_reports_say_what_happened(rows):
     X, y = rows
     seen = []
-    train("2-4-1", X, y, X_val=X, y_val=y, epochs=3, batch=8, callbacks=[seen.append])
+    train("2-4-1", X, y, X_val=X, y_val=y, epochs=3, batch_size=8, callbacks=[seen.append])
     assert [report.epoch for report in seen] == [1, 2, 3]
     assert [report.step for report in seen] == [4, 8, 12]
     assert {report.epochs for report in seen} == {3}
     for report in seen:
-        for name in ("loss", "rate", "grad_norm", "val_loss", "val_score", "seconds"):
+        for name in ("loss", "learning_rate", "grad_norm", "val_loss", "val_score", "seconds"):
             value = getattr(report, name)
             assert isinstance(value, float)
             assert report.history[name][report.epoch - 1] == value
@@ -96,13 +96,16 @@ def test_reports_say_what_happened(rows):
 def test_reports_of_a_population_hold_one_number_per_member(rows):
     X, y = rows
     for report in epochs("2-4-1", X, y, X_val=X, y_val=y, epochs=2, members=3):
-        for name in ("loss", "rate", "grad_norm", "val_loss", "val_score", "best_epoch"):
+        for name in ("loss", "learning_rate", "grad_norm", "val_loss", "val_score", "best_epoch"):
             assert getattr(report, name).shape == (3,)
 
 
 def test_a_population_s_reports_do_not_change_later(rows):
     seen = [
-        (report, {name: getattr(report, name).copy() for name in ("loss", "rate", "grad_norm")})
+        (
+            report,
+            {name: getattr(report, name).copy() for name in ("loss", "learning_rate", "grad_norm")},
+        )
         for report in epochs("2-4-1", *rows, epochs=5, members=2)
     ]
     for report, then in seen:
@@ -113,7 +116,7 @@ def test_a_population_s_reports_do_not_change_later(rows):
 def test_a_reports_model_does_not_change_later(rows):
     X, y = rows
     seen = []
-    for report in epochs("2-4-1", X, y, epochs=6, rate=0.05):
+    for report in epochs("2-4-1", X, y, epochs=6, learning_rate=0.05):
         model = report.model()
         seen.append((model, flat(model).copy(), model.predict(X), len(model.history["loss"])))
     for i, (model, then, predicted, length) in enumerate(seen, 1):
@@ -172,7 +175,7 @@ def test_early_stopping_is_patience(patience, worsening):
 def test_early_stopping_counts_from_the_latest_best(rows):
     X, y = rows
     model = train(
-        "2-8-1", X, y, X_val=X[:10], y_val=y[:10], rate=0.2, epochs=200,
+        "2-8-1", X, y, X_val=X[:10], y_val=y[:10], learning_rate=0.2, epochs=200,
         callbacks=[early_stopping(5)],
     )  # fmt: skip
     losses = model.history["val_loss"]
@@ -192,7 +195,14 @@ def test_early_stopping_counts_from_the_latest_best(rows):
 def test_stop_at_stops_at_the_first_epoch_that_gets_there(name, value, reached, rows):
     X, y = rows
     model = train(
-        "2-8-1", X, y, X_val=X, y_val=y, rate=0.02, epochs=300, callbacks=[stop_at(name, value)]
+        "2-8-1",
+        X,
+        y,
+        X_val=X,
+        y_val=y,
+        learning_rate=0.02,
+        epochs=300,
+        callbacks=[stop_at(name, value)],
     )
     met = [reached(entry) for entry in model.history[name]]
     assert met.index(True) == len(met) - 1 < 299
@@ -201,23 +211,24 @@ def test_stop_at_stops_at_the_first_epoch_that_gets_there(name, value, reached, 
 def test_plateau_reduces_the_rate_after_every_wait(worsening):
     model = train("2-1", **worsening, epochs=8, callbacks=[plateau(0.5, patience=2)])
     expected = [0.01 * factor for factor in (1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125)]
-    assert model.history["rate"] == pytest.approx(expected, rel=EXACT)
+    assert model.history["learning_rate"] == pytest.approx(expected, rel=EXACT)
 
 
 def test_plateau_leaves_the_rate_of_an_improving_run(rows):
     X, y = rows
     model = train(
-        "2-1", X, y, X_val=X, y_val=y, optimizer="sgd", rate=0.01, batch=30, epochs=20,
+        "2-1", X, y, X_val=X, y_val=y, optimizer="sgd", learning_rate=0.01, batch_size=30,
+        epochs=20,
         callbacks=[plateau(patience=1)],
     )  # fmt: skip
     assert np.argmin(model.history["val_loss"]) == 19
-    assert set(model.history["rate"]) == {0.01}
+    assert set(model.history["learning_rate"]) == {0.01}
 
 
 def test_plateau_is_each_members_own(worsening):
-    arguments = worsening | {"rate": [0.01, 0.0], "members": 2}
+    arguments = worsening | {"learning_rate": [0.01, 0.0], "members": 2}
     model = train("2-1", **arguments, epochs=4, callbacks=[plateau(0.5, patience=2)])
-    assert [entry[0] for entry in model.history["rate"]] == pytest.approx(
+    assert [entry[0] for entry in model.history["learning_rate"]] == pytest.approx(
         [0.01, 0.01, 0.01, 0.005], rel=EXACT
     )
 
@@ -263,9 +274,9 @@ def test_a_class_is_no_callback(rows):
 def test_plateau_never_goes_below_the_least_rate():
     X, y = np.zeros((4, 1)), np.ones(4)  # the bias leaves 0 for 1, away from the held-out -1
     X[0] = 1e-9  # rows that are all alike bring a warning
-    slower = plateau(factor=0.1, patience=1, min_rate=1e-5)
+    slower = plateau(factor=0.1, patience=1, min_learning_rate=1e-5)
     model = train("1-1", X, y, epochs=60, callbacks=[slower], X_val=X, y_val=-y)
-    assert min(model.history["rate"]) == pytest.approx(1e-5)
+    assert min(model.history["learning_rate"]) == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize(("name", "said"), [("accuracy", "goes by loss"), ("val_score", "X_val")])
@@ -291,7 +302,11 @@ def test_epochs_says_where_to_act_instead_of_callbacks():
 )
 def test_a_factor_of_the_rate_must_be_one(bad, rows):
     """In a population of two, so that two factors are right."""
-    call = {"callbacks": [lambda report: report.scale_rate(bad)], "epochs": 2, "members": 2}
+    call = {
+        "callbacks": [lambda report: report.scale_learning_rate(bad)],
+        "epochs": 2,
+        "members": 2,
+    }
     with pytest.raises(ValueError, match=r"^factor must be "):
         train("2-4-1", *rows, **call)
 
@@ -308,8 +323,8 @@ def test_who_stops_must_be_one_truth_or_one_per_member(bad, rows):
     (lambda: plateau(patience="x"), "patience must be a whole number"),
     (lambda: plateau(factor="x"), "factor must be a finite number"),
     (lambda: plateau(factor=1.0), r"factor must be in \(0, 1\)"),
-    (lambda: plateau(min_rate=-1), "min_rate must be at least 0"),
-    (lambda: plateau(min_rate=np.nan), "min_rate must be a finite number"),
+    (lambda: plateau(min_learning_rate=-1), "min_learning_rate must be at least 0"),
+    (lambda: plateau(min_learning_rate=np.nan), "min_learning_rate must be a finite number"),
     (lambda: stop_at("loss", "low"), "value must be a finite number; got 'low'"),
     (lambda: stop_at("loss", np.nan), "value must be a finite number; got nan"),
     (lambda: stop_at("loss", True), "value must be a finite number; got True"),

@@ -12,24 +12,25 @@ from benchmarks.gpu.checklist.runs import longest, sized, under_way
 from benchmarks.parity import CASES, Case, case, rows_for
 from xpmlp.devices.graphs import Recorded, obstacle
 from xpmlp.devices.namespace import CPU, to_host
-from xpmlp.recording.captured import Captured, CaptureWarning
+from xpmlp.recording.captured import CaptureWarning, CudaGraphExecutor
 from xpmlp.recording.cuda_writer import FEATURES
 from xpmlp.recording.engine import WORTH
 from xpmlp.spec import Spec
 from xpmlp.storage.checkpoint import Checkpoint
 from xpmlp.training.batches import per_batch, unbiased
-from xpmlp.training.loop import reports
-from xpmlp.training.train import assemble, finish
+from xpmlp.training.train import finish, make_trainer
 
 ORDER = 1e-12  # relative, float64: libraries round exp and tanh, and add up, in their own ways
 EPOCHS = 20
 
 RAGGED = (  # beside the cases of parity: windows of every kind
-    case("one window an epoch", "5-4-1", batch=10),
-    case("whole windows only", "5-4-1", batch=2, epochs=4),
-    case("a tail of its own", "5-4-2", batch=1, epochs=3, loss="quantile:0.1,0.9"),
+    case("one window an epoch", "5-4-1", batch_size=10),
+    case("whole windows only", "5-4-1", batch_size=2, epochs=4),
+    case("a tail of its own", "5-4-2", batch_size=1, epochs=3, loss="quantile:0.1,0.9"),
     case("scikit-learn's weights", "5-8-3", loss="cross_entropy", weigh=per_batch, l2=1e-3),
-    case("a population by itself", "5-4-1", members=5, batch=7, clip=0.1, schedule="one_cycle"),
+    case(
+        "a population by itself", "5-4-1", members=5, batch_size=7, clip=0.1, schedule="one_cycle"
+    ),
 )
 
 
@@ -38,12 +39,12 @@ def begun(gpu):
     """A function from a case to its run, at the GPU or where it is said."""
 
     def begin(asked: Case, place=gpu, dtype="float64", **more):
-        arguments = {"batch": 16, "epochs": EPOCHS, **asked.arguments, **more}
+        arguments = {"batch_size": 16, "epochs": EPOCHS, **asked.arguments, **more}
         weigh = arguments.pop("weigh", unbiased)
         arguments |= rows_for(asked.spec, dtype, CPU, arguments)
         X, y = arguments.pop("X"), arguments.pop("y")
-        run = assemble(asked.spec, X, y, dtype=dtype, device=place.name, **arguments)
-        run.weigh = weigh
+        run = make_trainer(asked.spec, X, y, dtype=dtype, device=place.name, **arguments)
+        run.row_weights = weigh
         return run
 
     return begin
@@ -52,7 +53,7 @@ def begun(gpu):
 def same(one, other) -> bool:
     return all(
         to_host(a).tobytes() == to_host(b).tobytes()
-        for a, b in zip(one.buffers, other.buffers, strict=True)
+        for a, b in zip(one.step.buffers, other.step.buffers, strict=True)
     )
 
 
@@ -66,8 +67,8 @@ EVERY = [
 @pytest.mark.parametrize("asked", EVERY)
 def test_replays_are_the_eager_steps_bit_for_bit(asked, begun):
     captured, eager = begun(asked), begun(asked, capture=False)
-    for one, other in zip(reports(captured), reports(eager), strict=True):
-        assert (one.way, other.way) == ("captured", "eager")
+    for one, other in zip(captured.reports(), eager.reports(), strict=True):
+        assert (one.executor, other.executor) == ("captured", "eager")
         assert same(captured, eager)
         assert np.all(one.loss == other.loss)
     assert int(captured.state.step) >= WORTH
@@ -96,7 +97,7 @@ def far(xp, score, target):
 
 def signed(xp, h, t, theta, g, m):
     m = 0.9 * m + g
-    return theta - h.rate * m / (1 + xp.abs(m)), m
+    return theta - h.learning_rate * m / (1 + xp.abs(m)), m
 
 
 def test_functions_of_yours_are_recorded_too(begun):
@@ -106,7 +107,7 @@ def test_functions_of_yours_are_recorded_too(begun):
         {"optimizer": signed, "schedule": lambda xp, now: 1 / (1 + now.epoch)},
     )
     captured, eager = begun(yours), begun(yours, capture=False)
-    assert finish(captured, []).history["way"] == ["captured"] * EPOCHS
+    assert finish(captured, []).history["executor"] == ["captured"] * EPOCHS
     finish(eager, [])
     assert same(captured, eager)
 
@@ -116,13 +117,13 @@ PLAIN = case("plain", "5-4-1")
 
 def test_a_callback_moves_the_rate_of_recorded_steps(begun):
     def slower(report):
-        report.scale_rate(0.5)
+        report.scale_learning_rate(0.5)
         return report.epoch == 7
 
     captured, eager = begun(PLAIN), begun(PLAIN, capture=False)
     ends = [finish(run, [slower]) for run in (captured, eager)]
     assert same(captured, eager)
-    assert ends[0].history["rate"] == [1e-3 * 0.5**k for k in range(7)]
+    assert ends[0].history["learning_rate"] == [1e-3 * 0.5**k for k in range(7)]
 
 
 # When it is not done
@@ -146,14 +147,14 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_so_once(begun, wha
     assert len(warned) == 1
     assert "one by one" in str(warned[0].message)
     finish(eager, [])
-    assert model.history["way"] == ["eager"] * EPOCHS
+    assert model.history["executor"] == ["eager"] * EPOCHS
     assert same(captured, eager)
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_failure_in_the_midst_of_training_loses_nothing(begun, first, monkeypatch):
     """Of the first recording, or of the second, which the last window of an epoch asks for."""
-    asked = case("two graphs", "5-4-2", batch=2, epochs=4)
+    asked = case("two graphs", "5-4-2", batch_size=2, epochs=4)
     import cupy
 
     captured, eager = begun(asked), begun(asked, capture=False)
@@ -183,10 +184,12 @@ def test_an_interruption_of_the_warm_up_leaves_everything_as_it_was(begun):
         return 0.5
 
     run = begun(PLAIN, schedule=once)
-    before = [to_host(b).copy() for b in run.buffers[:3]]
+    before = [to_host(b).copy() for b in run.step.buffers[:3]]
     with pytest.raises(KeyboardInterrupt):
         finish(run, [])
-    assert all((to_host(b) == saved).all() for b, saved in zip(run.buffers, before, strict=False))
+    assert all(
+        (to_host(b) == saved).all() for b, saved in zip(run.step.buffers, before, strict=False)
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,11 +199,11 @@ def test_nothing_is_recorded_where_it_is_not_wanted(begun, more):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         history = finish(begun(PLAIN, **more), []).history
-    assert set(history["way"]) == {"eager"}
+    assert set(history["executor"]) == {"eager"}
 
 
 def test_numpy_replays(begun):
-    assert set(finish(begun(PLAIN, place=CPU), []).history["way"]) == {"replayed"}
+    assert set(finish(begun(PLAIN, place=CPU), []).history["executor"]) == {"replayed"}
 
 
 # Stopped and resumed
@@ -208,26 +211,26 @@ def test_numpy_replays(begun):
 
 def stop_at(step, run):
     """Ctrl-C during that step, which a graph does not see before its window is done."""
-    turns, launch = run.turns, run.engine.way.run
+    turns, launch = run.counter.turns, run.step.engine.executor.run
 
     def counted(steps, first=0):
         for t in turns(steps, first):
-            run.halted = 2 * (int(run.state.step) + 1 == step)
+            run.counter.stop_signal = 2 * (int(run.state.step) + 1 == step)
             yield t
 
     def watched(advance, run, window):
         before = int(run.state.step)
         launch(advance, run, window)
         if before < step <= int(run.state.step):
-            run.halted = 2
+            run.counter.stop_signal = 2
 
-    run.turns, run.engine.way.run = counted, watched
+    run.counter.turns, run.step.engine.executor.run = counted, watched
 
 
 LONG = (  # epochs of several windows, and a tail
-    case("one by one", "5-4-2", batch=1, epochs=2, keep="best"),
-    case("dropout", [[4, 5, "tanh", 0.3], [2, 4, None, 0.0]], batch=1, epochs=2),
-    case("a population", "5-4-1", batch=1, epochs=2, members=3, schedule="cosine", clip=0.1),
+    case("one by one", "5-4-2", batch_size=1, epochs=2, keep="best"),
+    case("dropout", [[4, 5, "tanh", 0.3], [2, 4, None, 0.0]], batch_size=1, epochs=2),
+    case("a population", "5-4-1", batch_size=1, epochs=2, members=3, schedule="cosine", clip=0.1),
 )
 
 
@@ -243,19 +246,19 @@ def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
     stopped, resumed = begun(asked, capture=capture), begun(asked)
     stop_at(step, stopped)
     with (
-        Checkpoint(path).following(stopped, resume=False) as write,
+        Checkpoint(path).opened(stopped, resume=False) as write,
         pytest.raises(KeyboardInterrupt),
     ):
         finish(stopped, [], write)
     assert 0 < stopped.within < stopped.steps_per_epoch
-    assert (stopped.within % Captured.UNROLLED == 0) == capture
+    assert (stopped.within % CudaGraphExecutor.UNROLLED == 0) == capture
     launch, launches = Recorded.launch, []
     monkeypatch.setattr(Recorded, "launch", lambda graph: launches.append(1) or launch(graph))
-    with Checkpoint(path).following(resumed, resume=True) as write:
+    with Checkpoint(path).opened(resumed, resume=True) as write:
         assert int(resumed.state.step) == int(stopped.state.step)
         model = finish(resumed, [], write)
     assert len(launches) > 1
-    assert model.history["way"][-1] == "captured"
+    assert model.history["executor"][-1] == "captured"
     assert to_host(model.flat).tobytes() == to_host(whole.flat).tobytes()
     assert same(through, resumed)
     np.testing.assert_array_equal(model.history["loss"], whole.history["loss"])
@@ -269,9 +272,9 @@ def test_trainings_in_threads_are_captured_and_have_the_bits_of_one_alone(begun)
 
     def bits(asked):
         model = finish(begun(asked, dtype="float32"), [])
-        return to_host(model.flat).tobytes(), set(model.history["way"])
+        return to_host(model.flat).tobytes(), set(model.history["executor"])
 
-    cases = [case(f"{n} rows", f"5-{n}-2", batch=n) for n in (6, 7, 8, 9)]
+    cases = [case(f"{n} rows", f"5-{n}-2", batch_size=n) for n in (6, 7, 8, 9)]
     alone = [bits(asked) for asked in cases]
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(bits, cases * 2))
@@ -307,14 +310,14 @@ def test_memory_is_flat_while_training_and_comes_back_after_it(begun):
 
     def look(report):
         gc.collect()
-        pools = [pool.total_bytes() for pool in report.run.engine.way.pools]
+        pools = [pool.total_bytes() for pool in report.trainer.step.engine.executor.pools]
         seen.append((*pools, default.used_bytes()))
 
     model = finish(run, [look])
     # an array or two of what the first epoch found out
     assert len(set(seen[1:])) == 1
     assert seen[0][0] > 0
-    assert sum(pool.total_bytes() for pool in run.engine.way.pools) == 0
+    assert sum(pool.total_bytes() for pool in run.step.engine.executor.pools) == 0
     kept = model.flat.nbytes
     del run, model, look
     gc.collect()
@@ -323,22 +326,22 @@ def test_memory_is_flat_while_training_and_comes_back_after_it(begun):
 
 def test_a_generator_that_is_left_early_lets_go_of_its_memory(begun):
     run = begun(PLAIN)
-    for report in reports(run):
+    for report in run.reports():
         if report.epoch == 3:
             break
     gc.collect()
-    assert sum(pool.total_bytes() for pool in run.engine.way.pools) == 0
-    assert run.engine.way.graphs == {}
+    assert sum(pool.total_bytes() for pool in run.step.engine.executor.pools) == 0
+    assert run.step.engine.executor.graphs == {}
 
 
 def test_a_window_is_bounded(gpu):
     import cupy
 
-    way = Captured(gpu, cupy.cuda)
-    assert way.window(1000, 10) == Captured.UNROLLED
+    way = CudaGraphExecutor(gpu, cupy.cuda)
+    assert way.window(1000, 10) == CudaGraphExecutor.UNROLLED
     assert way.window(3, 10) == 3
-    assert way.window(1000, Captured.AT_ONCE // 4) == 4
-    assert way.window(1000, 10 * Captured.AT_ONCE) == 1
+    assert way.window(1000, CudaGraphExecutor.AT_ONCE // 4) == 4
+    assert way.window(1000, 10 * CudaGraphExecutor.AT_ONCE) == 1
 
 
 def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, monkeypatch):

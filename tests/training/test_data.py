@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from xpmlp import Spec, new_state, train
 from xpmlp.devices.namespace import CPU, to_host, to_place
 from xpmlp.initializers import initial
 from xpmlp.optimizers import optimizer
 from xpmlp.step import gradient
-from xpmlp.training.batches import drawn, epoch_order, unshuffled, windows
+from xpmlp.training.batches import epoch_order, minibatch, unshuffled, windows
 from xpmlp.training.data import Elsewhere, Resident, prepare
 from xpmlp.training.labels import Labels
 
@@ -34,7 +33,7 @@ def batches(place, data, orders, size, steps=3):
     for gather in windows(place, data, orders, size, steps):
         window = gather()
         for t in range(window.steps):
-            yield drawn(window, t)
+            yield minibatch(window, t)
 
 
 def gradient_of(place, spec, data, orders, size):
@@ -161,7 +160,7 @@ def test_batch_gradients_average_to_the_full_gradient_everywhere(place, rng):
 def test_integer_weights_are_repeated_rows(loss, rng):
     X, times = rng.normal(size=(12, 2)), rng.integers(0, 4, size=12)
     y = (X[:, 0] > 0).astype(int)
-    common = {"loss": loss, "epochs": 20, "shuffle": False, "rate": 0.01}
+    common = {"loss": loss, "epochs": 20, "shuffle": False, "learning_rate": 0.01}
     weighted = train("2-5-1", X, y, sample_weight=times, **common)
     repeated = train("2-5-1", X.repeat(times, axis=0), y.repeat(times), **common)
     assert np.allclose(flat(weighted), flat(repeated), rtol=1e-9, atol=1e-9)  # 20 steps of adam
@@ -217,7 +216,14 @@ def test_a_batch_of_zero_weights_is_harmless(optimizer, rng):
     X, y = rng.normal(size=(12, 2)), rng.normal(size=12)
     weight = np.array([0.0] * 8 + [1.0] * 4)
     model = train(
-        "2-4-1", X, y, sample_weight=weight, shuffle=False, batch=4, epochs=4, optimizer=optimizer
+        "2-4-1",
+        X,
+        y,
+        sample_weight=weight,
+        shuffle=False,
+        batch_size=4,
+        epochs=4,
+        optimizer=optimizer,
     )
     assert np.isfinite(flat(model)).all()
     assert np.isfinite(model.history["loss"]).all()
@@ -227,7 +233,7 @@ def test_rows_of_zero_weight_teach_nothing(rng):
     X, y = rng.normal(size=(12, 2)), rng.normal(size=12)
     weight = np.array([1.0, 0.0] * 6)
     other = np.where(weight > 0, y, 1e6)
-    common = {"sample_weight": weight, "epochs": 4, "batch": 5}
+    common = {"sample_weight": weight, "epochs": 4, "batch_size": 5}
     assert (flat(train("2-4-1", X, y, **common)) == flat(train("2-4-1", X, other, **common))).all()
 
 

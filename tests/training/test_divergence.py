@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
+from support.epochs import run_steps
 
 from xpmlp import Spec
 from xpmlp.apply import plain
@@ -17,14 +17,12 @@ from xpmlp.step import Batch, gradient, new_state, update
 from xpmlp.training import train as assembly
 from xpmlp.training.batches import epoch_order, windows
 from xpmlp.training.divergence import DivergedError, frozen, tally
-from xpmlp.training.loop import train_epoch
-from xpmlp.training.steps import advance
-from xpmlp.training.train import assemble, finish
+from xpmlp.training.train import finish, make_trainer
 
 SPEC = Spec.parse("3-5-2", activation="tanh")
 ROWS, BATCH = 40, 8
 BAD = 17  # the row that makes its step bad
-WAYS = ("eager", "replayed", "captured", "one by one")
+EXECUTORS = ("eager", "replayed", "captured", "one by one")
 
 
 def rows(rng):
@@ -46,11 +44,13 @@ def begun(monkeypatch, request):
         if way == "captured":
             place = request.getfixturevalue("gpu")
         monkeypatch.setattr(assembly, "choose", lambda *_: place)
-        arguments = {"batch": BATCH, "epochs": 20, "capture": way in ("replayed", "captured")}
-        run = assemble(more.pop("spec", SPEC), X.copy(), y.copy(), **arguments | more)
-        assert way in ("one by one", run.engine.way.name)
+        arguments = {"batch_size": BATCH, "epochs": 20, "capture": way in ("replayed", "captured")}
+        run = make_trainer(more.pop("spec", SPEC), X.copy(), y.copy(), **arguments | more)
+        assert way in ("one by one", run.step.engine.executor.name)
         if way == "one by one":
-            run.engine = run.engine._replace(xp=place.xp, apply=plain, restart=lambda: None)
+            run.step.engine = run.step.engine._replace(
+                xp=place.xp, apply=plain, restart=lambda: None
+            )
         return run
 
     return begin
@@ -66,8 +66,10 @@ def poison(run, row=BAD, value=np.nan):
 def trained_until(run, orders, steps):
     """Parameters and memory after some steps, and which step is the first that is not finite
     (from 1, or None), by `gradient` and `update` on NumPy one after the other."""
-    state = new_state(np, run.spec, run.optimizer, to_host(run.kept))
-    hyper = {n: v if isinstance(v, float) else to_host(v) for n, v in run.hyper.items()}
+    state = new_state(np, run.spec, run.step.optimizer, to_host(run.best_params))
+    hyper = {
+        n: v if isinstance(v, float) else to_host(v) for n, v in run.step.hyperparameters.items()
+    }
     h = SimpleNamespace(**hyper)
     x, target = to_host(run.data.x.x), to_host(run.data.target)
     for t in range(steps):
@@ -76,15 +78,15 @@ def trained_until(run, orders, steps):
         value = gradient(np, run.spec, state, Batch(x[index], target[index], weight))
         if not (np.isfinite(value) and np.isfinite(state.grad).all()):
             return state, t + 1
-        update(np, run.optimizer, state, h)
+        update(np, run.step.optimizer, state, h)
     return state, None
 
 
 def held(run):
-    return [to_host(part) for part in (run.state.params, *run.state.memory)]
+    return [to_host(part) for part in (run.state.params, *run.state.slots)]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EXECUTORS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_bad_step_changes_nothing_and_is_known(name, way, begun, rng):
     X, y = rows(rng)
@@ -93,15 +95,16 @@ def test_a_bad_step_changes_nothing_and_is_known(name, way, begun, rng):
     orders = epoch_order(run.settings.seeds, (), 0, ROWS)
     bad = int(np.flatnonzero(orders == BAD)[0]) // BATCH + 1
     assert trained_until(run, orders, 5)[1] == bad
-    with run.engine.way.open():
-        train_epoch(run)
-    assert (float(run.alive), int(run.made)) == (0, bad - 1)
+    with run.step.engine.executor.open():
+        run_steps(run)
+    assert (float(run.step.alive), int(run.step.finite_steps)) == (0, bad - 1)
     # the same training, of which the bad step is never made
     other = begun(X, y, way, optimizer=name)
-    other.rate[...] = to_place(other.place, np.array([other.settings.rate]))
-    with other.engine.way.open():
+    rate = to_place(other.place, np.array([other.settings.learning_rate]))
+    other.step.learning_rate[...] = rate
+    with other.step.engine.executor.open():
         for one in windows(other.place, other.data, orders[: (bad - 1) * BATCH], BATCH, 5):
-            other.engine.way.run(advance, other, one)
+            other.step.engine.executor.run(other.step, one, other.counter)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(held(run), held(other), strict=True))
     reference, _ = trained_until(run, orders, bad - 1)
     np.testing.assert_allclose(held(run)[0], reference.params, rtol=1e-9, atol=1e-12)
@@ -110,26 +113,26 @@ def test_a_bad_step_changes_nothing_and_is_known(name, way, begun, rng):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_bad_member_disturbs_nobody(value, begun, rng):
     X, y = rows(rng)
-    run, well = (begun(X, y, members=3, rate=[1e-3, r, 1e-2]) for r in (1e-3, 1e-3))
+    run, well = (begun(X, y, members=3, learning_rate=[1e-3, r, 1e-2]) for r in (1e-3, 1e-3))
     run.state.params[1, :8] = value
     for each in (run, well):
-        train_epoch(each)
+        run_steps(each)
     for ours, theirs in zip(held(run), held(well), strict=True):
         assert ours[[0, 2]].tobytes() == theirs[[0, 2]].tobytes()
-    assert (to_host(run.alive) == [1, 0, 1]).all()
-    assert (to_host(run.made) == [5, 0, 5]).all()
+    assert (to_host(run.step.alive) == [1, 0, 1]).all()
+    assert (to_host(run.step.finite_steps) == [5, 0, 5]).all()
     assert all(not memory[1].any() for memory in held(run)[1:])
 
 
 @pytest.mark.parametrize(("size", "alive"), [(1e18, 1), (1e20, 0)])
 def test_a_gradient_whose_square_is_beyond_the_dtype_counts_as_not_finite(size, alive, begun, rng):
     X, y = rows(rng)
-    run = begun(X, y, dtype="float32", optimizer="sgd", rate=0.0)
+    run = begun(X, y, dtype="float32", optimizer="sgd", learning_rate=0.0)
     run.data.weight[...] = np.float32(size)
     with np.errstate(all="ignore"):
-        train_epoch(run)
+        run_steps(run)
     assert np.isfinite(run.state.grad).all()
-    assert float(run.alive) == alive
+    assert float(run.step.alive) == alive
 
 
 @given(st.lists(st.sampled_from([1.0, np.nan, np.inf, -np.inf, 0.0, 1e300]), min_size=1))
@@ -148,11 +151,11 @@ def test_the_accounts_are_those_of_a_loop(losses):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_guard_of_a_rule_is_seen_and_taken_off(name, begun, rng):
     run = begun(*rows(rng), optimizer=name)
-    given = (run.h, np.ones(()), run.state.params, run.state.grad, *run.state.memory)
-    program = trace(frozen(run.optimizer.rule), *given)
-    names = sorted(k for k, v in vars(run.h).items() if isinstance(v, np.ndarray))
+    given = (run.step.h, np.ones(()), run.state.params, run.state.grad, *run.state.slots)
+    program = trace(frozen(run.step.optimizer.rule), *given)
+    names = sorted(k for k, v in vars(run.step.h).items() if isinstance(v, np.ndarray))
     theta = len(names) + 1
-    aliases = [theta, *range(theta + 2, theta + 2 + len(run.state.memory))]
+    aliases = [theta, *range(theta + 2, theta + 2 + len(run.state.slots))]
     found = without_guard(program, aliases)
     assert found is not None
     assert names[found.at] == "alive"
@@ -167,36 +170,44 @@ def wild(xp, now):
     return 1 + 1e200 * xp.astype((at >= 2) & (at < 3), at.dtype)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EXECUTORS)
 def test_the_error_says_where(way, begun, rng):
     X, y = rows(rng)
-    run = begun(X, y, way, optimizer="sgd", rate=0.01, schedule=wild)
+    run = begun(X, y, way, optimizer="sgd", learning_rate=0.01, schedule=wild)
     with pytest.raises(DivergedError) as caught:
         finish(run, [])
     error = caught.value
     assert error.step == 12  # the first of epoch 3 gives the weights that fail the second
-    assert error.rate == pytest.approx(1e198)
+    assert error.learning_rate == pytest.approx(1e198)
     assert len(error.gradients) == 2
     assert max(error.gradients) > 1e190
-    for said in ("step 12", "epoch 3", "rate 1e+198", "clip=1.0", "lower rate", "scaled inputs"):
+    for said in (
+        "step 12",
+        "epoch 3",
+        "rate 1e+198",
+        "clip=1.0",
+        "lower learning rate",
+        "scaled inputs",
+    ):
         assert said in str(error)
-    other = begun(X, y, way, optimizer="sgd", rate=0.01)
+    other = begun(X, y, way, optimizer="sgd", learning_rate=0.01)
     good = finish(other, [lambda report: report.epoch == 2])
     assert to_host(error.model.flat).tobytes() == to_host(good.flat).tobytes()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EXECUTORS)
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_a_restore_goes_on_from_the_best_and_improves(name, way, begun, rng):
     X, y = rows(rng)
     rate = {"sgd": 50.0, "adam": 1e-2}[name]
     more = {} if name == "sgd" else {"schedule": wild}
-    run = begun(X, y * 0.1, way, optimizer=name, rate=rate, on_divergence="restore", **more,
+    run = begun(X, y * 0.1, way, optimizer=name, learning_rate=rate,
+                on_divergence="restore", **more,
                 spec=Spec.parse("3-2"), epochs=60)  # fmt: skip
     history = finish(run, []).history
     times = sum(history["restored"])
     assert times > 0
-    assert history["rate"][-1] == pytest.approx(rate / 2**times)
+    assert history["learning_rate"][-1] == pytest.approx(rate / 2**times)
     assert np.isfinite(history["loss"][-1])
     finite = [loss for loss in history["loss"] if np.isfinite(loss)]
     assert finite[-1] < 0.9 * max(finite)
@@ -213,12 +224,12 @@ def test_restoring_gives_up(begun, rng):
 def test_a_restored_member_disturbs_nobody(begun, rng):
     X, y = rows(rng)
     common = {"members": 3, "optimizer": "sgd", "on_divergence": "restore", "epochs": 12}
-    run, well = (begun(X, y, rate=[1e-3, r, 1e-2], **common) for r in (1e200, 1e-3))
+    run, well = (begun(X, y, learning_rate=[1e-3, r, 1e-2], **common) for r in (1e200, 1e-3))
     ours, theirs = finish(run, []), finish(well, [])
     assert ours.flat[[0, 2]].tobytes() == theirs.flat[[0, 2]].tobytes()
     found = np.array(ours.history["restored"])
     assert (found.sum(axis=0) == [0, 10, 0]).all()
-    assert float(run.throttle[1, 0]) == 0
+    assert float(run.step.learning_rate_scale[1, 0]) == 0
 
 
 @pytest.mark.parametrize("rate", [2.0, 5.0, 10.0])
@@ -227,9 +238,9 @@ def test_a_restore_never_goes_on_from_weights_on_their_way_out(network, rate, be
     """An epoch may end at weights of 1e60, whose loss is finite: the first weights are better."""
     rng = np.random.default_rng(1)
     X = rng.normal(size=(2400, 3))
-    run = begun(X, np.sin(X[:, :1]), optimizer="sgd", rate=rate, on_divergence="restore",
-                spec=Spec.parse(network), epochs=25, batch=16)  # fmt: skip
+    run = begun(X, np.sin(X[:, :1]), optimizer="sgd", learning_rate=rate, on_divergence="restore",
+                spec=Spec.parse(network), epochs=25, batch_size=16)  # fmt: skip
     model = finish(run, [])
     assert sum(model.history["restored"]) > 0
     assert np.abs(to_host(model.flat)).max() < 100
-    assert float(run.best) < 0.3  # half the variance of the targets is 0.22
+    assert float(run.best_value) < 0.3  # half the variance of the targets is 0.22

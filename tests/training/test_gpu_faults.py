@@ -10,10 +10,10 @@ import pytest
 import xpmlp
 from xpmlp.devices.graphs import obstacle
 from xpmlp.devices.namespace import to_host
-from xpmlp.recording.captured import Captured
-from xpmlp.training import batches, loop
+from xpmlp.recording.captured import CudaGraphExecutor
+from xpmlp.training import batches, trainer
 from xpmlp.training.batches import epoch_order
-from xpmlp.training.train import assemble, finish
+from xpmlp.training.train import finish, make_trainer
 
 pytest.importorskip("sklearn")
 GPU = "gpu:0"
@@ -37,8 +37,8 @@ def test_many_quantiles_are_captured(card, rows):
     models = [
         xpmlp.train(spec, *rows, loss=measure, device=device, epochs=40) for device in (GPU, "cpu")
     ]
-    assert set(models[0].history["way"]) == {"captured"}
-    assert set(models[1].history["way"]) == {"replayed"}
+    assert set(models[0].history["executor"]) == {"captured"}
+    assert set(models[1].history["executor"]) == {"replayed"}
     np.testing.assert_allclose(models[0].predict(rows[0]), models[1].predict(rows[0]), atol=1e-5)
 
 
@@ -77,7 +77,7 @@ EPOCHS = 40
 
 @pytest.mark.parametrize("more", [{}, {"members": 3}, {"capture": False}], ids=str)
 def test_the_next_order_is_drawn_while_the_card_works(more, events, rows):
-    run = assemble("3-5-1", *rows, device=GPU, epochs=EPOCHS, **more)
+    run = make_trainer("3-5-1", *rows, device=GPU, epochs=EPOCHS, **more)
     finish(run, [])
     assert draws(events) == [("draw", e) for e in range(EPOCHS)]
     for epoch in range(1, EPOCHS):
@@ -106,39 +106,41 @@ def test_a_host_draws_no_order_before_its_epoch(events, rows):
 @pytest.fixture
 def used(monkeypatch):
     """The orders that epochs were trained in, as far as they were left."""
-    seen, windows = [], loop.windows
+    seen, windows = [], trainer.windows
 
     def watched(place, data, order, *rest):
         seen.append(np.array(order))
         return windows(place, data, order, *rest)
 
-    monkeypatch.setattr(loop, "windows", watched)
+    monkeypatch.setattr(trainer, "windows", watched)
     return seen
 
 
 @pytest.mark.parametrize("members", [None, 3])
 def test_orders_that_were_drawn_ahead_are_the_epochs_own(members, used, card, rows, tmp_path):
-    arguments = {"epochs": 6, "members": members, "device": GPU, "batch": 10, "capture": False}
+    arguments = {"epochs": 6, "members": members, "device": GPU, "batch_size": 10, "capture": False}
     seeds, lead = (tuple(range(members)), (members,)) if members else ((0,), ())
     expected = [epoch_order(seeds, lead, epoch, 40) for epoch in range(6)]
     whole = xpmlp.train("3-5-1", *rows, **arguments)
     np.testing.assert_array_equal(used, expected)
 
-    run, path = assemble("3-5-1", *rows, **arguments), tmp_path / "run.ckpt"
-    turns = run.turns
+    run, path = make_trainer("3-5-1", *rows, **arguments), tmp_path / "run.ckpt"
+    turns = run.counter.turns
     used.clear()
 
     def counted(steps, first=0):
         for t in turns(steps, first):
-            run.halted = 2 * (int(run.state.step) == 9)  # in the third epoch's second step
+            run.counter.stop_signal = 2 * (
+                int(run.state.step) == 9
+            )  # in the third epoch's second step
             yield t
 
-    run.turns = counted
-    following = xpmlp.Checkpoint(path).following(run, resume=False)
+    run.counter.turns = counted
+    following = xpmlp.Checkpoint(path).opened(run, resume=False)
     with following as write, pytest.raises(KeyboardInterrupt):
         finish(run, [], write)
-    assert (run.epoch, run.within) == (2, 2)
-    assert run.ahead is None
+    assert (run.epoch, run.counter.in_epoch) == (2, 2)
+    assert run.next_order is None
     resumed = xpmlp.train("3-5-1", *rows, checkpoint=path, resume=True, **arguments)
     np.testing.assert_array_equal(used[:3], expected[:3])
     np.testing.assert_array_equal(used[3], expected[2][..., 20:])
@@ -162,7 +164,7 @@ WIDE = 130  # more numbers in a row than a block of CuPy's has threads
 @pytest.mark.parametrize("name", ["plain", "held out", "alike", "population", "labels", "diverged"])
 def test_no_reduction_of_truths_is_compiled(name, launches, rng):
     X, y = rng.normal(size=(2, 150, WIDE))
-    more = {"epochs": 2, "device": GPU, "batch": 75}
+    more = {"epochs": 2, "device": GPU, "batch_size": 75}
     spec = f"{WIDE}-4-1"
     if name == "held out":
         more |= {"X_val": X, "y_val": y[:, 0]}
@@ -175,7 +177,12 @@ def test_no_reduction_of_truths_is_compiled(name, launches, rng):
         more |= {"X_val": X, "y_val": y > 0}
     if name == "diverged":
         rates = [1e30] + [1e-3] * (WIDE - 1)  # the first member alone
-        more |= {"members": WIDE, "rate": rates, "optimizer": "sgd", "on_divergence": "restore"}
+        more |= {
+            "members": WIDE,
+            "learning_rate": rates,
+            "optimizer": "sgd",
+            "on_divergence": "restore",
+        }
     target = y > 0 if name == "labels" else y[:, 0]
     model = xpmlp.train(spec, X, target, **more)
     model.predict(X.astype("float32") if name == "plain" else X)
@@ -212,11 +219,11 @@ def test_eager_windows_are_large_on_a_gpu(card, rng, monkeypatch):
 
     monkeypatch.setattr(batches.Resident, "take", counted)
     X = rng.normal(size=(1280, 1023)).astype("float32")
-    run = assemble("1023-2-1", X, X[:, 0], batch=128, epochs=1, device=GPU, capture=False)
+    run = make_trainer("1023-2-1", X, X[:, 0], batch_size=128, epochs=1, device=GPU, capture=False)
     finish(run, [])
     gathers = len(taken) / 3  # of rows, targets and weights
     assert gathers == 1, taken
-    assert Captured.UNROLLED > 10 == run.steps_per_epoch
+    assert CudaGraphExecutor.UNROLLED > 10 == run.steps_per_epoch
 
 
 # Memory that is given back
@@ -224,7 +231,7 @@ def test_eager_windows_are_large_on_a_gpu(card, rng, monkeypatch):
 
 def test_pinned_memory_is_given_back(card, rng):
     X = rng.normal(size=(4000, 100)).astype("float32")
-    train = partial(xpmlp.train, "100-2-1", X, X[:, 0], epochs=1, device=GPU, batch=1000)
+    train = partial(xpmlp.train, "100-2-1", X, X[:, 0], epochs=1, device=GPU, batch_size=1000)
     import cupy
 
     cupy.get_default_pinned_memory_pool().free_all_blocks()
@@ -237,7 +244,7 @@ def bytes_by_size(card):
     return Counter(block.size for block in card.blocks.values())
 
 
-SHORT = {"device": GPU, "batch": 5, "epochs": 8}  # steps that are just worth a graph
+SHORT = {"device": GPU, "batch_size": 5, "epochs": 8}  # steps that are just worth a graph
 
 
 def captured_training(rows):
@@ -264,7 +271,7 @@ def failing(rows):
 
 
 def run_by_itself(rows):
-    finish(assemble("3-5-1", *rows, **SHORT, members=3, l2=0.1), [])
+    finish(make_trainer("3-5-1", *rows, **SHORT, members=3, l2=0.1), [])
 
 
 def estimator(rows):

@@ -16,7 +16,7 @@ from xpmlp.training.interruption import Terminated, terminated
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(64, 3))
 Y = X.sum(axis=1)
-GIVEN = {"epochs": 6, "batch": 8, "rate": 0.02}
+GIVEN = {"epochs": 6, "batch_size": 8, "learning_rate": 0.02}
 
 
 def strike(step, number=signal.SIGINT, times=1):
@@ -111,7 +111,7 @@ def test_a_stopped_process_resumes_to_the_same_bits(name, code, capture, tmp_pat
         X = np.random.default_rng(3).normal(size=(64, 3))
         def told(report):
             print(report.epoch, flush=True)
-        model = xpmlp.train("3-4-1", X, X.sum(axis=1), epochs=300, batch=8, capture={capture},
+        model = xpmlp.train("3-4-1", X, X.sum(axis=1), epochs=300, batch_size=8, capture={capture},
             checkpoint=sys.argv[1], resume=True, callbacks=[told])
         print(model.flat.tobytes().hex())
     """
@@ -127,7 +127,7 @@ def test_a_stopped_process_resumes_to_the_same_bits(name, code, capture, tmp_pat
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     epoch, *_, bits = done.stdout.split()
     assert int(epoch) > 1
-    through = train("3-4-1", X, Y, epochs=300, batch=8, capture=capture)
+    through = train("3-4-1", X, Y, epochs=300, batch_size=8, capture=capture)
     assert bits == through.flat.tobytes().hex()
 
 

@@ -20,7 +20,7 @@ def separable(rng):
 
 def learned(X, y, name, n_out, epochs=60):
     """Trained long enough, by default, for rows that a straight line separates."""
-    return train(f"3-16-{n_out}", X, y, loss=name, rate=0.02, epochs=epochs)
+    return train(f"3-16-{n_out}", X, y, loss=name, learning_rate=0.02, epochs=epochs)
 
 
 TWO = {
@@ -125,9 +125,9 @@ def test_probabilities_are_targets(rng):
         X,
         np.tile(asked, (50, 1)),
         loss="cross_entropy",
-        rate=0.1,
+        learning_rate=0.1,
         epochs=300,
-        batch=50,
+        batch_size=50,
     )
     assert np.allclose(model.predict(X)[0], asked, atol=1e-4)  # 300 steps of adam come closer
     two = train(
@@ -135,9 +135,9 @@ def test_probabilities_are_targets(rng):
         X,
         np.full(50, 0.3),
         loss="binary_cross_entropy",
-        rate=0.1,
+        learning_rate=0.1,
         epochs=300,
-        batch=50,
+        batch_size=50,
     )
     assert two.classes_ is None
     assert two.predict(X).shape == (50,)
@@ -154,7 +154,7 @@ def test_binary_probabilities_predict_labels_beyond_a_half(separable):
 def test_several_binary_labels_at_once(dtype, rng):
     X = rng.normal(size=(60, 3))
     y = (X > 0).astype(dtype)
-    model = train("3-16-3", X, y, loss="binary_cross_entropy", rate=0.02, epochs=80)
+    model = train("3-16-3", X, y, loss="binary_cross_entropy", learning_rate=0.02, epochs=80)
     assert model.classes_ is None
     probability = model.predict_proba(X)
     assert probability.shape == (60, 3)
@@ -166,7 +166,9 @@ def test_one_class_alone_still_means_zero_and_one(separable):
     for value in (0, 1):
         y = np.full(40, value)
         with pytest.warns(UserWarning, match="y has a single class"):
-            model = train("3-1", separable[2], y, loss="binary_cross_entropy", epochs=100, rate=0.1)
+            model = train(
+                "3-1", separable[2], y, loss="binary_cross_entropy", epochs=100, learning_rate=0.1
+            )
         assert model.classes_.tolist() == [0, 1]
         assert (model.predict(separable[2]) == value).all()
     only = find_classes(np.array([True, True]), loss("binary_cross_entropy"))

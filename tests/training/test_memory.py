@@ -13,7 +13,7 @@ from xpmlp.training import inference
 from xpmlp.training.data import Elsewhere, Resident
 from xpmlp.training.memory import USABLE, DataWarning, TrainingMemoryError, need, shown
 from xpmlp.training.settings import Settings
-from xpmlp.training.train import assemble, finish, train
+from xpmlp.training.train import finish, make_trainer, train
 
 SPEC = Spec.parse("64-32-1")
 
@@ -45,7 +45,7 @@ def test_rows_that_fit_lie_on_the_device(limited, rows):
     limited(10_000_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert isinstance(assemble(SPEC, *rows, epochs=2).data.x, Resident)
+        assert isinstance(make_trainer(SPEC, *rows, epochs=2).data.x, Resident)
 
 
 @pytest.mark.parametrize("members", [None, pytest.param(2, marks=pytest.mark.slow)])
@@ -53,32 +53,32 @@ def test_rows_that_fit_lie_on_the_device(limited, rows):
 def test_rows_that_do_not_fit_come_window_by_window_to_the_same_bits(
     limited, rows, members, capture
 ):
-    arguments = {"epochs": 3, "batch": 40, "members": members, "capture": capture}
+    arguments = {"epochs": 3, "batch_size": 40, "members": members, "capture": capture}
     limited(1_000_000_000)
-    run = assemble(SPEC, *rows, **arguments)
+    run = make_trainer(SPEC, *rows, **arguments)
     needed = run.need.training
     expected = to_host(finish(run, []).flat).copy()
     del run
     limited(round(needed / USABLE) + 1_000_000)
     with pytest.warns(DataWarning, match="X takes 2.0 MB") as warned:
-        run = assemble(SPEC, *rows, **arguments)
+        run = make_trainer(SPEC, *rows, **arguments)
     assert "window by window" in str(warned[0].message)
     assert isinstance(run.data.x, Elsewhere)
     found = finish(run, [])
-    assert found.history["way"] == ["captured" if capture else "eager"] * 3
+    assert found.history["executor"] == ["captured" if capture else "eager"] * 3
     assert (to_host(found.flat) == expected).all()
 
 
 def test_held_out_rows_may_stay_outside_alone(limited, rows):
     X, y = rows
-    arguments = {"X_val": X, "y_val": y, "epochs": 2, "batch": 400, "capture": False}
+    arguments = {"X_val": X, "y_val": y, "epochs": 2, "batch_size": 400, "capture": False}
     limited(1_000_000_000)
-    needed = assemble(SPEC, X, y, **arguments).need.training
+    needed = make_trainer(SPEC, X, y, **arguments).need.training
     limited(round(needed / USABLE) + 3_000_000)
     with pytest.warns(DataWarning, match="X_val"):
-        run = assemble(SPEC, X, y, **arguments)
+        run = make_trainer(SPEC, X, y, **arguments)
     assert isinstance(run.data.x, Resident)
-    assert isinstance(run.held.x, Elsewhere)
+    assert isinstance(run.val_data.x, Elsewhere)
     assert np.isfinite(finish(run, []).history["val_loss"]).all()
 
 
@@ -93,19 +93,19 @@ def test_a_batch_that_would_fit_fits(limited, rows):
     spec = Spec.parse("64-400-400-1")
     limited(40_000_000)
     with pytest.raises(TrainingMemoryError, match="ran out of memory") as raised:
-        train(spec, *rows, batch=8000, **arguments)
+        train(spec, *rows, batch_size=8000, **arguments)
     said = str(raised.value)
     assert "for batches of 8000" in said
     assert "gpu:0" in said
     assert isinstance(raised.value, MemoryError)
-    smaller = suggestion(said, "batch")
+    smaller = suggestion(said, "batch_size")
     del raised
     limited(40_000_000)
-    train(spec, *rows, batch=smaller, **arguments)
+    train(spec, *rows, batch_size=smaller, **arguments)
 
 
 def test_members_that_would_fit_fit(limited, rows):
-    arguments = {"epochs": 1, "batch": 200, "capture": False}
+    arguments = {"epochs": 1, "batch_size": 200, "capture": False}
     limited(40_000_000)
     with pytest.raises(TrainingMemoryError, match="of 2000 members") as raised:
         train(SPEC, *rows, members=2000, **arguments)
@@ -136,7 +136,7 @@ def test_memory_comes_back_after_a_fit(limited, rows):
     pool = cupy.get_default_memory_pool()
     limited(300_000_000)
     before = pool.used_bytes()
-    model = train(SPEC, *rows, epochs=4, batch=50)
+    model = train(SPEC, *rows, epochs=4, batch_size=50)
     gc.collect()
     assert pool.free_bytes() <= 2 * model.flat.nbytes
     assert pool.used_bytes() - before <= model.flat.nbytes + 512  # it lends whole blocks

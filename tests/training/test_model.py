@@ -104,7 +104,7 @@ def test_two_threads_train_as_one(rows):
 
 def test_a_model_is_unaffected_by_further_training(rows):
     X, y = rows
-    reports = epochs("3-8-1", X, y, epochs=8, rate=0.05)
+    reports = epochs("3-8-1", X, y, epochs=8, learning_rate=0.05)
     early = next(reports).model()
     then = early.flat.copy(), early.predict(X), early.params[0].weights.copy()
     for _ in reports:

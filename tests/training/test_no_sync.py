@@ -1,20 +1,22 @@
 """No step reads a value from the device: the cheapest stand-in for a CUDA graph's capture."""
 
 import pytest
+from support.epochs import run_steps
 
 from benchmarks.parity import CASES, Case, rows_for
 from xpmlp.spec import Spec
-from xpmlp.training.loop import train_epoch
-from xpmlp.training.train import assemble
+from xpmlp.training.train import make_trainer
 
 READS = ("__bool__", "__float__", "__int__", "__index__", "__iter__", "__array__", "__dlpack__")
 
 
 def epoch_run(place, case: Case):
     """A run of a case at `place`, ready for its first epoch."""
-    arguments = {"batch": 16, **case.arguments, "epochs": 2}
+    arguments = {"batch_size": 16, **case.arguments, "epochs": 2}
     arguments |= rows_for(case.spec, "float32", place, arguments)
-    return assemble(case.spec, arguments.pop("X"), arguments.pop("y"), dtype="float32", **arguments)
+    return make_trainer(
+        case.spec, arguments.pop("X"), arguments.pop("y"), dtype="float32", **arguments
+    )
 
 
 def forbid(monkeypatch, array_type) -> None:
@@ -34,9 +36,9 @@ def test_an_epoch_of_steps_reads_nothing(case, place_named, monkeypatch):
     run = epoch_run(place, case)
     with monkeypatch.context() as patch:
         forbid(patch, type(run.state.params))
-        train_epoch(run)
-    assert float(place.xp.max(run.met)) > 0
-    assert float(place.xp.max(run.norm)) > 0
+        run_steps(run)
+    assert float(place.xp.max(run.step.running_loss)) > 0
+    assert float(place.xp.max(run.step.grad_norm)) > 0
 
 
 def test_the_guard_notices_a_read(place_named, monkeypatch):
@@ -49,4 +51,4 @@ def test_the_guard_notices_a_read(place_named, monkeypatch):
     with monkeypatch.context() as patch:
         forbid(patch, type(run.state.params))
         with pytest.raises(AssertionError, match="inside a step"):
-            train_epoch(run)
+            run_steps(run)

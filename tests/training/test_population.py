@@ -28,18 +28,18 @@ def test_members_equal_single_runs(optimizer, rng):
     spec = Spec.parse("4-9-5-2", dropout=[0.3, 0.1])
     # 45 rows by 8: 6 steps an epoch, the last one ragged; 54 steps
     common = {
-        "epochs": 9, "batch": 8, "optimizer": optimizer, "X_val": X[:10], "y_val": y[:10],
+        "epochs": 9, "batch_size": 8, "optimizer": optimizer, "X_val": X[:10], "y_val": y[:10],
         "clip": 5.0,
     }  # fmt: skip
-    population = train(spec, X, y, members=K, rate=RATES, seed=100, **common)
+    population = train(spec, X, y, members=K, learning_rate=RATES, seed=100, **common)
     assert population.members == K
     for k, rate in enumerate(RATES):
-        alone = train(spec, X, y, rate=rate, seed=100 + k, **common)
+        alone = train(spec, X, y, learning_rate=rate, seed=100 + k, **common)
         assert close(population.flat[k], alone.flat)
         member = population.member(k)
         assert close(member.predict(X), alone.predict(X))
         assert close(population.predict(X)[k], alone.predict(X))
-        for name in ("loss", "rate", "grad_norm", "val_loss", "val_score", "best_epoch"):
+        for name in ("loss", "learning_rate", "grad_norm", "val_loss", "val_score", "best_epoch"):
             assert np.allclose(member.history[name], alone.history[name], rtol=1e-10), name
 
 
@@ -47,10 +47,10 @@ def test_a_population_in_every_namespace_equals_single_runs(place, rng):
     X, y = rows(rng, 20)
     X, y = (place.xp.asarray(a, device=place.device) for a in (X, y))
     spec = Spec.parse("4-6-2", dropout=0.25)
-    common = {"epochs": 6, "batch": 8}
-    population = train(spec, X, y, members=3, rate=[1e-3, 1e-2, 1e-1], seed=4, **common)
+    common = {"epochs": 6, "batch_size": 8}
+    population = train(spec, X, y, members=3, learning_rate=[1e-3, 1e-2, 1e-1], seed=4, **common)
     for k, rate in enumerate([1e-3, 1e-2, 1e-1]):
-        alone = train(spec, X, y, rate=rate, seed=4 + k, **common)
+        alone = train(spec, X, y, learning_rate=rate, seed=4 + k, **common)
         assert close(population.flat[k, ...], alone.flat)
 
 
@@ -61,9 +61,9 @@ def test_a_population_in_every_namespace_equals_single_runs(place, rng):
         {"l1": [0.0, 0.1, 1.0]},
         {"weight_decay": [0.0, 0.1, 1.0]},
         {"weight_decay": np.array([0.0, 0.1, 1.0])},
-        {"rate": np.array([1e-3, 1e-2, 3e-2])},
-        {"hyper": {"beta1": [0.0, 0.5, 0.9]}},
-        {"hyper": {"beta2": np.array([0.9, 0.99, 0.999]), "eps": [1e-8, 1e-6, 1e-4]}},
+        {"learning_rate": np.array([1e-3, 1e-2, 3e-2])},
+        {"optimizer_params": {"beta1": [0.0, 0.5, 0.9]}},
+        {"optimizer_params": {"beta2": np.array([0.9, 0.99, 0.999]), "eps": [1e-8, 1e-6, 1e-4]}},
     ],
     ids=str,
 )
@@ -121,22 +121,22 @@ def test_masks_of_a_population_are_those_of_its_seeds():
 def test_a_diverging_member_disturbs_nobody(held_out, rng):
     X, y = rows(rng)
     seen = {"X_val": X[:9], "y_val": y[:9]} if held_out else {}
-    common = {"epochs": 12, "optimizer": "sgd", "batch": 8} | seen
+    common = {"epochs": 12, "optimizer": "sgd", "batch_size": 8} | seen
     rates = [1e-3, 1e30, 1e-2]
-    population = train("4-6-6-2", X, y, members=3, rate=rates, **common)
+    population = train("4-6-6-2", X, y, members=3, learning_rate=rates, **common)
     assert np.isfinite(population.flat).all()
     for k in (0, 2):
-        alone = train("4-6-6-2", X, y, rate=rates[k], seed=k, **common)
+        alone = train("4-6-6-2", X, y, learning_rate=rates[k], seed=k, **common)
         assert close(population.flat[k], alone.flat)
         assert np.isfinite(population.member(k).history["loss"]).all()
     assert not np.isfinite(population.member(1).history["loss"]).all()
-    assert population.member(1).history["rate"][-1] == 0
+    assert population.member(1).history["learning_rate"][-1] == 0
 
 
 def test_training_ends_when_every_member_has_diverged(rng):
     X, y = rows(rng)
     with pytest.raises(DivergedError) as caught:
-        train("4-6-6-2", X, y, members=2, rate=[1e30, 1e40], optimizer="sgd")
+        train("4-6-6-2", X, y, members=2, learning_rate=[1e30, 1e40], optimizer="sgd")
     assert caught.value.model.members == 2
     assert np.isfinite(caught.value.model.flat).all()
 
@@ -144,7 +144,14 @@ def test_training_ends_when_every_member_has_diverged(rng):
 def test_each_member_keeps_its_own_best(rng):
     X, y = rows(rng)
     found = train(
-        "4-8-2", X, y, members=3, rate=[0.3, 0.1, 0.01], epochs=15, X_val=X[:15], y_val=y[:15]
+        "4-8-2",
+        X,
+        y,
+        members=3,
+        learning_rate=[0.3, 0.1, 0.01],
+        epochs=15,
+        X_val=X[:15],
+        y_val=y[:15],
     )
     losses = np.array(found.history["val_loss"])
     assert len(set(losses.argmin(axis=0))) > 1
@@ -168,14 +175,14 @@ def test_a_stopped_member_keeps_its_weights_while_others_learn(rng):
 
 def test_patience_is_each_members_own(rng):
     X, y = rows(rng)
-    common = {"X_val": X, "y_val": -y, "patience": 3, "epochs": 30, "batch": 8}
+    common = {"X_val": X, "y_val": -y, "patience": 3, "epochs": 30, "batch_size": 8}
     rates = [0.1, 1e-7, 0.03]
-    population = train("4-6-2", X, y, members=3, rate=rates, **common)
+    population = train("4-6-2", X, y, members=3, learning_rate=rates, **common)
     for k, rate in enumerate(rates):
-        alone = train("4-6-2", X, y, rate=rate, seed=k, **common)
+        alone = train("4-6-2", X, y, learning_rate=rate, seed=k, **common)
         assert close(population.flat[k], alone.flat)
-        stopped_at = len(alone.history["rate"])
-        rate_after = [entry[k] for entry in population.history["rate"][stopped_at:]]
+        stopped_at = len(alone.history["learning_rate"])
+        rate_after = [entry[k] for entry in population.history["learning_rate"][stopped_at:]]
         assert all(value == 0 for value in rate_after)
 
 

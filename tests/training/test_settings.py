@@ -8,28 +8,28 @@ import numpy as np
 import pytest
 
 from xpmlp import train
-from xpmlp.training.settings import ELSEWHERE, OWN, Settings, settings
+from xpmlp.training.settings import ELSEWHERE, OWN, Settings
 
 X = np.arange(16.0).reshape(8, 2) / 16
 Y = np.arange(8.0) / 8
 
 # setting, a value it cannot have, and a word of the message besides the setting's name
 BAD = [
-    ("rate", -1, "at least 0"),
-    ("rate", float("nan"), "finite"),
-    ("rate", float("inf"), "finite"),
-    ("rate", "fast", "number"),
-    ("rate", "0.1", "number"),
-    ("rate", None, "number"),
-    ("rate", True, "number"),
-    ("rate", 1j, "number"),
-    ("rate", [0.1, 0.2], "2 values"),
-    ("rate", {}, "0 values"),
-    ("batch", 0, "at least 1"),
-    ("batch", -4, "at least 1"),
-    ("batch", 2.5, "whole"),
-    ("batch", True, "whole number"),
-    ("batch", [32], "whole"),
+    ("learning_rate", -1, "at least 0"),
+    ("learning_rate", float("nan"), "finite"),
+    ("learning_rate", float("inf"), "finite"),
+    ("learning_rate", "fast", "number"),
+    ("learning_rate", "0.1", "number"),
+    ("learning_rate", None, "number"),
+    ("learning_rate", True, "number"),
+    ("learning_rate", 1j, "number"),
+    ("learning_rate", [0.1, 0.2], "2 values"),
+    ("learning_rate", {}, "0 values"),
+    ("batch_size", 0, "at least 1"),
+    ("batch_size", -4, "at least 1"),
+    ("batch_size", 2.5, "whole"),
+    ("batch_size", True, "whole number"),
+    ("batch_size", [32], "whole"),
     ("epochs", 0, "at least 1"),
     ("epochs", -1, "at least 1"),
     ("epochs", 1.0, "whole"),
@@ -96,15 +96,15 @@ BAD = [
     ("device", "cqu", "cpu"),
     ("device", 0, "cpu"),
     ("device", "gpu:one", "gpu:N"),
-    ("hyper", {"beta3": 0.9}, "beta"),
-    ("hyper", {"beta1": 1.0}, "[0, 1)"),
-    ("hyper", {"beta1": -0.1}, "[0, 1)"),
-    ("hyper", {"beta1": "a"}, "number"),
-    ("hyper", {"eps": float("nan")}, "eps"),
-    ("hyper", {"rate": 0.1}, "rate"),
-    ("hyper", {"beta1": [0.1, 0.2]}, "2 values"),
-    ("hyper", 0.9, "hyper"),
-    ("hyper", None, "hyper"),
+    ("optimizer_params", {"beta3": 0.9}, "beta"),
+    ("optimizer_params", {"beta1": 1.0}, "[0, 1)"),
+    ("optimizer_params", {"beta1": -0.1}, "[0, 1)"),
+    ("optimizer_params", {"beta1": "a"}, "number"),
+    ("optimizer_params", {"eps": float("nan")}, "eps"),
+    ("optimizer_params", {"learning_rate": 0.1}, "learning_rate"),
+    ("optimizer_params", {"beta1": [0.1, 0.2]}, "2 values"),
+    ("optimizer_params", 0.9, "optimizer_params"),
+    ("optimizer_params", "beta1=0.9", "optimizer_params"),
     ("class_weight", "balanced", "label"),
     ("callbacks", 5, "callbacks"),
     ("callbacks", ["stop"], "callbacks"),
@@ -118,7 +118,7 @@ def test_a_bad_setting_is_named(name, value, word):
     with pytest.raises((ValueError, TypeError)) as caught:
         train("2-2-1", X, Y, **{"epochs": 1} | {name: value})
     message = str(caught.value)
-    assert name in message or (name == "hyper" and next(iter(value), "") in message)
+    assert name in message or (name == "optimizer_params" and next(iter(value), "") in message)
     assert word in message
 
 
@@ -136,8 +136,8 @@ def test_a_bad_setting_is_a_value_error(name):
 @pytest.mark.parametrize(
     ("name", "value", "word"),
     [
-        ("rate", [0.1, 0.2, 0.3], "3 values"),
-        ("rate", [0.1, -0.2], "at least 0"),
+        ("learning_rate", [0.1, 0.2, 0.3], "3 values"),
+        ("learning_rate", [0.1, -0.2], "at least 0"),
         ("l2", [0.1, float("nan")], "finite"),
         ("weight_decay", np.array([0.1, 0.2, 0.3]), "3 values"),
         ("seed", [1], "1 values"),
@@ -159,7 +159,7 @@ def test_a_bad_setting_per_member_is_named(name, value, word):
     [
         ("epoch", "epochs"),
         ("optimiser", "optimizer"),
-        ("batches", "batch"),
+        ("batches", "batch_size"),
         ("schedul", "schedule"),
         ("seeds", "seed"),
         ("member", "members"),
@@ -185,8 +185,8 @@ def test_an_unknown_keyword_near_nothing_is_named_alone():
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("rate", [0.01, np.float32(0.01), np.float64(0.01), Fraction(1, 100)]),
-        ("batch", [4, np.int64(4), np.uint8(4), "4", np.array(4)]),
+        ("learning_rate", [0.01, np.float32(0.01), np.float64(0.01), Fraction(1, 100)]),
+        ("batch_size", [4, np.int64(4), np.uint8(4), "4", np.array(4)]),
         ("epochs", [2, np.int32(2), "2"]),
         ("seed", [3, np.int64(3), np.uint64(3)]),
         ("patience", [5, np.int64(5)]),
@@ -200,41 +200,43 @@ def test_a_value_may_come_as_any_number_type(name, values):
 
 def test_settings_are_frozen_and_have_the_documented_defaults():
     default = Settings()
-    assert (default.optimizer, default.rate, default.epochs, default.batch) == (
+    assert (default.optimizer, default.learning_rate, default.epochs, default.batch_size) == (
         "adam",
         1e-3,
         100,
         32,
     )
     with pytest.raises(FrozenInstanceError):
-        default.rate = 1
+        default.learning_rate = 1
 
 
 def test_seeds_count_up_from_the_one_given():
-    assert tuple(settings({"seed": 5}).seeds) == (5,)
-    assert tuple(settings({"seed": 5, "members": 3}).seeds) == (5, 6, 7)
-    assert settings({"seed": np.array([9, 2]), "members": 2}).seeds == (9, 2)
-    assert settings({}).lead == ()
-    assert settings({"members": 3}).lead == (3,)
+    assert tuple(Settings(**{"seed": 5}).seeds) == (5,)
+    assert tuple(Settings(**{"seed": 5, "members": 3}).seeds) == (5, 6, 7)
+    assert Settings(**{"seed": np.array([9, 2]), "members": 2}).seeds == (9, 2)
+    assert Settings(**{}).lead == ()
+    assert Settings(**{"members": 3}).lead == (3,)
 
 
 def test_a_bad_setting_is_found_before_the_data_is_looked_at():
-    with pytest.raises(ValueError, match="rate"):
-        train("2-1", None, None, rate=-1)
+    with pytest.raises(ValueError, match="learning_rate"):
+        train("2-1", None, None, learning_rate=-1)
 
 
 def plain(xp, h, t, theta, g, v):
-    return theta - h.rate * g, v
+    return theta - h.learning_rate * g, v
 
 
 @pytest.mark.parametrize("optimizer", ["adam", plain])
 @pytest.mark.parametrize("name", OWN)
 def test_an_argument_of_its_own_is_no_hyper_parameter(name, optimizer):
-    with pytest.raises(ValueError, match=f"hyper must not hold '{name}': pass {name}= beside it"):
-        Settings(optimizer=optimizer, hyper={name: 0.1})
+    with pytest.raises(
+        ValueError, match=f"optimizer_params must not hold '{name}': pass {name}= itself"
+    ):
+        Settings(optimizer=optimizer, optimizer_params={name: 0.1})
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_what_other_libraries_call_it_is_told(name):
     with pytest.raises(TypeError, match=re.escape(f"here it is {ELSEWHERE[name]}")):
-        settings({name: 1})
+        train("2-1", None, None, **{name: 1})

@@ -39,7 +39,7 @@ def params(model):
 def test_learns_a_linear_map_as_least_squares_does(rng):
     X = rng.normal(size=(100, 3))
     y = X @ [1.0, -2.0, 0.5] + 3 + 0.1 * rng.normal(size=100)
-    model = train("3-1", X, y, optimizer="sgd", rate=0.3, epochs=200, batch=100)
+    model = train("3-1", X, y, optimizer="sgd", learning_rate=0.3, epochs=200, batch_size=100)
     ones = np.column_stack([X, np.ones(100)])
     best = np.linalg.lstsq(ones, y, rcond=None)[0]
     (weights, bias) = params(model)[0]
@@ -50,7 +50,7 @@ def test_learns_a_linear_map_as_least_squares_does(rng):
 def test_learns_xor(seed):
     X, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
     spec = Spec.parse("2-16-1", activation="tanh", loss="binary_cross_entropy")
-    model = train(spec, X, y, rate=0.05, epochs=200, seed=seed)
+    model = train(spec, X, y, learning_rate=0.05, epochs=200, seed=seed)
     assert model.predict(X).tolist() == y
     assert model.history["loss"][-1] < 0.1 * model.history["loss"][0]
 
@@ -60,7 +60,9 @@ def test_learns_digits():
     X, y = datasets.load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)
     held = np.arange(len(X)) % 5 == 0
-    model = train("64-64-10", X[~held], y[~held], loss="cross_entropy", rate=3e-3, epochs=15)
+    model = train(
+        "64-64-10", X[~held], y[~held], loss="cross_entropy", learning_rate=3e-3, epochs=15
+    )
     assert (model.predict(X[held]) == y[held]).mean() > 0.96
 
 
@@ -98,23 +100,23 @@ def test_training_leaves_the_callers_arrays_alone(rng):
 # the same result in every namespace
 
 SETUPS = {
-    "linear, sgd": ("3-2", {"optimizer": "sgd", "rate": 0.05}),
-    "one hidden layer, adam": ("3-7-2", {"rate": 0.01}),
+    "linear, sgd": ("3-2", {"optimizer": "sgd", "learning_rate": 0.05}),
+    "one hidden layer, adam": ("3-7-2", {"learning_rate": 0.01}),
     "deep, tanh, momentum, huber, clipped": (
         Spec.parse("3-6-5-4-2", activation="tanh", loss="huber:0.5"),
-        {"optimizer": "momentum", "rate": 0.01, "clip": 0.5},
+        {"optimizer": "momentum", "learning_rate": 0.01, "clip": 0.5},
     ),
     "dropout, gelu, adamw, schedule": (
         Spec.parse("3-8-8-2", activation="gelu", dropout=0.25),
-        {"optimizer": "adamw", "rate": 0.01, "schedule": "warmup:2 * cosine"},
+        {"optimizer": "adamw", "learning_rate": 0.01, "schedule": "warmup:2 * cosine"},
     ),
     "quantiles, rmsprop, penalties": (
         Spec.parse("3-6-3", activation="silu", loss="quantile:0.1,0.5,0.9"),
-        {"optimizer": "rmsprop", "rate": 0.01, "l1": 1e-3, "l2": 1e-2},
+        {"optimizer": "rmsprop", "learning_rate": 0.01, "l1": 1e-3, "l2": 1e-2},
     ),
     "population, weight decay": (
         Spec.parse("3-5-2", dropout=0.1),
-        {"members": 2, "rate": [0.01, 0.003], "weight_decay": 0.1},
+        {"members": 2, "learning_rate": [0.01, 0.003], "weight_decay": 0.1},
     ),
 }
 
@@ -127,7 +129,7 @@ def test_every_namespace_learns_what_numpy_learns(place, name, rng):
     if name.startswith("quantiles"):
         y = y[:, :1]
     weight = rng.uniform(0.5, 2, size=26)
-    settings = settings | {"epochs": 50, "batch": 8}  # 4 steps an epoch, the last one ragged
+    settings = settings | {"epochs": 50, "batch_size": 8}  # 4 steps an epoch, the last one ragged
     expected = train(
         spec, X, y, sample_weight=weight, X_val=X[:9], y_val=y[:9], keep="last", **settings
     )
@@ -143,7 +145,7 @@ def test_every_namespace_learns_what_numpy_learns(place, name, rng):
     )
     difference = np.abs(flat(found) - flat(expected)).max()
     assert difference <= PARITY * np.abs(flat(expected)).max()
-    for series in ("loss", "val_loss", "val_score", "rate", "grad_norm"):
+    for series in ("loss", "val_loss", "val_score", "learning_rate", "grad_norm"):
         assert np.allclose(
             np.array(found.history[series]), np.array(expected.history[series]), rtol=1e-7
         ), series  # looser: a late gradient is a difference of numbers that nearly cancel
@@ -239,8 +241,8 @@ def test_batches_of_any_size_are_what_a_naive_loop_does(batch, rng):
         X,
         y,
         optimizer="sgd",
-        rate=0.1,
-        batch=batch,
+        learning_rate=0.1,
+        batch_size=batch,
         epochs=4,
         shuffle=False,
         initializer="zeros",
@@ -253,14 +255,14 @@ def test_batches_of_any_size_are_what_a_naive_loop_does(batch, rng):
 @pytest.mark.parametrize(("batch", "steps"), [(1, 10), (3, 4), (5, 2), (9, 2), (10, 1)])
 def test_an_epoch_takes_every_row_in_as_few_batches_as_there_are(batch, steps, rng):
     X, y = regression(rng, 10)
-    assert [r.step for r in epochs("3-1", X, y, epochs=2, batch=batch)] == [steps, 2 * steps]
+    assert [r.step for r in epochs("3-1", X, y, epochs=2, batch_size=batch)] == [steps, 2 * steps]
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it(rng):
     X, y = regression(rng, 10)
-    all_rows = train("3-4-1", X, y, epochs=3, batch=10)
-    with pytest.warns(UserWarning, match="batch is larger than the 10 rows of X"):
-        clipped = train("3-4-1", X, y, epochs=3, batch=10**9)
+    all_rows = train("3-4-1", X, y, epochs=3, batch_size=10)
+    with pytest.warns(UserWarning, match="batch_size is larger than the 10 rows of X"):
+        clipped = train("3-4-1", X, y, epochs=3, batch_size=10**9)
     assert flat(clipped).tobytes() == flat(all_rows).tobytes()
 
 
@@ -277,7 +279,7 @@ def test_a_single_row_trains():
 def test_history_has_every_number_of_every_epoch(rng):
     X, y = regression(rng)
     model = train("3-4-1", X, y, epochs=5, X_val=X[:10], y_val=y[:10])
-    for name in ("loss", "rate", "grad_norm", "val_loss", "val_score", "seconds"):
+    for name in ("loss", "learning_rate", "grad_norm", "val_loss", "val_score", "seconds"):
         assert len(model.history[name]) == 5, name
         assert all(isinstance(entry, float) and np.isfinite(entry) for entry in model.history[name])
     assert model.history["seconds"] == sorted(model.history["seconds"])
@@ -288,10 +290,21 @@ def test_history_has_every_number_of_every_epoch(rng):
 
 def test_the_loss_of_history_is_the_mean_met_while_training(rng):
     X, y = regression(rng, 10)
-    model = train("3-1", X, y, batch=10, epochs=2, optimizer="sgd", rate=0.1, initializer="zeros")
+    model = train(
+        "3-1",
+        X,
+        y,
+        batch_size=10,
+        epochs=2,
+        optimizer="sgd",
+        learning_rate=0.1,
+        initializer="zeros",
+    )
     assert model.history["loss"][0] == pytest.approx(0.5 * (y**2).mean(), rel=EXACT)
     # rate 0 never moves: ragged batches then average to the mean over all rows
-    still = train("3-1", X, y, batch=4, epochs=2, optimizer="sgd", rate=0, initializer="zeros")
+    still = train(
+        "3-1", X, y, batch_size=4, epochs=2, optimizer="sgd", learning_rate=0, initializer="zeros"
+    )
     assert still.history["loss"] == pytest.approx([0.5 * (y**2).mean()] * 2, rel=EXACT)
 
 
@@ -303,7 +316,9 @@ def worsening(rng):
 
 @pytest.mark.parametrize("patience", [1, 3])
 def test_patience_stops_so_many_epochs_after_the_best(patience, rng):
-    model = train("3-1", **worsening(rng), patience=patience, rate=0.01, initializer="zeros")
+    model = train(
+        "3-1", **worsening(rng), patience=patience, learning_rate=0.01, initializer="zeros"
+    )
     assert np.argmin(model.history["val_loss"]) == 0
     assert len(model.history["loss"]) == 1 + patience
 
@@ -325,7 +340,7 @@ def test_monitor_chooses_what_the_best_goes_by(rng):
             X_val=X[:15],
             y_val=1 - y[:15],
             epochs=20,
-            rate=0.05,
+            learning_rate=0.05,
             monitor=monitor,
         )
         assert model.history["best_epoch"][-1] == best(model.history[monitor]) + 1
@@ -341,7 +356,9 @@ def test_keep_best_returns_the_best_weights_by_value(held_out, rng):
         return 1 + 200 * xp.astype(now.epoch >= 20, now.epoch.dtype)
 
     for keep in ("best", "last"):
-        model = train("3-8-1", X, y, rate=0.005, epochs=25, schedule=leap, keep=keep, **seen)
+        model = train(
+            "3-8-1", X, y, learning_rate=0.005, epochs=25, schedule=leap, keep=keep, **seen
+        )
         found[keep] = model, X[:20] if held_out else X, y[:20] if held_out else y
 
     def loss_of(model, X, y):
@@ -359,7 +376,7 @@ def test_keep_best_returns_the_best_weights_by_value(held_out, rng):
 
 def test_the_best_is_kept_by_default_only_with_a_held_out_set(rng):
     def kept(**arguments):
-        return flat(train("3-8-1", **arguments, rate=0.3, epochs=10))
+        return flat(train("3-8-1", **arguments, learning_rate=0.3, epochs=10))
 
     held_out = worsening(rng)
     assert (kept(**held_out) == kept(**held_out, keep="best")).all()
@@ -373,12 +390,18 @@ def test_the_best_is_kept_by_default_only_with_a_held_out_set(rng):
 
 def test_iterating_over_epochs_is_training(rng):
     X, y = regression(rng)
-    arguments = {"epochs": 6, "rate": 0.01, "X_val": X[:9], "y_val": y[:9], "patience": None}
+    arguments = {
+        "epochs": 6,
+        "learning_rate": 0.01,
+        "X_val": X[:9],
+        "y_val": y[:9],
+        "patience": None,
+    }
     reports = list(epochs("3-5-1", X, y, **arguments))
     model = train("3-5-1", X, y, **arguments)
     assert [r.epoch for r in reports] == [1, 2, 3, 4, 5, 6]
     assert flat(reports[-1].model()).tobytes() == flat(model).tobytes()
-    for name in ("loss", "val_loss", "val_score", "rate", "grad_norm"):
+    for name in ("loss", "val_loss", "val_score", "learning_rate", "grad_norm"):
         assert [getattr(r, name) for r in reports] == model.history[name]
 
 
@@ -400,22 +423,24 @@ def test_a_schedule_below_zero_is_refused(members, rng):
     """It would train uphill."""
     X = rng.normal(size=(16, 3))
     settings = {
-        "batch": 8,
+        "batch_size": 8,
         "epochs": 9,
         "members": members,
         "schedule": lambda xp, now: 2 - now.epoch,
     }
     with pytest.raises(
-        ValueError, match=r"^schedule gives a negative rate, -0\.05, after epoch 3$"
+        ValueError, match=r"^schedule gives a negative learning rate, -0\.05, after epoch 3$"
     ):
-        train("3-1", X, X[:, 0], rate=0.1, **settings)
+        train("3-1", X, X[:, 0], learning_rate=0.1, **settings)
 
 
 def test_a_schedule_moves_the_rate(rng):
     X, y = regression(rng, 8)
 
     def rates(schedule):
-        return train("3-1", X, y, rate=0.2, batch=8, epochs=4, schedule=schedule).history["rate"]
+        return train(
+            "3-1", X, y, learning_rate=0.2, batch_size=8, epochs=4, schedule=schedule
+        ).history["learning_rate"]
 
     assert rates(None) == pytest.approx([0.2] * 4, rel=EXACT)
     assert rates("step:1,0.5") == pytest.approx([0.2, 0.1, 0.05, 0.025], rel=EXACT)
@@ -430,12 +455,13 @@ def test_a_schedule_moves_the_rate(rng):
 def test_the_rate_that_history_shows_is_the_one_used(rng):
     X, y = regression(rng, 8)
     model = train(
-        "3-1", X, y, rate=0.2, batch=8, epochs=3, schedule="exponential:0.5", optimizer="sgd",
+        "3-1", X, y, learning_rate=0.2, batch_size=8, epochs=3, schedule="exponential:0.5",
+        optimizer="sgd",
         initializer="zeros", shuffle=False, clip=1e-3,
     )  # fmt: skip
     moved = np.linalg.norm(flat(model))
     # steps clipped to one length and hardly turning: together as long as their rates say
-    assert moved == pytest.approx(1e-3 * sum(model.history["rate"]), rel=1e-4)
+    assert moved == pytest.approx(1e-3 * sum(model.history["learning_rate"]), rel=1e-4)
 
 
 # penalties, decay, clipping
@@ -477,7 +503,7 @@ def test_decay_penalties_and_clipping_act_on_weights_as_written(settings, refere
     X, y = rng.normal(size=(12, 3)), 5 + rng.normal(size=(12, 2))
     start = rng.normal(size=(3, 2))
     model = train(
-        "3-2", X, y, optimizer="sgd", rate=0.1, epochs=6, batch=12,
+        "3-2", X, y, optimizer="sgd", learning_rate=0.1, epochs=6, batch_size=12,
         initializer=lambda generator, n_in, n_out: start, **settings,
     )  # fmt: skip
     weights, bias, norm = naive_linear(X, y, 6, 0.1, initial=start, **reference)
@@ -499,7 +525,9 @@ def test_adamw_decays_by_its_own_default(rng):
 def test_weight_decay_named_among_the_hyper_parameters_is_heeded_or_refused(rng):
     X, y = regression(rng)
     try:
-        named = train("3-4-1", X, y, optimizer="adamw", epochs=3, hyper={"weight_decay": 0.5})
+        named = train(
+            "3-4-1", X, y, optimizer="adamw", epochs=3, optimizer_params={"weight_decay": 0.5}
+        )
     except ValueError as error:
         assert "weight_decay" in str(error)  # noqa: PT017 - either is right, silence is not
         return
@@ -508,8 +536,16 @@ def test_weight_decay_named_among_the_hyper_parameters_is_heeded_or_refused(rng)
 
 def test_hyper_parameters_reach_the_rule(rng):
     X, y = regression(rng)
-    plain = train("3-4-1", X, y, optimizer="sgd", epochs=3, rate=0.01)
-    heavy = train("3-4-1", X, y, optimizer="momentum", epochs=3, rate=0.01, hyper={"momentum": 0.0})
+    plain = train("3-4-1", X, y, optimizer="sgd", epochs=3, learning_rate=0.01)
+    heavy = train(
+        "3-4-1",
+        X,
+        y,
+        optimizer="momentum",
+        epochs=3,
+        learning_rate=0.01,
+        optimizer_params={"momentum": 0.0},
+    )
     assert np.allclose(flat(plain), flat(heavy), rtol=EXACT, atol=EXACT)
 
 
@@ -527,7 +563,7 @@ def own_squares(xp, score, target):
 
 
 def own_momentum(xp, h, t, theta, g, v):
-    v = 0.9 * v - h.rate * g
+    v = 0.9 * v - h.learning_rate * g
     return theta + v, v
 
 
@@ -540,12 +576,12 @@ def test_plain_functions_of_the_user_train_as_the_tables_entries_do(place, rng):
     X, y = at(place, X), at(place, y[:, None])
     own = train(
         Spec.parse("3-6-1", activation=own_tanh, loss=own_squares), X, y,
-        optimizer=own_momentum, schedule=own_decay, rate=0.01, epochs=4,
+        optimizer=own_momentum, schedule=own_decay, learning_rate=0.01, epochs=4,
         initializer=lambda generator, n_in, n_out: generator.normal(size=(n_in, n_out)),
     )  # fmt: skip
     named = train(
         Spec.parse("3-6-1", activation="tanh"), X, y,
-        optimizer="momentum", schedule="exponential:0.95", rate=0.01, epochs=4,
+        optimizer="momentum", schedule="exponential:0.95", learning_rate=0.01, epochs=4,
         initializer="normal:1",
     )  # fmt: skip
     assert np.allclose(flat(own), flat(named), rtol=PARITY, atol=PARITY)
@@ -564,7 +600,9 @@ def finite(model):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_activation_trains(name, dtype, rng):
     X, y = regression(rng)
-    model = train(Spec.parse("3-8-1", activation=name), X, y, dtype=dtype, epochs=30, rate=0.01)
+    model = train(
+        Spec.parse("3-8-1", activation=name), X, y, dtype=dtype, epochs=30, learning_rate=0.01
+    )
     assert finite(model)
     assert model.history["loss"][-1] < model.history["loss"][0]
 
@@ -575,7 +613,7 @@ def test_every_loss_trains(name, dtype, rng):
     X, y = regression(rng)
     y = (y > 0).astype(int) if "entropy" in name or name == "poisson" else y
     n_out = 2 if name == "cross_entropy" else 1
-    model = train(f"3-8-{n_out}", X, y, loss=name, dtype=dtype, epochs=30, rate=0.01)
+    model = train(f"3-8-{n_out}", X, y, loss=name, dtype=dtype, epochs=30, learning_rate=0.01)
     assert finite(model)
     assert model.history["loss"][-1] < model.history["loss"][0]
 
@@ -584,7 +622,7 @@ def test_every_loss_trains(name, dtype, rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_optimizer_trains(name, dtype, rng):
     X, y = regression(rng)
-    model = train("3-8-1", X, y, optimizer=name, dtype=dtype, epochs=30, rate=0.01)
+    model = train("3-8-1", X, y, optimizer=name, dtype=dtype, epochs=30, learning_rate=0.01)
     assert finite(model)
     assert model.history["loss"][-1] < model.history["loss"][0]
 
@@ -592,16 +630,16 @@ def test_every_optimizer_trains(name, dtype, rng):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_trains(name, rng):
     X, y = regression(rng)
-    model = train("3-8-1", X, y, schedule=name, epochs=30, rate=0.01)
+    model = train("3-8-1", X, y, schedule=name, epochs=30, learning_rate=0.01)
     assert finite(model)
-    assert all(0 <= rate <= 0.01 * (1 + EXACT) for rate in model.history["rate"])
+    assert all(0 <= rate <= 0.01 * (1 + EXACT) for rate in model.history["learning_rate"])
     assert model.history["loss"][-1] < model.history["loss"][0]
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_every_initializer_trains(name, rng):
     X, y = regression(rng)
-    model = train("3-8-1", X, y, initializer=name, epochs=30, rate=0.01)
+    model = train("3-8-1", X, y, initializer=name, epochs=30, learning_rate=0.01)
     assert finite(model)
     assert model.history["loss"][-1] < model.history["loss"][0]
 
@@ -614,8 +652,8 @@ def test_every_initializer_trains(name, rng):
 def test_a_rate_beyond_reason_raises_with_a_finite_model(dtype, held_out, rng):
     X, y = regression(rng)
     seen = {"X_val": X, "y_val": y} if held_out else {}
-    with pytest.raises(DivergedError, match="rate") as caught:
-        train("3-16-16-1", X, y, rate=1e10, optimizer="sgd", dtype=dtype, **seen)
+    with pytest.raises(DivergedError, match="learning rate") as caught:
+        train("3-16-16-1", X, y, learning_rate=1e10, optimizer="sgd", dtype=dtype, **seen)
     assert isinstance(caught.value, ValueError)
     assert np.isfinite(flat(caught.value.model)).all()
     assert caught.value.model.predict(X).shape == (40,)
@@ -624,7 +662,7 @@ def test_a_rate_beyond_reason_raises_with_a_finite_model(dtype, held_out, rng):
 def test_divergence_in_every_namespace(place, rng):
     X, y = regression(rng)
     with pytest.raises(DivergedError) as caught:
-        train("3-16-1", at(place, X), at(place, y[:, None]), rate=1e10, optimizer="sgd")
+        train("3-16-1", at(place, X), at(place, y[:, None]), learning_rate=1e10, optimizer="sgd")
     assert np.isfinite(flat(caught.value.model)).all()
 
 
@@ -635,8 +673,8 @@ def test_the_model_of_a_divergence_is_that_of_the_last_good_epoch(rng):
         return 1 + 1e200 * xp.astype(now.epoch >= 3, now.epoch.dtype)
 
     with pytest.raises(DivergedError) as caught:
-        train("3-4-1", X, y, optimizer="sgd", rate=0.01, schedule=explode)
-    good = train("3-4-1", X, y, optimizer="sgd", rate=0.01, epochs=3)
+        train("3-4-1", X, y, optimizer="sgd", learning_rate=0.01, schedule=explode)
+    good = train("3-4-1", X, y, optimizer="sgd", learning_rate=0.01, epochs=3)
     assert (flat(caught.value.model) == flat(good)).all()
     assert "epoch 4" in str(caught.value)
 
@@ -658,7 +696,7 @@ def one_delta(xp, score, target):
 
 
 def alone(xp, h, t, theta, g):
-    return theta - h.rate * g
+    return theta - h.learning_rate * g
 
 
 def misspelt(xp, h, t, theta, g, v):
@@ -666,7 +704,7 @@ def misspelt(xp, h, t, theta, g, v):
 
 
 def of_one(xp, h, t, theta, g, v):
-    return theta[:1] - h.rate * g[:1], v
+    return theta[:1] - h.learning_rate * g[:1], v
 
 
 def needs_mu(xp, h, t, theta, g, v):
@@ -677,8 +715,12 @@ def needs_mu(xp, h, t, theta, g, v):
     ("spec", "arguments", "said"),
     [
         ("3-4-2", {"loss": per_output}, r"loss per_output must give value.*\(2,\) here"),
-        ("3-4-1", {"optimizer": alone}, r"alone must return the tuple \(theta, \*memory\)"),
-        ("3-4-1", {"optimizer": needs_mu}, r"uses h\.mu: give it with hyper=\{'mu': \.\.\.\}"),
+        ("3-4-1", {"optimizer": alone}, r"alone must return the tuple \(theta, \*slots\)"),
+        (
+            "3-4-1",
+            {"optimizer": needs_mu},
+            r"uses h\.mu: give it with optimizer_params=\{'mu': \.\.\.\}",
+        ),
         ("3-4-1", {"optimizer": misspelt}, r"misspelt must be a rule .*has no attribute 'shap'"),
         ("3-4-1", {"optimizer": of_one}, r"of_one must give theta as an array \(4,\) here"),
         ("3-4-1", {"schedule": lambda xp, now: xp.ones((3,))}, r"must give a factor"),
@@ -704,14 +746,19 @@ def test_a_users_function_that_gives_the_wrong_thing_is_named(spec, arguments, s
 def test_a_schedule_may_give_plain_numbers():
     X = np.linspace(0, 1, 12)[:, None]
     model = train(
-        "1-1", X, X, epochs=3, rate=0.5, schedule=lambda xp, now: 0.5 if now.epoch < 1 else 0.25
+        "1-1",
+        X,
+        X,
+        epochs=3,
+        learning_rate=0.5,
+        schedule=lambda xp, now: 0.5 if now.epoch < 1 else 0.25,
     )
-    assert model.history["rate"] == [0.25, 0.125, 0.125]
+    assert model.history["learning_rate"] == [0.25, 0.125, 0.125]
 
 
 def test_epochs_obeys_patience():
     X = np.linspace(0, 1, 12)[:, None]
-    reports = list(epochs("1-1", X, X, X_val=X, y_val=-X, epochs=50, patience=2, rate=0.1))
+    reports = list(epochs("1-1", X, X, X_val=X, y_val=-X, epochs=50, patience=2, learning_rate=0.1))
     assert len(reports) < 50
     assert reports[-1].epoch - reports[-1].best_epoch == 2
 

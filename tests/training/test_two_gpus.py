@@ -10,8 +10,7 @@ import xpmlp
 from xpmlp.cli.main import main
 from xpmlp.devices.namespace import to_host
 from xpmlp.storage.checkpoint import Checkpoint
-from xpmlp.training.loop import stopped
-from xpmlp.training.train import assemble, finish
+from xpmlp.training.train import finish, make_trainer
 
 SECOND = "gpu:1"
 ROWS = 40
@@ -63,14 +62,14 @@ HELD = np.random.default_rng(5).normal(size=(2, 20, 3)).astype("float32")
 TRAININGS = {
     "captured": ("3-5-1", {"epochs": 40}),
     "eager": ("3-5-1", {"epochs": 3, "capture": False, "clip": 0.1}),
-    "population": ("3-5-1", {"epochs": 40, "members": 3, "rate": [0.1, 0.01, 0.001]}),
+    "population": ("3-5-1", {"epochs": 40, "members": 3, "learning_rate": [0.1, 0.01, 0.001]}),
     "held out": (
         "3-5-1",
         {"epochs": 40, "X_val": HELD[0], "y_val": HELD[1][:, 0], "patience": 3, "keep": "best"},
     ),
     "dropout": ([3, 5, 1], {"epochs": 40, "l2": 0.01, "schedule": "cosine"}),
-    "restored": ("3-5-1", {"epochs": 4, "rate": 1e30, "on_divergence": "restore"}),
-    "stopped by its patience": ("3-5-1", {"epochs": 40, "patience": 1, "rate": 0.0}),
+    "restored": ("3-5-1", {"epochs": 4, "learning_rate": 1e30, "on_divergence": "restore"}),
+    "stopped by its patience": ("3-5-1", {"epochs": 40, "patience": 1, "learning_rate": 0.0}),
 }
 
 
@@ -143,8 +142,8 @@ def watching(current, rows, seen):
         answers = [to_host(model.predict(x)) for x in (rows[0], on(0, rows[0]), on(1, rows[0]))]
         assert all(a.tobytes() == answers[0].tobytes() for a in answers)
         seen.append(answers[0])
-        report.scale_rate(0.5)
-        report.scale_rate(on(0, np.asarray(1.0)))
+        report.scale_learning_rate(0.5)
+        report.scale_learning_rate(on(0, np.asarray(1.0)))
         report.stop(False)
         if report.epoch == 7:
             report.stop(on(1, np.asarray(True)))
@@ -201,10 +200,10 @@ def test_a_checkpoint_is_written_and_resumed(current, rows, tmp_path):
     xpmlp.train("3-5-1", *rows, checkpoint=path, callbacks=[watch], **more)
     written = path.read_bytes()
     path.write_bytes(written)
-    run = assemble("3-5-1", *rows, **more)
-    with Checkpoint(path).following(run, resume=True):
+    run = make_trainer("3-5-1", *rows, **more)
+    with Checkpoint(path).opened(run, resume=True):
         assert current() == 0
-        assert stopped(run)
+        assert run.stopped
     path.unlink()
 
     def interrupt(report):
@@ -218,10 +217,10 @@ def test_a_checkpoint_is_written_and_resumed(current, rows, tmp_path):
 
 @pytest.mark.slow
 def test_an_interruption_has_the_model(current, rows):
-    run = assemble("3-5-1", *rows, device=SECOND, epochs=40)
+    run = make_trainer("3-5-1", *rows, device=SECOND, epochs=40)
 
     def halt(report):
-        run.halted = 2
+        run.counter.stop_signal = 2
 
     with pytest.raises(KeyboardInterrupt) as interrupted:
         finish(run, [halt])

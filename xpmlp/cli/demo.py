@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         X,
         y,
         optimizer="adam",
-        rate=2e-3,
+        learning_rate=2e-3,
         schedule="cosine",
         epochs=40,
         seed=options.seed,

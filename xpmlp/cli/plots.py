@@ -51,7 +51,9 @@ def draw_history(axis: Any, history: dict[str, list[Any]]) -> None:
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel("loss")
     right = axis.twinx()
-    right.plot(epochs, history["rate"], color="tab:gray", linestyle=":", label="learning rate")
+    right.plot(
+        epochs, history["learning_rate"], color="tab:gray", linestyle=":", label="learning rate"
+    )
     right.set_ylabel("learning rate")
     right.set_ylim(bottom=0)
     named: dict[str, Any] = {}  # a population draws a line per member under one label

@@ -5,12 +5,12 @@ import argparse
 from xpmlp.shape_ledger import ledger
 from xpmlp.spec import Spec
 
-EXAMPLE = "xpmlp shapes 2,16,16,1 --batch 8"
+EXAMPLE = "xpmlp shapes 2,16,16,1 --batch-size 8"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", help='sizes, such as "2,16,16,1" or "2-16-16-1"')
-    parser.add_argument("--batch", default=32, type=int, help="rows per step (32)")
+    parser.add_argument("--batch-size", default=32, type=int, help="rows per step (32)")
     parser.add_argument("--members", type=int, help="K networks trained at once")
     parser.add_argument("--activation", default="relu", help="of the hidden layers (relu)")
     parser.add_argument("--dropout", default=0.0, type=float, help="of the hidden layers (0)")
@@ -24,5 +24,5 @@ def run(options: argparse.Namespace) -> int:
         dropout=options.dropout,
         loss=options.loss,
     )
-    print(ledger(spec, batch=options.batch, members=options.members))
+    print(ledger(spec, batch_size=options.batch_size, members=options.members))
     return 0

@@ -19,7 +19,7 @@ from xpmlp.tabular.reading import column, read_table, stray, texts_of
 from xpmlp.tabular.scoring import rounded, score_table
 from xpmlp.training.callbacks import ProgressBar
 from xpmlp.training.divergence import DivergedError
-from xpmlp.training.settings import settings
+from xpmlp.training.settings import Settings
 
 USAGE = "xpmlp train TABLE --target COLUMN [options]"
 EXAMPLE = "xpmlp train houses.csv --target price --save houses.safetensors"
@@ -61,10 +61,10 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     d = DEFAULTS
     parser.add_argument("--optimizer", default=d["optimizer"], help=f"({d['optimizer']})")
-    parser.add_argument("--rate", type=float, help="(0.005, or 0.001 for classes)")
+    parser.add_argument("--learning-rate", type=float, help="(0.005, or 0.001 for classes)")
     parser.add_argument("--schedule", default=d["schedule"], help=f"({d['schedule']})")
     parser.add_argument("--epochs", type=int, default=d["epochs"], help=f"({d['epochs']})")
-    parser.add_argument("--batch", type=int, help=f"({d['batch']}, or all rows)")
+    parser.add_argument("--batch-size", type=int, help=f"({d['batch_size']}, or all rows)")
     parser.add_argument("--decay", type=float, help="decoupled weight decay (0.01)")
     parser.add_argument("--device", default=default_word(), help="auto, cpu, gpu, gpu:N (auto)")
     parser.add_argument("--precision", default="full", help="full, or tf32 on a GPU (full)")
@@ -92,9 +92,9 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
     if options.loss is not None:
         loss(options.loss)
     network = {"hidden": hidden, "activation": options.activation, "dropout": options.dropout}
-    names = ("optimizer", "rate", "schedule", "epochs", "batch", "dtype", "seed")
+    names = ("optimizer", "learning_rate", "schedule", "epochs", "batch_size", "dtype", "seed")
     chosen = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
-    settings({name: value for name, value in chosen.items() if value is not None})
+    Settings(**{name: value for name, value in chosen.items() if value is not None})
     inputs = [options.table, *filter(None, [options.test])]
     written: dict[Path, str] = {}
     for name in ("save", "plot", "checkpoint"):
@@ -173,7 +173,8 @@ def run(options: argparse.Namespace) -> int:
             )
     except DivergedError as error:
         raise ValueError(
-            f"{error.happened}. Try a lower --rate or another --optimizer; no model was saved"
+            f"{error.happened}. Try a lower --learning-rate or another --optimizer; no model was "
+            "saved"
         ) from error
     history = fitted.model.model.history
     epochs, seconds = len(history["loss"]), history["seconds"][-1]

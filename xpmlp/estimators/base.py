@@ -25,16 +25,16 @@ from xpmlp.estimators.inputs import (
     read_weight,
 )
 from xpmlp.estimators.network import (
-    Course,
+    ResumeState,
     drawn,
     hidden_sizes,
     lists,
-    new_course,
+    new_resume_state,
     plain,
     spec_of,
 )
 from xpmlp.estimators.parameters import CONSTRAINTS
-from xpmlp.estimators.question import refuse as refuse_checkpoint
+from xpmlp.estimators.signature import refuse as refuse_checkpoint
 from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, Table
 from xpmlp.layout import windows
 from xpmlp.losses import loss as find_loss
@@ -88,7 +88,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     best_loss_: float | None
     best_validation_score_: float | None
     _no_improvement_count: int
-    _optimizer: Course
+    _optimizer: ResumeState  # as scikit-learn calls it
 
     def take(self, given: dict[str, Any]) -> None:
         """Hold the arguments of __init__ as they are, as scikit-learn asks."""
@@ -160,13 +160,14 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
                 honest = Spec(spec.layers, self.loss_asked())
                 data = table.data(place, dtype)
                 return place, partial(lbfgs.minimise, self, honest, spec, place, dtype, data)
-            course = self._optimizer = self.course(first=first, once=once)
+            state = self._optimizer = self.resume_state(first=first, once=once)
             if self.early_stopping and apart is None:
                 strata = self.strata(table.target)
-                table, apart = stochastic.held_out(self, course, table, strata)
+                table, apart = stochastic.held_out(self, state, table, strata)
             self.open_curves(apart)
-            run = stochastic.begun(self, spec, place, dtype, (table, apart), once=once)
-            return place, partial(stochastic.train, self, run, once=once)
+            tables = (table, apart)
+            trainer = stochastic.make_trainer(self, spec, place, dtype, tables, once=once)
+            return place, partial(stochastic.train, self, trainer, once=once)
 
     def validate_what_changed(self) -> None:
         """Check the parameters again where one was set since `partial_fit` last did.
@@ -225,7 +226,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         return place, self.dtype or own_dtype(like)
 
     def start(self, spec: Spec, place: Place, dtype: str) -> None:
-        """Initial weights, empty curves, and a course at epoch 0."""
+        """Initial weights, empty curves, and a state at epoch 0."""
         random = check_random_state(self.random_state)
         flat = to_place(place, drawn(self, spec, random), dtype)
         self.coefs_, self.intercepts_ = lists(windows(place.xp, spec, flat))
@@ -236,27 +237,27 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         self.__dict__.pop("_optimizer", None)
         if self.solver == LBFGS:
             return
-        self._optimizer = new_course(self, random)
+        self._optimizer = new_resume_state(self, random)
         self.loss_curve_ = []
         self.history_ = {}
         self._no_improvement_count = 0
         self.best_loss_ = self.best_validation_score_ = None
         self.validation_scores_ = self.validation_loss_curve_ = None
 
-    def course(self, *, first: bool, once: bool) -> Course:
-        """The course to go on with."""
-        course: Course | None = getattr(self, "_optimizer", None)
-        if course is None:
-            return new_course(self, check_random_state(self.random_state))
-        course = replace(course)  # an error on the way leaves the old one as it was
+    def resume_state(self, *, first: bool, once: bool) -> ResumeState:
+        """The state to go on with."""
+        state: ResumeState | None = getattr(self, "_optimizer", None)
+        if state is None:
+            return new_resume_state(self, check_random_state(self.random_state))
+        state = replace(state)  # an error on the way leaves the old one as it was
         if not (first or once) and self.continuation == "scikit-learn":
-            anew = new_course(self, check_random_state(self.random_state))
-            anew.epoch, anew.best, anew.best_epoch = course.epoch, course.best, course.best_epoch
+            anew = new_resume_state(self, check_random_state(self.random_state))
+            anew.epoch, anew.best, anew.best_epoch = state.epoch, state.best, state.best_epoch
             return anew
-        if course.learning_rate_init != self.learning_rate_init:
-            course.learning_rate_init = self.learning_rate_init
-            course.learning_rate = float(self.learning_rate_init)
-        return course
+        if state.learning_rate_init != self.learning_rate_init:
+            state.learning_rate_init = self.learning_rate_init
+            state.learning_rate = float(self.learning_rate_init)
+        return state
 
     def open_curves(self, held: Table | None) -> None:
         """The lists and bests that this training writes, in copies where they are there."""

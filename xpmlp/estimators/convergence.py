@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.devices.namespace import dtype_name, running, to_host
-from xpmlp.training.steps import Run
+from xpmlp.training.trainer import Trainer
 
 RECORDED = ("loss", "val_loss", "val_score")  # of a history
 
@@ -15,47 +15,50 @@ class Convergence:
     """scikit-learn's rules of when to stop and what to print, as a callback.
 
     It writes the estimator's fitted attributes after every epoch. What it goes by stands in the
-    run's history, or beside the run, and so in a checkpoint.
+    trainer's history or its extra_state, and so in a checkpoint.
     """
 
-    def __init__(self, est: Any, run: Run) -> None:
-        self.est, self.run, self.course = est, run, est._optimizer
+    def __init__(self, est: Any, trainer: Trainer) -> None:
+        self.est, self.trainer, self.state = est, trainer, est._optimizer
         self.printing = False  # until `resume` is over
         self.done = False  # whether these rules ended training
-        self.throttle()
+        self.set_scale()
 
     def resume(self) -> None:
-        """Let the estimator stand where the run does, which a checkpoint may have moved."""
-        est, run = self.est, self.run
-        for i in range(run.first - run.epoch, 0):
-            self.record(SimpleNamespace(**{name: run.history[name][i] for name in RECORDED}))
-        self.course.learning_rate = run.beside["learning_rate"]
-        est._no_improvement_count, self.done = run.beside["missed"], run.beside["done"]
+        """Let the estimator stand where the trainer does, which a checkpoint may have moved."""
+        est, trainer = self.est, self.trainer
+        for i in range(trainer.first_epoch - trainer.epoch, 0):
+            self.record(SimpleNamespace(**{name: trainer.history[name][i] for name in RECORDED}))
+        self.state.learning_rate = trainer.extra_state["learning_rate"]
+        est._no_improvement_count, self.done = (
+            trainer.extra_state["missed"],
+            trainer.extra_state["done"],
+        )
         self.printing = bool(est.verbose) and est.verbose != "bar"
 
     def share(self) -> float:
-        """The part of its first learning rate that the course is at, in the run's dtype."""
-        share = self.course.learning_rate / self.est.learning_rate_init
+        """The part of its first learning rate that the state is at, in the trainer's dtype."""
+        share = self.state.learning_rate / self.est.learning_rate_init
         with np.errstate(all="ignore"):
-            return float(np.asarray(share, dtype=dtype_name(self.run.throttle)))
+            return float(np.asarray(share, dtype=dtype_name(self.trainer.step.learning_rate_scale)))
 
-    def throttle(self) -> None:
-        """Give the run the learning rate that the course is at, and let a checkpoint know."""
-        place, throttle = self.run.place, self.run.throttle
+    def set_scale(self) -> None:
+        """Give the trainer the learning rate that the state is at, and let a checkpoint know."""
+        place, scale = self.trainer.place, self.trainer.step.learning_rate_scale
         if not self.done:
             with running(place):
-                throttle[...] = place.xp.full_like(throttle, self.share())
-        self.run.beside |= {
-            "learning_rate": self.course.learning_rate,
+                scale[...] = place.xp.full_like(scale, self.share())
+        self.trainer.extra_state |= {
+            "learning_rate": self.state.learning_rate,
             "missed": self.est._no_improvement_count,
             "done": self.done,
         }
 
     def follow(self) -> None:
         """Take over what other callbacks made of the rate."""
-        now, given = to_host(self.run.throttle).item(), self.share()
+        now, given = to_host(self.trainer.step.learning_rate_scale).item(), self.share()
         if now and given and now != given:  # 0 is a stop
-            self.course.learning_rate *= now / given
+            self.state.learning_rate *= now / given
 
     def __call__(self, report: Any) -> bool | None:
         est = self.est
@@ -63,12 +66,12 @@ class Convergence:
         self.record(report)
         if est.solver == "sgd" and est.learning_rate == "invscaling":
             rate = est.learning_rate_init / (est.t_ + 1) ** est.power_t
-            self.course.learning_rate = float(rate)
+            self.state.learning_rate = float(rate)
         if est._no_improvement_count > est.n_iter_no_change:
             self.done = self.ending()
             if not self.done:
                 est._no_improvement_count = 0
-        self.throttle()
+        self.set_scale()
         return True if self.done else None
 
     def say(self, line: str) -> None:
@@ -79,7 +82,7 @@ class Convergence:
         """Write the fitted attributes of one epoch more."""
         est = self.est
         est.n_iter_ += 1
-        est.t_ += self.run.data.rows
+        est.t_ += self.trainer.data.rows
         est.loss_ = report.loss
         est.loss_curve_.append(report.loss)
         self.say(f"Iteration {est.n_iter_}, loss = {report.loss:.8f}")
@@ -103,7 +106,7 @@ class Convergence:
 
     def ending(self) -> bool:
         """Whether too many epochs without improvement end training; "adaptive" slows down first."""
-        est, course = self.est, self.course
+        est, state = self.est, self.state
         what = "Validation score" if est.early_stopping else "Training loss"
         line = (
             f"{what} did not improve more than tol={est.tol:f} for {est.n_iter_no_change} "
@@ -112,9 +115,9 @@ class Convergence:
         if est.solver != "sgd" or est.learning_rate != "adaptive":
             self.say(f"{line} Stopping.")
             return True
-        if course.learning_rate <= 1e-6:
+        if state.learning_rate <= 1e-6:
             self.say(f"{line} Learning rate too small. Stopping.")
             return True
-        course.learning_rate /= 5.0
-        self.say(f"{line} Setting learning rate to {course.learning_rate:f}")
+        state.learning_rate /= 5.0
+        self.say(f"{line} Setting learning rate to {state.learning_rate:f}")
         return False

@@ -13,15 +13,15 @@ from xpmlp.devices.namespace import CPU, Place, dtype_name, to_host, to_place
 from xpmlp.devices.words import place_for
 from xpmlp.estimators.classes import is_multilabel
 from xpmlp.estimators.inference import LINKS
-from xpmlp.estimators.network import Course, lists, packed, plain, rule_name, spec_of
+from xpmlp.estimators.network import ResumeState, lists, packed, plain, rule_name, spec_of
 from xpmlp.layout import padded_size, windows
 from xpmlp.losses import loss
 from xpmlp.optimizers import OPTIMIZERS
-from xpmlp.recording.executors import WAYS
+from xpmlp.recording.executors import EXECUTORS
 from xpmlp.spec import Spec
+from xpmlp.storage.checksummed import UNFIT, refusal
 from xpmlp.storage.class_labels import listed, unlisted
 from xpmlp.storage.model_file import Contents, read
-from xpmlp.storage.sealed import UNFIT, refusal
 from xpmlp.training.data import own_dtype
 from xpmlp.training.labels import Labels
 from xpmlp.training.model import Model
@@ -46,12 +46,12 @@ def curve(value: Any) -> bool:
 
 
 def history(value: Any) -> bool:
-    """By name a number an epoch, but for the words of "way"."""
+    """By name a number an epoch, but for the words of "executor"."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         return False
-    words = value.get("way", [])
-    known = isinstance(words, list) and all(word in WAYS for word in words)
-    return known and all(curve(series) for name, series in value.items() if name != "way")
+    words = value.get("executor", [])
+    known = isinstance(words, list) and all(word in EXECUTORS for word in words)
+    return known and all(curve(series) for name, series in value.items() if name != "executor")
 
 
 def optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -67,7 +67,7 @@ FITTED: dict[str, Callable[[Any], bool]] = {
     "_no_improvement_count": whole,
     "history_": history,
 }  # fmt: skip
-COURSE: dict[str, Callable[[Any], bool]] = {
+RESUME_FIELDS: dict[str, Callable[[Any], bool]] = {
     "seed": whole, "solver": lambda value: isinstance(value, str), "step": whole, "epoch": whole,
     "learning_rate_init": positive, "learning_rate": positive, "best": real, "best_epoch": whole,
 }  # fmt: skip
@@ -171,7 +171,7 @@ def parts(est: Any) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
             name: written(getattr(est, name), name) for name in FITTED if hasattr(est, name)
         },
         "names": list(getattr(est, "feature_names_in_", ())),
-        "course": None,
+        "resume_state": None,
     }
     binarizer, arrays = getattr(est, "_label_binarizer", None), {}
     if binarizer is not None:
@@ -183,17 +183,19 @@ def parts(est: Any) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
             "dtype": est.classes_.dtype.str,
             "sparse": binarizer.sparse_input_,
         }
-    course = getattr(est, "_optimizer", None)
-    if course is not None:
-        section["course"] = {name: written(getattr(course, name), name) for name in COURSE}
-        _, key, *rest = course.split.get_state(legacy=True)
-        section["course"]["split"] = written(rest, "random_state")
+    state = getattr(est, "_optimizer", None)
+    if state is not None:
+        section["resume_state"] = {
+            name: written(getattr(state, name), name) for name in RESUME_FIELDS
+        }
+        _, key, *rest = state.split.get_state(legacy=True)
+        section["resume_state"]["split"] = written(rest, "random_state")
         arrays["estimator.split"] = key
-        for i, value in enumerate(course.memory):
-            arrays[f"estimator.memory.{i}"] = to_host(value)
-        if course.last is not None:
-            arrays["estimator.last"] = to_host(course.last)
-            arrays["estimator.kept"] = to_host(course.kept)
+        for i, value in enumerate(state.slots):
+            arrays[f"estimator.slots.{i}"] = to_host(value)
+        if state.last is not None:
+            arrays["estimator.last"] = to_host(state.last)
+            arrays["estimator.kept"] = to_host(state.kept)
     return network(est), {SECTION: section}, arrays
 
 
@@ -233,8 +235,8 @@ def rebuilt(cls: Any, found: Contents, section: dict[str, Any], place: Place) ->
         est._label_binarizer = binarizer_of(section["labels"], model.spec.n_out)
         est.classes_ = est._label_binarizer.classes_
     check_together(est, model, names)
-    if section["course"] is not None:
-        est._optimizer = course_of(section["course"], found, padded_size(model.spec))
+    if section["resume_state"] is not None:
+        est._optimizer = resume_state_of(section["resume_state"], found, padded_size(model.spec))
     return est
 
 
@@ -280,31 +282,31 @@ def objects_of(values: Any) -> np.ndarray:
     return np.array(values, dtype=object)
 
 
-def course_of(saved: dict[str, Any], found: Contents, size: int) -> Course:
+def resume_state_of(saved: dict[str, Any], found: Contents, size: int) -> ResumeState:
     """What training goes on with; arrays that this version does not know are left alone."""
-    course = checked({name: saved[name] for name in COURSE}, COURSE)
+    state = checked({name: saved[name] for name in RESUME_FIELDS}, RESUME_FIELDS)
     arrays = {name.partition(".")[2]: value for name, value in found.arrays.items()}
-    memories = [f"memory.{i}" for i in range(memory_count(course["solver"]))]
-    if memories and memories[0] not in arrays:
-        memories = []  # before the first update
-    for name in (*memories, *(pair := [n for n in ("last", "kept") if n in arrays])):
+    slots = [f"slots.{i}" for i in range(slot_count(state["solver"]))]
+    if slots and slots[0] not in arrays:
+        slots = []  # before the first update
+    for name in (*slots, *(pair := [n for n in ("last", "kept") if n in arrays])):
         value = arrays[name]
         if value.shape != (size,) or dtype_name(value) != dtype_name(found.model.flat):
             raise ValueError(f"its array 'estimator.{name}' does not fit its network")
     if len(pair) == 1:
         raise ValueError(f"it has an array 'estimator.{pair[0]}' alone")
-    return Course(
+    return ResumeState(
         split=split_of(arrays["split"], reread(saved["split"])),
-        memory=tuple(arrays[name] for name in memories),
+        slots=tuple(arrays[name] for name in slots),
         last=arrays.get("last"),
         kept=arrays.get("kept"),
-        **course,
+        **state,
     )
 
 
-def memory_count(solver: str) -> int:
+def slot_count(solver: str) -> int:
     """How many buffers the rule of a solver remembers."""
-    return OPTIMIZERS[rule_name(solver, nesterov=False)].memories
+    return OPTIMIZERS[rule_name(solver, nesterov=False)].slots
 
 
 def split_of(key: np.ndarray, saved: Any) -> np.random.RandomState:

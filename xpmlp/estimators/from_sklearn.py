@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from xpmlp.devices.namespace import CPU
 from xpmlp.estimators.base import MLPBase
 from xpmlp.estimators.classifier import MLPClassifier
-from xpmlp.estimators.network import drawn, new_course, packed, spec_of
+from xpmlp.estimators.network import drawn, new_resume_state, packed, spec_of
 from xpmlp.estimators.regressor import MLPRegressor
 from xpmlp.spec import Spec
 from xpmlp.training.data import own_dtype
@@ -21,7 +21,7 @@ PAIRS = (
     (neural_network.MLPRegressor, MLPRegressor),
 )
 PRIVATE = ("_label_binarizer", "_no_improvement_count")
-MEMORY = ("ms", "vs", "velocities")  # what scikit-learn's optimizers remember, as we order it
+SLOTS = ("ms", "vs", "velocities")  # what scikit-learn's optimizers remember, as we order it
 
 
 def from_sklearn(fitted: Any) -> Any:
@@ -60,30 +60,30 @@ def from_sklearn(fitted: Any) -> Any:
 
 
 def go_on(est: MLPBase, optimizer: Any) -> None:
-    """Give the estimator the course that scikit-learn's training was on."""
+    """Give the estimator the state that scikit-learn's training was on."""
     sizes = [len(bias) for bias in est.intercepts_]
     spec = spec_of(est, len(est.coefs_[0]), sizes[:-1], sizes[-1], est.loss_asked())
     dtype = own_dtype(est.coefs_[0])
     random = deepcopy(check_random_state(est.random_state))
     drawn(est, spec, random)  # as before the held-out rows were drawn
-    course = est._optimizer = new_course(est, random)
+    state = est._optimizer = new_resume_state(est, random)
     if est.solver == "sgd":  # Adam's own holds the bias correction of its last update
-        course.learning_rate = optimizer.learning_rate
-    course.step, course.epoch = getattr(optimizer, "t", 0), len(est.loss_curve_)
-    course.memory = tuple(
-        flat_memory(spec, getattr(optimizer, name), dtype)
-        for name in MEMORY
+        state.learning_rate = optimizer.learning_rate
+    state.step, state.epoch = getattr(optimizer, "t", 0), len(est.loss_curve_)
+    state.slots = tuple(
+        flat_slots(spec, getattr(optimizer, name), dtype)
+        for name in SLOTS
         if hasattr(optimizer, name)
     )
     est.history_ = {}
     scores = est.validation_scores_
     est.validation_loss_curve_ = None if scores is None else [np.nan] * len(scores)
     if est.best_validation_score_ is not None:
-        course.last = course.kept = packed(CPU, spec, est.coefs_, est.intercepts_, dtype)
-        course.best = -est.best_validation_score_
+        state.last = state.kept = packed(CPU, spec, est.coefs_, est.intercepts_, dtype)
+        state.best = -est.best_validation_score_
 
 
-def flat_memory(spec: Spec, listed: list[Any], dtype: str) -> Any:
+def flat_slots(spec: Spec, listed: list[Any], dtype: str) -> Any:
     """A memory listed like coefs_ + intercepts_ as a flat buffer (P,)."""
     layers = len(spec.layers)
     return packed(CPU, spec, listed[:layers], listed[layers:], dtype)

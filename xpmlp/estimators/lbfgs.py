@@ -39,7 +39,7 @@ class Objective:
         self.state = new_state(xp, spec, "sgd", flat)
         total = xp.sum(data.weight)
         self.weight = data.weight / total
-        self.strength = alpha * block_factors(xp, spec, flat, "decay") / total
+        self.strength = alpha * block_factors(xp, spec, flat, "decay_factor") / total
         self.chunk = max(256, AT_ONCE // (12 * sum(spec.sizes)))
 
     def loss(self, spec: Spec) -> Array:

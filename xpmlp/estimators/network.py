@@ -11,8 +11,7 @@ import numpy as np
 from xpmlp.devices.namespace import Place, is_array, to_host, to_place
 from xpmlp.layers import Dense
 from xpmlp.layout import padded_size, windows
-from xpmlp.optimizers import Optimizer
-from xpmlp.optimizers import optimizer as find_optimizer
+from xpmlp.optimizers import Optimizer, optimizer as find_optimizer
 from xpmlp.recording.engine import Engine
 from xpmlp.spec import AnyLoss, Spec, is_listed
 from xpmlp.training.settings import Settings
@@ -23,15 +22,15 @@ HYPER = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon", "momentum": "mo
 
 
 @dataclass
-class Course:
+class ResumeState:
     """What training goes on with, beside the weights. Kept by an estimator as `_optimizer`."""
 
     seed: int  # of orders and dropout masks
     split: Any  # the RandomState that held-out rows are drawn from
-    solver: Any  # whose memory it is
+    solver: Any  # whose slots they are
     learning_rate_init: float  # what learning_rate started from
     learning_rate: float  # of the coming update, before any schedule
-    memory: tuple[Array, ...] = ()  # the solver's, each (P,)
+    slots: tuple[Array, ...] = ()  # the solver's, each (P,)
     step: int = 0  # updates done
     epoch: int = 0  # epochs done
     last: Array | None = None  # (P,) where training stands, if coefs_ holds better weights ...
@@ -47,8 +46,8 @@ class Course:
             name: None if value is None else to_host(value)
             for name, value in (("last", self.last), ("kept", self.kept))
         }
-        memory = tuple(map(to_host, self.memory))
-        return self.__dict__ | on_host | {"memory": memory, "engine": None}
+        slots = tuple(map(to_host, self.slots))
+        return self.__dict__ | on_host | {"slots": slots, "engine": None}
 
 
 def hidden_sizes(est: Any) -> list[int]:
@@ -167,11 +166,11 @@ def rule_of(est: Any) -> tuple[Optimizer, dict[str, float]]:
     return rule, {ours: getattr(est, name) for ours, name in HYPER.items() if ours in rule.defaults}
 
 
-def new_course(est: Any, random: np.random.RandomState) -> Course:
-    """A course at epoch 0. Nothing is drawn from `random` itself: its copies are asked."""
+def new_resume_state(est: Any, random: np.random.RandomState) -> ResumeState:
+    """A state at epoch 0. Nothing is drawn from `random` itself: its copies are asked."""
     given = est.random_state
     seed = int(given) if isinstance(given, Integral) else deepcopy(random).randint(2**31 - 1)
-    return Course(
+    return ResumeState(
         seed=seed,
         split=deepcopy(random),
         solver=est.solver,
@@ -181,23 +180,23 @@ def new_course(est: Any, random: np.random.RandomState) -> Course:
 
 
 def settings_of(
-    est: Any, course: Course, epochs: int, batch: int, dtype: str, **more: Any
+    est: Any, state: ResumeState, epochs: int, batch: int, dtype: str, **more: Any
 ) -> Settings:
     """How to train: scikit-learn's parameters in our words."""
-    rule, hyper = rule_of(est)
+    rule, params = rule_of(est)
     return Settings(
         optimizer=rule,
-        rate=float(est.learning_rate_init),
+        learning_rate=float(est.learning_rate_init),
         schedule=est.schedule,
         epochs=epochs,
-        batch=batch,
-        seed=course.seed,
+        batch_size=batch,
+        seed=state.seed,
         dtype=dtype,
         shuffle=bool(est.shuffle),
         weight_decay=est.weight_decay,
         l2=float(est.alpha),
         clip=est.clip,
-        hyper=hyper,
+        optimizer_params=params,
         monitor="val_score",
         **more,
     )

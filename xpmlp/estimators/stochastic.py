@@ -1,4 +1,4 @@
-"""The stochastic solvers: an estimator's rows, run and epochs."""
+"""The stochastic solvers: an estimator's rows, trainer and epochs."""
 
 import copy
 import warnings
@@ -14,22 +14,21 @@ from sklearn.model_selection import train_test_split
 
 from xpmlp.devices.namespace import Place, place_of, running, to_host, to_place
 from xpmlp.estimators.convergence import Convergence
-from xpmlp.estimators.network import Course, lists, packed, settings_of
-from xpmlp.estimators.question import asked as asked_by
+from xpmlp.estimators.network import ResumeState, lists, packed, settings_of
+from xpmlp.estimators.signature import signature_of
 from xpmlp.layout import windows
 from xpmlp.spec import Spec
 from xpmlp.training.batches import per_batch, per_row
-from xpmlp.training.begin import begin
 from xpmlp.training.callbacks import ProgressBar
 from xpmlp.training.checks import all_finite
 from xpmlp.training.data import Data, Elsewhere, Rows, move, resident
 from xpmlp.training.divergence import DivergedError
-from xpmlp.training.interruption import patient
+from xpmlp.training.interruption import finishing_the_step
 from xpmlp.training.labels import Labels
 from xpmlp.training.memory import brought, explained, need
-from xpmlp.training.steps import Run
-from xpmlp.training.train import attended, checked, following
-from xpmlp.training.validation import probe
+from xpmlp.training.train import check_callbacks, checkpointing
+from xpmlp.training.trainer import Start, Trainer
+from xpmlp.training.validation import validate_callables
 from xpmlp.types import Array
 
 NON_FINITE = (
@@ -77,14 +76,14 @@ class Table:
         return Data(rows, target, to_place(place, weight, dtype))
 
 
-def held_out(est: Any, course: Course, table: Table, stratify: Any) -> tuple[Table, Table]:
+def held_out(est: Any, state: ResumeState, table: Table, stratify: Any) -> tuple[Table, Table]:
     """Rows to learn from, and the held-out ones that scikit-learn would take for this seed.
 
     stratify: (N, 1) classes whose shares are kept, or None.
     """
     learnt, held = train_test_split(
         np.arange(len(table.target)),
-        random_state=copy.deepcopy(course.split),
+        random_state=copy.deepcopy(state.split),
         test_size=est.validation_fraction,
         stratify=stratify,
     )
@@ -125,7 +124,7 @@ def scorer(est: Any, held: Table | None) -> Callable[..., Array] | None:
     return metric
 
 
-def begun(
+def make_trainer(
     est: Any,
     spec: Spec,
     place: Place,
@@ -133,86 +132,85 @@ def begun(
     tables: tuple[Table, Table | None],
     *,
     once: bool,
-) -> Run:
-    """The run that goes on from the estimator's weights and course."""
-    (table, held), course, xp = tables, est._optimizer, place.xp
-    start = flat = packed(place, spec, est.coefs_, est.intercepts_, dtype)
-    if course.kept is not None:
-        if (to_host(flat) == to_host(course.kept)).all():
-            start = move(place, course.last, dtype, "coefs_")  # not from the best weights
-        else:  # they were changed
-            course.best, course.best_epoch = float("inf"), 0
+) -> Trainer:
+    """The trainer that goes on from the estimator's weights and state."""
+    (table, held), state = tables, est._optimizer
     # a schedule that knows its end goes by max_iter epochs of `fit`, or of `partial_fit` in all
-    epochs = max(course.epoch + 1, est.max_iter) if once else course.epoch + est.max_iter
+    epochs = max(state.epoch + 1, est.max_iter) if once else state.epoch + est.max_iter
     size = batch_size(est, len(table.target))
-    chosen = settings_of(est, course, epochs, size, dtype, capture=not once)
-    checked(est.callbacks)
-    probe(place, spec, chosen)
-    asked = need(place, spec, chosen, dtype)
-    bring = partial(brought, asked)
-    with explained(asked):
-        run = begin(
+    settings = settings_of(est, state, epochs, size, dtype, capture=not once)
+    check_callbacks(est.callbacks)
+    validate_callables(place, spec, settings)
+    needed = need(place, spec, settings, dtype)
+    bring = partial(brought, needed)
+    row_weights: Callable[..., Any] = per_batch
+    if getattr(est, "class_weight", None) is not None and table.weight is not None:
+        row_weights = per_row(float(table.weight.mean()))
+    with explained(needed):
+        trainer = Trainer(
             spec,
-            chosen,
+            settings,
             place,
             table.data(place, dtype, bring),
-            None if held is None else held.data(place, dtype, bring),
-            Labels(None, False),
-            start,
-            asked,
-            course.epoch,
+            start_of(est, spec, place, dtype),
+            labels=Labels(None, False),
+            need=needed,
+            val_data=None if held is None else held.data(place, dtype, bring),
+            row_weights=row_weights,
+            metric=scorer(est, held),
+            history=est.history_,
+            signature=partial(signature_of, est),
+            single_epoch=once,
+            engine=state.engine if state.engine_at == place.name else None,
         )
-    if course.solver is est.solver or course.solver == est.solver:
-        for buffer, value in zip(run.state.memory, course.memory, strict=False):
-            buffer[...] = move(place, value, dtype, "memory")
-    run.state.step[...] = course.step
-    run.first = run.epoch = course.epoch
-    run.once = once
-    run.history, run.asked = est.history_, partial(asked_by, est)
-    kept, way = course.engine, run.engine.way.name
-    if kept is not None and course.engine_at == place.name and kept.way.name == way:
-        run.engine = kept
-    course.engine, course.engine_at = run.engine, place.name
-    run.kept = flat
-    run.best = xp.full_like(run.best, course.best)
-    run.best_epoch = xp.full_like(run.best_epoch, course.best_epoch)
-    if getattr(est, "class_weight", None) is not None and table.weight is not None:
-        run.weigh = per_row(float(table.weight.mean()))
-    else:
-        run.weigh = per_batch
-    run.score = scorer(est, held)
-    return run
+    state.engine, state.engine_at = trainer.step.engine, place.name
+    return trainer
 
 
-def train(est: Any, run: Run, *, once: bool) -> None:
+def start_of(est: Any, spec: Spec, place: Place, dtype: str) -> Start:
+    """Weights, slots and counts that the estimator goes on from."""
+    state = est._optimizer
+    flat = packed(place, spec, est.coefs_, est.intercepts_, dtype)
+    params, best, best_epoch = flat, state.best, state.best_epoch
+    if state.kept is not None:
+        if (to_host(flat) == to_host(state.kept)).all():
+            params = move(place, state.last, dtype, "coefs_")  # not from the best weights
+        else:  # they were changed
+            state.best, state.best_epoch = best, best_epoch = float("inf"), 0
+    same = state.solver is est.solver or state.solver == est.solver
+    slots = state.slots if same else ()
+    return Start(params, slots, state.step, state.epoch, flat, best, best_epoch)
+
+
+def train(est: Any, trainer: Trainer, *, once: bool) -> None:
     """Train `max_iter` epochs, or one, and leave the estimator with what came of it."""
-    rule = Convergence(est, run)
-    followed = following(None, False) if once else following(est.checkpoint, est.resume)
-    est.coefs_, est.intercepts_ = lists(run.state.layers)  # under way: callbacks see them
+    rule = Convergence(est, trainer)
+    opened = checkpointing(None, False) if once else checkpointing(est.checkpoint, est.resume)
+    est.coefs_, est.intercepts_ = lists(trainer.state.layers)  # under way: callbacks see them
     est.n_iter_ = 0
+    bar = [ProgressBar()] if est.verbose == "bar" else []
+    callbacks: list[Any] = [rule, *bar, *check_callbacks(est.callbacks)]
     try:
-        with followed(run) as write:
+        with opened(trainer) as writer, finishing_the_step(trainer):
             rule.resume()
-            go(est, run, rule, write, once=once)
+            for _ in trainer.reports(callbacks, writer):
+                if once:
+                    break
+        warn_of_the_end(est, trainer, rule, once=once)
     except DivergedError as error:
-        diverged(est, run, error)
+        diverged(est, trainer, error)
     except KeyboardInterrupt:
         warnings.warn(INTERRUPTED, stacklevel=2)
     finally:
         rule.follow()
-        leave(est, run)
+        leave(est, trainer)
         if not once:  # another partial_fit is soon to come, another fit is not
             est._optimizer.engine = None
 
 
-def go(est: Any, run: Run, rule: Convergence, write: Any, *, once: bool) -> None:
-    """The epochs of `train`, and the warning where they were too few."""
-    bar = [ProgressBar()] if est.verbose == "bar" else []
-    with patient(run):
-        for _ in attended(run, [rule, *bar, *checked(est.callbacks)], write):
-            if once:
-                break
-    if run.halted:
+def warn_of_the_end(est: Any, trainer: Trainer, rule: Convergence, *, once: bool) -> None:
+    """The warning where a signal ended training, or epochs were too few."""
+    if trainer.counter.stop_signal:
         warnings.warn(INTERRUPTED, stacklevel=2)
     elif not once and not rule.done and est.n_iter_ == est.max_iter:
         warnings.warn(
@@ -223,39 +221,39 @@ def go(est: Any, run: Run, rule: Convergence, write: Any, *, once: bool) -> None
         )
 
 
-def diverged(est: Any, run: Run, error: DivergedError) -> None:
+def diverged(est: Any, trainer: Trainer, error: DivergedError) -> None:
     """Where there are held-out scores the best weights stand, as in scikit-learn; else an error."""
     est.n_iter_ += 1
-    est.t_ += run.data.rows
+    est.t_ += trainer.data.rows
     est.loss_ = float("nan")
     for curve in (est.loss_curve_, est.validation_scores_, est.validation_loss_curve_):
         if curve is not None:
             curve.append(est.loss_)
     where = (
-        f"Training diverged in epoch {run.epoch} at step {error.step}, at learning rate "
-        f"{error.rate:g}"
+        f"Training diverged in epoch {trainer.epoch} at step {error.step}, at learning rate "
+        f"{error.learning_rate:g}"
     )
-    if run.held is None:
+    if trainer.val_data is None:
         raise NonFiniteError(f"{NON_FINITE} {where}: the weights before it are kept.") from error
     warnings.warn(
         f"{where}: the best weights on the held-out rows are kept, those of epoch "
-        f"{int(run.best_epoch)}.",
+        f"{int(trainer.best_epoch)}.",
         ConvergenceWarning,
         stacklevel=2,
     )
 
 
-def leave(est: Any, run: Run) -> None:
-    """What the next epoch would need goes into the course, the best weights into coefs_."""
-    course, state, xp = est._optimizer, run.state, run.place.xp
-    course.solver, course.memory = est.solver, state.memory
-    course.step, course.epoch = int(state.step), run.epoch
-    course.last = course.kept = None
-    with running(run.place):
-        finite = bool(run.alive > 0) and all_finite(xp, state.params)
-        copied = xp.asarray(run.kept, copy=True)
-    if run.held is not None or not finite:
-        course.last = state.params if finite else run.kept
-        course.kept = run.kept
-        course.best, course.best_epoch = float(run.best), int(run.best_epoch)
-        est.coefs_, est.intercepts_ = lists(windows(xp, run.spec, copied))
+def leave(est: Any, trainer: Trainer) -> None:
+    """What the next epoch would need goes into the resume state, the best weights into coefs_."""
+    resume, state, xp = est._optimizer, trainer.state, trainer.place.xp
+    resume.solver, resume.slots = est.solver, state.slots
+    resume.step, resume.epoch = int(state.step), trainer.epoch
+    resume.last = resume.kept = None
+    with running(trainer.place):
+        finite = bool(trainer.step.alive > 0) and all_finite(xp, state.params)
+        copied = xp.asarray(trainer.best_params, copy=True)
+    if trainer.val_data is not None or not finite:
+        resume.last = state.params if finite else trainer.best_params
+        resume.kept = trainer.best_params
+        resume.best, resume.best_epoch = float(trainer.best_value), int(trainer.best_epoch)
+        est.coefs_, est.intercepts_ = lists(windows(xp, trainer.spec, copied))

@@ -37,15 +37,15 @@ def over_rows(xp: Namespace, values: Array) -> Array:
 class Scale(Columnwise):
     """y = x * scale, one learned factor for each input, 1 at first.
 
-    n_in: inputs. rate: factor on its learning rate (RealMLP, Holzmueller et al. 2024, has 6).
+    n_in: inputs. rate_factor: on its learning rate (RealMLP, Holzmueller et al. 2024, has 6).
     """
 
     n_in: int
-    rate: float = 1.0
+    rate_factor: float = 1.0
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        return (self.row("scale", "s", 1.0, rate=self.rate),)
+        return (self.row("scale", "s", 1.0, rate_factor=self.rate_factor),)
 
     def forward(self, xp: Namespace, x: Array, scale: Array) -> Array:
         return x * scale
@@ -54,13 +54,16 @@ class Scale(Columnwise):
         return g * scale, over_rows(xp, g * x)
 
     def checked(self, number: int | str) -> Self:
-        check_rate(self.rate, number)
-        return replace(super().checked(number), rate=float(self.rate))
+        check_rate(self.rate_factor, number)
+        return replace(super().checked(number), rate_factor=float(self.rate_factor))
 
 
-def check_rate(rate: Any, number: int | str) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
-        raise ValueError(f"rate must be at least 0 and finite; layer {number} has {rate!r}")
+def check_rate(rate_factor: Any, number: int | str) -> None:
+    number_like = isinstance(rate_factor, int | float) and not isinstance(rate_factor, bool)
+    if not number_like or not 0 <= rate_factor < math.inf:
+        raise ValueError(
+            f"rate_factor must be at least 0 and finite; layer {number} has {rate_factor!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,16 @@ class Parametric(Columnwise):
     """y = x + alpha * (f(x) - x), with an alpha for each column, 1 at first: between none of an
     activation and all of it (Holzmueller, Grinsztajn & Steinwart 2024).
 
-    n_in: columns. activation: f. rate: factor on the learning rate of alpha.
+    n_in: columns. activation: f. rate_factor: factor on the learning rate of alpha.
     """
 
     n_in: int
     activation: AnyActivation = "relu"
-    rate: float = 1.0
+    rate_factor: float = 1.0
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        return (self.row("alpha", "alpha", 1.0, rate=self.rate),)
+        return (self.row("alpha", "alpha", 1.0, rate_factor=self.rate_factor),)
 
     @property
     def activations(self) -> tuple[AnyActivation, ...]:
@@ -120,9 +123,9 @@ class Parametric(Columnwise):
         return (trace.x,)
 
     def checked(self, number: int | str) -> Self:
-        check_rate(self.rate, number)
+        check_rate(self.rate_factor, number)
         f = check_activation(self.activation, number)
-        return replace(super().checked(number), activation=f, rate=float(self.rate))
+        return replace(super().checked(number), activation=f, rate_factor=float(self.rate_factor))
 
     @property
     def title(self) -> str:

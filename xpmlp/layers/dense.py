@@ -30,7 +30,7 @@ class Dense(Layer):
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         return (
-            Block("weights", (self.n_in, self.n_out), "W", decay=1.0),
+            Block("weights", (self.n_in, self.n_out), "W", decay_factor=1.0),
             Block("bias", (1, self.n_out), "b"),
         )
 

@@ -22,8 +22,8 @@ class Block(NamedTuple):
     shape: tuple[int, ...]  # of one network; leading axes of its own are shared by no other
     symbol: str  # what it is called in the ledger, such as "W"
     start: float = 0.0  # what it is filled with, where the kind draws nothing
-    decay: float = 0.0  # factor on weight decay and on penalties
-    rate: float = 1.0  # factor on the learning rate
+    decay_factor: float = 0.0  # factor on weight decay and on penalties
+    rate_factor: float = 1.0  # factor on the learning rate
 
     @property
     def stored(self) -> tuple[int, ...]:
@@ -113,11 +113,14 @@ class Layer:
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple(block.shape for block in self.blocks)
 
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        return tuple(block.name for block in self.blocks)
+
     def pack(self, arrays: Iterator[Array]) -> Any:
         """The next of the arrays as the parameters that `run_forward` takes, by their names."""
-        blocks = self.blocks
-        make = parameters_type(type(self).__name__, tuple(block.name for block in blocks))
-        return make(*islice(arrays, len(blocks)))
+        names = self.block_names
+        return parameters_type(type(self).__name__, names)(*islice(arrays, len(names)))
 
     def unpack(self, p: Any) -> tuple[Array, ...]:
         """The arrays of `pack`."""

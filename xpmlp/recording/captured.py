@@ -12,15 +12,15 @@ from typing import Any
 from xpmlp.devices.branches import Branches
 from xpmlp.devices.graphs import Lane, Recorded, said
 from xpmlp.devices.namespace import Place, running
-from xpmlp.recording.executors import Advance, Eager, Gather
+from xpmlp.recording.executors import EagerExecutor, Gather, Step, StepCounter
 
 
 class CaptureWarning(UserWarning):
     """Steps could not be recorded as a CUDA graph; training goes on without."""
 
 
-class Captured:
-    """A `Way` that records the steps of a window, once for each length of window."""
+class CudaGraphExecutor:
+    """An executor that records the steps of a window, once for each length of window."""
 
     UNROLLED = 16  # steps in a graph: a launch costs as much as some ten kernels
     AT_ONCE = 2**26  # numbers in a window
@@ -40,23 +40,23 @@ class Captured:
     def open(self) -> Any:
         return self.lane.open()
 
-    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
+    def run(self, step: Step, gather: Gather, counter: StepCounter) -> None:
         window = gather()
         if self.name == "captured" and window.steps not in self.graphs:
-            self.record(advance, run, window)
+            self.record(step, window)
         if self.name != "captured":
-            return Eager().run(advance, run, lambda: window)
+            return EagerExecutor().run(step, lambda: window, counter)
         recorded, still, _ = self.graphs[window.steps]
         for place, fresh in zip(still, window, strict=True):
             if not isinstance(place, float):
                 place[...] = fresh
         recorded.launch()
-        run.within += window.steps
+        counter.in_epoch += window.steps
         return None
 
-    def record(self, advance: Advance, run: Any, window: Any) -> None:
+    def record(self, step: Step, window: Any) -> None:
         """Record a window's steps; where that fails, say so and leave the buffers as they were."""
-        xp, buffers = self.lane.place.xp, run.buffers
+        xp, buffers = self.lane.place.xp, step.buffers
         saved: list[Any] = []
 
         def restore() -> None:
@@ -69,7 +69,7 @@ class Captured:
 
         def steps() -> None:
             for t in range(still.steps):
-                advance(run, still, t)
+                step(still, t)
 
         try:
             saved += [xp.asarray(buffer, copy=True) for buffer in buffers]
@@ -77,13 +77,13 @@ class Captured:
             still = type(window)(*parts)
             self.pools.append(self.lane.cuda.MemoryPool())
             recorded = self.lane.record(steps, warm, self.pools[-1])
-            # the run holds every other array that the graph reads
-            self.graphs[window.steps] = (recorded, still, run)
+            # the step holds every other array that the graph reads
+            self.graphs[window.steps] = (recorded, still, step)
         except BaseException as error:
             restore()
             if not isinstance(error, Exception):
                 raise
-            self.name = Eager.name
+            self.name = EagerExecutor.name
             self.close()
             warnings.warn(
                 "the steps of this training run one by one, because they could not be recorded "

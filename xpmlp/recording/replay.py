@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from xpmlp.recording.executors import Advance, Eager, Gather
+from xpmlp.recording.executors import EagerExecutor, Gather, Step, StepCounter
 from xpmlp.recording.numpy_writer import Workspace
 from xpmlp.recording.tape import Tape, Taped, UntapedError
 
 
-class Replayed:
-    """A `Way` that notes the first step and replays it."""
+class ReplayExecutor:
+    """An executor that notes the first step and replays it."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self.name, self.workspace, self.eager = "replayed", workspace, Eager()
+        self.name, self.workspace, self.eager = "replayed", workspace, EagerExecutor()
         self.replay: Callable[..., None] | None = None
 
     def window(self, steps: int, numbers: int) -> int:
@@ -29,30 +29,27 @@ class Replayed:
     def open(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
+    def run(self, step: Step, gather: Gather, counter: StepCounter) -> None:
         window, first = gather(), 0
         if self.name == "replayed" and self.replay is None:
-            first = self.record(advance, run, window)
-            run.within += first
+            first = self.record(step, window)
         replay = self.replay
         if replay is None:
-            for t in run.turns(window.steps, first):
-                advance(run, window, t)
+            for t in counter.turns(window.steps, first):
+                step(window, t)
             return
         arrays = [part for part in window if not isinstance(part, float)]
-        for t in run.turns(window.steps, first):
+        for t in counter.turns(window.steps, first):
             replay(*[part[t] for part in arrays])
 
-    def record(self, advance: Advance, run: Any, window: Any) -> int:
+    def record(self, step: Step, window: Any) -> int:
         """Note a step while it is made; how many steps were made."""
-        state = [np.array(buffer) for buffer in run.buffers]
+        saved = [np.array(buffer) for buffer in step.buffers]
         tape = Tape(self.workspace)
-        shadow = copy.copy(run)
-        for name, value in vars(run).items():
-            if name not in ("data", "held", "kept", "history"):
-                setattr(shadow, name, tape.taped(value))
-        shadow.place = run.place._replace(xp=tape.xp)
-        shadow.engine = run.engine._replace(xp=tape.xp, apply=tape.apply)
+        shadow: Any = copy.copy(step)
+        for name, value in vars(step).items():
+            setattr(shadow, name, tape.taped(value))
+        shadow.engine = shadow.engine._replace(xp=tape.xp, apply=tape.apply)
         names: list[str] = []
         parts: list[Any] = []
         for name, part in zip(window._fields, window, strict=True):
@@ -62,11 +59,11 @@ class Replayed:
             names.append(f"m_{name}")
             parts.append(Batched(Taped(tape, np.asarray(part[0]), names[-1])))
         try:
-            advance(shadow, type(window)(*parts), 0)
+            shadow(type(window)(*parts), 0)
             self.replay = tape.function(names)
             return 1
         except BaseException as error:
-            for buffer, value in zip(run.buffers, state, strict=True):
+            for buffer, value in zip(step.buffers, saved, strict=True):
                 buffer[...] = value
             if not isinstance(error, UntapedError | AttributeError | TypeError):
                 raise

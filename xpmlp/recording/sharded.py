@@ -1,6 +1,6 @@
 """The steps of a population on the host, a few members at a time and on several threads.
 
-Members have nothing to do with one another. So each thread has a section, a training of as many
+Members have nothing to do with one another. So each thread has a shard, a step of as many
 members as fit in a processor's cache: it copies members in, makes all steps of a window, and
 copies them out.
 """
@@ -14,16 +14,16 @@ from itertools import pairwise
 from typing import Any
 
 from xpmlp.devices.threads import limited
-from xpmlp.recording.executors import Advance, Eager, Gather
+from xpmlp.recording.executors import EagerExecutor, Gather, StepCounter
 
-IN_CACHE = 2**20  # numbers that the members of a section hold: 4 MB in float32
+IN_CACHE = 2**20  # numbers that the members of a shard hold: 4 MB in float32
 WORTH = 400_000  # numbers of a population, from which a second thread pays
 AT_MOST = 32  # steps in a window: a signal waits for its end
-AT_ONCE = 2**21  # numbers in a window of one section
+AT_ONCE = 2**21  # numbers in a window of one shard
 
 
 def cut(members: int, each: int, threads: int) -> list[Any]:
-    """Indices of the sections' members: alike to one, and the same work for every thread.
+    """Indices of the shards' members: alike to one, and the same work for every thread.
 
     each: numbers that a member holds.
     """
@@ -36,13 +36,13 @@ def cut(members: int, each: int, threads: int) -> list[Any]:
     return [(a, ...) if b == a + 1 else (slice(a, b), ...) for a, b in pairwise(ends)]
 
 
-class Sections:
-    """A `Way` to run a population section by section, in as many threads as BLAS had."""
+class ShardedExecutor:
+    """Runs a population shard by shard, in as many threads as BLAS had."""
 
-    def __init__(self, indices: Sequence[Any], threads: int, section: Callable[..., Any]) -> None:
-        """indices: of the members of each section. section: a training, of a run and an index,
-        that can `fill` and `spend` (see `training.sections`)."""
-        self.indices, self.section, self.most = indices, section, threads
+    def __init__(self, indices: Sequence[Any], threads: int, shard: Callable[..., Any]) -> None:
+        """indices: of the members of each shard. shard: what makes one of a step and an index
+        (see `training.shards`)."""
+        self.indices, self.shard, self.most = indices, shard, threads
         self.threads = min(threads, len(indices))  # our own; a product has one then
         self.lanes: list[dict[Any, Any]] = [{} for _ in range(self.threads)]
         self.pool: ThreadPoolExecutor | None = None
@@ -55,22 +55,22 @@ class Sections:
     def open(self) -> AbstractContextManager[Any]:
         return limited(1 if self.threads > 1 else self.most)
 
-    def run(self, advance: Advance, run: Any, gather: Gather) -> None:
+    def run(self, step: Any, gather: Gather, counter: StepCounter) -> None:
         shares = [self.indices[i :: self.threads] for i in range(self.threads)]
         work = [
-            partial(self.work, lane, share, advance, run, gather)
+            partial(self.work, lane, share, step, gather)
             for lane, share in zip(self.lanes, shares, strict=True)
         ]
         if self.pool is None and self.threads > 1:  # the first window is recorded by one thread
             self.pool = ThreadPoolExecutor(self.threads - 1, "xpmlp")
             steps, *_ = [one() for one in work]
-            if self.name == Eager.name:  # a user's functions may not be for two threads
+            if self.name == EagerExecutor.name:  # a user's functions may not be for two threads
                 self.threads, self.lanes = 1, self.lanes[:1]
         else:
             with self.others(work[1:]):
                 steps = work[0]()
-        run.state.step[...] += steps
-        run.within += steps
+        step.state.step[...] += steps
+        counter.in_epoch += steps
 
     @contextmanager
     def others(self, work: Sequence[Callable[[], Any]]) -> Iterator[None]:
@@ -85,24 +85,21 @@ class Sections:
             for future in waiting:
                 future.result()
 
-    def work(
-        self, lane: dict[Any, Any], share: Sequence[Any], advance: Advance, run: Any, gather: Gather
-    ) -> int:
+    def work(self, lane: dict[Any, Any], share: Sequence[Any], step: Any, gather: Gather) -> int:
         """A window of the members of one thread; how many steps that are."""
-        steps = 0
+        counter = StepCounter()
         for index in share:
             first = index[0]
             size = first.stop - first.start if isinstance(first, slice) else 0
-            section = lane.get(size)
-            if section is None:
-                section = lane[size] = self.section(run, index)
-            section.fill(run, index)
-            way = section.run.engine.way
-            way.run(advance, section.run, partial(gather, members=index))
-            section.spend(run, index)
-            steps, section.run.within = section.run.within, 0
-            self.name = way.name
-        return steps
+            shard = lane.get(size)
+            if shard is None:
+                shard = lane[size] = self.shard(step, index)
+            shard.fill(step, index)
+            counter = StepCounter()
+            shard.executor.run(shard.step, partial(gather, members=index), counter)
+            shard.spend(step, index)
+            self.name = shard.executor.name
+        return counter.in_epoch
 
     def close(self) -> None:
         if self.pool is not None:

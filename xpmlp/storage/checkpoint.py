@@ -1,9 +1,9 @@
 """A training under way in one file: kill it at any moment, and it goes on to the same bits.
 
-A checkpoint is a safetensors file like a model's (see `sealed`), written whole or not at all. It
-holds what the loop changes (parameters, the optimizer's memory, best weights, history, where it
-stands), and what was asked for: network, settings, and a SHA-256 of the data. Orders and dropout
-follow from seed, epoch and step, so that there is no generator to keep.
+A checkpoint is a safetensors file like a model's (see `checksummed`), written whole or not at
+all. It holds what the trainer changes (parameters, the optimizer's slots, best weights, history,
+where it stands), and what was asked for: network, settings, and a SHA-256 of the data. Orders
+and dropout follow from seed, epoch and step, so that there is no generator to keep.
 """
 
 import json
@@ -25,21 +25,28 @@ import numpy as np
 from xpmlp.devices.namespace import running, to_host, to_place
 from xpmlp.devices.threads import blas_threads, counted
 from xpmlp.names import whole
-from xpmlp.recording.executors import WAYS
+from xpmlp.recording.executors import EXECUTORS
 from xpmlp.storage.atomic import contents, sweep, writable, write_atomic
+from xpmlp.storage.checksummed import (
+    UNFIT,
+    checksummed,
+    read_metadata,
+    read_object,
+    refusal,
+    unpacked,
+)
 from xpmlp.storage.lock import locked
-from xpmlp.storage.question import differences, question, told
-from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
-from xpmlp.training.divergence import Trouble
-from xpmlp.training.loop import Report, stopped
-from xpmlp.training.steps import Run
+from xpmlp.storage.signature import differences, run_signature, to_jsonable
+from xpmlp.training.divergence import Divergence
+from xpmlp.training.report import Report
+from xpmlp.training.trainer import Trainer
 from xpmlp.types import Array
 
 FORMAT = "xpmlp-checkpoint"
 VERSION = 1
 HISTORY = "history."
 COUNTS = ("best_epoch", "restored")  # whole numbers of a history; its other numbers are not
-MEASURED = [f.name for f in fields(Report) if f.name not in ("epoch", "epochs", "step", "run")]
+MEASURED = [f.name for f in fields(Report) if f.name not in ("epoch", "epochs", "step", "trainer")]
 
 
 class Checkpoint:
@@ -78,7 +85,7 @@ class Checkpoint:
         self.seconds = float(seconds)
 
     @contextmanager
-    def following(self, run: Run, resume: bool) -> Iterator["Keeper"]:
+    def opened(self, trainer: Trainer, resume: bool) -> Iterator["CheckpointWriter"]:
         """Inside it the file is this run's alone, and the run stands where the file says.
 
         Raises BlockingIOError where another training has it, ValueError where it cannot be
@@ -88,36 +95,36 @@ class Checkpoint:
         writable(self.path, "checkpoint ")
         with locked(self.path):
             sweep(self.path)
-            with running(run.place):
-                keeper = Keeper(self, run, question(run))
+            with running(trainer.place):
+                writer = CheckpointWriter(self, trainer, run_signature(trainer))
                 if self.path.exists():
                     if not resume:
                         raise ValueError(
                             f"checkpoint {self.path} is there already: resume=True goes on with "
                             "it, and without the file training begins anew"
                         )
-                    keeper.restore()
-            run.attend = keeper.between
-            yield keeper
+                    writer.restore()
+            trainer.after_window = writer.after_window
+            yield writer
 
 
-class Keeper:
-    """Writes a run's checkpoint when it is time. Called with the report of every epoch."""
+class CheckpointWriter:
+    """Writes a training's checkpoint when it is time. Called with the report of every epoch."""
 
-    def __init__(self, checkpoint: Checkpoint, run: Run, asked: dict[str, Any]) -> None:
-        self.checkpoint, self.run, self.asked = checkpoint, run, asked
-        self.about = about(run)  # now: steps may have fewer threads
-        self.written, self.epoch = time.monotonic(), run.epoch
+    def __init__(self, checkpoint: Checkpoint, trainer: Trainer, signature: dict[str, Any]) -> None:
+        self.checkpoint, self.trainer, self.signature = checkpoint, trainer, signature
+        self.about = about(trainer)  # now: steps may have fewer threads
+        self.written, self.epoch = time.monotonic(), trainer.epoch
 
     def __call__(self, report: Any) -> None:
-        run, epochs = self.run, self.checkpoint.epochs
-        ended = run.epoch >= run.settings.epochs or stopped(run)
-        if ended or run.epoch - self.epoch >= epochs or self.late():
+        trainer, epochs = self.trainer, self.checkpoint.epochs
+        ended = trainer.epoch >= trainer.settings.epochs or trainer.stopped
+        if ended or trainer.epoch - self.epoch >= epochs or self.late():
             self.write()
 
-    def between(self) -> None:
+    def after_window(self) -> None:
         """Called between the windows of an epoch."""
-        if self.run.within < self.run.steps_per_epoch and self.late():
+        if self.trainer.counter.in_epoch < self.trainer.steps_per_epoch and self.late():
             self.write()
 
     def late(self) -> bool:
@@ -125,19 +132,19 @@ class Keeper:
 
     def write(self) -> None:
         """Write the checkpoint, whole or not at all: OSError leaves the one before."""
-        write_atomic(self.checkpoint.path, encode(self.run, self.asked, self.about))
-        self.written, self.epoch = time.monotonic(), self.run.epoch
+        write_atomic(self.checkpoint.path, encode(self.trainer, self.signature, self.about))
+        self.written, self.epoch = time.monotonic(), self.trainer.epoch
 
     def restore(self) -> None:
         """Let the run stand where the file says."""
-        path, run = self.checkpoint.path, self.run
+        path, trainer = self.checkpoint.path, self.trainer
         data = contents(path)
         try:
             found = read_object(read_metadata(data, FORMAT, VERSION).get("config"))
-            other = differences(found["asked"], self.asked, found["epoch"])
+            other = differences(found["signature"], self.signature, found["epoch"])
             changed = differences(found["about"], self.about, 0)
             if not other:
-                take(run, found, unpacked(data))
+                take(trainer, found, unpacked(data))
         except UNFIT as error:
             raise refusal(path, error, "checkpoint") from None
         if other:
@@ -148,105 +155,108 @@ class Keeper:
                 f"{'; '.join(changed)}",
                 stacklevel=5,
             )
-        self.epoch = run.epoch
+        self.epoch = trainer.epoch
 
 
-def about(run: Run) -> dict[str, Any]:
+def about(trainer: Trainer) -> dict[str, Any]:
     """What the bits depend on beside what was asked for."""
     return {
-        "device": run.place.name,
+        "device": trainer.place.name,
         "machine": platform.machine(),
         "numpy": np.__version__,
-        "BLAS threads": None if counted() is None else blas_threads(run.settings.n_threads),
+        "BLAS threads": None if counted() is None else blas_threads(trainer.settings.n_threads),
     }
 
 
-def buffers(run: Run) -> dict[str, Array]:
-    """The arrays that a run goes on from, by their names in the file."""
-    state = run.state
-    memory = {f"memory.{i}": buffer for i, buffer in enumerate(state.memory)}
-    return memory | {
+def buffers(trainer: Trainer) -> dict[str, Array]:
+    """The arrays that a training goes on from, by their names in the file."""
+    state, step = trainer.state, trainer.step
+    slots = {f"slots.{i}": buffer for i, buffer in enumerate(state.slots)}
+    return slots | {
         "step": state.step,
         "params": state.params,
-        "met": run.met,
-        "made": run.made,
-        "alive": run.alive,
-        "since": run.since,
-        "throttle": run.throttle,
-        "kept": run.kept,
-        "best": run.best,
-        "best_epoch": run.best_epoch,
+        "running_loss": step.running_loss,
+        "finite_steps": step.finite_steps,
+        "alive": step.alive,
+        "slots_reset_step": step.slots_reset_step,
+        "learning_rate_scale": step.learning_rate_scale,
+        "best_params": trainer.best_params,
+        "best_value": trainer.best_value,
+        "best_epoch": trainer.best_epoch,
     }
 
 
-def encode(run: Run, asked: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:
+def encode(trainer: Trainer, signature: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:
     """The bytes of a run's checkpoint. Numbers of its history are arrays, which hold NaN too."""
-    arrays = {name: to_host(buffer) for name, buffer in buffers(run).items()}
+    arrays = {name: to_host(buffer) for name, buffer in buffers(trainer).items()}
     words: dict[str, Any] = {}
-    done = run.epoch - run.first
-    for name, series in run.history.items() if done else ():
+    done = trainer.epoch - trainer.first_epoch
+    for name, series in trainer.history.items() if done else ():
         own = series[-done:]  # of this training
         if all(one is None or isinstance(one, str) for one in own):
             words[name] = own
         else:
             arrays[HISTORY + name] = np.array(own)
     config = {
-        "asked": asked,
+        "signature": signature,
         "about": about,
-        "epoch": run.epoch,
-        "within": run.within,
-        "seconds": run.seconds,
+        "epoch": trainer.epoch,
+        "step_in_epoch": trainer.counter.in_epoch,
+        "seconds": trainer.seconds,
         "words": words,
-        "beside": run.beside,
-        "troubles": told({str(k): trouble for k, trouble in run.troubles.items()}),
+        "extra_state": trainer.extra_state,
+        "divergences": to_jsonable({str(k): one for k, one in trainer.divergences.items()}),
     }
-    return sealed(FORMAT, VERSION, arrays, json.dumps(config, allow_nan=False))
+    return checksummed(FORMAT, VERSION, arrays, json.dumps(config, allow_nan=False))
 
 
-def take(run: Run, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def take(trainer: Trainer, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Let a run stand where a checkpoint says; an UNFIT error, and no change, where none can."""
-    epoch, within, seconds, beside = (found[n] for n in ("epoch", "within", "seconds", "beside"))
+    names = ("epoch", "step_in_epoch", "seconds", "extra_state")
+    epoch, step_in_epoch, seconds, extra = (found[name] for name in names)
     for name, value, least, end in (
-        ("epoch", epoch, run.first, 2**53),
-        ("within", within, 0, run.steps_per_epoch),
+        ("epoch", epoch, trainer.first_epoch, 2**53),
+        ("step_in_epoch", step_in_epoch, 0, trainer.steps_per_epoch),
     ):
         if type(value) is not int or not least <= value < end:
             raise ValueError(f"{name} must be in [{least}, {end}); it has {value!r}")
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"seconds must be at least 0; it has {seconds!r}")
-    if kinds(beside) != kinds(run.beside) or not all(0 <= n < math.inf for n in beside.values()):
-        raise ValueError(f"it has beside it {beside!r}")
-    into = buffers(run)
-    troubles = {int(k): trouble(**one) for k, one in found["troubles"].items()}
-    history = past(run, found["words"], arrays, epoch - run.first)
+    if kinds(extra) != kinds(trainer.extra_state) or not all(
+        0 <= n < math.inf for n in extra.values()
+    ):
+        raise ValueError(f"its extra_state is {extra!r}")
+    into = buffers(trainer)
+    divergences = {int(k): divergence(**one) for k, one in found["divergences"].items()}
+    history = past(trainer, found["words"], arrays, epoch - trainer.first_epoch)
     wanted = {name: (tuple(b.shape), to_host(b).dtype) for name, b in into.items()}
     held = {n: (a.shape, a.dtype) for n, a in arrays.items() if not n.startswith(HISTORY)}
     for name in sorted(wanted.keys() | held.keys()):
         if wanted.get(name) != held.get(name):
             raise ValueError(f"its tensor {name!r} is {held.get(name)}, not {wanted.get(name)}")
-    step, largest = int(arrays["step"]), float(np.finfo(arrays["throttle"].dtype).max)
+    step, largest = int(arrays["step"]), float(np.finfo(arrays["learning_rate_scale"].dtype).max)
     for name, most in (
         ("step", 2**53),
         ("best_epoch", epoch),
-        ("made", within or run.steps_per_epoch),
+        ("finite_steps", step_in_epoch or trainer.steps_per_epoch),
         ("alive", 1),
-        ("since", step),
-        ("throttle", largest),
+        ("slots_reset_step", step),
+        ("learning_rate_scale", largest),
     ):
         bad = ~((arrays[name] >= 0) & (arrays[name] <= most))
         if bad.any():
             raise ValueError(f"its {name} must be in [0, {most:g}]; it has {arrays[name][bad][0]}")
     for name, buffer in into.items():
-        buffer[...] = to_place(run.place, arrays[name])
-    run.epoch, run.within, run.seconds, run.beside = epoch, within, seconds, beside
-    run.troubles = troubles
+        buffer[...] = to_place(trainer.place, arrays[name])
+    trainer.epoch, trainer.seconds, trainer.extra_state = epoch, seconds, extra
+    trainer.counter.in_epoch, trainer.divergences = step_in_epoch, divergences
     for name, values in history.items():
-        run.history.setdefault(name, []).extend(values)
+        trainer.history.setdefault(name, []).extend(values)
 
 
-def trouble(step: int, epoch: int, rate: Any, gradients: list[Any]) -> Trouble:
-    """A trouble as JSON tells of it, where "inf" and "nan" are texts."""
-    return Trouble(index(step), index(epoch), float(rate), tuple(map(float, gradients)))
+def divergence(step: int, epoch: int, learning_rate: Any, gradients: list[Any]) -> Divergence:
+    """A divergence as JSON tells of it, where "inf" and "nan" are texts."""
+    return Divergence(index(step), index(epoch), float(learning_rate), tuple(map(float, gradients)))
 
 
 def kinds(numbers: Mapping[str, Any]) -> dict[str, type]:
@@ -254,19 +264,19 @@ def kinds(numbers: Mapping[str, Any]) -> dict[str, type]:
 
 
 def past(
-    run: Run, words: Mapping[str, Any], arrays: Mapping[str, np.ndarray], done: int
+    trainer: Trainer, words: Mapping[str, Any], arrays: Mapping[str, np.ndarray], done: int
 ) -> dict[str, list[Any]]:
-    """The history of `done` epochs of a run by name: numbers, or an array (K,) of each epoch."""
+    """The history of `done` epochs by name: numbers, or an array (K,) of each epoch."""
     numbers = {n.removeprefix(HISTORY): a for n, a in arrays.items() if n.startswith(HISTORY)}
-    known: dict[str, tuple[str | None, ...]] = {"way": WAYS}
-    if not run.held:
+    known: dict[str, tuple[str | None, ...]] = {"executor": EXECUTORS}
+    if not trainer.val_data:
         known |= {"val_loss": (None,), "val_score": (None,)}
     named = {*MEASURED} if done else set()
     if words.keys() != named & known.keys() or numbers.keys() != named - known.keys():
         raise ValueError(f"its history is of {sorted(numbers.keys() | words.keys())}")
     history: dict[str, list[Any]] = {}
     for name, values in numbers.items():
-        shape = (done, *(() if name == "seconds" else run.settings.lead))
+        shape = (done, *(() if name == "seconds" else trainer.settings.lead))
         wide = values.ndim > 1 or values.dtype.itemsize == 8  # as Python's own numbers are
         if values.shape != shape or values.dtype.kind != "fi"[name in COUNTS] or not wide:
             raise ValueError(f"its history of {name!r} is {values.shape}, {values.dtype}")

@@ -13,13 +13,19 @@ import numpy as np
 
 from xpmlp.devices.namespace import CPU, Place, to_host, to_place
 from xpmlp.devices.words import place_for
-from xpmlp.layout import padded_size, stored_shapes
-from xpmlp.layout import tensors as layer_tensors
+from xpmlp.layout import padded_size, stored_shapes, tensors as layer_tensors
 from xpmlp.losses import loss
 from xpmlp.spec import Spec
 from xpmlp.storage.atomic import contents, write_atomic
+from xpmlp.storage.checksummed import (
+    UNFIT,
+    checksummed,
+    read_metadata,
+    read_object,
+    refusal,
+    unpacked,
+)
 from xpmlp.storage.class_labels import listed, unlisted
-from xpmlp.storage.sealed import UNFIT, read_metadata, read_object, refusal, sealed, unpacked
 from xpmlp.training.labels import Labels
 from xpmlp.training.model import Model
 
@@ -106,7 +112,7 @@ def finite(value: Any) -> Any:
 def encode(model: Model, sections: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of a model file; `arrays` are the sections', if any."""
     tensors = dict(layer_tensors(np, model.spec, to_host(model.flat)))
-    return sealed(FORMAT, VERSION, {**arrays, **tensors}, configuration(model, sections))
+    return checksummed(FORMAT, VERSION, {**arrays, **tensors}, configuration(model, sections))
 
 
 class Config(NamedTuple):

@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "optimizer": "adamw",
     "schedule": "cosine",
     "epochs": 60,
-    "batch": 128,
+    "batch_size": 128,
 }
 
 
@@ -191,8 +191,8 @@ def fit_table(
     center, scale = (0.0, 1.0) if own else unit(y[fitted])
     rows = {"training": len(fitted), "validation": len(watched), "held_out": len(truth)}
     spec = network_for(columns, y, task, network)
-    rate = RATES[task] if settings.get("rate") is None else settings["rate"]
-    batch = settings.get("batch") or min(DEFAULTS["batch"], len(fitted))
+    rate = RATES[task] if settings.get("learning_rate") is None else settings["learning_rate"]
+    batch = settings.get("batch_size") or min(DEFAULTS["batch_size"], len(fitted))
     blank = TableModel(None, columns, plan.target, task, center, scale)  # type: ignore[arg-type]
     blank.inputs(test)  # refused before training, not after
     started(blank, rows)
@@ -207,7 +207,7 @@ def fit_table(
         **{"patience": PATIENCE, "seed": plan.seed}
         | DEFAULTS
         | dict(settings)
-        | {"rate": rate, "batch": batch},
+        | {"learning_rate": rate, "batch_size": batch},
     )
     done = TableModel(model, columns, plan.target, task, center, scale)
     return scored(done, test, truth, y[fitted], rows)

@@ -15,9 +15,9 @@ from xpmlp.names import nearest
 from xpmlp.recording.onnx_graph import Graph
 from xpmlp.shapes import many
 from xpmlp.spec import Spec
+from xpmlp.storage.checksummed import UNFIT, refusal
 from xpmlp.storage.model_file import Contents, read, save
 from xpmlp.storage.onnx import answer, answers, network
-from xpmlp.storage.sealed import UNFIT, refusal
 from xpmlp.tabular.onnx import in_unit, inputs
 from xpmlp.tabular.preprocessing import Encoded, encode, from_saved, learn, to_arrays, to_config
 from xpmlp.tabular.reading import TableError, column, finite, is_number, names_of

@@ -28,7 +28,7 @@ class Window(NamedTuple):
         return int(self.share.shape[0])
 
 
-class Drawn(NamedTuple):
+class Minibatch(NamedTuple):
     """A minibatch with its part in the epoch."""
 
     batch: Batch
@@ -36,11 +36,11 @@ class Drawn(NamedTuple):
     scale: Any  # factor on the strength of every penalty
 
 
-def drawn(window: Window, t: int) -> Drawn:
+def minibatch(window: Window, t: int) -> Minibatch:
     """Minibatch t of a window: views, not copies."""
     x, target, weight, share, scale = window
     batch = Batch(x[t, ...], target[t, ...], weight[t, ...])
-    return Drawn(batch, share[t], scale if isinstance(scale, float) else scale[t, ...])
+    return Minibatch(batch, share[t], scale if isinstance(scale, float) else scale[t, ...])
 
 
 # The order of the rows ------------------------------------------------------------------------
@@ -59,10 +59,10 @@ def unshuffled(seeds: tuple[int, ...], lead: tuple[int, ...], epoch: int, count:
     return np.broadcast_to(np.arange(count), (*lead, count))
 
 
-def orders(chosen: Settings, epoch: int, count: int) -> np.ndarray:
+def orders(settings: Settings, epoch: int, count: int) -> np.ndarray:
     """The order that a training's settings ask for in an epoch, (..., count)."""
-    draw = epoch_order if chosen.shuffle else unshuffled
-    return draw(chosen.seeds, chosen.lead, epoch, count)
+    draw = epoch_order if settings.shuffle else unshuffled
+    return draw(settings.seeds, settings.lead, epoch, count)
 
 
 # What the rows of a batch weigh: functions of their weights (W, ..., B), where padding has 0, and
@@ -90,11 +90,11 @@ def per_row(mean: float) -> Callable[..., Any]:
     mean: of the weights of all rows. Alpha is shared out likewise.
     """
 
-    def weigh(xp: Namespace, weight: Array, real: Array) -> tuple[Array, Array]:
+    def row_weights(xp: Namespace, weight: Array, real: Array) -> tuple[Array, Array]:
         each = mean * real
         return weight / each, xp.broadcast_to(1 / each, (*weight.shape[:-1], 1))
 
-    return weigh
+    return row_weights
 
 
 # Windows --------------------------------------------------------------------------------------
@@ -106,17 +106,17 @@ def windows(
     orders: np.ndarray,
     size: int,
     steps: int,
-    weigh: Callable[..., Any] = unbiased,
+    row_weights: Callable[..., Any] = unbiased,
 ) -> Iterator[Callable[..., Window]]:
     """The minibatches of an epoch, each of `size` rows, at most `steps` of them in a window: what
     gathers it, and takes which members it is for (an index; none is all).
 
     orders: (..., N). The last batch is filled up with its own first row at weight 0.
-    weigh: what its rows weigh, such as `unbiased`.
+    row_weights: what its rows weigh, such as `unbiased`.
     """
     for start in range(0, orders.shape[-1], steps * size):
         part = orders[..., start : start + steps * size]
-        yield partial(window, place, data, part, size, weigh)
+        yield partial(window, place, data, part, size, row_weights)
 
 
 def window(
@@ -124,7 +124,7 @@ def window(
     data: Data,
     part: np.ndarray,
     size: int,
-    weigh: Callable[..., Any],
+    row_weights: Callable[..., Any],
     members: Any = ...,
 ) -> Window:
     """The batches of a part of an order, (..., n), for the members of an index."""
@@ -145,7 +145,9 @@ def window(
     if lacking:
         kept = np.arange(size) < real[:, None]
         weight = weight * to_place(place, kept.reshape(steps, *between, size), dtype)
-    weight, scale = weigh(xp, weight, to_place(place, real.reshape(steps, *between, 1), dtype))
+    weight, scale = row_weights(
+        xp, weight, to_place(place, real.reshape(steps, *between, 1), dtype)
+    )
     return Window(
         data.x.take(host if isinstance(data.x, Elsewhere) else index),
         Resident(xp, data.target).take(index),

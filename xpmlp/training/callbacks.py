@@ -44,25 +44,25 @@ def stop_at(name: str, value: float) -> Callable[[Any], Any]:
 
 
 def plateau(
-    factor: float = 0.1, patience: int = 10, min_rate: float = 1e-8
+    factor: float = 0.1, patience: int = 10, min_learning_rate: float = 1e-8
 ) -> Callable[[Any], None]:
     """Multiply the rate by `factor` after every `patience` epochs without a better result.
 
     The best is that of the whole run; the wait starts again at every reduction. A rate never
-    falls below `min_rate`.
+    falls below `min_learning_rate`.
     """
     if not 0 < number(factor, "factor") < 1:
         raise ValueError(f"factor must be in (0, 1); got {factor}")
-    if number(min_rate, "min_rate") < 0:
-        raise ValueError(f"min_rate must be at least 0; got {min_rate}")
+    if number(min_learning_rate, "min_learning_rate") < 0:
+        raise ValueError(f"min_learning_rate must be at least 0; got {min_learning_rate}")
     often = whole(patience, "patience")
 
-    least = min_rate * (1 - 1e-6)  # 1e-4 * 0.1 is a little below 1e-5
+    least = min_learning_rate * (1 - 1e-6)  # 1e-4 * 0.1 is a little below 1e-5
 
     def reduce_rate(report: Any) -> None:
         waited = report.epoch - report.best_epoch
-        due = (waited > 0) & (waited % often == 0) & (report.rate * factor >= least)
-        report.scale_rate(1 - (1 - factor) * due)
+        due = (waited > 0) & (waited % often == 0) & (report.learning_rate * factor >= least)
+        report.scale_learning_rate(1 - (1 - factor) * due)
 
     return reduce_rate
 

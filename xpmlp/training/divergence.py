@@ -1,7 +1,7 @@
 """Training that leaves the finite numbers: found step by step without a look at the device.
 
 A step whose loss or gradient is no finite number changes nothing, and no later one does: a flag
-that lies where training runs holds the parameters and the memory still. Only the epoch's end
+that lies where training runs holds the parameters and the slots still. Only the epoch's end
 reads it. A gradient whose norm is beyond its dtype (1.8e19 in float32, where a rule that squares
 it would be lost) counts as one that is no finite number.
 """
@@ -26,30 +26,29 @@ def tally(
     share: Array,
     squared: Array,
     alive: Array,
-    met: Array,
-    made: Array,
+    running_loss: Array,
+    finite_steps: Array,
 ) -> tuple[Array, ...]:
     """What a step's loss and squared gradient norm make of the epoch's accounts, all (...).
 
-    Returns the norm; whether all was finite so far, 1 or 0; the loss met; the updates made.
+    Returns the norm; whether all was finite so far, 1 or 0; the running loss; the finite steps.
     """
     finite = (alive > 0) & (xp.abs(value) < INF) & (squared < INF)
-    alive = xp.astype(finite, met.dtype)
-    return xp.sqrt(squared), alive, met + value * share, made + alive
+    alive = xp.astype(finite, running_loss.dtype)
+    return xp.sqrt(squared), alive, running_loss + value * share, finite_steps + alive
 
 
 @lru_cache(maxsize=64)  # the same function again, so that what was made of it is found
 def frozen(rule: Rule, limit: float | None = None) -> Rule:
-    """`rule` where h.alive is 1; where it is 0, everything stays as it is. h.since is the step
-    that the memory is empty since, and h.norm the gradient's, which is clipped to `limit`."""
+    """`rule` where h.alive is 1; where it is 0, everything stays as it is. The slots are empty
+    since the step h.slots_reset_step; the gradient's norm h.grad_norm is clipped to `limit`."""
 
     @wraps(rule)
-    def held(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *memory: Array) -> Any:
-        g = g if limit is None else shortened(xp, limit, h.norm, g)
-        moved = rule(xp, h, t - h.since, theta, g, *memory)
+    def held(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *slots: Array) -> Any:
+        g = g if limit is None else shortened(xp, limit, h.grad_norm, g)
+        moved = rule(xp, h, t - h.slots_reset_step, theta, g, *slots)
         return tuple(
-            xp.where(h.alive > 0, new, old)
-            for new, old in zip(moved, (theta, *memory), strict=True)
+            xp.where(h.alive > 0, new, old) for new, old in zip(moved, (theta, *slots), strict=True)
         )
 
     return held
@@ -60,19 +59,19 @@ def guarded(optimizer: Optimizer, clip: float | None = None) -> Optimizer:
     return optimizer._replace(rule=frozen(optimizer.rule, clip))
 
 
-class Trouble(NamedTuple):
+class Divergence(NamedTuple):
     """Where one network left the finite numbers."""
 
     step: int  # the update that could not be made, from 1 over all epochs
     epoch: int
-    rate: float  # of that step
+    learning_rate: float  # of that step
     gradients: tuple[float, ...]  # the largest absolute one of each layer; inf: not finite
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{size:.2g}" for size in self.gradients)
         return (
-            f"in epoch {self.epoch} at step {self.step} at learning rate {self.rate:g}: its loss "
-            "or gradient, or a weight after it, is no finite number of the dtype. Largest "
+            f"in epoch {self.epoch} at step {self.step} at learning rate {self.learning_rate:g}: "
+            "its loss or gradient, or a weight after it, is not finite in the dtype. Largest "
             f"gradient, layer by layer: {sizes} (inf: not finite)"
         )
 
@@ -80,34 +79,36 @@ class Trouble(NamedTuple):
 class DivergedError(ValueError):
     """Training left the finite numbers. `model` holds the last good weights.
 
-    `step` (the update that could not be made, from 1), `rate` and `gradients` (the largest
-    absolute one of each layer) say where; for a population each is a tuple with one entry per
-    member, None where that is not known. `happened` is the message without its advice.
+    `step` (the update that could not be made, from 1), `learning_rate` and `gradients` (the
+    largest absolute one of each layer) say where; for a population each is a tuple with one entry
+    per member, None where that is not known. `happened` is the message without its advice.
     """
 
     step: Any
-    rate: Any
+    learning_rate: Any
     gradients: Any
 
     def __init__(
         self,
         happened: str,
         model: Model | None = None,
-        troubles: Sequence[Trouble | None] = (),
+        divergences: Sequence[Divergence | None] = (),
         advice: str = "",
     ) -> None:
         super().__init__(happened + advice)
         self.happened, self.model = happened, model
         several = model is not None and model.members is not None
-        for name in ("step", "rate", "gradients"):
-            each = tuple(getattr(trouble, name, None) for trouble in troubles)
+        for name in ("step", "learning_rate", "gradients"):
+            each = tuple(getattr(one, name, None) for one in divergences)
             setattr(self, name, each if several else (each or (None,))[0])
 
 
-def largest(xp: Namespace, layer: Sequence[Array]) -> Array:
-    """The largest absolute number (...) of a layer's gradients; inf where one is not finite."""
-    parts = [
-        xp.max(xp.where(xp.isfinite(part), xp.abs(part), xp.full_like(part, INF)), axis=(-2, -1))
-        for part in layer
-    ]
-    return xp.maximum(*parts)
+def largest(xp: Namespace, blocks: Sequence[Array], like: Array) -> Array:
+    """The largest absolute number of a layer's gradients, in the shape of `like` (...); inf where
+    one is not finite."""
+    found = xp.zeros_like(like)
+    for block in blocks:
+        flat = xp.reshape(block, (*like.shape, -1))
+        finite = xp.where(xp.isfinite(flat), xp.abs(flat), xp.full_like(flat, INF))
+        found = xp.maximum(found, xp.max(finite, axis=-1))
+    return found

@@ -23,7 +23,7 @@ from xpmlp.spec import Spec
 from xpmlp.step import Batch, gradient, new_state
 from xpmlp.training.checks import numbers
 from xpmlp.training.data import move
-from xpmlp.training.settings import settings
+from xpmlp.training.settings import Settings
 from xpmlp.types import Array, Namespace
 
 MOVE = 3e-4  # where rounding and truncation of a fourth-order difference balance in float64
@@ -170,7 +170,7 @@ def gradcheck(
     True
     """
     spec, rows = Spec.parse(spec), whole(rows, "rows")
-    seed = settings({"seed": seed}).seeds[0]
+    seed = Settings(seed=seed).seeds[0]
     limit: Any = tolerance
     if not isinstance(limit, Real) or not 0 < float(limit) < math.inf:
         raise ValueError(f"tolerance must be finite and above 0; got {tolerance!r}")
@@ -190,7 +190,7 @@ def starting_point(place: Place, spec: Spec, seed: int) -> Array:
     noise = generator(seed, Stream.SPLIT)
     flat = to_place(place, initial(spec, seed), "float64")
     for view, block in zip(views(place.xp, spec, flat), blocks(spec), strict=True):
-        if not block.decay:
+        if not block.decay_factor:
             drawn = block.start + noise.normal(0, 0.1, block.shape)
             view[...] = to_place(place, drawn, "float64")
     return flat

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xpmlp.training.steps import Run
+    from xpmlp.training.trainer import Trainer
 
 
 class Terminated(KeyboardInterrupt):
@@ -27,17 +27,17 @@ RAISING = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminated
 
 
 @contextmanager
-def patient(run: "Run") -> Iterator[None]:
-    """Inside it a signal that would raise makes the run stop after its present step.
+def finishing_the_step(trainer: "Trainer") -> Iterator[None]:
+    """Inside it a signal that would raise makes training stop after the present step.
 
     A second one raises at once. Handlers of the user's own stay, and so do all of them outside
     the main thread, where Python delivers no signal.
     """
 
     def ask(number: int, frame: Any) -> None:
-        if run.halted:
+        if trainer.counter.stop_signal:
             RAISING[signal.Signals(number)](number, frame)
-        run.halted = number
+        trainer.counter.stop_signal = number
 
     main = threading.current_thread() is threading.main_thread()
     ours = [n for n, raising in RAISING.items() if main and signal.getsignal(n) is raising]
@@ -50,8 +50,9 @@ def patient(run: "Run") -> Iterator[None]:
             signal.signal(number, RAISING[number])
 
 
-def interruption(run: "Run") -> KeyboardInterrupt:
-    """The error that says where a halted run stands; its `model` has the weights it had come to.
+def interruption(trainer: "Trainer") -> KeyboardInterrupt:
+    """The error that says where a stopped training stands; its `model` has the weights it had
+    come to.
 
     Ctrl-C's is of no class of ours: Python ends by the signal for KeyboardInterrupt itself alone.
     """
@@ -59,11 +60,12 @@ def interruption(run: "Run") -> KeyboardInterrupt:
     from xpmlp.training.checks import all_finite
     from xpmlp.training.model import snapshot
 
-    with running(run.place):
-        finite = all_finite(run.place.xp, run.state.params)
-    flat = run.kept if run.keeps_best or not finite else run.state.params
-    model = snapshot(run.spec, run.place, flat, run.labels, run.history)
-    raised = Terminated if run.halted == signal.SIGTERM else KeyboardInterrupt
-    error = raised(f"stopped in epoch {run.epoch + 1}, at step {int(run.state.step)}")
+    params = trainer.state.params
+    with running(trainer.place):
+        finite = all_finite(trainer.place.xp, params)
+    flat = trainer.best_params if trainer.keeps_best or not finite else params
+    model = snapshot(trainer.spec, trainer.place, flat, trainer.labels, trainer.history)
+    raised = Terminated if trainer.counter.stop_signal == signal.SIGTERM else KeyboardInterrupt
+    error = raised(f"stopped in epoch {trainer.epoch + 1}, at step {int(trainer.state.step)}")
     error.model = model  # type: ignore[attr-defined]
     return error

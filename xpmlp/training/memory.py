@@ -12,7 +12,7 @@ from xpmlp.devices.gemm import WORKSPACE
 from xpmlp.devices.namespace import Place, place_of
 from xpmlp.devices.words import free_bytes
 from xpmlp.layout import padded_size
-from xpmlp.recording.captured import Captured
+from xpmlp.recording.captured import CudaGraphExecutor
 from xpmlp.spec import Spec
 from xpmlp.training import inference
 from xpmlp.training.data import Elsewhere, Rows, resident
@@ -57,7 +57,7 @@ class Need:
         state, row, numbers = (
             each * members // (self.members or 1) for each in (self.state, self.row, self.numbers)
         )
-        steps = min(Captured.UNROLLED, max(1, self.at_once // max(1, numbers * batch)))
+        steps = min(CudaGraphExecutor.UNROLLED, max(1, self.at_once // max(1, numbers * batch)))
         return self.fixed + state + row * batch + WINDOWS * steps * numbers * batch
 
     def smaller(self) -> str:
@@ -65,13 +65,13 @@ class Need:
         if self.free is None:
             half = (self.members or 1) // 2
             tries = [f"members={half}"] if half else []
-            tries += [f"batch={self.batch // 2}"] if self.batch > 1 else []
+            tries += [f"batch_size={self.batch // 2}"] if self.batch > 1 else []
             return f"try {' or '.join([*tries, 'hidden layers of smaller sizes'])}"
         left, batch = int(self.free * USABLE) - self.data, self.batch // 2
         while batch and self.of(batch, self.members or 1) > left:
             batch //= 2
         if batch:
-            return f"batch={batch} would fit"
+            return f"batch_size={batch} would fit"
         fitting = range(1, self.members or 1)
         members = bisect_right(fitting, left, key=lambda members: self.of(self.batch, members))
         if members:
@@ -79,10 +79,12 @@ class Need:
         return "no batch would fit: take hidden layers of smaller sizes, or device='cpu'"
 
 
-def need(place: Place, spec: Spec, chosen: Settings, dtype: str) -> Need:
+def need(place: Place, spec: Spec, settings: Settings, dtype: str) -> Need:
     """The estimate before any data is brought."""
-    sizes = (chosen.batch, chosen.members, chosen.rule().memories)
-    return estimate(place, spec, dtype, *sizes, streams=Captured.STREAMS if chosen.capture else 0)
+    sizes = (settings.batch_size, settings.members, settings.rule().slots)
+    return estimate(
+        place, spec, dtype, *sizes, streams=CudaGraphExecutor.STREAMS if settings.capture else 0
+    )
 
 
 def estimate(
@@ -91,13 +93,13 @@ def estimate(
     dtype: str,
     batch: int,
     members: int | None = None,
-    memories: int = 2,
+    slots: int = 2,
     *,
     streams: int = 0,
 ) -> Need:
-    """memories: of the optimizer; streams: of its own, on which products are made."""
+    """slots: of the optimizer; streams: of its own, on which products are made."""
     size, many = BYTES[dtype], members or 1
-    held = 2 * (2 + memories) + 2  # a recording keeps a copy of all that moves
+    held = 2 * (2 + slots) + 2  # a recording keeps a copy of all that moves
     neurons = sum(layer.n_out for layer in spec.layers)
     free = free_bytes(place)
     workspaces = 0 if free is None else WORKSPACE * streams
@@ -108,7 +110,7 @@ def estimate(
         state=size * many * held * padded_size(spec),
         row=size * many * PER_NEURON * neurons,
         numbers=size * many * (spec.n_in + spec.n_out),
-        at_once=size * Captured.AT_ONCE,
+        at_once=size * CudaGraphExecutor.AT_ONCE,
         batch=batch,
         members=members,
     )

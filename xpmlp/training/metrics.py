@@ -3,8 +3,7 @@ for scores. Weighted by row, on any namespace, for any leading axes."""
 
 from collections.abc import Callable
 
-from xpmlp.losses import Loss
-from xpmlp.losses import loss as find_loss
+from xpmlp.losses import Loss, loss as find_loss
 from xpmlp.spec import AnyLoss
 from xpmlp.types import Array, Namespace
 

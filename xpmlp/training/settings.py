@@ -2,9 +2,11 @@
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import wraps
+from inspect import signature
+from typing import Any, TypeVar
 
 from xpmlp.names import nearest, whole
 from xpmlp.optimizers import Optimizer, decoupled, optimizer
@@ -18,10 +20,10 @@ class Settings:
     """The settings of `train`, where each is described."""
 
     optimizer: Any = "adam"
-    rate: Number = 1e-3
+    learning_rate: Number = 1e-3
     schedule: Any = None
     epochs: int = 100
-    batch: int = 32
+    batch_size: int = 32
     seed: int | Sequence[int] = 0
     members: int | None = None
     dtype: str | None = None
@@ -31,7 +33,7 @@ class Settings:
     l1: Number = 0.0
     l2: Number = 0.0
     clip: float | None = None
-    hyper: Mapping[str, Number] = field(default_factory=dict)
+    optimizer_params: Mapping[str, Number] = field(default_factory=dict)
     class_weight: Any = None
     keep: str | None = None
     monitor: str = "val_loss"
@@ -44,15 +46,15 @@ class Settings:
     def __post_init__(self) -> None:
         schedule(self.schedule)
         self.take("dtype", dtype_word(self.dtype))
-        for name in ("epochs", "batch", "members", "patience", "n_threads"):
+        for name in ("epochs", "batch_size", "members", "patience", "n_threads"):
             value = getattr(self, name)
-            if value is not None or name in ("epochs", "batch"):
+            if value is not None or name in ("epochs", "batch_size"):
                 self.take(name, whole(value, name))
-        for name in ("rate", "weight_decay", "l1", "l2"):
+        for name in ("learning_rate", "weight_decay", "l1", "l2"):
             if getattr(self, name) is not None:
                 self.check_amount(name, self.each(name, getattr(self, name)))
         self.check_scalars()
-        self.check_hyper()
+        self.check_optimizer_params()
         self.check_words()
         if self.on_divergence == "restore" and self.keep is None:
             self.take("keep", "best")  # the last may be half gone already
@@ -80,16 +82,18 @@ class Settings:
                 raise ValueError(f"clip must be above 0 and finite; got {number}")
             self.check_amount(name, [number])
 
-    def check_hyper(self) -> None:
-        known = sorted({*optimizer(self.optimizer).defaults} - {"weight_decay"})
-        if not isinstance(self.hyper, Mapping):
-            raise ValueError(f"hyper must be a dict such as {{'beta2': 0.95}}; got {self.hyper!r}")
-        for name, value in self.hyper.items():
+    def check_optimizer_params(self) -> None:
+        known, given = sorted({*optimizer(self.optimizer).defaults} - {*OWN}), self.optimizer_params
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"optimizer_params must be a dict such as {{'beta2': 0.95}}; got {given!r}"
+            )
+        for name, value in given.items():
             if name in OWN:
-                raise ValueError(f"hyper must not hold {name!r}: pass {name}= beside it")
+                raise ValueError(f"optimizer_params must not hold {name!r}: pass {name}= itself")
             if isinstance(self.optimizer, str) and name not in known:
                 raise ValueError(
-                    f"hyper-parameter {name!r} is unknown to {self.optimizer!r}"
+                    f"optimizer_params: {name!r} is unknown to {self.optimizer!r}"
                     f"{nearest(name, known)} Known: {', '.join(known) or 'none'}"
                 )
             top = 1 if isinstance(self.optimizer, str) and name != "eps" else math.inf
@@ -168,28 +172,27 @@ def dtype_word(dtype: Any) -> Any:
     return getattr(dtype, "name", None) or getattr(dtype, "__name__", str(dtype).rpartition(".")[2])
 
 
-NAMES = tuple(entry.name for entry in fields(Settings))
-OWN = ("rate", "weight_decay")  # hyper-parameters that are arguments of their own
-ELSEWHERE = {  # what other libraries call our arguments
-    "learning_rate": "rate",
-    "learning_rate_init": "rate",
-    "lr": "rate",
+OWN = ("learning_rate", "weight_decay")  # hyper-parameters that are arguments of their own
+ELSEWHERE = {  # what other libraries, and older code, call our arguments
+    "learning_rate_init": "learning_rate",
+    "lr": "learning_rate",
+    "rate": "learning_rate",
+    "eta": "learning_rate",
     "max_iter": "epochs",
     "n_epochs": "epochs",
-    "batch_size": "batch",
+    "batch": "batch_size",
     "random_state": "seed",
     "alpha": "l2",
     "solver": "optimizer",
+    "hyper": "optimizer_params",
     "early_stopping": "patience",
     "n_iter_no_change": "patience",
     "tol": "min_delta",
-    "momentum": "hyper={'momentum': ...}",
-    "beta1": "hyper={'beta1': ...}",
-    "beta2": "hyper={'beta2': ...}",
-    "beta_1": "hyper={'beta1': ...}",
-    "beta_2": "hyper={'beta2': ...}",
-    "activation": "Spec.parse(sizes, activation=...)",
-    "dropout": "Spec.parse(sizes, dropout=...)",
+    "momentum": "optimizer_params={'momentum': ...}",
+    "beta1": "optimizer_params={'beta1': ...}",
+    "beta2": "optimizer_params={'beta2': ...}",
+    "beta_1": "optimizer_params={'beta1': ...}",
+    "beta_2": "optimizer_params={'beta2': ...}",
     "hidden_layer_sizes": "the sizes in the spec",
     "init": "initializer",
     "kernel_initializer": "initializer",
@@ -199,15 +202,31 @@ ELSEWHERE = {  # what other libraries call our arguments
     "verbose": "callbacks=[xpmlp.ProgressBar()]",
 }
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-def settings(given: Mapping[str, Any], known: Sequence[str] = ()) -> Settings:
-    """Settings from keyword arguments; TypeError names an unknown one and the nearest known.
 
-    known: the arguments of `train` that are no settings.
+def with_hints(*others: Callable[..., Any]) -> Callable[[Function], Function]:
+    """A function whose TypeError for an unknown argument names the one that is meant.
+
+    others: functions whose arguments it takes too.
     """
-    for name in given:
-        if name in ELSEWHERE:
-            raise TypeError(f"there is no argument {name!r}; here it is {ELSEWHERE[name]}")
-        if name not in NAMES:
-            raise TypeError(f"there is no argument {name!r}{nearest(name, [*NAMES, *known])}")
-    return Settings(**given)
+
+    def decorate(function: Function) -> Function:
+        known = [entry.name for entry in fields(Settings)]
+        for one in (function, *others):
+            takes: Any = one
+            parameters = signature(takes).parameters.values()
+            known += [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
+
+        @wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            for name in named:
+                if name in ELSEWHERE and name not in known:
+                    raise TypeError(f"there is no argument {name!r}; here it is {ELSEWHERE[name]}")
+                if name not in known:
+                    raise TypeError(f"there is no argument {name!r}{nearest(name, known)}")
+            return function(*arguments, **named)
+
+        return call  # type: ignore[return-value]
+
+    return decorate

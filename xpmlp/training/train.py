@@ -1,104 +1,308 @@
-"""`train` and `epochs`: the one place where a training is assembled."""
+"""`train` and `epochs`: the one place where a training is assembled from a user's arguments."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-from xpmlp.devices.namespace import running
+from xpmlp.devices.namespace import CPU, running, to_host, to_place
 from xpmlp.devices.words import choose, release
-from xpmlp.spec import Spec
-from xpmlp.training.begin import begin, drawn
-from xpmlp.training.checks import warn_of_little
+from xpmlp.layers.layer import AnyActivation
+from xpmlp.layout import padded_size, views
+from xpmlp.spec import AnyLoss, Spec
+from xpmlp.training.checks import numbers, warn_of_little
 from xpmlp.training.data import Data, own_dtype, prepare
-from xpmlp.training.interruption import interruption, patient
+from xpmlp.training.interruption import finishing_the_step, interruption
 from xpmlp.training.labels import Labels
-from xpmlp.training.loop import Report, reports, stop_members
 from xpmlp.training.memory import brought, explained, need
 from xpmlp.training.model import Model
-from xpmlp.training.settings import settings
-from xpmlp.training.steps import Run
-from xpmlp.training.validation import probe
+from xpmlp.training.report import Report
+from xpmlp.training.settings import Number, Settings, with_hints
+from xpmlp.training.setup import initial_params
+from xpmlp.training.trainer import Callbacks, Start, Trainer
+from xpmlp.training.validation import validate_callables
 
-NOT_SETTINGS = (
-    "loss", "device", "precision", "X_val", "y_val", "sample_weight", "sample_weight_val",
-    "callbacks", "checkpoint", "resume",
-)  # fmt: skip
-BATCH = 32  # rows per update, where nobody says
+BATCH_SIZE = 32  # rows per update, where nobody says
 
 
-def assemble(
+def make_trainer(
     spec: Any,
     X: Any,
     y: Any,
     *,
-    loss: Any = None,
+    loss: AnyLoss | None = None,
+    activation: Any = "relu",
+    dropout: Any = 0.0,
+    params: Any = None,
+    batch_size: int | None = None,
+    members: int | None = None,
     device: str | None = None,
     precision: str = "full",
-    batch: int | None = None,
     X_val: Any = None,
     y_val: Any = None,
     sample_weight: Any = None,
     sample_weight_val: Any = None,
-    **given: Any,
-) -> Run:
-    """A run at epoch 0 from the arguments of `train`, everything checked."""
-    spec = Spec.parse(spec, loss=loss)
-    chosen = settings(given | {"batch": BATCH if batch is None else batch}, NOT_SETTINGS)
+    **more: Any,
+) -> Trainer:
+    """A trainer at epoch 0 from the arguments of `train`, everything checked."""
+    model = spec if isinstance(spec, Model) else None
+    if model is not None:
+        spec = model.spec
+        params = model.params if params is None else params
+        members = model.members if members is None else members
+    spec = Spec.parse(spec, loss=loss, activation=activation, dropout=dropout)
+    settings = Settings(
+        batch_size=BATCH_SIZE if batch_size is None else batch_size, members=members, **more
+    )
     place = choose(device, X, precision)
-    dtype = chosen.dtype or own_dtype(X)
+    dtype = settings.dtype or own_dtype(X)
     if (X_val is None) != (y_val is None):
         raise ValueError(f"{'X_val' if X_val is None else 'y_val'} is missing: give both or none")
     if sample_weight_val is not None and X_val is None:
         raise ValueError("sample_weight_val is given without X_val and y_val")
-    asked = need(place, spec, chosen, dtype)
-    bring = partial(brought, asked)
-    with running(place), explained(asked):
-        data, labels = prepare(
+    needed = need(place, spec, settings, dtype)
+    take = partial(prepare, spec=spec, place=place, dtype=dtype, bring=partial(brought, needed))
+    with running(place), explained(needed):
+        data, labels = take(
             X,
             y,
-            spec,
-            place,
-            dtype,
             sample_weight=sample_weight,
-            class_weight=chosen.class_weight,
-            bring=bring,
+            class_weight=settings.class_weight,
+            known=None if model is None else model.labels,
         )
-        held = None
+        val_data = None
         if X_val is not None:
-            held, _ = prepare(
-                X_val,
-                y_val,
-                spec,
-                place,
-                dtype,
-                sample_weight=sample_weight_val,
-                known=labels,
-                suffix="_val",
-                bring=bring,
+            val_data, _ = take(
+                X_val, y_val, sample_weight=sample_weight_val, known=labels, suffix="_val"
             )
-        probe(place, spec, chosen)
-        warn(data, labels, 0 if batch is None else chosen.batch)
-        params = drawn(place, spec, chosen, dtype)
-        return begin(spec, chosen, place, data, held, labels, params, asked)
+        validate_callables(place, spec, settings)
+        warn(data, labels, 0 if batch_size is None else settings.batch_size)
+        if params is None:
+            flat = initial_params(place, spec, settings, dtype)
+        else:
+            flat = to_place(place, packed_params(spec, params, settings.lead), dtype)
+        return Trainer(
+            spec, settings, place, data, Start(flat), labels=labels, need=needed, val_data=val_data
+        )
 
 
-def warn(data: Data, labels: Labels, batch: int) -> None:
-    """Of what trains, but not as the caller may think. batch: asked for, 0 where none was."""
+def packed_params(spec: Spec, params: Any, lead: tuple[int, ...]) -> Any:
+    """The layers' blocks as a flat buffer (..., P) on the host; ValueError where they are not the
+    network's."""
+    np = CPU.xp
+    flat = np.zeros((*lead, padded_size(spec)))
+    if not isinstance(params, Sequence) or len(params) != len(spec.layers):
+        raise ValueError(f"params must be one tuple of blocks for each layer of network {spec}")
+    listed = [one for layer, p in zip(spec.layers, params, strict=True) for one in layer.unpack(p)]
+    into = views(np, spec, flat)
+    if len(listed) != len(into):
+        raise ValueError(f"params has {len(listed)} blocks; network {spec} has {len(into)}")
+    for number, (view, values) in enumerate(zip(into, listed, strict=True)):
+        host = to_host(numbers(values, f"params, block {number},", (view.ndim,)))
+        if host.shape != view.shape:
+            raise ValueError(f"params, block {number}, is {host.shape} but must be {view.shape}")
+        view[...] = host
+    return flat
+
+
+def warn(data: Data, labels: Labels, batch_size: int) -> None:
+    """Of what trains, but not as the caller may think. batch_size: asked for, 0 where none was."""
     warn_of_little(data.x.x, None if labels.classes is None else data.target)
-    if batch > data.rows:
+    if batch_size > data.rows:
         warnings.warn(
-            f"batch is larger than the {data.rows:,} rows of X: it is clipped to that",
+            f"batch_size is larger than the {data.rows:,} rows of X: it is clipped to that",
             stacklevel=2,
         )
 
 
-def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:
-    """Train epoch by epoch: a generator of reports. Takes what `train` takes but callbacks and
-    checkpoints.
+@with_hints()
+def train(
+    spec: Any,
+    X: Any,
+    y: Any,
+    *,
+    loss: AnyLoss | None = None,
+    activation: AnyActivation | Sequence[AnyActivation] = "relu",
+    dropout: float | Sequence[float] = 0.0,
+    optimizer: Any = "adam",
+    learning_rate: Number = 1e-3,
+    schedule: Any = None,
+    epochs: int = 100,
+    batch_size: int | None = None,
+    seed: int | Sequence[int] = 0,
+    device: str | None = None,
+    dtype: Any = None,
+    precision: str = "full",
+    members: int | None = None,
+    params: Any = None,
+    initializer: Any = "auto",
+    X_val: Any = None,
+    y_val: Any = None,
+    sample_weight: Any = None,
+    sample_weight_val: Any = None,
+    class_weight: Any = None,
+    callbacks: Iterable[Callable[[Report], Any]] = (),
+    patience: int | None = None,
+    monitor: str = "val_loss",
+    min_delta: float = 0.0,
+    keep: str | None = None,
+    weight_decay: Number | None = None,
+    l1: Number = 0.0,
+    l2: Number = 0.0,
+    clip: float | None = None,
+    optimizer_params: Mapping[str, Number] | None = None,
+    shuffle: bool = True,
+    on_divergence: str = "raise",
+    checkpoint: Any = None,
+    resume: bool = False,
+    n_threads: int | None = None,
+    capture: bool = True,
+) -> Model:
+    """Train a network on arrays and return it.
 
-    >>> for report in epochs("1-1", [[0.0], [1.0]], [1.0, 3.0], rate=0.1, epochs=200):
+    Parameters
+    ----------
+    spec : Spec, Model, or anything `Spec.parse` reads, such as "64-100-10"
+        A Model is trained further: its network, its weights, its labels.
+    X : array of shape (N, n_in)
+        Finite numbers: NumPy, CuPy, PyTorch, lists.
+    y : array of shape (N,) or (N, n_out)
+        Numbers; with a cross-entropy loss (N,) labels of any kind, or probabilities (N, n_out).
+    loss : str, Loss or function, optional
+        A name such as "squared_error", "huber:1.35", "quantile:0.1,0.5,0.9", "poisson",
+        "binary_cross_entropy", "cross_entropy", or a function (xp, score, target) ->
+        (value, delta). None is the spec's own.
+    activation, dropout : one for all hidden layers or one for each
+        Where spec is written as sizes: a name such as "relu" or a function (xp, z) -> (a, slope);
+        probabilities in [0, 1).
+    optimizer : str, Optimizer or rule
+        A name such as "adam", "adamw", "nesterov" (see `xpmlp.optimizers`).
+    learning_rate : float at least 0, or one per member
+    schedule : str or function, optional
+        What the learning rate is multiplied by: a name such as "cosine", "step:30,0.1",
+        "warmup:5 * cosine", or a function (xp, now) of now.step, now.epoch, now.fraction.
+    epochs : int
+        Passes over the rows.
+    batch_size : int, optional
+        Rows per update, at most N; None is 32.
+    seed : int, or one per member
+        Initial weights, orders and dropout follow from it; member k has seed + k.
+    device : {"auto", "cpu", "gpu", "gpu:N"}, optional
+        None is the environment variable XPMLP_DEVICE, else where X lies.
+    dtype : {"float32", "float64"}, optional
+        None is X's own, float64 for other host numbers.
+    precision : {"full", "tf32"}
+        "tf32" is for faster float32 products on a GPU.
+    members : int, optional
+        K networks trained at once; learning_rate, l1, l2, weight_decay and optimizer_params may
+        then hold one number per member.
+    params : list, optional
+        Weights to start from, per layer its blocks, as `Model.params` has them.
+    initializer : str or function
+        A name such as "he_normal", a function (generator, n_in, n_out), or "auto".
+    X_val, y_val : arrays, optional
+        A held-out set, measured after every epoch.
+    sample_weight, sample_weight_val : array of shape (N,), optional
+        At least 0.
+    class_weight : dict or "balanced", optional
+        {label: weight}.
+    callbacks : functions of a Report
+        One that returns True (or one boolean per member) stops, None or False goes on, anything
+        else is an error. Ready made: `stop_at("val_score", 0.97)`, `plateau()`, `ProgressBar()`.
+    patience : int, optional
+        Epochs without a better held-out result (`monitor` "val_loss" or "val_score", better by
+        more than `min_delta`), or without held-out rows a lower training loss, after which
+        training stops.
+    keep : {"best", "last"}, optional
+        Which weights are returned; None is the best where there is a held-out set.
+    weight_decay : float at least 0, or one per member, optional
+        Decoupled, on weights alone; None is the optimizer's own.
+    l1, l2 : float at least 0, or one per member
+        Penalties on weights alone.
+    clip : float above 0, optional
+        The largest norm that a gradient keeps.
+    optimizer_params : dict, optional
+        The optimizer's other parameters by name, such as {"beta2": 0.95}.
+    shuffle : bool
+        Whether every epoch has an order of its own.
+    on_divergence : {"raise", "restore"}
+        "restore" goes on from the best weights so far, the first among them, at half the learning
+        rate, up to ten times in a row (a history's "restored" counts).
+    checkpoint : path or Checkpoint, optional
+        What the training is written to after every epoch, or as often as a Checkpoint says.
+    resume : bool
+        Go on from the checkpoint where the file is, to the same bits as if training had never
+        stopped; refused with other data or settings, but more epochs are none where the schedule
+        does not look ahead (with numba they may round otherwise: what is compiled goes by the
+        number of steps).
+    n_threads : int, optional
+        The most threads of a product on the CPU (it takes threadpoolctl; None is what BLAS has;
+        of two trainings at once the first one's limit is that of both).
+    capture : bool
+        Whether the steps are recorded and replayed, on a GPU as a CUDA graph (a history's
+        "executor" says how they ran).
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong: ShapeError for shapes, DivergedError for a training that diverged.
+    MemoryError
+        With the bytes that are needed, and what would fit.
+    KeyboardInterrupt
+        Ctrl-C ends training after the present step: it is written to the checkpoint, and the
+        error's `model` has the weights.
+
+    Warns
+    -----
+    UserWarning
+        Of a batch larger than N and of rows that are all alike.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> model = train("1-16-1", X, X[:, 0] ** 2, learning_rate=0.01, epochs=500)
+    >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.02)
+    True
+    """
+    arguments = dict(locals())
+    for name in ("spec", "X", "y", "callbacks", "checkpoint", "resume"):
+        del arguments[name]
+    if optimizer_params is None:
+        del arguments["optimizer_params"]
+    listed = check_callbacks(callbacks)
+    opened = checkpointing(checkpoint, resume)
+    trainer = make_trainer(spec, X, y, **arguments)
+    place = trainer.place
+    with opened(trainer) as writer:
+        model = finish(trainer, listed, writer)
+    del trainer, writer
+    release(place)
+    return model
+
+
+@with_hints(train)
+def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:
+    """Train epoch by epoch: a generator of reports.
+
+    Parameters
+    ----------
+    spec, X, y, **arguments
+        As for `train`, without callbacks and checkpoints.
+
+    Yields
+    ------
+    Report
+        After every epoch; leaving the loop ends the training.
+
+    Examples
+    --------
+    >>> for report in epochs("1-1", [[0.0], [1.0]], [1.0, 3.0], learning_rate=0.1, epochs=200):
     ...     if report.loss < 1e-4:
     ...         break
     >>> bool(report.loss < 1e-4)
@@ -109,141 +313,10 @@ def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:
     for name in ("checkpoint", "resume"):
         if name in arguments:
             raise TypeError(f"epochs() takes no {name}: train() does")
-    return reports(assemble(spec, X, y, **arguments))
+    return make_trainer(spec, X, y, **arguments).reports()
 
 
-def train(
-    spec: Any,
-    X: Any,
-    y: Any,
-    *,
-    loss: Any = None,
-    optimizer: Any = "adam",
-    rate: Any = 1e-3,
-    schedule: Any = None,
-    epochs: int = 100,
-    batch: int | None = None,
-    seed: Any = 0,
-    device: str | None = None,
-    dtype: str | None = None,
-    precision: str = "full",
-    members: int | None = None,
-    X_val: Any = None,
-    y_val: Any = None,
-    sample_weight: Any = None,
-    sample_weight_val: Any = None,
-    class_weight: Any = None,
-    callbacks: Iterable[Callable[[Report], Any]] = (),
-    patience: int | None = None,
-    keep: str | None = None,
-    initializer: Any = "auto",
-    weight_decay: Any = None,
-    l1: Any = 0.0,
-    l2: Any = 0.0,
-    clip: float | None = None,
-    checkpoint: Any = None,
-    resume: bool = False,
-    **more: Any,
-) -> Model:
-    """Train a network on arrays and return it.
-
-    spec: a Spec or anything `Spec.parse` reads, such as "64-100-10".
-    X: (N, n_in) finite numbers: NumPy, CuPy, PyTorch, lists.
-    y: (N,) or (N, n_out) numbers; with a cross-entropy loss (N,) labels of any kind, or
-        probabilities (N, n_out).
-    loss: a name such as "squared_error", "huber:1.35", "quantile:0.1,0.5,0.9", "poisson",
-        "binary_cross_entropy", "cross_entropy"; a Loss; a function (xp, score, target) ->
-        (value, delta). None is the spec's own.
-    optimizer: a name such as "adam", "adamw", "nesterov", or a rule; rate: its learning rate.
-    schedule: what the rate is multiplied by: a name such as "cosine", "step:30,0.1",
-        "warmup:5 * cosine", or a function (xp, now) of now.step, now.epoch, now.fraction.
-    epochs: passes over the rows; batch: rows per update, at most N; None is 32.
-    seed: initial weights, orders and dropout follow from it; member k has seed + k. A list
-        gives each member its own.
-    device: "auto", "cpu", "gpu", "gpu:N"; None is the environment variable XPMLP_DEVICE, else
-        where X lies.
-    precision: "full", or "tf32" for faster float32 products on a GPU.
-    dtype: "float32" or "float64"; None is X's own, float64 for other host numbers.
-    members: K networks trained at once; rate, l1, l2, weight_decay and `hyper` may then hold one
-        number per member.
-    X_val, y_val: a held-out set, measured after every epoch.
-    sample_weight: (N,) at least 0. class_weight: {label: weight} or "balanced".
-    callbacks: functions of a Report; one that returns True (or a truth per member) stops, None
-        or False goes on, anything else is an error. Ready
-        made: xpmlp.stop_at("val_score", 0.97), xpmlp.plateau(), xpmlp.ProgressBar().
-    patience: epochs without a better held-out result (`monitor` "val_loss" or "val_score",
-        better by more than `min_delta`), or without held-out rows a lower training loss, after
-        which training stops.
-    keep: "best" or "last" weights; None is the best where there is a held-out set.
-    initializer: a name such as "he_normal", a function (generator, n_in, n_out), or "auto".
-    weight_decay: decoupled, on weights alone; l1, l2: penalties on weights alone.
-    clip: the largest norm that a gradient keeps.
-    checkpoint: a path that the training is written to after every epoch, or an
-        `xpmlp.Checkpoint` that says how often. resume: go on from there where the file is, to
-        the same bits as if training had never stopped; refused with other data or settings,
-        but more epochs are none where the schedule does not look ahead (with numba they may
-        round otherwise: what is compiled goes by the number of steps).
-    more: `monitor`, `min_delta`, `shuffle`; `n_threads`, the most threads of a product on the
-        CPU (it takes threadpoolctl; None is what BLAS has; of two trainings at once the first
-        one's limit is that of both); `hyper`, the rule's other
-        hyper-parameters by name, such as {"beta2": 0.95}; `capture=False`, not to record the
-        steps and replay them, as a CUDA graph on a GPU (a history's "way" says which way they ran);
-        `on_divergence="restore"`, to go on from the best weights so far, the first among them,
-        at half the rate, up to ten times in a row (a history's "restored" counts), and not to
-        raise DivergedError.
-
-    Returns the Model. Ctrl-C ends training after the present step: it is written to the
-    checkpoint, and KeyboardInterrupt is raised, whose `model` has the weights. Raises
-    ValueError (ShapeError, DivergedError) naming what is wrong, and
-    MemoryError with the bytes that are needed. Warns of a batch larger than N and of rows that
-    are all alike.
-
-    >>> import numpy as np
-    >>> X = np.linspace(-1, 1, 50)[:, None]
-    >>> model = train("1-16-1", X, X[:, 0] ** 2, rate=0.01, epochs=500)
-    >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.02)
-    True
-    """
-    callbacks = checked(callbacks)
-    followed = following(checkpoint, resume)
-    run = assemble(
-        spec,
-        X,
-        y,
-        loss=loss,
-        optimizer=optimizer,
-        rate=rate,
-        schedule=schedule,
-        epochs=epochs,
-        batch=batch,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        precision=precision,
-        members=members,
-        X_val=X_val,
-        y_val=y_val,
-        sample_weight=sample_weight,
-        sample_weight_val=sample_weight_val,
-        class_weight=class_weight,
-        patience=patience,
-        keep=keep,
-        initializer=initializer,
-        weight_decay=weight_decay,
-        l1=l1,
-        l2=l2,
-        clip=clip,
-        **more,
-    )
-    place = run.place
-    with followed(run) as write:
-        model = finish(run, callbacks, write)
-    del run, write
-    release(place)
-    return model
-
-
-def checked(callbacks: Any) -> list[Callable[[Report], Any]]:
+def check_callbacks(callbacks: Any) -> list[Callable[[Report], Any]]:
     """The callbacks as a list; ValueError where one is no function."""
     if not isinstance(callbacks, Iterable) or isinstance(callbacks, str):
         raise ValueError(f"callbacks must be a list of functions of a report; got {callbacks!r}")
@@ -254,50 +327,25 @@ def checked(callbacks: Any) -> list[Callable[[Report], Any]]:
     return listed
 
 
-def following(
-    checkpoint: Any, resume: Any
-) -> Callable[[Run], AbstractContextManager[Callable[[Report], Any] | None]]:
-    """What opens the checkpoint of a run and gives its writer; ValueError where it is none."""
+def checkpointing(checkpoint: Any, resume: Any) -> Callable[[Trainer], AbstractContextManager[Any]]:
+    """What opens the checkpoint of a trainer and gives its writer; ValueError where it is none."""
     if not isinstance(resume, bool):
         raise ValueError(f"resume must be True or False; got {resume!r}")
     if checkpoint is None:
         if resume:
             raise ValueError("resume goes on from a checkpoint: give checkpoint= its path")
-        return lambda run: nullcontext()
+        return lambda trainer: nullcontext()
     import xpmlp
 
-    given = checkpoint if hasattr(checkpoint, "following") else xpmlp.Checkpoint(checkpoint)
-    return partial(given.following, resume=resume)
+    given = checkpoint if hasattr(checkpoint, "opened") else xpmlp.Checkpoint(checkpoint)
+    return partial(given.opened, resume=resume)
 
 
-def attended(
-    run: Run, callbacks: list[Callable[[Report], Any]], write: Any = None
-) -> Iterator[Report]:
-    """The reports of a run, each after the callbacks were asked whether to go on.
-
-    write: the checkpoint's writer, if any, which comes last and once more where a signal stops.
-    """
-    try:
-        for report in reports(run):
-            for callback in callbacks:
-                answer = callback(report)
-                if answer is not None:
-                    stop_members(run, answer, "what a callback returns")
-            if write:
-                write(report)
-            yield report
-        if run.halted and write:
-            write.write()
-    finally:
-        for callback in callbacks:
-            getattr(callback, "close", lambda: None)()
-
-
-def finish(run: Run, callbacks: list[Callable[[Report], Any]], write: Any = None) -> Model:
-    """Train to the end, or until a signal says to stop. write: the checkpoint's writer, if any."""
-    with patient(run):
-        for _ in attended(run, callbacks, write):
+def finish(trainer: Trainer, callbacks: Callbacks = (), writer: Any = None) -> Model:
+    """Train to the end, or until a signal says to stop. writer: the checkpoint's, if any."""
+    with finishing_the_step(trainer):
+        for _ in trainer.reports(callbacks, writer):
             pass
-    if run.halted:
-        raise interruption(run)
-    return run.model()
+    if trainer.counter.stop_signal:
+        raise interruption(trainer)
+    return trainer.model()

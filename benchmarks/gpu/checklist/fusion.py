@@ -24,7 +24,7 @@ from xpmlp.network import activated, gradients, returned
 from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.recording.cuda_writer import Kernels
 from xpmlp.step import PENALTIES, outcome
-from xpmlp.training.steps import Run
+from xpmlp.training.trainer import Trainer
 from xpmlp.types import Array
 
 # the same operations in the same order, without contraction; what is left is how a compiler
@@ -66,9 +66,10 @@ class Draw:
 def rules(draw: Draw) -> Iterator[Asked]:
     now, decay = draw.at(np.asarray(3.0)), draw.at(np.full(1000, 0.1))
     for name, rule in OPTIMIZERS.items():
-        theta, g, *memory = (draw.some(1000) for _ in range(2 + rule.memories))
-        h = SimpleNamespace(**rule.defaults, rate=draw.some(1), decay=decay)
-        yield Asked(name, rule.rule, (h, now, theta, g, *memory), (theta, *memory))
+        theta, g, *slots = (draw.some(1000) for _ in range(2 + rule.slots))
+        own = {"learning_rate": draw.some(1), "weight_decay": decay}
+        h = SimpleNamespace(**rule.defaults | own)
+        yield Asked(name, rule.rule, (h, now, theta, g, *slots), (theta, *slots))
 
 
 def activations(draw: Draw) -> Iterator[Asked]:
@@ -151,11 +152,11 @@ def fused(kind: Callable[[Draw], Iterator[Asked]]) -> Callable[[Setting], Result
     return run
 
 
-def per_step(run: Run) -> dict[str, float]:
-    """How many nodes of each kind a recorded step of the run has."""
-    with under_way(run) as coming:
+def per_step(trainer: Trainer) -> dict[str, float]:
+    """How many nodes of each kind a recorded step of the trainer has."""
+    with under_way(trainer) as coming:
         next(coming)
-        steps, made = longest(run)
+        steps, made = longest(trainer)
         return {kind: count / steps for kind, count in nodes(made.graph).items()}
 
 

@@ -29,7 +29,6 @@ from benchmarks.gpu.checklist.runs import (
 from xpmlp.devices.gemm import WORKSPACE
 from xpmlp.devices.namespace import Place, running
 from xpmlp.training.batches import unbiased
-from xpmlp.training.loop import reports
 from xpmlp.training.train import finish
 from xpmlp.types import Array
 
@@ -54,13 +53,13 @@ def crowded(on: Setting) -> Result:
 
     for name in ("classes, dropout", "three members, dropout", "mish, l1, l2, clipped"):
         crowd_in, alone = (begun(on, NAMED[name], "float32") for _ in range(2))
-        crowd_in.weigh = crowd
+        crowd_in.row_weights = crowd
         others: list[Any] = []
-        for report in reports(crowd_in):
+        for report in crowd_in.reports():
             with running(on.place):
                 others += bystanders() if report.epoch < 5 else []
         finish(alone, [])
-        found[f"{name} is recorded"] = set(crowd_in.history["way"]) == {"captured"}
+        found[f"{name} is recorded"] = set(crowd_in.history["executor"]) == {"captured"}
         found[name] = same(crowd_in, alone)
         found[f"{name} leaves others alone"] = all(sevens(array) for array in others)
     return counted(found)
@@ -83,15 +82,15 @@ def free_bytes(place: Place) -> int:
 
 def one_trainer(on: Setting) -> int:
     """Train by recorded steps, and drop it all; what its pool still lends afterwards, in bytes."""
-    run = sized(on.place, SMALL, 128, 4, on.seed)
-    with under_way(run) as coming:
+    trainer = sized(on.place, SMALL, 128, 4, on.seed)
+    with under_way(trainer) as coming:
         for _ in islice(coming, 3):
             pass
-        way = recorder(run)
-        if way.name != "captured":
+        executor = recorder(trainer)
+        if executor.name != "captured":
             raise RuntimeError("the steps were not recorded")
-    del run
-    return sum(int(pool.used_bytes()) for pool in way.pools)
+    del trainer
+    return sum(int(pool.used_bytes()) for pool in executor.pools)
 
 
 def dropped(on: Setting) -> Result:
@@ -117,18 +116,18 @@ def dropped(on: Setting) -> Result:
 def flat_memory(on: Setting) -> Result:
     """Steps take no memory: the card and the pool before and after many of them."""
     count, allowed = 200 if on.quick else 10_000, 2 << 20
-    run = sized(on.place, quick_spec(SMALL) if on.quick else SMALL, 128, 16, on.seed)
-    with under_way(run) as coming:
+    trainer = sized(on.place, quick_spec(SMALL) if on.quick else SMALL, 128, 16, on.seed)
+    with under_way(trainer) as coming:
         first = next(report for report in coming if report.epoch == 8)  # the driver's queues grow
-        pools = recorder(run).pools
+        pools = recorder(trainer).pools
         before, pooled = free_bytes(on.place), sum(pool.total_bytes() for pool in pools)
         last = next(report for report in coming if report.step >= first.step + count)
         lost = before - free_bytes(on.place)
         grown = sum(pool.total_bytes() for pool in pools) - pooled
-    right = lost <= allowed and grown == 0 and last.way == "captured"
+    right = lost <= allowed and grown == 0 and last.executor == "captured"
     steps = last.step - first.step
-    figures = {"lost": lost, "grown": grown, "steps": steps, "way": last.way}
-    shown = f"{max(lost, 0)} bytes of the card, {grown} of the pool, {steps} steps {last.way}"
+    figures = {"lost": lost, "grown": grown, "steps": steps, "executor": last.executor}
+    shown = f"{max(lost, 0)} bytes of the card, {grown} of the pool, {steps} steps {last.executor}"
     return Result(shown, "2 MiB, 0", OK if right else FAULT, figures=figures)
 
 

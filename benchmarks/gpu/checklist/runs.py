@@ -11,13 +11,13 @@ from benchmarks.parity import CASES, Case, rows_for
 from xpmlp.apply import plain
 from xpmlp.devices.graphs import Recorded
 from xpmlp.devices.namespace import Place, to_host
-from xpmlp.recording.captured import Captured
+from xpmlp.recording.captured import CudaGraphExecutor
 from xpmlp.recording.cuda_writer import FEATURES, Kernels
 from xpmlp.recording.engine import WORTH
 from xpmlp.spec import Spec
-from xpmlp.training.loop import Report, reports
-from xpmlp.training.steps import Run
-from xpmlp.training.train import assemble
+from xpmlp.training.report import Report
+from xpmlp.training.train import make_trainer
+from xpmlp.training.trainer import Trainer
 
 EPOCHS = 20  # of four minibatches at least: enough to be recorded
 NAMED = {case.name: case for case in CASES}
@@ -36,16 +36,18 @@ def quick_spec(spec: Spec) -> Spec:
     return Spec.parse([min(size, 64) for size in spec.sizes], loss=spec.loss)
 
 
-def begun(on: Setting, case: Case, dtype: str, **more: Any) -> Run:
+def begun(on: Setting, case: Case, dtype: str, **more: Any) -> Trainer:
     """A case of `benchmarks.parity` at epoch 0, whose steps will be recorded."""
-    arguments = {"batch": 16, **case.arguments, "epochs": EPOCHS, "seed": on.seed, **more}
+    arguments = {"batch_size": 16, **case.arguments, "epochs": EPOCHS, "seed": on.seed, **more}
     arguments |= rows_for(case.spec, dtype, on.place, arguments)
     X, y = arguments.pop("X"), arguments.pop("y")
-    return assemble(case.spec, X, y, dtype=dtype, device=on.place.name, **arguments)
+    return make_trainer(case.spec, X, y, dtype=dtype, device=on.place.name, **arguments)
 
 
-def sized(place: Place, spec: Spec, batch: int, batches: int, seed: int, **arguments: Any) -> Run:
-    """A run in float32 on random rows, `batches` minibatches of them an epoch, epochs without end.
+def sized(
+    place: Place, spec: Spec, batch: int, batches: int, seed: int, **arguments: Any
+) -> Trainer:
+    """A trainer in float32 on random rows, `batches` minibatches of them an epoch, without end.
 
     Rows of classes for a cross-entropy, of numbers for any other loss.
     """
@@ -53,68 +55,68 @@ def sized(place: Place, spec: Spec, batch: int, batches: int, seed: int, **argum
     X = rng.standard_normal((batches * batch, spec.n_in), dtype="float32")
     classes = spec.loss == "cross_entropy"
     y = np.arange(len(X)) % spec.n_out if classes else X[:, : spec.n_out] ** 2
-    return assemble(
-        spec, X, y, batch=batch, seed=seed, device=place.name, epochs=10**6, **arguments
+    return make_trainer(
+        spec, X, y, batch_size=batch, seed=seed, device=place.name, epochs=10**6, **arguments
     )
 
 
-def unfused(run: Run) -> Run:
-    """The run with its functions as they are: a kernel for each operation, one after another."""
+def unfused(trainer: Trainer) -> Trainer:
+    """The trainer with its functions as they are: a kernel for each operation, in turn."""
     import cupy
 
-    kernels = Kernels(run.place.xp, cupy, {*FEATURES})
-    run.engine = run.engine._replace(
+    kernels = Kernels(trainer.place.xp, cupy, {*FEATURES})
+    trainer.step.engine = trainer.step.engine._replace(
         xp=kernels.xp, apply=plain, restart=kernels.restart, join=kernels.join
     )
-    return run
+    return trainer
 
 
 @contextmanager
-def under_way(run: Run) -> Iterator[Iterator[Report]]:
-    """The reports of a run, which is let go of where they are left."""
-    coming: Any = reports(run)
+def under_way(trainer: Trainer) -> Iterator[Iterator[Report]]:
+    """The reports of a trainer, which is let go of where they are left."""
+    coming: Any = trainer.reports()
     with closing(coming):
         yield coming
 
 
-def recorder(run: Run) -> Captured:
-    """What records the run's steps; RuntimeError where nothing does."""
-    way = run.engine.way
-    if not isinstance(way, Captured):
-        raise RuntimeError(f"the steps are run {way.name}, and were to be recorded")
-    return way
+def recorder(trainer: Trainer) -> CudaGraphExecutor:
+    """What records the trainer's steps; RuntimeError where nothing does."""
+    executor = trainer.step.engine.executor
+    if not isinstance(executor, CudaGraphExecutor):
+        raise RuntimeError(f"the steps are run {executor.name}, and were to be recorded")
+    return executor
 
 
-def longest(run: Run) -> tuple[int, Recorded]:
+def longest(trainer: Trainer) -> tuple[int, Recorded]:
     """The recorded window of the most steps, with its steps."""
-    graphs = recorder(run).graphs
+    graphs = recorder(trainer).graphs
     steps = max(graphs)
     return steps, graphs[steps][0]
 
 
-def same(one: Run, other: Run) -> bool:
-    """Whether two runs hold the same bits."""
-    pairs = zip(one.buffers, other.buffers, strict=True)
+def same(one: Trainer, other: Trainer) -> bool:
+    """Whether two trainers hold the same bits."""
+    pairs = zip(one.step.buffers, other.step.buffers, strict=True)
     return all(to_host(a).tobytes() == to_host(b).tobytes() for a, b in pairs)
 
 
 def departure(
-    captured: Run,
-    eager: Run,
+    captured: Trainer,
+    eager: Trainer,
     touch: Callable[[Report], Any] = lambda report: None,
     *,
-    way: str = "captured",
+    executor: str = "captured",
 ) -> str:
-    """Train both to the end; where the first leaves the second's bits, or its way; "" if never.
+    """Train both to the end; where the first leaves the second's bits, or executor; "" if never.
 
     touch: what is done with every report of both.
     """
     found = ""
-    for one, other in zip(reports(captured), reports(eager), strict=True):
+    for one, other in zip(captured.reports(), eager.reports(), strict=True):
         touch(one)
         touch(other)
-        if (one.way, other.way) != (way, "eager"):
-            found = found or f"{one.way} against {other.way} in epoch {one.epoch}"
+        if (one.executor, other.executor) != (executor, "eager"):
+            found = found or f"{one.executor} against {other.executor} in epoch {one.epoch}"
         if not (same(captured, eager) and np.array_equal(one.loss, other.loss)):
             found = found or f"other bits from epoch {one.epoch}"
     if not np.isfinite(to_host(captured.state.params)).all():

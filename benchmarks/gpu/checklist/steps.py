@@ -18,12 +18,12 @@ from benchmarks.gpu.checklist.runs import (
     unfused,
 )
 from xpmlp.devices.namespace import running
-from xpmlp.recording.captured import Captured
+from xpmlp.recording.captured import CudaGraphExecutor
 from xpmlp.shape_ledger import ledger
 from xpmlp.spec import Spec
 from xpmlp.training.batches import unshuffled, windows
-from xpmlp.training.loop import Report
-from xpmlp.training.steps import Run, advance
+from xpmlp.training.report import Report
+from xpmlp.training.trainer import Trainer
 
 WARM = 3  # epochs
 
@@ -36,7 +36,7 @@ class Training(NamedTuple):
     batches: int  # minibatches in an epoch
     arguments: Mapping[str, Any]  # of `train`
 
-    def run(self, on: Setting, **more: Any) -> Run:
+    def run(self, on: Setting, **more: Any) -> Trainer:
         arguments = {**self.arguments, **more}
         return sized(on.place, self.spec, self.batch, self.batches, on.seed, **arguments)
 
@@ -62,58 +62,65 @@ def training(on: Setting, name: str) -> Training:
 
 
 class Times(NamedTuple):
-    """Microseconds per step of a run."""
+    """Microseconds per step of a trainer."""
 
     epoch: float  # over whole epochs, as `train` runs them
     step: float  # by itself, on minibatches that lie ready
 
 
-def timed(run: Run, rounds: int = 9) -> Times:
-    """The times of a run that has epochs enough, which is trained and then let go of."""
-    with under_way(run) as coming:
-        return measured(run, coming, rounds)
+def timed(trainer: Trainer, rounds: int = 9) -> Times:
+    """The times of a trainer that has epochs enough, which is trained and then let go of."""
+    with under_way(trainer) as coming:
+        return measured(trainer, coming, rounds)
 
 
-def measured(run: Run, coming: Iterator[Report], rounds: int) -> Times:
-    """The times of a run that is under way."""
+def measured(trainer: Trainer, coming: Iterator[Report], rounds: int) -> Times:
+    """The times of a trainer that is under way."""
     for _ in range(WARM):
         next(coming)
-    with running(run.place):
-        whole = device_us(lambda: next(coming), 1, rounds) / run.steps_per_epoch
-    return Times(whole, alone(run, rounds))
+    with running(trainer.place):
+        whole = device_us(lambda: next(coming), 1, rounds) / trainer.steps_per_epoch
+    return Times(whole, alone(trainer, rounds))
 
 
-def alone(run: Run, rounds: int) -> float:
+def alone(trainer: Trainer, rounds: int) -> float:
     """Microseconds of a step on minibatches that lie ready."""
-    way = run.engine.way
-    if isinstance(way, Captured) and way.graphs:
-        steps, made = longest(run)
-        with way.open():
+    executor = trainer.step.engine.executor
+    if isinstance(executor, CudaGraphExecutor) and executor.graphs:
+        steps, made = longest(trainer)
+        with executor.open():
             return device_us(made.launch, max(1, 80 // steps), rounds) / steps
-    s = run.settings
-    with running(run.place):
-        orders = unshuffled(s.seeds, s.lead, 0, run.data.rows)
-        window = next(windows(run.place, run.data, orders, run.batch, 1, run.weigh))()
-        return device_us(lambda: advance(run, window, 0), 20, rounds)
+    s = trainer.settings
+    with running(trainer.place):
+        orders = unshuffled(s.seeds, s.lead, 0, trainer.data.rows)
+        window = next(
+            windows(trainer.place, trainer.data, orders, trainer.batch_size, 1, trainer.row_weights)
+        )()
+        return device_us(lambda: trainer.step(window, 0), 20, rounds)
 
 
-def by_way(make: Callable[..., Run], rounds: int) -> dict[str, Times]:
+def by_way(make: Callable[..., Trainer], rounds: int) -> dict[str, Times]:
     """The times of a training recorded, eager, and eager without the kernels.
 
-    make: a new run, of the arguments of `train` that it is given.
+    make: a new trainer, of the arguments of `train` that it is given.
     """
-    ways: dict[str, Callable[[], Run]] = {
+    ways: dict[str, Callable[[], Trainer]] = {
         "recorded": make,
         "eager": lambda: make(capture=False),
         "unfused": lambda: unfused(make(capture=False)),
     }
     found = {}
     for name, begin in ways.items():
-        run = begin()
-        found[name] = timed(run, rounds)
+        trainer = begin()
+        found[name] = timed(trainer, rounds)
         wanted = "captured" if name == "recorded" else "eager"
-        if set(run.history["way"]) != {wanted} or not np.isfinite(run.history["loss"]).all():
-            raise RuntimeError(f"{name}: {run.history['way'][-1]}, loss {run.history['loss'][-1]}")
+        if (
+            set(trainer.history["executor"]) != {wanted}
+            or not np.isfinite(trainer.history["loss"]).all()
+        ):
+            raise RuntimeError(
+                f"{name}: {trainer.history['executor'][-1]}, loss {trainer.history['loss'][-1]}"
+            )
     return found
 
 
@@ -123,7 +130,7 @@ def priced(name: str) -> Callable[[Setting], Result]:
     def check(on: Setting) -> Result:
         of_name = training(on, name)
         found = by_way(lambda **more: of_name.run(on, **more), 3 if on.quick else 9)
-        operations = ledger(of_name.spec, batch=of_name.batch).operations
+        operations = ledger(of_name.spec, batch_size=of_name.batch).operations
         operations *= of_name.arguments.get("members") or 1
         rate = operations / found["recorded"].step / 1e6
         shown = ", ".join(f"{way} {t.step:.0f} ({t.epoch:.0f})" for way, t in found.items())

@@ -24,10 +24,10 @@ from xpmlp.devices.namespace import running, to_host, to_place
 from xpmlp.random import dropout_keys, lanes, mask
 from xpmlp.recording.captured import CaptureWarning
 from xpmlp.step import Batch, gradient, new_state
-from xpmlp.training.batches import drawn, unshuffled, windows
-from xpmlp.training.loop import Report, reports
-from xpmlp.training.steps import Run
+from xpmlp.training.batches import minibatch, unshuffled, windows
+from xpmlp.training.report import Report
 from xpmlp.training.train import finish, train
+from xpmlp.training.trainer import Trainer
 from xpmlp.types import Array, Namespace
 
 # 4. recorded against eager, and against NumPy -------------------------------------------------
@@ -77,15 +77,15 @@ def synchronized(on: Setting) -> Result:
     found, said, case = {}, {}, NAMED["classes, dropout"]
     # partial: a function of the library's own would be traced once, and not called in a step
     for name, schedule in (("a read", partial(reading)), ("a wait", partial(waiting))):
-        run = begun(on, case, "float32", schedule=schedule)
+        trainer = begun(on, case, "float32", schedule=schedule)
         eager = begun(on, case, "float32", schedule=schedule, capture=False)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CaptureWarning)
-            left = departure(run, eager, way="eager")
+            left = departure(trainer, eager, executor="eager")
         said[name] = [str(warning.message) for warning in caught]
         why = "".join(said[name]).partition("CUDA graph: ")[2]
         found[f"{name} says so once"] = len(caught) == 1 and "captur" in why.lower()
-        found[f"{name} ends the recording"] = not recorder(run).lane.stream.is_capturing()
+        found[f"{name} ends the recording"] = not recorder(trainer).lane.stream.is_capturing()
         found[f"eager training goes on after {name}{left and ': '}{left}"] = not left
         left = departure(begun(on, case, "float32"), begun(on, case, "float32", capture=False))
         found[f"the next training records after {name}{left and ': '}{left}"] = not left
@@ -101,9 +101,9 @@ def slowing(members: int | None) -> Callable[[Report], Any]:
 
     def touch(report: Report) -> None:
         if report.epoch == 5:
-            report.scale_rate(0.5)
+            report.scale_learning_rate(0.5)
         if report.epoch == 10:
-            report.scale_rate([1.0, 0.0, 3.0] if members else 3.0)
+            report.scale_learning_rate([1.0, 0.0, 3.0] if members else 3.0)
 
     return touch
 
@@ -112,37 +112,44 @@ def moving_rate(on: Setting) -> Result:
     """A schedule in the graph, and a rate that callbacks write between its replays."""
     found = {}
     for name in ("moving rate, weight decay", "three members, dropout"):
-        run, eager, still = (
+        trainer, eager, still = (
             begun(on, NAMED[name], "float32", capture=capture) for capture in (True, False, False)
         )
-        left = departure(run, eager, slowing(run.settings.members))
+        left = departure(trainer, eager, slowing(trainer.settings.members))
         found[f"{name}{left and ': '}{left}"] = not left
         finish(still, [])
-        found[f"{name}: the rate has an effect"] = not same(run, still)
+        found[f"{name}: the rate has an effect"] = not same(trainer, still)
     return counted(found)
 
 
-def padded(run: Run) -> tuple[Batch, int]:
+def padded(trainer: Trainer) -> tuple[Batch, int]:
     """An epoch's last minibatch with numbers in its padding, and how many of its rows are real."""
-    s, rows = run.settings, run.data.rows
+    s, rows = trainer.settings, trainer.data.rows
     orders = unshuffled(s.seeds, s.lead, 0, rows)
-    (gather,) = windows(run.place, run.data, orders, run.batch, run.steps_per_epoch, run.weigh)
+    (gather,) = windows(
+        trainer.place,
+        trainer.data,
+        orders,
+        trainer.batch_size,
+        trainer.steps_per_epoch,
+        trainer.row_weights,
+    )
     window = gather()
-    batch, real = drawn(window, window.steps - 1).batch, rows % run.batch
+    batch, real = minibatch(window, window.steps - 1).batch, rows % trainer.batch_size
     batch.x[real:, :] = 1e3  # whatever stands there, it weighs nothing
     return batch, real
 
 
 def padded_tail(on: Setting) -> Result:
     """The last batch, filled up with rows of weight 0, against its real rows alone on NumPy."""
-    run, lane = begun(on, NAMED["silu, smoothing, adamw"], "float64"), new_lane(on.place)
-    state, fast = run.state, run.engine
+    trainer, lane = begun(on, NAMED["silu, smoothing, adamw"], "float64"), new_lane(on.place)
+    state, fast = trainer.state, trainer.step.engine
     with lane.open():
-        batch, real = padded(run)
+        batch, real = padded(trainer)
 
         def step() -> Array:
             fast.restart()
-            loss = gradient(fast.xp, run.spec, state, batch, apply=fast.apply)
+            loss = gradient(fast.xp, trainer.spec, state, batch, apply=fast.apply)
             fast.join()
             return loss
 
@@ -150,8 +157,8 @@ def padded_tail(on: Setting) -> Result:
         state.grad.fill(float("nan"))
         made.launch()
         rows = Batch(*(to_host(part)[:real] for part in batch))
-        there = new_state(np, run.spec, run.optimizer, to_host(state.params))
-        loss = gradient(np, run.spec, there, rows)
+        there = new_state(np, trainer.spec, trainer.step.optimizer, to_host(state.params))
+        loss = gradient(np, trainer.spec, there, rows)
         far = {"loss": relative(loss, to_host(made.value))}
         for i, (ours, theirs) in enumerate(zip(there.grads, state.grads, strict=True), 1):
             far[f"dW{i}"] = relative(ours.weights, to_host(theirs.weights))
@@ -189,8 +196,8 @@ def resumed(on: Setting) -> Result:
     found = {}
     for name in ("classes, dropout", "three members, dropout", "moving rate, weight decay"):
         left, whole = (begun(on, NAMED[name], "float32") for _ in range(2))
-        ways = {report.way for report in islice(reports(left), 7)}
-        ways |= {report.way for report in reports(left)}
+        ways = {report.executor for report in islice(left.reports(), 7)}
+        ways |= {report.executor for report in left.reports()}
         finish(whole, [])
         found[f"{name} is recorded"] = ways == {"captured"}
         found[name] = same(left, whole) and left.epoch == whole.epoch == EPOCHS
@@ -218,7 +225,7 @@ def own_arrays(on: Setting) -> Result:
         host = train("4-8-1", x, y, epochs=3, seed=on.seed, device=on.place.name)
     found = {
         "trained where X lies": model.place.name == on.place.name,
-        "by recorded steps": set(model.history["way"]) == {"captured"},
+        "by recorded steps": set(model.history["executor"]) == {"captured"},
         "predicting between epochs changes nothing":
             to_host(model.flat).tobytes() == to_host(alone.flat).tobytes(),
         "parameters are CuPy's": isinstance(model.flat, cupy.ndarray),

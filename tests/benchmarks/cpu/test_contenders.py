@@ -73,7 +73,7 @@ def test_a_population_counts_every_member():
 
 def test_ours_begins_with_the_weights_of_the_problem():
     problem = compared(Case("train", "b32"), "cpu", "adam")
-    model = xpmlp.train(problem.shape.spec, problem.X, problem.y, rate=0.0, epochs=1)
+    model = xpmlp.train(problem.shape.spec, problem.X, problem.y, learning_rate=0.0, epochs=1)
     assert (joined(model.params) == joined(problem.start)).all()
 
 

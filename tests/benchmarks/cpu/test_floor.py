@@ -14,7 +14,7 @@ def test_the_products_are_those_of_a_step(name):
     floor = Products(timed(Case("train", name), "cpu"))
     assert floor.units == shape.steps
     assert floor.seconds(1) > 0
-    lines = str(ledger(shape.spec, batch=shape.batch)).splitlines()
+    lines = str(ledger(shape.spec, batch_size=shape.batch)).splitlines()
     assert len(floor.products) == sum(") @ (" in line for line in lines)
     for a, b, out in floor.products:
         np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-3)

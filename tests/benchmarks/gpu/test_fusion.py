@@ -6,8 +6,7 @@ from benchmarks.gpu.checklist import fusion
 from benchmarks.gpu.checklist.check import FAULT, FIGURE, OK
 from xpmlp.activations import ACTIVATIONS
 from xpmlp.optimizers import OPTIMIZERS
-from xpmlp.recording import codegen as sources
-from xpmlp.recording import cuda_writer as kernels
+from xpmlp.recording import codegen as sources, cuda_writer as kernels
 from xpmlp.spec import Spec
 from xpmlp.step import PENALTIES
 
@@ -62,5 +61,5 @@ def test_nodes_are_counted_before_and_after(check):
 
 
 def test_kernels_that_save_no_nodes_are_seen(check, card, monkeypatch):
-    monkeypatch.setattr(fusion, "unfused", lambda run: run)
+    monkeypatch.setattr(fusion, "unfused", lambda trainer: trainer)
     assert check(CHECKS["kernels"]).verdict == FAULT

@@ -67,15 +67,15 @@ def hoarding(card, monkeypatch):
     sized, held = memory.sized, []
 
     def greedy(*given):
-        run = sized(*given)
-        weigh = run.weigh
+        trainer = sized(*given)
+        row_weights = trainer.row_weights
 
         def more(*given):
             held.append(cupy.empty(2**16))
-            return weigh(*given)
+            return row_weights(*given)
 
-        run.weigh = more
-        return run
+        trainer.row_weights = more
+        return trainer
 
     monkeypatch.setattr(memory, "sized", greedy)
 

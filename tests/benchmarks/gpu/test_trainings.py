@@ -8,10 +8,11 @@ from benchmarks.gpu.checklist import runs, trainings
 from benchmarks.gpu.checklist.check import FAULT, OK
 from benchmarks.parity import CASES
 from xpmlp.devices.namespace import to_host
-from xpmlp.recording.captured import Captured
+from xpmlp.recording.captured import CudaGraphExecutor
 from xpmlp.recording.engine import WORTH
-from xpmlp.training import loop, steps
 from xpmlp.training.model import Model
+from xpmlp.training.trainer import Trainer
+from xpmlp.training.training_step import TrainingStep
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
 
@@ -83,20 +84,23 @@ def endless(card, monkeypatch):
 
 
 def unmoved(card, monkeypatch):
-    monkeypatch.setattr(loop, "throttle", lambda run, factor: None)
+    monkeypatch.setattr(Trainer, "multiply_scale", lambda trainer, factors: None)
 
 
 def frozen(card, monkeypatch):
     """The rate of the epoch in which the graph was captured."""
-    step = steps.step
+    import cupy
 
-    def of_this_epoch(run, batch):
+    call = TrainingStep.__call__
+
+    def of_this_epoch(step, window, t):
+        base = step.base_learning_rate
         if not card.captures:  # in the warm-up, before
-            run.first = float(run.base.get().ravel()[0])
-        step(run, batch)
-        run.base[...] = run.place.xp.full_like(run.base, run.first)
+            step.first_base = float(base.get().ravel()[0])
+        call(step, window, t)
+        base[...] = cupy.full_like(base, step.first_base)
 
-    monkeypatch.setattr(steps, "step", of_this_epoch)
+    monkeypatch.setattr(TrainingStep, "__call__", of_this_epoch)
 
 
 def weighty(card, monkeypatch):
@@ -124,11 +128,11 @@ def same_masks(card, monkeypatch):
 def kept_graphs(card, monkeypatch):
     """The memory is let go of, and the graphs are not."""
 
-    def close(way):
-        for pool in way.pools:
+    def close(executor):
+        for pool in executor.pools:
             pool.free_all_blocks()
 
-    monkeypatch.setattr(Captured, "close", close)
+    monkeypatch.setattr(CudaGraphExecutor, "close", close)
 
 
 def elsewhere(card, monkeypatch):

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 from unittest import mock
 
@@ -69,8 +69,7 @@ def happening(during: tuple[str, str] | None) -> Iterator[None]:
         yield
         return
     event: Callable[[], None] = {"interrupt": interrupt, "exhaust": exhaust}[during[0]]
-    module, _, name = during[1].rpartition(".")
-    function = getattr(import_module(module), name)
+    function = resolve_name(during[1])
 
     def reached(*arguments: Any, **named: Any) -> Any:
         event()
@@ -136,6 +135,10 @@ def tried(case: Case, call: str) -> tuple[str, str]:
     """The verdict on a case, and why it is not what was wanted."""
     wanted = case.wanted_of("command line")
     name = getattr(wanted, "name", "")
-    words = {"hidden": ("hidden", "--hidden"), "decay": ("decay", "weight_decay")}
+    words = {
+        "hidden": ("hidden", "--hidden"),
+        "decay": ("decay", "weight_decay"),
+        "learning-rate": ("learning-rate", "learning_rate", "learning rate"),
+    }
     said = words.get(name, (name, name.replace("-", "_")))
     return judge(outcome(call, case.make()), wanted, said, lambda plain: outcome(call, plain))

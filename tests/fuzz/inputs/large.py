@@ -115,7 +115,7 @@ CASES = [
             f"X: {kind} to predict",
             "overflow",
             lambda largest=largest, given=given: given
-            | {"X": np.full(X.shape, largest), "hidden": (64,), "rate": 100.0},
+            | {"X": np.full(X.shape, largest), "hidden": (64,), "learning_rate": 100.0},
             lambda: Refused("X", "prediction of row 0"),
             calls=("predict",),
         )

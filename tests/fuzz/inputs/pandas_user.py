@@ -13,8 +13,8 @@ from fuzz.inputs.surfaces import AbsentError, finite, listening
 from fuzz.inputs.tables import COLUMNS, TABLE, text
 
 OPTIONS: dict[str, tuple[str, Any]] = {  # ours, scikit-learn's name, and how its value is read
-    "--rate": ("learning_rate_init", float),
-    "--batch": ("batch_size", int),
+    "--learning-rate": ("learning_rate_init", float),
+    "--batch-size": ("batch_size", int),
     "--epochs": ("max_iter", int),
     "--seed": ("random_state", int),
     "--activation": ("activation", str),

@@ -48,7 +48,7 @@ RESUMED = [
     resumed("no name", {"place": ""}, "directory", "checkpoint"),
     resumed("a full disk", {"limit": 64}, ""),
     resumed("a file that is there", {"resume": False}, "resume=True"),
-    resumed("another rate", {"rate": 0.5}, "rate was 0.001 and is 0.5"),
+    resumed("another rate", {"learning_rate": 0.5}, "learning_rate was 0.001 and is 0.5"),
     resumed("other rows", {"sample_weight": np.arange(N)}, "sample_weight was"),
     *(
         resumed(f"{name}={value!r}", {"every": {name: value}}, re.escape(f"got {value!r}"), name)

@@ -32,14 +32,14 @@ def little(id: str, given: dict[str, Any], says: str, **more: Any) -> Case:
     return case("little", id, given, Warned(says), **more)
 
 
-ONE = {"X": X[:1], "y": Y[:1], "batch": 1}
+ONE = {"X": X[:1], "y": Y[:1], "batch_size": 1}
 LITTLE = [
     little("X of one number", {"X": X * 0 + 3}, "X .*constant"),
     little("X of zeros", {"X": X * 0}, "X .*constant"),
     little("constant columns", {"X": X[:1].repeat(N, axis=0)}, "X .*constant"),
     little("one row", ONE, "X has one row"),
-    little("one row of float32", {"X": X[:1].astype("f4"), "y": Y[:1], "batch": 1}, "one row"),
-    little("one row of labels", {"X": X[:1], "y": LABELS[:1], "batch": 1}, "one", task="labels"),
+    little("one row of float32", {"X": X[:1].astype("f4"), "y": Y[:1], "batch_size": 1}, "one row"),
+    little("one row of labels", ONE | {"y": LABELS[:1]}, "one", task="labels"),
     little("a single class", {"y": LABELS * 0}, "y .*single class", task="labels"),
     little("a single class of ones", {"y": LABELS * 0 + 1}, "y .*single class", task="labels"),
     little("a single class, true", {"y": LABELS < 9}, "y .*single class", task="labels"),
@@ -61,8 +61,8 @@ LITTLE = [
 
 def large_batch(id: str, size: int, **given: Any) -> Case:
     rows = len(given.get("X", X))
-    plain = given | {"batch": rows}
-    return case("batch", id, given | {"batch": size}, Warned("(?i)batch.*clipped", plain))
+    plain = given | {"batch_size": rows}
+    return case("batch", id, given | {"batch_size": size}, Warned("(?i)batch.*clipped", plain))
 
 
 BATCH = [
@@ -73,17 +73,17 @@ BATCH = [
     large_batch("a batch and a held-out set", 100, X_val=X, y_val=Y),
     large_batch("a batch and weights", 100, sample_weight=np.arange(1.0 * N)),
     large_batch("a batch of n + 1 in float32", N + 1, dtype="float32"),
-    case("batch", "a batch of n", {"batch": N}, Same({"batch": N})),
+    case("batch", "a batch of n", {"batch_size": N}, Same({"batch_size": N})),
 ]
 
 
 # Settings
 
 SETTINGS = [
-    *(setting("rate", value) for value in (-1.0, float("nan"), float("inf"), "fast", 1j)),
-    setting("rate", [0.1, 0.2], "(?i)2 values|0.1, 0.2"),
-    setting("rate", True, surfaces=CORE),
-    *(setting("batch", value) for value in (0, -3, 2.5, "all", float("nan"))),
+    *(setting("learning_rate", value) for value in (-1.0, float("nan"), float("inf"), "fast", 1j)),
+    setting("learning_rate", [0.1, 0.2], "(?i)2 values|0.1, 0.2"),
+    setting("learning_rate", True, surfaces=CORE),
+    *(setting("batch_size", value) for value in (0, -3, 2.5, "all", float("nan"))),
     *(setting("epochs", value) for value in (0, -1, 1.5, "many", None)),
     *(setting("seed", value) for value in (-1, "seed", float("nan"), 2**64)),
     setting("seed", 1.5),
@@ -126,14 +126,14 @@ SETTINGS = [
     case(
         "settings",
         "beta1=-1",
-        {"hyper": {"beta1": -1.0}},
+        {"optimizer_params": {"beta1": -1.0}},
         Refused("beta1", "got -1"),
         surfaces=CORE,
     ),
-    setting("hyper", {"beta9": 0.5}, "beta9", surfaces=CORE),
+    setting("optimizer_params", {"beta9": 0.5}, "beta9", surfaces=CORE),
     setting("loss", "sqared_error", "sqared_error"),
     setting("loss", len, "len"),
-    setting("learning_rate", 0.1, "rate", surfaces=CORE),
+    setting("rate", 0.1, "learning_rate", surfaces=CORE),
     *(
         setting("class_weight", value, says, task="labels")
         for value, says in (
@@ -187,19 +187,19 @@ DEVICES += [
 # Divergence: the last good weights are kept
 
 LINEAR = {"optimizer": "sgd", "activation": "identity"}
-LOST = Refused("rate", r"(?i)diverged in epoch \d", (ValueError,), early=False)
+LOST = Refused("learning_rate", r"(?i)diverged in epoch \d", (ValueError,), early=False)
 DIVERGENCE = [
     case("divergence", f"{kind}", LINEAR | given, LOST)
     for kind, given in {
-        "a rate of 1e10": {"rate": 1e10, "epochs": 50},
-        "a rate of 1e300": {"rate": 1e300, "epochs": 20},
+        "a rate of 1e10": {"learning_rate": 1e10, "epochs": 50},
+        "a rate of 1e300": {"learning_rate": 1e300, "epochs": 20},
         "X scaled by 1e30": {"X": X * 1e30, "epochs": 50},
         "y scaled by 1e200": {"y": Y * 1e200, "epochs": 50},
-        "a rate of 1e10 in float32": {"rate": 1e10, "epochs": 50, "dtype": "float32"},
+        "a rate of 1e10 in float32": {"learning_rate": 1e10, "epochs": 50, "dtype": "float32"},
         "a penalty of 1e10": {"l2": 1e10, "epochs": 100},
     }.items()
 ] + [
-    case("divergence", "one member of two", LINEAR | {"rate": [1e-3, 1e10], "members": 2,
+    case("divergence", "one member of two", LINEAR | {"learning_rate": [1e-3, 1e10], "members": 2,
          "epochs": 50}, Warned(""), surfaces=CORE),
 ]  # fmt: skip
 
@@ -273,10 +273,10 @@ MEMORY = [
         ("a layer of 2**70", "hidden", {"hidden": (2**70,)}, {}),
         ("two layers of 2**28", "hidden", {"hidden": (2**28, 2**28)}, {}),
         ("2**50 members", "members", {"members": 2**50}, {"surfaces": CORE}),
-        ("a step of 12 rows", "batch", {"activation": Exhausting(4), "batch": 12}, {}),
-        ("a step of 8 rows", "batch", {"activation": Exhausting(4), "batch": 8}, {}),
-        ("a step in float32", "batch",
-         {"activation": Exhausting(4), "batch": 8, "dtype": "float32"}, {}),
+        ("a step of 12 rows", "batch_size", {"activation": Exhausting(4), "batch_size": 12}, {}),
+        ("a step of 8 rows", "batch_size", {"activation": Exhausting(4), "batch_size": 8}, {}),
+        ("a step in float32", "batch_size",
+         {"activation": Exhausting(4), "batch_size": 8, "dtype": "float32"}, {}),
     )
 ]  # fmt: skip
 

@@ -21,8 +21,7 @@ from xpmlp.devices.namespace import to_host
 
 THEIRS = "scikit-learn"
 RENAMED = {  # what scikit-learn calls the core's arguments
-    "rate": "learning_rate_init",
-    "batch": "batch_size",
+    "learning_rate": "learning_rate_init",
     "epochs": "max_iter",
     "seed": "random_state",
     "hidden": "hidden_layer_sizes",
@@ -33,7 +32,7 @@ RENAMED = {  # what scikit-learn calls the core's arguments
 }
 DATA = ("values", "layouts", "sparse")  # rows of the table about what is in the arrays
 OF_FIT = ("X_val", "y_val", "sample_weight", "sample_weight_val")
-GOOD = {"epochs": 2, "batch": 4, "rate": 0.01, "seed": 0, "hidden": (4,)}
+GOOD = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "seed": 0, "hidden": (4,)}
 
 
 class AbsentError(Exception):
@@ -65,8 +64,9 @@ def listening(told: list[str]) -> Iterator[None]:
 def words(name: str, surface: Surface) -> tuple[str, ...]:
     """What a surface's errors call an argument."""
     if surface == "core":
-        return {"hidden": ("size", "sizes"), "rate": ("rate",)}.get(name, (name,))
-    return (name, name.replace("rate", "learning rate"), RENAMED.get(name, name))
+        said = {"hidden": ("size", "sizes"), "learning_rate": ("learning_rate", "learning rate")}
+        return said.get(name, (name,))
+    return (name, name.replace("learning_rate", "learning rate"), RENAMED.get(name, name))
 
 
 def finite(array: Any) -> bool:

@@ -191,14 +191,15 @@ LITTLE = [
     case("little", "one row", Warned(""), "predict", t_csv=text(FIRST)),
 ]  # fmt: skip
 
-FULL = {"words": ("--batch", str(TRAINING))}
+FULL = {"words": ("--batch-size", str(TRAINING))}
 BATCH = [
     *(
-        case("batch", f"--batch {size}", Warned("batch.*clipped", FULL), "train", "--batch", size)
+        case("batch", f"--batch-size {size}", Warned("batch.*clipped", FULL), "train",
+             "--batch-size", size)
         for size in ("17", "1000", str(2**40), str(2**70))
     ),
-    case("batch", "a batch in float64", Warned("clipped"), "train", "--batch", "99", "--dtype",
-         "float64"),
+    case("batch", "a batch in float64", Warned("clipped"), "train", "--batch-size", "99",
+         "--dtype", "float64"),
     case("batch", "no word of a batch", Same(FULL), "train"),
 ]  # fmt: skip
 
@@ -210,8 +211,8 @@ def option(name: str, value: str, says: str = "", call: str = "train") -> Case:
 
 
 SETTINGS = [
-    *(option("rate", value) for value in ("-1", "nan", "inf", "fast")),
-    *(option("batch", value) for value in ("0", "-3", "2.5", "all")),
+    *(option("learning-rate", value) for value in ("-1", "nan", "inf", "fast")),
+    *(option("batch-size", value) for value in ("0", "-3", "2.5", "all")),
     *(option("epochs", value) for value in ("0", "-1", "1.5", "many")),
     *(option("seed", value) for value in ("-1", "1.5", str(2**64))),
     *(option("hidden", value, says) for value, says in (
@@ -253,13 +254,13 @@ DEVICES = [
 
 SGD = ("--optimizer=sgd", "--activation=identity", "--epochs=60")
 DIVERGENCE = [
-    case("divergence", name, Refused("rate", "diverged in epoch"), "train", *SGD, *words)
+    case("divergence", name, Refused("learning-rate", "diverged in epoch"), "train", *SGD, *words)
     for name, words in (
-        ("a rate of 1e10", ("--rate=1e10",)),
-        ("a rate of 1e300", ("--rate=1e300", "--dtype=float64")),
-        ("a rate of 1e30 of labels", ("--rate=1e30", "--target=sold")),
-        ("a rate of 1e10, --json", ("--rate=1e10", "--json")),
-        ("a rate of 1e10 and a picture", ("--rate=1e10", "--plot=fit.png")),
+        ("a rate of 1e10", ("--learning-rate=1e10",)),
+        ("a rate of 1e300", ("--learning-rate=1e300", "--dtype=float64")),
+        ("a rate of 1e30 of labels", ("--learning-rate=1e30", "--target=sold")),
+        ("a rate of 1e10, --json", ("--learning-rate=1e10", "--json")),
+        ("a rate of 1e10 and a picture", ("--learning-rate=1e10", "--plot=fit.png")),
     )
 ]
 
@@ -269,7 +270,7 @@ INTERRUPT = [
     for call, at in (
         ("train", "xpmlp.cli.train.read_table"),
         ("train", "xpmlp.tabular.fitting.train"),
-        ("train", "xpmlp.training.loop.one_epoch"),
+        ("train", "xpmlp.training.trainer.Trainer.run_epoch"),
         ("predict", "xpmlp.cli.predict.read_table"),
         ("predict", "xpmlp.cli.predict.write_atomic"),
         ("score", "xpmlp.cli.score.evaluate"),
@@ -287,7 +288,7 @@ MEMORY = [
     *(
         case("memory", f"no memory in {at}", Refused("memory", ""), call, during=("exhaust", at))
         for call, at in (
-            ("train", "xpmlp.training.loop.one_epoch"),
+            ("train", "xpmlp.training.trainer.Trainer.run_epoch"),
             ("predict", "xpmlp.cli.predict.read_table"),
             ("score", "xpmlp.cli.score.evaluate"),
         )

@@ -11,27 +11,27 @@ from xpmlp import Spec, epochs, plateau, train
 from xpmlp.devices import threads as products
 from xpmlp.losses import Loss
 from xpmlp.recording import sharded as members
-from xpmlp.recording.executors import Eager
-from xpmlp.recording.sharded import Sections, cut
-from xpmlp.training import begin as beginning
-from xpmlp.training import loop
+from xpmlp.recording.executors import EagerExecutor
+from xpmlp.recording.sharded import ShardedExecutor, cut
+from xpmlp.training import setup
+from xpmlp.training.trainer import Trainer
 
 SIZES = {"one by one": 1, "some at a time": 2_700, "by halves": 2**20}
 SETTINGS = {
     "plain": {},
     "dropout": {"dropout": 0.2},
-    "rates of their own": {"rate": [0.1, 0.02, 0.01, 0.03, 0.05], "schedule": "cosine"},
+    "rates of their own": {"learning_rate": [0.1, 0.02, 0.01, 0.03, 0.05], "schedule": "cosine"},
     "penalties": {"l1": [0.0, 0.01, 0.02, 0.0, 0.1], "l2": 0.1, "clip": 0.5},
     "decay": {"optimizer": "adamw", "weight_decay": [0.0, 0.1, 0.2, 0.3, 0.4]},
     "decay for all": {"optimizer": "adamw", "weight_decay": 0.1},
-    "hyper": {"hyper": {"beta2": [0.9, 0.95, 0.99, 0.999, 0.98]}},
+    "optimizer_params": {"optimizer_params": {"beta2": [0.9, 0.95, 0.99, 0.999, 0.98]}},
     "patience": {"patience": 2, "keep": "best"},
     "callbacks": {"callbacks": [plateau(patience=1)]},
-    "one that diverges": {"optimizer": "sgd", "rate": [0.1, 1e30, 0.1, 0.1, 0.1]},
+    "one that diverges": {"optimizer": "sgd", "learning_rate": [0.1, 1e30, 0.1, 0.1, 0.1]},
     "restored": {
-        "optimizer": "sgd", "rate": [0.1, 1e30, 0.1, 0.1, 0.1], "on_divergence": "restore",
+        "optimizer": "sgd", "learning_rate": [0.1, 1e30, 0.1, 0.1, 0.1], "on_divergence": "restore",
     },
-    "a tail": {"batch": 7},
+    "a tail": {"batch_size": 7},
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ SETTINGS = {
 def threads(monkeypatch, optional):
     """BLAS has two threads, and a population of any size is worth them."""
     optional("threadpoolctl")
-    monkeypatch.setattr(beginning, "blas_threads", lambda most=None: most or 2)
+    monkeypatch.setattr(setup, "blas_threads", lambda most=None: most or 2)
     monkeypatch.setattr(members, "WORTH", 0)
 
 
@@ -48,7 +48,7 @@ def learned(rng_seed=3, *, dropout=0.0, **more):
     X = rng.normal(size=(40, 4))
     y = X @ [1.0, -2.0, 0.5, 0.0] + rng.normal(size=40)
     spec = Spec.parse("4-6-3-1", dropout=dropout)
-    given = {"members": 5, "batch": 8, "epochs": 20} | more
+    given = {"members": 5, "batch_size": 8, "epochs": 20} | more
     return train(spec, X, y, X_val=X[:9], y_val=y[:9], **given)
 
 
@@ -56,7 +56,7 @@ def close(one, other):
     """To what the last bit of a step grows to, in history too."""
     np.testing.assert_allclose(one.flat, other.flat, rtol=1e-9, atol=1e-12)
     for name, values in other.history.items():
-        if name not in ("seconds", "way"):
+        if name not in ("seconds", "executor"):
             np.testing.assert_allclose(
                 np.array(one.history[name]), np.array(values), rtol=1e-9, atol=1e-12
             )
@@ -66,13 +66,13 @@ def close(one, other):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_sections_learn_what_the_population_learns(setting, size, threads, monkeypatch):
     whole = learned(**SETTINGS[setting], capture=False)
-    assert {*whole.history["way"]} == {"eager"}
+    assert {*whole.history["executor"]} == {"eager"}
     monkeypatch.setattr(members, "IN_CACHE", SIZES[size])
     cuts = []
-    monkeypatch.setattr(beginning, "cut", lambda *given: cuts.append(cut(*given)) or cuts[-1])
+    monkeypatch.setattr(setup, "cut", lambda *given: cuts.append(cut(*given)) or cuts[-1])
     model = learned(**SETTINGS[setting])
     assert len(cuts[0]) in {"one by one": [5], "some at a time": [2, 4], "by halves": [2]}[size]
-    assert {*model.history["way"]} == {"replayed"}
+    assert {*model.history["executor"]} == {"replayed"}
     close(model, whole)
 
 
@@ -87,7 +87,7 @@ def test_a_section_of_one_is_the_network_alone_bit_for_bit(setting, threads, mon
 
 def test_another_number_of_threads_learns_the_same(threads, monkeypatch):
     two = learned()
-    monkeypatch.setattr(beginning, "blas_threads", lambda most=None: 1)
+    monkeypatch.setattr(setup, "blas_threads", lambda most=None: 1)
     close(learned(), two)
 
 
@@ -108,15 +108,16 @@ def test_a_training_that_is_resumed_has_the_same_bits(
     monkeypatch.setattr(members, "AT_MOST", 3)
     monkeypatch.setattr(members, "IN_CACHE", 2_700)
     through, kept = learned(**SETTINGS[setting]), tmp_path / "run.ckpt"
-    run, made, stops = Sections.run, [], 0
+    run, made, stops = ShardedExecutor.run, [], 0
 
-    def counted(self, advance, run_, gather):
-        run(self, advance, run_, gather)
+    def counted(self, step, gather, counter):
+        epoch = int(step.state.step) // step.steps_per_epoch
+        run(self, step, gather, counter)
         made.append(1)
-        if len(made) % window == 0 and run_.epoch < 19:
-            run_.halted = 2
+        if len(made) % window == 0 and epoch < 19:
+            counter.stop_signal = 2
 
-    monkeypatch.setattr(Sections, "run", counted)
+    monkeypatch.setattr(ShardedExecutor, "run", counted)
     while True:
         last = [stopping] if stops % 5 == 4 else []
         try:
@@ -153,7 +154,7 @@ def test_functions_of_a_users_are_called_by_one_thread(threads):
         return 2 * (score - target)
 
     model = learned(loss=Loss(value, delta, lambda xp, score: score))
-    assert {*model.history["way"]} == {"eager"}
+    assert {*model.history["executor"]} == {"eager"}
     assert seen == {threading.get_ident()}
 
 
@@ -163,8 +164,8 @@ def test_an_error_in_another_thread_is_this_ones(threads, monkeypatch):
             raise ZeroDivisionError("over there")
         return work(self, *given)
 
-    work = Sections.work
-    monkeypatch.setattr(Sections, "work", broken)
+    work = ShardedExecutor.work
+    monkeypatch.setattr(ShardedExecutor, "work", broken)
     with pytest.raises(ZeroDivisionError, match="over there"):
         learned()
 
@@ -173,7 +174,7 @@ def test_threads_end_with_the_training(threads):
     before = threading.active_count()
     learned()
     X = np.ones((40, 4)) * np.arange(40)[:, None] / 40
-    reports = epochs("4-3-1", X, X[:, 0], members=4, batch=8, epochs=20)
+    reports = epochs("4-3-1", X, X[:, 0], members=4, batch_size=8, epochs=20)
     for _ in range(2):  # the first epoch records
         next(reports)
     assert threading.active_count() == before + 1
@@ -189,7 +190,7 @@ def test_products_have_their_threads_again(optional):
         return [p["num_threads"] for p in pools.threadpool_info() if p["user_api"] == "blas"]
 
     before, seen = counts(), []
-    way = Sections([(0, ...), (1, ...)], 2, lambda run, index: None)
+    way = ShardedExecutor([(0, ...), (1, ...)], 2, lambda run, index: None)
     with way.open():
         seen += counts()
     assert set(seen) <= {1}
@@ -261,7 +262,7 @@ def test_limits_of_several_threads_leave_the_count_as_it_was(two, optional):
 def test_the_limit_of_another_training_changes_no_section(two, monkeypatch):
     monkeypatch.setattr(members, "WORTH", 0)
     cuts = []
-    monkeypatch.setattr(beginning, "cut", lambda *given: cuts.append(cut(*given)) or cuts[-1])
+    monkeypatch.setattr(setup, "cut", lambda *given: cuts.append(cut(*given)) or cuts[-1])
     learned(epochs=70)
     with elsewhere(1):
         learned(epochs=70)
@@ -273,7 +274,7 @@ def test_the_limit_of_another_training_changes_no_section(two, monkeypatch):
 def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
     monkeypatch.setattr(products, "controller", lambda: None)
     assert products.blas_threads() == 1
-    assert Eager.name not in learned().history["way"]
+    assert EagerExecutor.name not in learned().history["executor"]
 
 
 # one network
@@ -286,13 +287,13 @@ def asked_for(optional, monkeypatch, spec, **more):
     def counts():
         return {p["num_threads"] for p in pools.threadpool_info() if p["user_api"] == "blas"}
 
-    seen, train_epoch = [], loop.train_epoch
+    seen, windows = [], Trainer.windows
 
-    def watched(run):
+    def watched(trainer):
         seen.extend(counts())
-        train_epoch(run)
+        yield from windows(trainer)
 
-    monkeypatch.setattr(loop, "train_epoch", watched)
+    monkeypatch.setattr(Trainer, "windows", watched)
     with pools.threadpool_limits(2, user_api="blas"):
         before = counts()
         rng = np.random.default_rng(0)
@@ -303,13 +304,13 @@ def asked_for(optional, monkeypatch, spec, **more):
 
 
 def test_small_products_have_one_thread_and_large_ones_all(optional, monkeypatch):
-    assert asked_for(optional, monkeypatch, "64-100-1", batch=200)[0] == 1
-    seen, before = asked_for(optional, monkeypatch, "200-100-1", batch=300)
+    assert asked_for(optional, monkeypatch, "64-100-1", batch_size=200)[0] == 1
+    seen, before = asked_for(optional, monkeypatch, "200-100-1", batch_size=300)
     assert seen == before
 
 
 def test_n_threads_is_the_most_that_a_product_has(optional, monkeypatch):
-    large = {"batch": 300}
+    large = {"batch_size": 300}
     assert asked_for(optional, monkeypatch, "200-100-1", n_threads=1, **large)[0] == 1
     seen, before = asked_for(optional, monkeypatch, "200-100-1", n_threads=64, **large)
     assert seen == before
@@ -317,22 +318,31 @@ def test_n_threads_is_the_most_that_a_product_has(optional, monkeypatch):
 
 def test_n_threads_is_the_most_that_a_product_of_sections_has(optional, monkeypatch):
     monkeypatch.setattr(members, "IN_CACHE", 1)
-    large = {"batch": 300, "members": 3, "epochs": 70}
+    large = {"batch_size": 300, "members": 3, "epochs": 70}
     assert asked_for(optional, monkeypatch, "200-100-1", n_threads=1, **large)[0] == 1
 
 
 def test_n_threads_is_the_most_where_rows_are_measured_too(two, optional, monkeypatch):
-    pools, seen, measured = optional("threadpoolctl"), [], loop.measured
+    pools, seen, measure = optional("threadpoolctl"), [], Trainer.measure
 
     def watched(*given):
         seen.extend(p["num_threads"] for p in pools.threadpool_info() if p["user_api"] == "blas")
-        return measured(*given)
+        return measure(*given)
 
-    monkeypatch.setattr(loop, "measured", watched)
+    monkeypatch.setattr(Trainer, "measure", watched)
     X = np.random.default_rng(0).normal(size=(300, 200))
     for most in (1, None):
         seen.clear()
-        train("200-100-1", X, X[:, 0], X_val=X, y_val=X[:, 0], batch=300, epochs=2, n_threads=most)
+        train(
+            "200-100-1",
+            X,
+            X[:, 0],
+            X_val=X,
+            y_val=X[:, 0],
+            batch_size=300,
+            epochs=2,
+            n_threads=most,
+        )
         assert set(seen) == {most or 2}
 
 

@@ -5,10 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from xpmlp.storage.sealed import read_metadata, read_object, sealed
+from xpmlp.storage.checksummed import checksummed, read_metadata, read_object
 
 TOP = int(np.finfo(np.float64).max)
 NUMBERS = st.integers(-2 * TOP, 2 * TOP) | st.integers() | st.floats(allow_nan=False)
@@ -49,11 +48,11 @@ def test_what_is_read_is_what_numbers_and_texts_can_hold(value):
 def test_what_is_not_read_is_not_written(value):
     arrays = {"x": np.zeros(2)}
     if held(value):
-        config = read_metadata(sealed("kind", 1, arrays, written(value)), "kind", 1)["config"]
+        config = read_metadata(checksummed("kind", 1, arrays, written(value)), "kind", 1)["config"]
         assert read_object(config) == {"a": value}
         return
     with pytest.raises(ValueError, match=r"no float can hold|half of a character"):
-        sealed("kind", 1, arrays, written(value))
+        checksummed("kind", 1, arrays, written(value))
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" * 310, "-" + "1" * 5000])

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from xpmlp.devices.namespace import dtype_name, to_host
-from xpmlp.storage.sealed import parsed
+from xpmlp.storage.checksummed import parsed
 from xpmlp.training.data import Data
-from xpmlp.training.steps import Run
+from xpmlp.training.trainer import Trainer
 
 AT_ONCE = 2**22  # numbers that are brought to the host and hashed at once
 ENDLESS = ("constant", "step", "exponential", "warmup", "inverse_scaling")  # schedules
@@ -22,26 +22,26 @@ SAID = 80  # characters of a value that an error repeats
 NAMED = 8  # differences that it names, of what may be thousands in a hostile file
 
 
-def question(run: Run) -> dict[str, Any]:
-    """Network, settings and data of a run, by the names of its caller's arguments."""
-    settings = told(run.asked(run))
+def run_signature(trainer: Trainer) -> dict[str, Any]:
+    """Network, settings and data of a training, by the names of its caller's arguments."""
+    settings = to_jsonable(trainer.signature(trainer))
     asked = {name: value for name, value in settings.items() if name not in BESIDE}
     asked |= {
-        "spec": told(run.spec.layers),
-        "loss": told(run.spec.loss),
-        "dtype": dtype_name(run.state.params),
-        "epochs": run.settings.epochs,
-        "row weights": run.weigh.__name__,
+        "spec": to_jsonable(trainer.spec.layers),
+        "loss": to_jsonable(trainer.spec.loss),
+        "dtype": dtype_name(trainer.state.params),
+        "epochs": trainer.settings.epochs,
+        "row weights": trainer.row_weights.__name__,
     }
-    sets = [(run.data, "")] + ([(run.held, "_val")] if run.held else [])
+    sets = [(trainer.data, "")] + ([(trainer.val_data, "_val")] if trainer.val_data else [])
     for data, suffix in sets:
-        prints = fingerprints(data, run.labels.classes)
+        prints = fingerprints(data, trainer.labels.classes)
         asked |= {name + suffix: f"SHA-256 {digest}" for name, digest in prints.items()}
     compared: dict[str, Any] = parsed(json.dumps(asked, allow_nan=False))
     return compared
 
 
-def told(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """A value as JSON: functions by their names, what is infinite or no number as text."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -50,13 +50,13 @@ def told(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
-        return {str(key): told(one) for key, one in value.items()}
+        return {str(key): to_jsonable(one) for key, one in value.items()}
     if hasattr(value, "_fields"):
-        return {name: told(getattr(value, name)) for name in value._fields}
+        return {name: to_jsonable(getattr(value, name)) for name in value._fields}
     if is_dataclass(value) and not isinstance(value, type):
-        return {entry.name: told(getattr(value, entry.name)) for entry in fields(value)}
+        return {entry.name: to_jsonable(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, list | tuple | range | np.ndarray):
-        return [told(one) for one in value]
+        return [to_jsonable(one) for one in value]
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
 

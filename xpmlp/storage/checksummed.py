@@ -31,7 +31,7 @@ def refusal(path: str | os.PathLike[str], error: Exception, what: str = "model f
     return ValueError(f"{os.fspath(path)} is not a whole {what}: {short}")
 
 
-def sealed(kind: str, version: int, tensors: Mapping[str, np.ndarray], config: str) -> bytes:
+def checksummed(kind: str, version: int, tensors: Mapping[str, np.ndarray], config: str) -> bytes:
     """The bytes of a file of that format and version; `config` is JSON.
 
     ValueError where it holds what `read_object` refuses.
