@@ -86,7 +86,7 @@ def rows_for(spec: Spec, dtype: str, place: Place, arguments: Mapping[str, Any])
     elif measure.labels == "binary":
         y = rng.uniform(0, 1, (ROWS, spec.n_out)).round()
     else:
-        y = x[:, :1] ** 2 + 0.1 * rng.uniform(0, 1, (ROWS, 1 if measure.levels else spec.n_out))
+        y = x[:, :1] ** 2 + 0.1 * rng.uniform(0, 1, (ROWS, measure.targets(spec.n_out)))
     drawn = {"X": to_place(place, x, dtype), "y": to_place(place, y, dtype)}
     if "sample_weight" in arguments:
         drawn["sample_weight"] = to_place(place, rng.uniform(0, 2, ROWS), dtype)

@@ -21,10 +21,14 @@ class Loss(NamedTuple):
 
     value: Callable[..., Array]  # (xp, score, target) -> (..., B)
     delta: Callable[..., Array]  # (xp, score, target) -> (..., B, n_out), dvalue/dscore
-    link: Callable[..., Array]  # (xp, score) -> prediction (..., B, n_out)
+    link: Callable[..., Array]  # (xp, score) -> prediction (..., B, n_out or targets)
     labels: str = "none"  # what a label becomes: "none" a number, "binary" 0/1, "classes" one-hot
-    levels: int = 0  # quantiles: how many scores share one target; 0 = one target per score
+    scores_per_target: int = 1  # such as a mean and a variance, or several quantiles
     name: str | None = None  # what a model file stores; None for a user's own
+
+    def targets(self, n_out: int) -> int:
+        """How many columns a target has where the last layer computes n_out scores."""
+        return n_out // self.scores_per_target
 
 
 def over_outputs(xp: Namespace, values: Array) -> Array:
@@ -84,7 +88,7 @@ def huber(threshold: float = 1.0) -> Loss:
 def quantile(*levels: float) -> Loss:
     """The pinball loss of one or several quantiles (Koenker & Bassett 1978).
 
-    With several, one target column (..., B, 1) is shared by one score per level.
+    The scores (..., B, levels * k) of k targets come level by level.
     """
     levels = levels or (0.5,)
     if not all(0 < q < 1 for q in levels):
@@ -92,9 +96,10 @@ def quantile(*levels: float) -> Loss:
 
     def by_level(xp: Namespace, score: Array, piece: Callable[[float, Array], Array]) -> Array:
         # an array of levels would be copied from the host, as would CuPy's concat of nine parts
-        columns = xp.empty_like(score)
+        columns, k = xp.empty_like(score), score.shape[-1] // len(levels)
         for i, q in enumerate(levels):
-            columns[..., i : i + 1] = piece(q, score[..., i : i + 1])
+            part = slice(i * k, (i + 1) * k)
+            columns[..., part] = piece(q, score[..., part])
         return columns
 
     def value(xp: Namespace, score: Array, target: Array) -> Array:
@@ -112,7 +117,39 @@ def quantile(*levels: float) -> Loss:
         return by_level(xp, score, slope)
 
     written = ",".join(str(q) for q in levels)
-    return Loss(value, delta, identity, levels=len(levels), name=f"quantile:{written}")
+    return Loss(value, delta, identity, scores_per_target=len(levels), name=f"quantile:{written}")
+
+
+def gaussian_parts(xp: Namespace, score: Array) -> tuple[Array, Array]:
+    """Means and logarithms of the variances, (..., B, k) each, of scores (..., B, 2 k)."""
+    k = score.shape[-1] // 2
+    return score[..., :k], score[..., k:]
+
+
+def gaussian_mean(xp: Namespace, score: Array) -> Array:
+    return score[..., : score.shape[-1] // 2]
+
+
+def gaussian_distance(xp: Namespace, score: Array, target: Array) -> tuple[Array, Array, Array]:
+    """log variance, 1 / deviation, and how many deviations the target is from the mean."""
+    mean, log_variance = gaussian_parts(xp, score)
+    precision = xp.exp(-0.5 * log_variance)
+    half = 0.5 * target - 0.5 * mean  # half the distance never overflows
+    # where the deviation underflows, 0 * inf would be NaN at a perfect fit
+    return log_variance, precision, xp.where(half == 0, half, 2 * (half * precision))
+
+
+def gaussian_value(xp: Namespace, score: Array, target: Array) -> Array:
+    """-log likelihood of the target under N(mean, variance), less log(2 pi) / 2 (Nix & Weigend
+    1994): both are learned, so that rows that scatter count for less."""
+    log_variance, _, z = gaussian_distance(xp, score, target)
+    return over_outputs(xp, 0.5 * log_variance + 0.5 * z * z)
+
+
+def gaussian_delta(xp: Namespace, score: Array, target: Array) -> Array:
+    _, precision, z = gaussian_distance(xp, score, target)
+    slope = xp.where(z == 0, z, -z * precision)
+    return xp.concat([slope, 0.5 - 0.5 * z * z], axis=-1)
 
 
 POISSON_FAR = 80.0  # its exp is finite in float32 too
@@ -175,6 +212,9 @@ LOSSES = {
     "huber": huber, "quantile": quantile, "cross_entropy": cross_entropy,
     "poisson": Loss(poisson_value, poisson_delta, exp, name="poisson"),
     "binary_cross_entropy": BINARY,
+    "gaussian": Loss(
+        gaussian_value, gaussian_delta, gaussian_mean, scores_per_target=2, name="gaussian"
+    ),
 }  # fmt: skip
 
 

@@ -21,12 +21,17 @@ Rule = Callable[..., Any]
 
 
 class Optimizer(NamedTuple):
-    """A rule with what it needs: how many slots, and its hyper-parameters' defaults."""
+    """A rule with what it needs: how many slots, and its hyper-parameters' defaults.
+
+    matrix_rule: of the same form as the rule, and in its place where weights are: it is given
+    them as matrices (..., n_in, n_out), with their gradients and slots.
+    """
 
     rule: Rule
     slots: int
     defaults: Mapping[str, float]
     name: str | None = None
+    matrix_rule: Rule | None = None
 
 
 def sgd(xp: Namespace, h: Any, t: Array, theta: Array, g: Array) -> tuple[Array, ...]:
@@ -113,6 +118,42 @@ def by_block(rule: Rule) -> Rule:
 
 adamw = decoupled(adam)
 
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # brings singular values to about 1 in five turns
+TURNS = 5
+
+
+def orthogonalized(xp: Namespace, m: Array) -> Array:
+    """The nearest matrix (..., a, b) with singular values of about 1, by Newton-Schulz."""
+    tall = m.shape[-2] > m.shape[-1]
+    x = m.mT if tall else m
+    size = xp.sqrt(xp.sum(xp.sum(x * x, axis=-1, keepdims=True), axis=-2, keepdims=True))
+    x = x / (size + 1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(TURNS):
+        s = xp.matmul(x, x.mT)
+        x = a * x + xp.matmul(b * s + c * xp.matmul(s, s), x)
+    return x.mT if tall else x
+
+
+def muon(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, m: Array, v: Array) -> Any:
+    """Momentum whose matrix is orthogonalized (Jordan 2024): every direction of a layer's weights
+    moves alike, times the root of n_out / n_in where that is above 1. v is not used here; what
+    is no matrix learns by Adam at `vector_rate` times the learning rate."""
+    m = h.momentum * m + g
+    direction = orthogonalized(xp, g + h.momentum * m)
+    stretch = math.sqrt(max(1.0, theta.shape[-1] / theta.shape[-2]))
+    theta = theta - h.learning_rate * h.weight_decay * theta
+    return theta - h.learning_rate * stretch * direction, m, v
+
+
+def muon_vectors(
+    xp: Namespace, h: Any, t: Array, theta: Array, g: Array, m: Array, v: Array
+) -> Any:
+    """Adam at its own share of the learning rate, for biases and the like."""
+    own = SimpleNamespace(**(vars(h) | {"learning_rate": h.learning_rate * h.vector_rate}))
+    return adam(xp, own, t, theta, g, m, v)
+
+
 MOMENTUM = {"momentum": 0.9}
 BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 OPTIMIZERS = {
@@ -124,6 +165,13 @@ OPTIMIZERS = {
     "adam": Optimizer(adam, 2, BETAS, "adam"),
     "adam_sklearn": Optimizer(adam_sklearn, 2, BETAS, "adam_sklearn"),
     "adamw": Optimizer(adamw, 2, BETAS | {"weight_decay": 0.01}, "adamw"),
+    "muon": Optimizer(
+        muon_vectors,
+        2,
+        BETAS | {"momentum": 0.95, "vector_rate": 0.015, "weight_decay": 0.0},
+        "muon",
+        muon,
+    ),
 }
 
 

@@ -55,7 +55,7 @@ def layer_places(spec: Spec, rows: int | str, lead: Shape = ()) -> list[Place]:
 
 def backward_lines(spec: Spec, rows: int | str, lead: Shape) -> list[Line]:
     score = (*lead, rows, spec.n_out)
-    target = (*lead, rows, 1 if loss(spec.loss).levels else spec.n_out)
+    target = (*lead, rows, loss(spec.loss).targets(spec.n_out))
     formula = f"{title(spec.loss)}'(a{len(spec.layers)}, target)"
     lines, up = [], Upstream(formula, (score, target), LIST)
     places = layer_places(spec, rows, lead)

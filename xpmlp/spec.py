@@ -127,9 +127,9 @@ def check_end(last: Layer, number: int, asked: AnyLoss) -> None:
             f"loss {called!r} needs one neuron per class, at least 2; the last layer has "
             f"{last.n_out}. For one neuron and two classes use 'binary_cross_entropy'"
         )
-    if end.levels and last.n_out != end.levels:
+    if last.n_out % end.scores_per_target:
         raise ValueError(
-            f"loss {called!r} needs one neuron per quantile, {end.levels}; "
+            f"loss {called!r} needs {end.scores_per_target} neurons for each target; "
             f"the last layer has {last.n_out}"
         )
 

@@ -5,10 +5,12 @@ lets the same step be recorded once as a CUDA graph and replayed.
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from xpmlp.apply import account, plain
-from xpmlp.layout import padded_size, windows
+from xpmlp.layout import blocks, padded_size, starts, windows
 from xpmlp.losses import loss
 from xpmlp.network import backward, forward
 from xpmlp.optimizers import Optimizer, optimizer as find_optimizer
@@ -29,6 +31,26 @@ class Batch(NamedTuple):
     weight: Array  # (..., B)
 
 
+class Matrix(NamedTuple):
+    """Where a layer's weights lie in a flat buffer, for a rule that sees matrices."""
+
+    start: int
+    shape: tuple[int, ...]  # (n_in, n_out), with axes of its own before them
+
+    def window(self, xp: Namespace, flat: Array) -> Array:
+        """The view onto `flat` (..., P), (..., n_in, n_out)."""
+        part = flat[..., self.start : self.start + prod(self.shape)]
+        return xp.reshape(part, (*flat.shape[:-1], *self.shape))
+
+    def hyperparameter(self, xp: Namespace, value: Any, size: int) -> Any:
+        """A hyper-parameter that broadcasts against (..., P) as one against the matrix."""
+        if not hasattr(value, "ndim"):
+            return value
+        if value.ndim and value.shape[-1] == size:
+            return self.window(xp, value)
+        return value[..., *(None,) * (len(self.shape) - 1)] if value.ndim else value
+
+
 class State(NamedTuple):
     """All that training changes: flat buffers, and the layers' windows onto them."""
 
@@ -39,6 +61,7 @@ class State(NamedTuple):
     layers: tuple[Any, ...]  # windows onto params, by layer
     grads: tuple[Any, ...]  # windows onto grad, by layer
     t: Array  # () of params' dtype: the number of the last update, for its rule
+    matrices: tuple[Matrix, ...] = ()  # what the optimizer's matrix rule is for
 
 
 def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Array) -> State:
@@ -59,7 +82,14 @@ def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Arr
         layers=windows(xp, spec, params),
         grads=windows(xp, spec, grad),
         t=xp.zeros((), dtype=params.dtype, device=params.device),
+        matrices=matrices_of(spec) if find_optimizer(optimizer).matrix_rule else (),
     )
+
+
+def matrices_of(spec: Spec) -> tuple[Matrix, ...]:
+    """The layers' weights: blocks of two axes that decay."""
+    pairs = zip(starts(spec), blocks(spec), strict=False)
+    return tuple(Matrix(at, b.shape) for at, b in pairs if b.decay_factor and min(b.shape[-2:]) > 1)
 
 
 def outcome(
@@ -96,7 +126,7 @@ def gradient(
     measure = loss(spec.loss)
     traces = forward(xp, spec, state.layers, batch.x, masks, apply=apply)
     score, target, weight = traces[-1].y, batch.target, batch.weight
-    if target.shape[-2:] != (score.shape[-2], 1 if measure.levels else score.shape[-1]):
+    if target.shape[-2:] != (score.shape[-2], measure.targets(score.shape[-1])):
         raise bad_target(spec, target.shape, score.shape)
     if weight.shape[-1:] != score.shape[-2:-1]:
         raise bad_weight(weight.shape, score.shape)
@@ -179,5 +209,15 @@ def update(
     h: the hyper-parameters by name, `h.learning_rate` among them (see `optimizers`).
     """
     apply(counted, xp, state.step, state.t, into=(state.step, state.t))
-    rule, moved = find_optimizer(optimizer).rule, (state.params, *state.slots)
-    apply(rule, xp, h, state.t, state.params, state.grad, *state.slots, into=moved)
+    entry, moved = find_optimizer(optimizer), (state.params, *state.slots)
+    flat, matrices = (state.params, state.grad, *state.slots), []
+    for matrix in state.matrices:  # before the rule for vectors moves them too
+        theta, g, *slots = (matrix.window(xp, buffer) for buffer in flat)
+        size = state.params.shape[-1]
+        own = {name: matrix.hyperparameter(xp, value, size) for name, value in vars(h).items()}
+        results = apply(entry.matrix_rule, xp, SimpleNamespace(**own), state.t, theta, g, *slots)
+        matrices.append(((theta, *slots), results))
+    apply(entry.rule, xp, h, state.t, *flat, into=moved)
+    for windows_, results in matrices:
+        for window, result in zip(windows_, results, strict=True):
+            window[...] = result

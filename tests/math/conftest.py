@@ -51,8 +51,15 @@ def torch_loss(torch) -> Callable[[str], Callable[[Any, Any], Any]]:
         rest = torch.xlogy(target, target) - target
         return F.poisson_nll_loss(score, target, reduction="none") + rest
 
+    def gaussian(score: Any, target: Any) -> Any:
+        mean, log_variance = score.split(target.shape[-1], dim=-1)
+        nll = torch.nn.functional.gaussian_nll_loss
+        return nll(mean, target, log_variance.exp(), reduction="none", eps=0)
+
     def pinball(score: Any, target: Any, *levels: float) -> Any:
-        q = torch.tensor(levels or (0.5,), dtype=score.dtype)
+        k = target.shape[-1]
+        q = torch.tensor(levels or (0.5,), dtype=score.dtype).repeat_interleave(k)
+        target = torch.cat([target] * (score.shape[-1] // k), dim=-1)
         return torch.where(target > score, q * (target - score), (q - 1) * (target - score))
 
     def cross_entropy(score: Any, target: Any, smoothing: float = 0.0) -> Any:
@@ -66,6 +73,7 @@ def torch_loss(torch) -> Callable[[str], Callable[[Any, Any], Any]]:
         "absolute_error": lambda s, t: by_output(F.l1_loss(s, t, **none)),
         "huber": lambda s, t, delta=1.0: by_output(F.huber_loss(s, t, delta=delta, **none)),
         "quantile": lambda s, t, *levels: by_output(pinball(s, t, *levels)),
+        "gaussian": lambda s, t: by_output(gaussian(s, t)),
         "poisson": lambda s, t: by_output(poisson(s, t)),
         "binary_cross_entropy": lambda s, t: by_output(
             F.binary_cross_entropy_with_logits(s, t, **none)

@@ -37,7 +37,7 @@ def one_step(xp, spec, rows, members):
     lead = () if members is None else (members,)
     params = initial(spec, 0) if members is None else initial_population(spec, range(members))
     state = new_state(np, spec, optimizer("sgd"), params)
-    target = np.ones((*lead, rows, 1 if loss(spec.loss).levels else spec.n_out))
+    target = np.ones((*lead, rows, loss(spec.loss).targets(spec.n_out)))
     batch = Batch(np.ones((*lead, rows, spec.n_in)), target, np.ones((*lead, rows)))
     masks = tuple(
         np.ones((*lead, rows, layer.n_out)) if layer.dropout else None for layer in spec.layers

@@ -23,14 +23,14 @@ FARTHEST = Decimal(10) ** 5  # exp of this overflows any dtype, and is still qui
 def sample(name, rng, lead=(6,), n_out=3):
     """Scores (*lead, n_out) and targets this loss accepts."""
     measure = loss(name)
-    score = 3 * rng.standard_normal((*lead, measure.levels or n_out))
+    score = 3 * rng.standard_normal((*lead, n_out * measure.scores_per_target))
     if measure.labels == "classes":
         return score, rng.dirichlet([0.5] * n_out, lead)
     if measure.labels == "binary":
         return score, rng.choice([0.0, 1.0, 0.3], score.shape)
     if name == "poisson":
         return score, rng.poisson(2, score.shape).astype(float)
-    return score, 3 * rng.standard_normal((*lead, 1 if measure.levels else n_out))
+    return score, 3 * rng.standard_normal((*lead, n_out))
 
 
 @pytest.mark.parametrize("name", [*NAMES, MANY])
@@ -66,6 +66,7 @@ def test_every_namespace_gives_numpys_numbers(place, name, dtype, lead, rng):
     s, t = (to_place(place, part, dtype) for part in (score, target))
     near = {"rtol": NAMESPACE[dtype], "atol": NAMESPACE[dtype]}
     value = to_host(measure.value(place.xp, s, t))
+    assert measure.delta(np, score, target).shape == score.shape
     assert value.dtype == dtype
     assert value.shape == lead
     np.testing.assert_allclose(value, measure.value(np, score, target), **near)
@@ -74,7 +75,7 @@ def test_every_namespace_gives_numpys_numbers(place, name, dtype, lead, rng):
         (measure.link(place.xp, s), measure.link(np, score)),
     ):
         assert to_host(found).dtype == dtype
-        assert found.shape == score.shape
+        assert found.shape == expected.shape
         np.testing.assert_allclose(to_host(found), expected, **near)
 
 
@@ -106,8 +107,8 @@ def true_value(name: str, score: list[float], target: list[float]) -> tuple[Deci
     numbers = [Decimal(float(piece)) for piece in written.split(",") if piece]
     s, t = ([Decimal(v) for v in part] for part in (score, target))
     if word == "quantile":
-        t = t * len(s)
-    e = [a - b for a, b in zip(s, t, strict=True)]
+        t = t * (len(s) // len(t))
+    e = [a - b for a, b in zip(s, t, strict=word != "gaussian")]
     if word == "squared_error":
         parts = [v * v / 2 for v in e]
     elif word == "absolute_error":
@@ -116,8 +117,12 @@ def true_value(name: str, score: list[float], target: list[float]) -> tuple[Deci
         h = numbers[0] if numbers else Decimal(1)
         parts = [v * v / 2 if abs(v) <= h else h * (abs(v) - h / 2) for v in e]
     elif word == "quantile":
-        levels = numbers or [Decimal("0.5")]
+        levels = [q for q in numbers or [Decimal("0.5")] for _ in target]
         parts = [max(-q * v, (1 - q) * v) for q, v in zip(levels, e, strict=True)]
+    elif word == "gaussian":
+        log_variances = s[len(t) :]
+        parts = [v * v * exp(-w) / 2 for v, w in zip(e, log_variances, strict=True)]
+        parts += [w / 2 for w in log_variances]
     elif word == "poisson":
         parts = [exp(a) - (b * (1 + a - b.ln()) if b else 0) for a, b in zip(s, t, strict=True)]
     elif word == "binary_cross_entropy":
@@ -147,7 +152,8 @@ def finite(dtype, low=None, high=None):
 def rows(name, dtype):
     """One row's scores and targets: any finite ones that the loss accepts."""
     measure = loss(name)
-    n_out = measure.levels or 3
+    count = 3
+    n_out = count * measure.scores_per_target
     scores = st.lists(finite(dtype), min_size=n_out, max_size=n_out) | st.lists(
         finite(dtype, -200, 200), min_size=n_out, max_size=n_out
     )
@@ -158,7 +164,6 @@ def rows(name, dtype):
         return st.tuples(scores, st.lists(finite(dtype, 0, 1), min_size=n_out, max_size=n_out))
     low = 0.0 if name == "poisson" else None
     high = float(np.finfo(dtype).max) if name == "poisson" else None
-    count = 1 if measure.levels else n_out
     return st.tuples(scores, st.lists(finite(dtype, low, high), min_size=count, max_size=count))
 
 
@@ -174,7 +179,7 @@ def extremes(name, dtype):
     scores = ([large, -large, small], [-large, -large, -large], [large, large, 0.0])
     for s in scores:
         for t in targets:
-            yield s[: measure.levels or 3], t[: 1 if measure.levels else 3]
+            yield s * measure.scores_per_target, t
 
 
 def check_row(name, dtype, score, target):
@@ -309,6 +314,7 @@ def test_the_links_make_predictions_of_scores(rng):
         "cross_entropy": e / e.sum(axis=-1, keepdims=True),
         "cross_entropy:0.1": e / e.sum(axis=-1, keepdims=True),
     }
+    expected["gaussian"] = score[:, :1]  # of two means the first, of three columns
     for name in NAMES:
         prediction = loss(name).link(np, score)
         np.testing.assert_allclose(prediction, expected.get(name, score), rtol=1e-14)
@@ -345,19 +351,20 @@ def test_the_best_constant_of_a_quantile_loss_is_the_quantile(rng):
         assert int(np.argmin(costs)) == int(q * 1001)
 
 
-def test_labels_and_levels_say_what_targets_are():
-    found = {name: (loss(name).labels, loss(name).levels) for name in NAMES}
+def test_labels_and_scores_say_what_targets_are():
+    found = {name: (loss(name).labels, loss(name).scores_per_target) for name in NAMES}
     assert found == {
-        "squared_error": ("none", 0),
-        "absolute_error": ("none", 0),
-        "huber": ("none", 0),
-        "huber:0.3": ("none", 0),
-        "poisson": ("none", 0),
+        "squared_error": ("none", 1),
+        "absolute_error": ("none", 1),
+        "huber": ("none", 1),
+        "huber:0.3": ("none", 1),
+        "poisson": ("none", 1),
         "quantile": ("none", 1),
         "quantile:0.1,0.5,0.9": ("none", 3),
-        "binary_cross_entropy": ("binary", 0),
-        "cross_entropy": ("classes", 0),
-        "cross_entropy:0.1": ("classes", 0),
+        "binary_cross_entropy": ("binary", 1),
+        "gaussian": ("none", 2),
+        "cross_entropy": ("classes", 1),
+        "cross_entropy:0.1": ("classes", 1),
     }
 
 
@@ -383,7 +390,7 @@ def test_a_users_loss_is_value_and_delta(place):
     assert to_host(measure.value(place.xp, s, t)) == pytest.approx([9.0])
     assert to_host(measure.delta(place.xp, s, t)) == pytest.approx(np.array([[12.0, -3.0]]))
     assert to_host(measure.link(place.xp, s)) == pytest.approx(np.array([[2.0, -1.0]]))
-    assert (measure.name, measure.labels, measure.levels) == (None, "none", 0)
+    assert (measure.name, measure.labels, measure.scores_per_target) == (None, "none", 1)
 
 
 def test_a_finished_loss_is_taken_as_it_is():

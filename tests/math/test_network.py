@@ -198,14 +198,14 @@ def sample_target(name, rng, rows, n_out):
         return rng.dirichlet([1.0] * n_out, rows)
     if measure.labels == "binary":
         return rng.uniform(0, 1, (rows, n_out))
-    return rng.uniform(0.5, 3, (rows, 1 if measure.levels else n_out))
+    return rng.uniform(0.5, 3, (rows, measure.targets(n_out)))
 
 
 @pytest.mark.parametrize("asked", ACTIVATION_NAMES)
 @pytest.mark.parametrize("loss_name", LOSS_NAMES)
 def test_gradient_is_pytorchs_autograd(asked, loss_name, rng, torch, torch_activation, torch_loss):
     measure = loss(loss_name)
-    n_out = measure.levels or 3
+    n_out = 3 if measure.scores_per_target == 1 else 2 * measure.scores_per_target
     spec = Spec.parse(f"4-6-5-{n_out}", activation=asked, loss=loss_name)
     flat, x = params_of(spec, rng), rng.standard_normal((7, 4))
     target = sample_target(loss_name, rng, 7, n_out)

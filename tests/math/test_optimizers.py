@@ -152,6 +152,7 @@ VARIED = {
     "rho": [0.9, 0.99, 0.5],
     "eps": [1e-8, 1e-6, 1e-3],
     "beta1": [0.9, 0.8, 0.95],
+    "vector_rate": [1.0, 0.5, 0.1],
     "beta2": [0.999, 0.99, 0.9],
 }
 
@@ -214,7 +215,9 @@ def test_a_first_step_goes_against_the_gradient(name, rng):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_rule_finds_the_bottom_of_a_bowl(name):
-    entry, h = optimizer(name), hyper(name, learning_rate=0.05, weight_decay=0.0)
+    entry = optimizer(name)
+    rate = 0.05 / entry.defaults.get("vector_rate", 1.0)
+    h = hyper(name, learning_rate=rate, weight_decay=0.0)
     theta = np.array([1.0, -2.0, 0.5])
     start = np.abs(theta).max()
     slots = [np.zeros(3) for _ in range(entry.slots)]

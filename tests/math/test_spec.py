@@ -291,7 +291,7 @@ def test_other_json_is_a_value_error(text):
         ),
         (
             lambda: Spec.parse("2-2", loss="quantile:0.1,0.5,0.9"),
-            "'quantile:0.1,0.5,0.9' needs one neuron per quantile, 3; the last layer has 2",
+            "'quantile:0.1,0.5,0.9' needs 3 neurons for each target; the last layer has 2",
         ),
         (
             lambda: Spec((Dense(2, 1, "sigmoid"),), "binary_cross_entropy"),

@@ -47,7 +47,7 @@ def rows_of(spec, rng, rows, lead=()):
     """x, target (what spec's loss accepts) and weights 1 / rows."""
     measure = loss(spec.loss)
     x = rng.standard_normal((*lead, rows, spec.n_in))
-    shape = (*lead, rows, 1 if measure.levels else spec.n_out)
+    shape = (*lead, rows, measure.targets(spec.n_out))
     if measure.labels == "classes":
         target = rng.dirichlet([1.0] * spec.n_out, shape[:-1])
     elif measure.labels == "binary":
@@ -124,7 +124,7 @@ def test_a_buffer_of_a_wrong_size_is_refused():
 
 @pytest.mark.parametrize("name", LOSS_NAMES)
 def test_gradient_is_the_slope_of_the_loss_it_returns(name, rng):
-    spec = Spec.parse(f"4-5-{loss(name).levels or 3}", activation="tanh", loss=name)
+    spec = Spec.parse(f"4-5-{2 * loss(name).scores_per_target}", activation="tanh", loss=name)
     batch = batch_of(spec, rng, 6)._replace(weight=rng.uniform(0.1, 0.3, 6))
     state = state_of(spec)
     value = gradient(np, spec, state, batch)

@@ -234,7 +234,7 @@ def pair_of(spec, **arguments):
     elif kind.labels == "binary":
         y = (rng.uniform(size=(23, spec.n_out)) > 0.5).astype(float)
     else:
-        y = rng.uniform(0.1, 2, size=(23, 1 if kind.levels else spec.n_out))
+        y = rng.uniform(0.1, 2, size=(23, kind.targets(spec.n_out)))
     settings = {"epochs": 3, "batch_size": 5, "learning_rate": 0.01} | arguments
     return [trained(make_trainer(spec, X, y, **settings), how) for how in ENGINES]
 

@@ -19,7 +19,9 @@ WRONG = 1e-3  # what a slope that is wrong by a percent stays above
 
 
 def network(activation, name, hidden="6-5"):
-    return Spec.parse(f"4-{hidden}-{loss(name).levels or 3}", activation=activation, loss=name)
+    return Spec.parse(
+        f"4-{hidden}-{2 * loss(name).scores_per_target}", activation=activation, loss=name
+    )
 
 
 def sine(xp, z):

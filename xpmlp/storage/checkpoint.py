@@ -172,18 +172,23 @@ def buffers(trainer: Trainer) -> dict[str, Array]:
     """The arrays that a training goes on from, by their names in the file."""
     state, step = trainer.state, trainer.step
     slots = {f"slots.{i}": buffer for i, buffer in enumerate(state.slots)}
-    return slots | {
-        "step": state.step,
-        "params": state.params,
-        "running_loss": step.running_loss,
-        "finite_steps": step.finite_steps,
-        "alive": step.alive,
-        "slots_reset_step": step.slots_reset_step,
-        "learning_rate_scale": step.learning_rate_scale,
-        "best_params": trainer.best_params,
-        "best_value": trainer.best_value,
-        "best_epoch": trainer.best_epoch,
-    }
+    average = {} if step.average is None else {"average": step.average}
+    return (
+        slots
+        | average
+        | {
+            "step": state.step,
+            "params": state.params,
+            "running_loss": step.running_loss,
+            "finite_steps": step.finite_steps,
+            "alive": step.alive,
+            "slots_reset_step": step.slots_reset_step,
+            "learning_rate_scale": step.learning_rate_scale,
+            "best_params": trainer.best_params,
+            "best_value": trainer.best_value,
+            "best_epoch": trainer.best_epoch,
+        }
+    )
 
 
 def encode(trainer: Trainer, signature: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:

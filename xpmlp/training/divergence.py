@@ -56,7 +56,8 @@ def frozen(rule: Rule, limit: float | None = None) -> Rule:
 
 def guarded(optimizer: Optimizer, clip: float | None = None) -> Optimizer:
     """An optimizer that stands still where h.alive is 0, and clips the gradient."""
-    return optimizer._replace(rule=frozen(optimizer.rule, clip))
+    matrix_rule = optimizer.matrix_rule and frozen(optimizer.matrix_rule, clip)
+    return optimizer._replace(rule=frozen(optimizer.rule, clip), matrix_rule=matrix_rule)
 
 
 class Divergence(NamedTuple):

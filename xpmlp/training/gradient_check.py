@@ -94,7 +94,7 @@ def draw_target(rng: Any, measure: Loss, rows: int, n_out: int) -> Any:
         return rng.dirichlet([1.0] * n_out, rows)
     if measure.labels == "binary":
         return rng.uniform(0, 1, (rows, n_out))
-    return rng.uniform(0.5, 3, (rows, 1 if measure.levels else n_out))
+    return rng.uniform(0.5, 3, (rows, measure.targets(n_out)))
 
 
 def clear_target(place: Place, measure: Loss, score: Array, seed: int) -> Array:

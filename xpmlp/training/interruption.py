@@ -60,7 +60,7 @@ def interruption(trainer: "Trainer") -> KeyboardInterrupt:
     from xpmlp.training.checks import all_finite
     from xpmlp.training.model import snapshot
 
-    params = trainer.state.params
+    params = trainer.step.weights
     with running(trainer.place):
         finite = all_finite(trainer.place.xp, params)
     flat = trainer.best_params if trainer.keeps_best or not finite else params

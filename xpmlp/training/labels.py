@@ -24,7 +24,7 @@ class Labels(NamedTuple):
 def targets(value: Any, spec: Spec, name: str = "y", known: Labels | None = None) -> Any:
     """y as (target (N, n_out) on the host or where it lies, Labels)."""
     measure = loss(spec.loss)
-    width = 1 if measure.levels else spec.n_out
+    width = measure.targets(spec.n_out)
     if measure.labels != "none":
         encoded = from_labels(value, measure, width, name, known)
         if encoded is not None:
@@ -34,7 +34,7 @@ def targets(value: Any, spec: Spec, name: str = "y", known: Labels | None = None
     y = y[:, None] if flat else y
     if y.shape[1] != width:
         error = bad_target(spec, tuple(y.shape[:1] if flat else y.shape), ("B", spec.n_out), name)
-        if flat and measure.labels == "none" and not measure.levels:
+        if flat and measure.labels == "none" and measure.scores_per_target == 1:
             error = type(error)(f"{error}\n  If {name} holds class labels: loss='cross_entropy'")
         raise error
     check_range(y, measure, name)

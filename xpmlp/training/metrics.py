@@ -3,6 +3,7 @@ for scores. Weighted by row, on any namespace, for any leading axes."""
 
 from collections.abc import Callable
 
+from xpmlp.activations import identity
 from xpmlp.losses import Loss, loss as find_loss
 from xpmlp.spec import AnyLoss
 from xpmlp.types import Array, Namespace
@@ -55,7 +56,8 @@ def score_for(measure: Loss) -> Callable[..., Array]:
     several quantiles of one target."""
     if measure.labels != "none":
         return accuracy
-    return minus_loss if measure.levels > 1 else r2
+    several = measure.scores_per_target > 1 and measure.link is identity
+    return minus_loss if several else r2
 
 
 def reported(asked: AnyLoss) -> Loss:

@@ -94,6 +94,8 @@ def restore(trainer: "Trainer", lost: Array) -> Array:
         lost = lost & ~spent
     each, scale = lost[..., None], step.learning_rate_scale
     state.params[...] = xp.where(each, trainer.best_params, state.params)
+    if step.average is not None:
+        step.average[...] = xp.where(each, trainer.best_params, step.average)
     for slot in state.slots:
         slot[...] = xp.where(each, xp.zeros_like(slot), slot)
     now = xp.astype(state.step, step.slots_reset_step.dtype)

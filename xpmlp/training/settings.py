@@ -33,6 +33,7 @@ class Settings:
     l1: Number = 0.0
     l2: Number = 0.0
     clip: float | None = None
+    ema_decay: float | None = None
     optimizer_params: Mapping[str, Number] = field(default_factory=dict)
     class_weight: Any = None
     keep: str | None = None
@@ -71,13 +72,15 @@ class Settings:
                 raise ValueError(f"{name} must be at least 0 and finite; got {one}")
 
     def check_scalars(self) -> None:
-        for name in ("clip", "min_delta"):
+        for name in ("clip", "min_delta", "ema_decay"):
             value = getattr(self, name)
-            if value is None and name == "clip":
+            if value is None and name != "min_delta":
                 continue
             if hasattr(value, "__len__"):
                 raise ValueError(f"{name} must be one number for all members; got {value!r}")
             (number,) = self.each(name, value)
+            if name == "ema_decay" and not 0 <= number < 1:
+                raise ValueError(f"ema_decay must be in [0, 1); got {number}")
             if name == "clip" and not (number > 0 and math.isfinite(number)):
                 raise ValueError(f"clip must be above 0 and finite; got {number}")
             self.check_amount(name, [number])

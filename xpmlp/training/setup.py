@@ -37,7 +37,10 @@ def has_rates(spec: Spec) -> bool:
 def optimizer_of(spec: Spec, settings: Settings) -> Optimizer:
     """The optimizer asked for, by the blocks' own learning rates where they have some."""
     optimizer = settings.rule()
-    return optimizer._replace(rule=by_block(optimizer.rule)) if has_rates(spec) else optimizer
+    if not has_rates(spec):
+        return optimizer
+    matrix_rule = optimizer.matrix_rule and by_block(optimizer.matrix_rule)
+    return optimizer._replace(rule=by_block(optimizer.rule), matrix_rule=matrix_rule)
 
 
 def choose_engine(place: Place, spec: Spec, settings: Settings, data: Data, done: int) -> Engine:

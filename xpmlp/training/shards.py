@@ -81,10 +81,12 @@ def part(step: TrainingStep, index: Any, engine: Engine) -> TrainingStep:
             windows(xp, step.spec, params),
             windows(xp, step.spec, grad),
             xp.asarray(state.t, copy=True),
+            state.matrices,
         ),
         hyperparameters={name: owned(value) for name, value in step.hyperparameters.items()},
         penalties=tuple((name, owned(value)) for name, value in step.penalties),
         dropout_keys=tuple(None if key is None else own(key) for key in step.dropout_keys),
         engine=engine,
         learning_rate_scale=own(step.learning_rate_scale),
+        average=None if step.average is None else own(step.average),
     )

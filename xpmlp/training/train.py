@@ -151,6 +151,7 @@ def train(
     l1: Number = 0.0,
     l2: Number = 0.0,
     clip: float | None = None,
+    ema_decay: float | None = None,
     optimizer_params: Mapping[str, Number] | None = None,
     shuffle: bool = True,
     on_divergence: str = "raise",
@@ -222,6 +223,9 @@ def train(
         Penalties on weights alone.
     clip : float above 0, optional
         The largest norm that a gradient keeps.
+    ema_decay : float in [0, 1), optional
+        Measure and return the exponential moving average of the weights over the updates, such
+        as 0.999 (Polyak & Juditsky 1992); it begins as their plain mean.
     optimizer_params : dict, optional
         The optimizer's other parameters by name, such as {"beta2": 0.95}.
     shuffle : bool

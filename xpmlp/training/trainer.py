@@ -22,6 +22,7 @@ from xpmlp.devices.namespace import (
 )
 from xpmlp.devices.threads import limited
 from xpmlp.devices.words import release
+from xpmlp.layout import windows as windows_onto
 from xpmlp.losses import loss
 from xpmlp.recording.engine import Engine
 from xpmlp.recording.executors import StepCounter
@@ -122,6 +123,7 @@ class Trainer:
             penalties=penalties(place, spec, settings, state.params),
             dropout_keys=dropout_keys_of(place, spec, settings),
             learning_rate_scale=ones,
+            average=None if settings.ema_decay is None else xp.asarray(state.params, copy=True),
         )
         lead, dtype = settings.lead, state.params.dtype
         # (...) the lowest watched value so far, and the epoch it was reached in
@@ -260,7 +262,8 @@ class Trainer:
     def measure(self, data: Data) -> tuple[Array, Array]:
         """Loss and score (...) of the present weights on `data`, without dropout."""
         xp, measure = self.place.xp, loss(self.spec.loss)
-        score = scores(xp, self.spec, self.state.layers, data.x)
+        params = windows_onto(xp, self.spec, self.step.weights)
+        score = scores(xp, self.spec, params, data.x)
         given = (xp, measure, score, data.target, data.weight)
         return mean_loss(*given), self.metric(*given)
 
@@ -314,7 +317,7 @@ class Trainer:
         self.best_value = xp.where(better, value, self.best_value)
         self.best_epoch = xp.where(better, epoch, self.best_epoch)
         wanted = better if self.keeps_best else alive
-        self.best_params = xp.where(wanted[..., None], self.state.params, self.best_params)
+        self.best_params = xp.where(wanted[..., None], self.step.weights, self.best_params)
 
     def measure_initial(self) -> None:
         """Let the first weights be the best so far, which a restored training may have to go on

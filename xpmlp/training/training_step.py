@@ -36,6 +36,12 @@ def scheduled(
     return (base * moving(xp, Progress(now, epoch, epoch / epochs)),)
 
 
+def averaged(xp: Namespace, decay: float, t: Array, params: Array, average: Array) -> Any:
+    """The exponential moving average after update t: a plain mean while that is shorter."""
+    share = xp.maximum(xp.full_like(t, 1 - decay), 1 / (t + 1))
+    return (average + share * (params - average),)
+
+
 @dataclass
 class TrainingStep:
     """One update of a training; an executor runs it, records it, or shards its members."""
@@ -50,6 +56,7 @@ class TrainingStep:
     penalties: tuple[Penalty, ...]  # with strengths against (..., P)
     dropout_keys: tuple[Array | None, ...]  # what the dropout masks are drawn from
     learning_rate_scale: Array  # (..., 1): 1, less after a plateau, 0 = stopped
+    average: Array | None = None  # (..., P) of the parameters over the steps, if it is asked for
 
     def __post_init__(self) -> None:
         xp = self.engine.xp
@@ -82,7 +89,13 @@ class TrainingStep:
             *(state.step, state.params, state.grad, *state.slots),
             *(self.running_loss, self.learning_rate, self.grad_norm, self.alive),
             *(self.finite_steps, self.slots_reset_step),
+            *(() if self.average is None else (self.average,)),
         )
+
+    @property
+    def weights(self) -> Array:
+        """(..., P) what is measured and returned: the parameters, or their average."""
+        return self.state.params if self.average is None else self.average
 
     def __call__(self, window: Window, t: int) -> None:
         """Update t of a window, which adds its loss to `running_loss`; none where that or the
@@ -95,6 +108,9 @@ class TrainingStep:
         self.set_learning_rate()
         engine.apply(tally, engine.xp, *seen, *accounts, into=(self.grad_norm, *accounts))
         update(engine.xp, self.guarded, state, self.h, apply=engine.apply)
+        if self.average is not None:
+            given = (self.settings.ema_decay, state.t, state.params, self.average)
+            engine.apply(averaged, engine.xp, *given, into=(self.average,))
 
     def fill_gradient(self, batch: Minibatch) -> Array:
         """Fill the gradient from a minibatch, penalties included; its loss (...)."""

@@ -92,7 +92,7 @@ def validate_loss(place: Place, spec: Spec) -> None:
     what, form = f"loss {title(spec.loss)}", "(xp, score, target) -> (value, delta)"
     measure = loss(spec.loss)
     score = place.xp.ones((ROWS, spec.n_out), device=place.device)
-    target = score[:, :1] if measure.levels else score
+    target = score[:, : measure.targets(spec.n_out)]
     value = tried(what, form, lambda: measure.value(place.xp, score, target))
     same_shape(what, "value, one number per row,", value, (ROWS,))
     delta = tried(what, form, lambda: measure.delta(place.xp, score, target))

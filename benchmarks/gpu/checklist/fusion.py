@@ -92,9 +92,9 @@ def outcomes(draw: Draw) -> Iterator[Asked]:
     """Of every loss, value and last delta at once."""
     for name in LOSSES:
         measure = loss(name)
-        columns = measure.levels or 4
+        columns = measure.scores_per_target if measure.scores_per_target > 1 else 4
         score, target, weight = (draw.some(5, count) for count in (columns, columns, 1))
-        target = target[..., :1] if measure.levels else target
+        target = target[..., : measure.targets(columns)]
         yield Asked(name, outcome, (measure.value, measure.delta, score, target, weight))
 
 
