@@ -106,7 +106,8 @@ def test_the_page_of_names_has_them_all(kind):
     listed = text.partition("Your own")[0]
     if kind == "Optimizers":
         for name, entry in OPTIMIZERS.items():
-            (row,) = [line for line in listed.splitlines() if f"`{name}`" in line]
+            rows = [line for line in listed.splitlines() if "|" in line]
+            (row,) = [line for line in rows if f"`{name}`" in line.split("|")[1]]
             same = OPTIMIZERS["adam"].defaults if "the same" in row else {}
             for word, value in entry.defaults.items():
                 known = same.get(word) == value

@@ -4,7 +4,7 @@ Built from the Spec alone, without an array, and tested against the shapes of re
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from xpmlp.layout import padded_size
 from xpmlp.losses import loss
@@ -65,15 +65,18 @@ def backward_lines(spec: Spec, rows: int | str, lead: Shape) -> list[Line]:
     return lines
 
 
-def ledger(spec: Spec | str, *, batch_size: int = 32, members: int | None = None) -> Ledger:
+def ledger(
+    spec: Any, *, batch_size: int = 32, members: int | None = None, activation: Any = "relu"
+) -> Ledger:
     """Every formula of one training step of `spec` with its shapes.
 
-    batch: rows per step. members: K shows the leading axis of a population.
+    batch_size: rows per step. members: K shows the leading axis of a population. activation: of
+    the hidden layers, where spec is written as sizes.
 
     >>> print(ledger("2-3-1", batch_size=8).backward[3].shapes)
     (8, 1) @ (1, 3) -> (8, 3) = z1
     """
-    spec = Spec.parse(spec)
+    spec = Spec.parse(spec, activation=activation)
     rows = whole(batch_size, "batch_size")
     lead: Shape = () if members is None else (whole(members, "members"),)
     k = members or 1

@@ -9,6 +9,8 @@ import pytest
 import xpmlp
 from xpmlp import plot_history, train
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* diverged and (is|are) stopped")
+
 pytest.importorskip("matplotlib")
 
 
@@ -87,19 +89,27 @@ def test_a_history_alone_is_enough(rows):
     assert lines(plot_history(model.history)).keys() == lines(plot_history(model)).keys()
 
 
-def test_a_population_has_a_line_per_member_under_one_label(rows):
+def test_a_population_has_a_colour_per_member_and_its_best_is_marked(rows):
     X, y = rows
     model = train(
         "2-4-1", X, y, epochs=4, members=3, learning_rate=[0.1, 0.01, 0.001], X_val=X, y_val=y
     )
     figure = plot_history(model)
     left, right = figure.axes
-    assert len(left.get_lines()) == 6
+    lines = [line for line in left.get_lines() if len(line.get_xdata()) == 4]
+    assert len(lines) == 7  # three of each set, and the best once more, thick
     assert len(right.get_lines()) == 3
-    drawn = np.array([line.get_ydata() for line in left.get_lines()[:3]])
+    drawn = np.array([line.get_ydata() for line in lines[:3]])
     assert (drawn == np.array(model.history["loss"]).T).all()
-    assert legend(figure) == {"training loss", "validation loss", "learning rate"}
-    assert len(left.get_legend().texts) == 3
+    assert len({line.get_color() for line in lines[:3]}) == 3
+    held_out = np.array(model.history["val_loss"])
+    epoch, best = np.unravel_index(held_out.argmin(), held_out.shape)
+    assert (lines[-1].get_ydata() == held_out[:, best]).all()
+    assert lines[-1].get_color() == lines[best].get_color()
+    assert legend(figure) == {
+        *(f"member {k}" for k in range(3)), "training loss", "validation loss", "learning rate",
+        f"best: member {best}, epoch {epoch + 1}",
+    }  # fmt: skip
 
 
 def test_a_loss_of_zero_or_less_is_drawn_on_a_plain_scale(rows):

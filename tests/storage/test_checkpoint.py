@@ -15,6 +15,8 @@ from xpmlp import Checkpoint, DivergedError, plateau, train
 from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.storage import atomic, checkpoint
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* diverged and (is|are) stopped")
+
 EPOCHS = 8
 
 

@@ -16,8 +16,10 @@ from xpmlp.recording.tracing import trace
 from xpmlp.step import Batch, gradient, new_state, update
 from xpmlp.training import train as assembly
 from xpmlp.training.batches import epoch_order, windows
-from xpmlp.training.divergence import DivergedError, frozen, tally
+from xpmlp.training.divergence import DivergedError, DivergenceWarning, frozen, tally
 from xpmlp.training.train import finish, make_trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* diverged and (is|are) stopped")
 
 SPEC = Spec.parse("3-5-2", activation="tanh")
 ROWS, BATCH = 40, 8
@@ -244,3 +246,10 @@ def test_a_restore_never_goes_on_from_weights_on_their_way_out(network, rate, be
     assert sum(model.history["restored"]) > 0
     assert np.abs(to_host(model.flat)).max() < 100
     assert float(run.best_value) < 0.3  # half the variance of the targets is 0.22
+
+
+def test_a_member_that_diverges_is_said_in_a_warning(begun, rng):
+    X, y = rows(rng)
+    trainer = begun(X, y, members=3, optimizer="sgd", learning_rate=[1e-3, 1e30, 1e-3])
+    with pytest.warns(DivergenceWarning, match=r"1 member diverged and is stopped: 1\. Member 1"):
+        finish(trainer, [])

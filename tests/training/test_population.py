@@ -8,6 +8,8 @@ from xpmlp.devices.namespace import to_host
 from xpmlp.random import dropout_keys, mask, order
 from xpmlp.training.batches import epoch_order
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* diverged and (is|are) stopped")
+
 EXACT = 1e-12  # relative: one product for all members may add up in another order than K products
 K = 7
 RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]

@@ -16,6 +16,8 @@ from xpmlp.recording.sharded import ShardedExecutor, cut
 from xpmlp.training import setup
 from xpmlp.training.trainer import Trainer
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* diverged and (is|are) stopped")
+
 SIZES = {"one by one": 1, "some at a time": 2_700, "by halves": 2**20}
 SETTINGS = {
     "plain": {},

@@ -612,7 +612,7 @@ def test_every_activation_trains(name, dtype, rng):
 def test_every_loss_trains(name, dtype, rng):
     X, y = regression(rng)
     y = (y > 0).astype(int) if "entropy" in name or name == "poisson" else y
-    n_out = 2 if name == "cross_entropy" else 1
+    n_out = 2 if name in ("cross_entropy", "gaussian") else 1
     model = train(f"3-8-{n_out}", X, y, loss=name, dtype=dtype, epochs=30, learning_rate=0.01)
     assert finite(model)
     assert model.history["loss"][-1] < model.history["loss"][0]

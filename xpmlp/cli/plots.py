@@ -1,10 +1,17 @@
 """Pictures of a training, drawn by matplotlib without a window (extra: table)."""
 
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 from xpmlp.devices.extras import needed
 
+COLORS = ("tab:blue", "tab:orange")
+PALETTE = tuple(f"C{k}" for k in range(10))
+NAMED = 10  # members that a legend lists
+MEASURED = (
+    "loss", "learning_rate", "grad_norm", "val_loss", "val_score", "best_epoch", "seconds",
+    "executor", "restored",
+)  # fmt: skip
 LARGEST = 1e30  # a loss beyond has diverged, and an axis that reached it would show nothing else
 
 
@@ -13,7 +20,7 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
 
     model: a Model, a TableModel, a fitted estimator, or the history of one. path: where to write
     the picture (.png, .pdf, .svg); with none the matplotlib Figure is only returned. A population
-    gets one line per member.
+    has one colour per member, and its best is marked; metrics have panels of their own.
     """
     needed("matplotlib", "table")
     from matplotlib.figure import Figure
@@ -28,9 +35,14 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
         )
     if not history:
         raise ValueError("there is no history to draw: a model keeps it until it is saved")
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axis = figure.subplots()
+    metrics = [name for name in history if name not in MEASURED]
+    figure = Figure(figsize=(7, 4.2 + 1.8 * len(metrics)), layout="constrained")
+    ratios = [2.4, *[1] * len(metrics)]
+    axis, *others = figure.subplots(1 + len(metrics), squeeze=False, height_ratios=ratios)[:, 0]
     draw_history(axis, history)
+    for name, below in zip(metrics, others, strict=True):
+        draw_series(below, history[name], "", COLORS[0])
+        below.set_ylabel(name)
     axis.set_title(title)
     if path is not None:
         figure.savefig(path, dpi=150)
@@ -38,29 +50,60 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
 
 
 def draw_history(axis: Any, history: dict[str, list[Any]]) -> None:
-    """Training and held-out loss, and the learning rate on an axis of its own."""
-    epochs = range(1, len(history["loss"]) + 1)
+    """Training and held-out loss, and the learning rate on an axis of its own. A population has
+    one colour per member; its best is drawn over the others."""
     losses = [plain(entry) for entry in history["loss"]]
     if min((value for entry in losses for value in entry), default=0) > 0:
         axis.set_yscale("log")
-    axis.plot(epochs, losses, color="tab:blue", label="training loss")
-    if history["val_loss"][0] is not None:
-        held = [plain(entry) for entry in history["val_loss"]]
-        axis.plot(epochs, held, color="tab:orange", label="validation loss")
+    held_out = history["val_loss"][0] is not None
+    draw_series(axis, history["loss"], "training loss", COLORS[0])
+    if held_out:
+        draw_series(axis, history["val_loss"], "validation loss", COLORS[1])
     axis.set_xlabel("epoch")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel("loss")
     right = axis.twinx()
+    rates = [plain(entry) for entry in history["learning_rate"]]
+    alike = [entry[0] for entry in rates] if all(len({*e}) == 1 for e in rates) else rates
     right.plot(
-        epochs, history["learning_rate"], color="tab:gray", linestyle=":", label="learning rate"
+        range(1, len(rates) + 1), alike, color="tab:gray", linestyle=":", label="learning rate"
     )
     right.set_ylabel("learning rate")
     right.set_ylim(bottom=0)
-    named: dict[str, Any] = {}  # a population draws a line per member under one label
+    if len(losses[0]) > 1:
+        mark_best(axis, history["val_loss" if held_out else "loss"])
+    named: dict[str, Any] = {}  # a label stands for all lines that have it
     for part in (axis, right):
         lines, labels = part.get_legend_handles_labels()
         named |= dict(zip(labels, lines, strict=True))
-    axis.legend(named.values(), named.keys(), loc="upper right")
+    axis.legend(named.values(), named.keys(), loc="upper right", fontsize="small")
+
+
+def draw_series(axis: Any, series: list[Any], label: str, color: str) -> None:
+    """One line, or a line for each member in a colour of its own: dashed for held-out rows."""
+    values = [plain(entry) for entry in series]
+    epochs, members = range(1, len(values) + 1), len(values[0])
+    if members == 1:
+        axis.plot(epochs, values, color=color, label=label)
+        return
+    dashed = "--" if label.startswith("validation") else "-"
+    for k, line in enumerate(zip(*values, strict=True)):
+        name = f"member {k}" if members <= NAMED and dashed == "-" else None
+        axis.plot(epochs, line, color=PALETTE[k % len(PALETTE)], linestyle=dashed, linewidth=1,
+                  alpha=0.7, label=name)  # fmt: skip
+    axis.plot([], [], color="black", linestyle=dashed, label=label)
+
+
+def mark_best(axis: Any, series: list[Any]) -> None:
+    """The member whose loss came lowest, drawn thick, with its name and epoch."""
+    lowest = [(value, epoch, k) for epoch, entry in enumerate(series, 1)
+              for k, value in enumerate(plain(entry)) if not isnan(value)]  # fmt: skip
+    if lowest:
+        value, epoch, k = min(lowest)
+        line = [plain(entry)[k] for entry in series]
+        axis.plot(range(1, len(line) + 1), line, color=PALETTE[k % len(PALETTE)], linewidth=2.5)
+        axis.plot(epoch, value, marker="o", color=PALETTE[k % len(PALETTE)], linestyle="none",
+                  label=f"best: member {k}, epoch {epoch}")  # fmt: skip
 
 
 def plain(entry: Any) -> list[float]:

@@ -46,7 +46,11 @@ FORMAT = "xpmlp-checkpoint"
 VERSION = 1
 HISTORY = "history."
 COUNTS = ("best_epoch", "restored")  # whole numbers of a history; its other numbers are not
-MEASURED = [f.name for f in fields(Report) if f.name not in ("epoch", "epochs", "step", "trainer")]
+MEASURED = [
+    f.name
+    for f in fields(Report)
+    if f.name not in ("epoch", "epochs", "step", "metrics", "trainer")
+]
 
 
 class Checkpoint:
@@ -276,7 +280,8 @@ def past(
     known: dict[str, tuple[str | None, ...]] = {"executor": EXECUTORS}
     if not trainer.val_data:
         known |= {"val_loss": (None,), "val_score": (None,)}
-    named = {*MEASURED} if done else set()
+    columns = [*MEASURED, *trainer.metrics] if done else []
+    named = {*columns}
     if words.keys() != named & known.keys() or numbers.keys() != named - known.keys():
         raise ValueError(f"its history is of {sorted(numbers.keys() | words.keys())}")
     history: dict[str, list[Any]] = {}
@@ -290,4 +295,4 @@ def past(
         if not isinstance(listed, list) or len(listed) != done or {*listed} - {*known[name]}:
             raise ValueError(f"its history of {name!r} is not one of {done} epochs")
         history[name] = listed
-    return {name: history[name] for name in MEASURED if done}
+    return {name: history[name] for name in columns}

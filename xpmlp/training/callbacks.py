@@ -79,6 +79,7 @@ class ProgressBar:
             self.bar = self.tqdm(unit="epoch", **self.options)
         self.bar.total = report.epochs
         shown = {"loss": report.loss, "val_loss": report.val_loss, "score": report.val_score}
+        shown |= report.metrics
         text = {name: f"{mean(value):.4g}" for name, value in shown.items() if value is not None}
         self.bar.set_postfix(text, refresh=False)
         self.bar.update(report.epoch - self.bar.n)

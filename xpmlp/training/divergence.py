@@ -77,6 +77,10 @@ class Divergence(NamedTuple):
         )
 
 
+class DivergenceWarning(UserWarning):
+    """Members of a population left the finite numbers; the others train on."""
+
+
 class DivergedError(ValueError):
     """Training left the finite numbers. `model` holds the last good weights.
 

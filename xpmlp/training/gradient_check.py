@@ -150,10 +150,11 @@ def relative_errors(xp: Namespace, analytic: Array, numeric: Array, scale: Array
 
 
 def gradcheck(
-    spec: Spec | str,
+    spec: Any,
     x: Any = None,
     target: Any = None,
     *,
+    activation: Any = "relu",
     xp: Namespace = None,
     rows: int = 8,
     seed: int = 0,
@@ -169,7 +170,7 @@ def gradcheck(
     >>> gradcheck(Spec.parse("3-4-2", activation="tanh")).passed
     True
     """
-    spec, rows = Spec.parse(spec), whole(rows, "rows")
+    spec, rows = Spec.parse(spec, activation=activation), whole(rows, "rows")
     seed = Settings(seed=seed).seeds[0]
     limit: Any = tolerance
     if not isinstance(limit, Real) or not 0 < float(limit) < math.inf:

@@ -1,12 +1,14 @@
 """What becomes of the members that left the finite numbers in an epoch that is over."""
 
+import warnings
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from xpmlp.devices.namespace import to_host
+from xpmlp.shapes import many
 from xpmlp.training.batches import minibatch, orders, windows
 from xpmlp.training.checks import any_true
-from xpmlp.training.divergence import DivergedError, Divergence, largest
+from xpmlp.training.divergence import DivergedError, Divergence, DivergenceWarning, largest
 from xpmlp.types import Array
 
 if TYPE_CHECKING:
@@ -41,7 +43,22 @@ def recover(trainer: "Trainer", lost: Array) -> Array:
             divergences,
             advice=ADVICE,
         )
+    if any_true(xp, dead):
+        warn_of_members(trainer, dead)
     return restored
+
+
+def warn_of_members(trainer: "Trainer", dead: Array) -> None:
+    """Say which members have diverged, and that the others go on."""
+    gone = [k for k, one in enumerate(to_host(dead).reshape(-1)) if one]
+    first = trainer.divergences[gone[0]]
+    names = ", ".join(map(str, gone[:8])) + (", ..." if len(gone) > 8 else "")
+    warnings.warn(
+        f"{many(len(gone), 'member')} diverged and {'is' if len(gone) == 1 else 'are'} stopped: "
+        f"{names}. Member {gone[0]} {first}. The other members train on",
+        DivergenceWarning,
+        stacklevel=2,
+    )
 
 
 def examine(trainer: "Trainer", lost: Array) -> None:

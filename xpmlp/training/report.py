@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from xpmlp.devices.namespace import running
+from xpmlp.training.held_out import Predictions, predictions
 from xpmlp.training.model import Model
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ class Report:
     seconds: float  # spent training so far
     executor: str  # how the steps ran: "eager", "replayed", or "captured" as a CUDA graph
     restored: Any  # 1 where the weights were put back after a divergence, else 0
+    metrics: dict[str, Any]  # those that `train` was given, of the held-out rows
     trainer: "Trainer" = field(repr=False)
 
     @property
@@ -43,6 +46,22 @@ class Report:
                 f"{self.trainer.epoch}: ask for model() when the report comes"
             )
         return self.trainer.model()
+
+    def predictions(self) -> Predictions | None:
+        """The held-out rows' y, with what the present weights predict of them; None without any.
+
+        Raises RuntimeError when training has gone on.
+        """
+        data = self.trainer.val_data
+        if self.trainer.epoch != self.epoch:
+            raise RuntimeError(
+                f"this is the report of epoch {self.epoch}, and training is at epoch "
+                f"{self.trainer.epoch}: ask for predictions() when the report comes"
+            )
+        if data is None:
+            return None
+        with running(self.trainer.place):
+            return predictions(self.trainer, data)
 
     def scale_learning_rate(self, factor: Any) -> None:
         """Multiply the learning rate from here on, one factor for all or one per member.

@@ -13,6 +13,7 @@ from xpmlp.layout import padded_size, views
 from xpmlp.spec import AnyLoss, Spec
 from xpmlp.training.checks import numbers, warn_of_little
 from xpmlp.training.data import Data, own_dtype, prepare
+from xpmlp.training.held_out import check_metrics
 from xpmlp.training.interruption import finishing_the_step, interruption
 from xpmlp.training.labels import Labels
 from xpmlp.training.memory import brought, explained, need
@@ -43,6 +44,7 @@ def make_trainer(
     y_val: Any = None,
     sample_weight: Any = None,
     sample_weight_val: Any = None,
+    metrics: Any = None,
     **more: Any,
 ) -> Trainer:
     """A trainer at epoch 0 from the arguments of `train`, everything checked."""
@@ -61,6 +63,7 @@ def make_trainer(
         raise ValueError(f"{'X_val' if X_val is None else 'y_val'} is missing: give both or none")
     if sample_weight_val is not None and X_val is None:
         raise ValueError("sample_weight_val is given without X_val and y_val")
+    metrics = check_metrics(metrics)
     needed = need(place, spec, settings, dtype)
     take = partial(prepare, spec=spec, place=place, dtype=dtype, bring=partial(brought, needed))
     with running(place), explained(needed):
@@ -83,7 +86,15 @@ def make_trainer(
         else:
             flat = to_place(place, packed_params(spec, params, settings.lead), dtype)
         return Trainer(
-            spec, settings, place, data, Start(flat), labels=labels, need=needed, val_data=val_data
+            spec,
+            settings,
+            place,
+            data,
+            Start(flat),
+            labels=labels,
+            need=needed,
+            val_data=val_data,
+            metrics=metrics,
         )
 
 
@@ -142,6 +153,7 @@ def train(
     sample_weight: Any = None,
     sample_weight_val: Any = None,
     class_weight: Any = None,
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
     callbacks: Iterable[Callable[[Report], Any]] = (),
     patience: int | None = None,
     monitor: str = "val_loss",
@@ -208,6 +220,11 @@ def train(
         At least 0.
     class_weight : dict or "balanced", optional
         {label: weight}.
+    metrics : dict, optional
+        {name: function (y, prediction)}, measured after every epoch on the held-out rows (the
+        training rows without any), as `y` and `predict` have them in NumPy; a function with an
+        argument called proba is given what `predict_proba` gives. They stand in report.metrics
+        and in the history.
     callbacks : functions of a Report
         One that returns True (or one boolean per member) stops, None or False goes on, anything
         else is an error. Ready made: `stop_at("val_score", 0.97)`, `plateau()`, `ProgressBar()`.

@@ -33,6 +33,7 @@ from xpmlp.training.callbacks import early_stopping
 from xpmlp.training.checks import all_finite, all_true, any_true
 from xpmlp.training.data import Data, move
 from xpmlp.training.divergence import Divergence
+from xpmlp.training.held_out import check_metrics, measure_metrics
 from xpmlp.training.inference import scores
 from xpmlp.training.labels import Labels
 from xpmlp.training.memory import Need, explained
@@ -83,20 +84,23 @@ class Trainer:
         val_data: Data | None = None,
         row_weights: Callable[..., Any] = unbiased,
         metric: Callable[..., Array] | None = None,
+        metrics: Any = None,
         history: dict[str, list[Any]] | None = None,
         signature: Callable[["Trainer"], Any] | None = None,
         single_epoch: bool = False,
         engine: Engine | None = None,
     ) -> None:
         """row_weights: what the rows of a batch weigh. metric: None is the one that suits the
-        loss. signature: what is asked for, as its caller says it; None are the settings.
-        single_epoch: whether its caller ends it after an epoch. engine: of a training before,
-        which is used again where it suits."""
+        loss. metrics: functions (y, prediction) by name, of the held-out rows. signature: what is
+        asked for, as its caller says it; None are the settings. single_epoch: whether its caller
+        ends it after an epoch. engine: of a training before, which is used again where it suits.
+        """
         xp, device = place.xp, place.device
         self.spec, self.settings, self.place, self.need = spec, settings, place, need
         self.data, self.val_data, self.labels = data, val_data, labels
         self.row_weights = row_weights
         self.metric = metric or score_for(loss(spec.loss))
+        self.metrics = check_metrics(metrics)
         self.history = {} if history is None else history
         self.signature = signature or (lambda trainer: trainer.settings)
         self.single_epoch = single_epoch
@@ -194,6 +198,7 @@ class Trainer:
             epochs=self.settings.epochs,
             step=int(self.state.step),
             trainer=self,
+            metrics={name: numbers.pop(name) for name in self.metrics},
             **numbers,
         )
         if self.settings.patience is not None:  # before the report: a checkpoint must hold it
@@ -296,7 +301,7 @@ class Trainer:
             "best_epoch": on_host(self.best_epoch),
             "executor": step.engine.executor.name,
             "restored": on_host(xp.astype(restored, xp.int64)),
-        }
+        } | measure_metrics(self.metrics, self, self.val_data or self.data)
 
     def watched(self, val_loss: Array | None, val_score: Array | None) -> Array:
         """What the best weights and patience go by, lower is better, (...).

@@ -1,0 +1,85 @@
+"""What the present weights of a training say of its held-out rows, as a person compares it."""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xpmlp.devices.namespace import CPU, to_host
+from xpmlp.layout import windows
+from xpmlp.losses import loss
+from xpmlp.training.inference import scores
+from xpmlp.training.labels import both, likeliest
+from xpmlp.types import Array
+
+if TYPE_CHECKING:
+    from xpmlp.training.data import Data
+    from xpmlp.training.trainer import Trainer
+
+Metric = Callable[..., Any]
+TAKEN = (
+    "epoch", "epochs", "step", "loss", "learning_rate", "grad_norm", "val_loss", "val_score",
+    "best_epoch", "seconds", "executor", "restored", "metrics", "trainer",
+)  # fmt: skip
+
+
+class Predictions(NamedTuple):
+    """Rows with what is predicted of them by the present weights; NumPy's arrays."""
+
+    y: Array  # (N,) or (N, n_out): labels or numbers, as they were given
+    prediction: Array  # (..., N) or (..., N, n_out): what `predict` would give
+    proba: Array | None  # (..., N, C): what `predict_proba` would give, for labels
+
+
+def predictions(trainer: "Trainer", data: "Data") -> Predictions:
+    """What the present weights predict of a set."""
+    xp, measure, labels = trainer.place.xp, loss(trainer.spec.loss), trainer.labels
+    params = windows(xp, trainer.spec, trainer.step.weights)
+    found = scores(xp, trainer.spec, params, data.x, lambda score: measure.link(xp, score))
+    linked, target = to_host(found), to_host(data.target)
+    if labels.classes is None:
+        flat = labels.flat and target.shape[-1] == 1
+        return Predictions(
+            target[:, 0] if flat else target, linked[..., 0] if flat else linked, None
+        )
+    y = labels.classes[likeliest(CPU.xp, target)]
+    return Predictions(y, labels.classes[likeliest(CPU.xp, linked)], both(CPU.xp, linked))
+
+
+def check_metrics(metrics: Any) -> dict[str, Metric]:
+    """Metrics by name; ValueError where they are no such dict."""
+    if metrics is None:
+        return {}
+    if not isinstance(metrics, Mapping):
+        raise ValueError(f"metrics must be a dict {{name: function}}; got {metrics!r}")
+    for name, metric in metrics.items():
+        if not isinstance(name, str) or name in TAKEN:
+            raise ValueError(f"a metric must not be called {name!r}: a report has that already")
+        if not callable(metric):
+            raise ValueError(f"metric {name!r} must be a function (y, prediction); got {metric!r}")
+    return dict(metrics)
+
+
+def measure_metrics(
+    metrics: Mapping[str, Metric], trainer: "Trainer", data: "Data"
+) -> dict[str, Any]:
+    """Every metric of a set: a float, or an array (K,) of a population."""
+    if not metrics:
+        return {}
+    rows = predictions(trainer, data)
+    return {name: measured(name, metric, rows, trainer) for name, metric in metrics.items()}
+
+
+def measured(name: str, metric: Metric, rows: Predictions, trainer: "Trainer") -> Any:
+    by_probability = "proba" in signature(metric).parameters
+    if by_probability and rows.proba is None:
+        raise ValueError(f"metric {name!r} asks for proba, but y holds numbers and no labels")
+    guess = rows.proba if by_probability else rows.prediction
+    members = trainer.settings.members
+    each: Any = [guess] if members is None else guess
+    values = [metric(rows.y, one) for one in each]
+    for value in values:
+        if not isinstance(value, Real) and getattr(value, "ndim", 1) != 0:
+            raise ValueError(f"metric {name!r} must return a number; got {value!r}")
+    numbers = CPU.xp.asarray([float(value) for value in values])
+    return float(numbers[0]) if members is None else numbers
