@@ -21,7 +21,7 @@ from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.schedules import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")])
 MODULES = sorted({m.name for m in pkgutil.walk_packages(xpmlp.__path__, "xpmlp.")})
 MODULES.remove("xpmlp.__main__")  # importing it runs the command line
 
