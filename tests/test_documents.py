@@ -21,7 +21,7 @@ from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.schedules import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")])
 MODULES = sorted({m.name for m in pkgutil.walk_packages(xpmlp.__path__, "xpmlp.")})
 MODULES.remove("xpmlp.__main__")  # importing it runs the command line
 
@@ -142,7 +142,7 @@ def test_every_guarantee_names_a_test_that_pytest_collects():
 
 
 def test_every_linked_file_exists():
-    for page in PAGES:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:  # whose blocks test_recipes.py runs
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 

@@ -85,13 +85,15 @@ HOMES = {
 __all__ = sorted((*HOMES, *MODULES))  # noqa: PLE0605 - each name is found by __getattr__ below
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import xpmlp` costs nothing."""
-    if name in MODULES:
-        return import_module(f"xpmlp.{name}")
-    if name not in HOMES:
-        raise AttributeError(f"module 'xpmlp' has no attribute {name!r}")
-    return getattr(import_module(f"xpmlp.{HOMES[name]}"), name)
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used, so that `import xpmlp` costs nothing."""
+        if name in MODULES:
+            return import_module(f"xpmlp.{name}")
+        if name not in HOMES:
+            raise AttributeError(f"module 'xpmlp' has no attribute {name!r}")
+        return getattr(import_module(f"xpmlp.{HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

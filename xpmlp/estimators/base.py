@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, _fit_context, is_classifier
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.devices.namespace import Place, running, to_host, to_place
@@ -51,8 +52,10 @@ from xpmlp.types import Array
 LBFGS = "lbfgs"
 OWN_ARRAYS = ("coefs_", "intercepts_")
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 
-def stochastic_only(est: Any) -> bool:
+
+def check_stochastic(est: Any) -> bool:
     """Whether `partial_fit` is there: AttributeError for the solver that has no epochs."""
     if est.solver == LBFGS:
         raise AttributeError(
@@ -60,6 +63,21 @@ def stochastic_only(est: Any) -> bool:
             "stochastic."
         )
     return True
+
+
+# scikit-learn's decorators are untyped: through these a method keeps its signature
+
+
+def fit_context(method: Method) -> Method:
+    """`method`, before which the parameters are validated."""
+    decorated: Method = _fit_context(prefer_skip_nested_validation=True)(method)
+    return decorated
+
+
+def stochastic_only(method: Method) -> Method:
+    """`method`, an attribute of estimators with a stochastic solver alone."""
+    decorated: Method = available_if(check_stochastic)(method)
+    return decorated
 
 
 @contextmanager

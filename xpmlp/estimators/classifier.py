@@ -4,11 +4,10 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
     check_classification_targets,
@@ -18,7 +17,7 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.devices.namespace import place_of, running, to_host, to_place
-from xpmlp.estimators.base import MLPBase, all_or_nothing, stochastic_only
+from xpmlp.estimators.base import MLPBase, all_or_nothing, fit_context, stochastic_only
 from xpmlp.estimators.classes import check_class_weight, encoded, is_multilabel, weighted
 from xpmlp.estimators.inference import answer
 from xpmlp.estimators.inputs import host, named, read_labels, read_targets, read_weight
@@ -159,7 +158,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
 
     # scikit-learn's methods
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @fit_context
     def fit(
         self,
         X: Any,
@@ -187,8 +186,8 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         """
         return self.fit_rows(X, y, sample_weight, (X_val, y_val, sample_weight_val), once=False)
 
-    @available_if(stochastic_only)  # type: ignore[untyped-decorator]
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @stochastic_only
+    @fit_context
     def partial_fit(
         self,
         X: Any,

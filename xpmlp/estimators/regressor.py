@@ -3,11 +3,10 @@
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import RegressorMixin, _fit_context
+from sklearn.base import RegressorMixin
 from sklearn.metrics import d2_pinball_score, r2_score
-from sklearn.utils.metaestimators import available_if
 
-from xpmlp.estimators.base import MLPBase, stochastic_only
+from xpmlp.estimators.base import MLPBase, fit_context, stochastic_only
 from xpmlp.estimators.inference import answer
 from xpmlp.estimators.inputs import host, read_targets, read_weight
 from xpmlp.estimators.parameters import CONSTRAINTS, Named, shared
@@ -148,7 +147,7 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
 
     # scikit-learn's methods
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @fit_context
     def fit(
         self,
         X: Any,
@@ -175,8 +174,8 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         """
         return self.fit_rows(X, y, sample_weight, (X_val, y_val, sample_weight_val), once=False)
 
-    @available_if(stochastic_only)  # type: ignore[untyped-decorator]
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @stochastic_only
+    @fit_context
     def partial_fit(
         self,
         X: Any,
