@@ -30,9 +30,11 @@ def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(kind):
-        (block,) = re.findall(r"^```python\n(.*?)^```", PARTS[kind], re.M | re.S)
+        blocks = re.findall(r"^```python\n(.*?)^```", PARTS[kind], re.M | re.S)
+        assert blocks
         names = {"__name__": "recipe"}
-        exec(compile(block, f"{CONTRIBUTING}: {kind}", "exec"), names)
+        for block in blocks:
+            exec(compile(block, f"{CONTRIBUTING}: {kind}", "exec"), names)
         return names
 
     return run
@@ -147,6 +149,7 @@ def test_a_device(recipe, optional):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_metric(recipe):
     names = recipe("metric")
+    assert len(names["model"].history["largest"]) == 5
     clf, worst = names["clf"], names["worst_recall"]
     assert clf.best_validation_score_ == max(clf.validation_scores_) > 0.3
     early = xpmlp.MLPClassifier(
