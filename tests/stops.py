@@ -25,7 +25,7 @@ def kill_at(epoch):
 
 def halt_at(monkeypatch, step):
     """Ctrl-C during update `step` of a process."""
-    turns, made = StepCounter.turns, []
+    turns, made = StepCounter.steps, []
 
     def counted(counter, steps, first=0):
         for t in turns(counter, steps, first):
