@@ -10,7 +10,7 @@ import pytest
 from benchmarks.gpu.checklist.check import depth, nodes
 from benchmarks.gpu.checklist.runs import longest, sized, under_way
 from benchmarks.parity import CASES, Case, case, rows_for
-from xpmlp.devices.graphs import Recorded, obstacle
+from xpmlp.devices.graphs import RecordedGraph, recording_problem
 from xpmlp.devices.namespace import CPU, to_host
 from xpmlp.recording.captured import CaptureWarning, CudaGraphExecutor
 from xpmlp.recording.cuda_writer import FEATURES
@@ -254,8 +254,8 @@ def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
         finish(stopped, [], write)
     assert 0 < stopped.within < stopped.steps_per_epoch
     assert (stopped.within % CudaGraphExecutor.MAX_STEPS == 0) == capture
-    launch, launches = Recorded.launch, []
-    monkeypatch.setattr(Recorded, "launch", lambda graph: launches.append(1) or launch(graph))
+    launch, launches = RecordedGraph.launch, []
+    monkeypatch.setattr(RecordedGraph, "launch", lambda graph: launches.append(1) or launch(graph))
     with Checkpoint(path).opened(resumed, resume=True) as write:
         assert int(resumed.state.step) == int(stopped.state.step)
         model = finish(resumed, [], write)
@@ -349,7 +349,7 @@ def test_a_window_is_bounded(gpu):
 def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, monkeypatch):
     import cupy
 
-    assert obstacle(gpu, cupy.cuda) is None
+    assert recording_problem(gpu, cupy.cuda) is None
 
     def failing(stream):
         end(stream)
@@ -357,7 +357,7 @@ def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, monkey
 
     end = cupy.cuda.Stream.end_capture
     monkeypatch.setattr(cupy.cuda.Stream, "end_capture", failing)
-    assert obstacle(gpu, cupy.cuda) == "RuntimeError: no graphs here"
+    assert recording_problem(gpu, cupy.cuda) == "RuntimeError: no graphs here"
 
 
 def per_step(run):

@@ -43,7 +43,7 @@ def begun(monkeypatch, request):
     def begin(X, y, way="eager", place=CPU, **more):
         if way == "captured":
             place = request.getfixturevalue("gpu")
-        monkeypatch.setattr(assembly, "choose", lambda *_: place)
+        monkeypatch.setattr(assembly, "choose_place", lambda *_: place)
         arguments = {"batch_size": BATCH, "epochs": 20, "capture": way in ("replayed", "captured")}
         run = make_trainer(more.pop("spec", SPEC), X.copy(), y.copy(), **arguments | more)
         assert way in ("one by one", run.step.engine.executor.name)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import xpmlp
-from xpmlp.devices.graphs import obstacle
+from xpmlp.devices.graphs import recording_problem
 from xpmlp.devices.namespace import to_host
 from xpmlp.recording.captured import CudaGraphExecutor
 from xpmlp.training import batches, trainer
@@ -288,7 +288,7 @@ def probe(rows):
 
     from xpmlp.devices.words import place_for
 
-    assert obstacle(place_for(GPU), cuda) is None
+    assert recording_problem(place_for(GPU), cuda) is None
 
 
 WORKS = [

@@ -207,7 +207,7 @@ def elsewhere(most):
     entered, over = threading.Event(), threading.Event()
 
     def hold():
-        with products.limited(most):
+        with products.limit_threads(most):
             entered.set()
             over.wait(60)
 
@@ -232,7 +232,7 @@ def two(optional):
         other.start()
         other.join()
 
-    before = products.measured()
+    before = products.current_thread_count()
     if before is None:
         pytest.skip("threadpoolctl knows no BLAS here")
     have(2)
@@ -253,11 +253,11 @@ def test_limits_of_several_threads_leave_the_count_as_it_was(two, optional):
     other.__enter__()
     assert counts() == {1}
     assert products.blas_threads() == most  # that limit is not ours
-    with products.limited(1), products.limited(None):
+    with products.limit_threads(1), products.limit_threads(None):
         assert products.blas_threads() == 1
         other.__exit__(None, None, None)  # in the order of entry
     assert counts() == before
-    with products.limited(1), elsewhere(1):
+    with products.limit_threads(1), elsewhere(1):
         assert counts() == {1}
     assert counts() == before
     assert products.blas_threads() == most
@@ -272,7 +272,7 @@ def test_the_limit_of_another_training_changes_no_section(two, monkeypatch):
     learned(epochs=70)
     with elsewhere(1):
         learned(epochs=70)
-    with products.limited(1):
+    with products.limit_threads(1):
         learned(epochs=70)
     assert [len(each) for each in cuts] == [2, 2, 1]
 

@@ -3,7 +3,7 @@
 from math import nan
 from typing import Any
 
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 
 LARGEST = 1e30  # a loss beyond has diverged, and an axis that reached it would show nothing else
 
@@ -15,7 +15,7 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
     the picture (.png, .pdf, .svg); with none the matplotlib Figure is only returned. A population
     gets one line per member.
     """
-    needed("matplotlib", "table")
+    import_extra("matplotlib", "table")
     from matplotlib.figure import Figure
 
     held = [getattr(one, name, None) for one in (model, getattr(model, "model", None))
@@ -74,7 +74,7 @@ def plot_fit(fitted: Any, path: Any) -> Any:
 
     fitted: a `tabular.fitting.Fitted`. path: where to write the picture.
     """
-    needed("matplotlib", "table")
+    import_extra("matplotlib", "table")
     from matplotlib.figure import Figure
 
     model = fitted.model
@@ -104,7 +104,7 @@ def draw_confusion(axis: Any, truth: Any, predicted: Any, classes: list[Any]) ->
     """How many held-out rows of each class were taken for which."""
     place = {label: i for i, label in enumerate(classes)}
     codes = ([place[label] for label in labels.tolist()] for labels in (truth, predicted))
-    confusion_matrix = needed("sklearn.metrics", "table").confusion_matrix
+    confusion_matrix = import_extra("sklearn.metrics", "table").confusion_matrix
     counts = confusion_matrix(*codes, labels=list(place.values()))
     axis.imshow(counts, cmap="Blues")
     words = [str(label) for label in classes]

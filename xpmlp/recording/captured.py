@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpmlp.devices.branches import Branches
-from xpmlp.devices.graphs import Lane, Recorded, said
+from xpmlp.devices.graphs import GraphStream, RecordedGraph, error_summary
 from xpmlp.devices.namespace import Place, running
 from xpmlp.recording.executors import EagerExecutor, Gather, Step, StepCounter
 
@@ -30,15 +30,15 @@ class CudaGraphExecutor:
         """release: frees what the backend of the steps allocated."""
         self.release = release
         self.name = "captured"
-        self.lane = Lane(place, cuda)
+        self.graph_stream = GraphStream(place, cuda)
         self.pools: list[Any] = []  # one per graph: a pool that runs out frees its blocks
-        self.graphs: dict[int, tuple[Recorded, Any, Any]] = {}  # by steps in the window
+        self.graphs: dict[int, tuple[RecordedGraph, Any, Any]] = {}  # by steps in the window
 
     def window(self, steps: int, size: int) -> int:
         return min(steps, self.MAX_STEPS, max(1, self.WINDOW_SIZE // size))
 
     def open(self) -> Any:
-        return self.lane.open()
+        return self.graph_stream.open()
 
     def run(self, step: Step, gather: Gather, counter: StepCounter) -> None:
         window = gather()
@@ -56,7 +56,7 @@ class CudaGraphExecutor:
 
     def record(self, step: Step, window: Any) -> None:
         """Record a window's steps; where that fails, warn and restore the buffers."""
-        xp, buffers = self.lane.place.xp, step.buffers
+        xp, buffers = self.graph_stream.place.xp, step.buffers
         saved: list[Any] = []
 
         def restore() -> None:
@@ -75,8 +75,8 @@ class CudaGraphExecutor:
             saved += [xp.asarray(buffer, copy=True) for buffer in buffers]
             parts = (p if isinstance(p, float) else xp.asarray(p, copy=True) for p in window)
             fixed = type(window)(*parts)
-            self.pools.append(self.lane.cuda.MemoryPool())
-            recorded = self.lane.record(steps, warm_up, self.pools[-1])
+            self.pools.append(self.graph_stream.cuda.MemoryPool())
+            recorded = self.graph_stream.record(steps, warm_up, self.pools[-1])
             # the step holds every other array that the graph reads
             self.graphs[window.steps] = (recorded, fixed, step)
         except BaseException as error:
@@ -87,16 +87,16 @@ class CudaGraphExecutor:
             self.close()
             warnings.warn(
                 "the steps of this training run one by one, because they could not be recorded "
-                f"as a CUDA graph: {said(error)}",
+                f"as a CUDA graph: {error_summary(error)}",
                 CaptureWarning,
                 stacklevel=2,
             )
 
     def close(self) -> None:
         """Drop the graphs, and only then free their memory."""
-        self.lane.close()
+        self.graph_stream.close()
         self.graphs.clear()
         self.release()
-        with running(self.lane.place):
+        with running(self.graph_stream.place):
             for pool in self.pools:
                 pool.free_all_blocks()

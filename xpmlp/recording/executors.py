@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
-from xpmlp.devices.threads import limited
+from xpmlp.devices.threads import limit_threads
 from xpmlp.types import Array
 
 Gather = Callable[..., Any]  # a window of minibatches, of the members of an index if given one
@@ -100,7 +100,7 @@ class LimitedExecutor:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        with limited(self.threads), self.executor.open():
+        with limit_threads(self.threads), self.executor.open():
             yield
 
     def run(self, step: Step, gather: Gather, counter: StepCounter) -> None:

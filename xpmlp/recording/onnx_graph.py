@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 from xpmlp.recording.tracing import CALLS, PREDICATES, TracedArray, Tracer, UntraceableError
 from xpmlp.types import Array
 
@@ -72,7 +72,7 @@ class Graph(Tracer):
 
     def __init__(self) -> None:
         super().__init__([])
-        self.onnx = needed("onnx", "onnx")
+        self.onnx = import_extra("onnx", "onnx")
         self.inputs: dict[str, Symbol] = {}
         self.outputs: dict[str, Symbol] = {}
         self.meanings: dict[str, str] = {}  # of inputs, as documentation

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from xpmlp.devices.threads import limited
+from xpmlp.devices.threads import limit_threads
 from xpmlp.recording.executors import EagerExecutor, Gather, StepCounter
 
 SHARD_SIZE = 2**20  # elements of a shard's members: 4 MB in float32
@@ -53,7 +53,7 @@ class ShardedExecutor:
         return min(steps, MAX_WINDOW, max(1, WINDOW_SIZE // each))
 
     def open(self) -> AbstractContextManager[Any]:
-        return limited(1 if self.threads > 1 else self.blas_threads)
+        return limit_threads(1 if self.threads > 1 else self.blas_threads)
 
     def run(self, step: Any, gather: Gather, counter: StepCounter) -> None:
         indices = [self.indices[i :: self.threads] for i in range(self.threads)]

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.gpu.checklist.check import Setting
 from benchmarks.parity import CASES, Case, rows_for
 from xpmlp.apply import plain
-from xpmlp.devices.graphs import Recorded
+from xpmlp.devices.graphs import RecordedGraph
 from xpmlp.devices.namespace import Place, to_host
 from xpmlp.recording.captured import CudaGraphExecutor
 from xpmlp.recording.cuda_writer import FEATURES, CudaBackend
@@ -87,7 +87,7 @@ def recorder(trainer: Trainer) -> CudaGraphExecutor:
     return executor
 
 
-def longest(trainer: Trainer) -> tuple[int, Recorded]:
+def longest(trainer: Trainer) -> tuple[int, RecordedGraph]:
     """The recorded window of the most steps, with its steps."""
     graphs = recorder(trainer).graphs
     steps = max(graphs)
