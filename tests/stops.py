@@ -34,7 +34,7 @@ def halt_at(monkeypatch, step):
                 counter.stop_signal = signal.SIGINT
             yield t
 
-    monkeypatch.setattr(StepCounter, "turns", counted)
+    monkeypatch.setattr(StepCounter, "steps", counted)
 
 
 def damaged(path, name, *, seal):
