@@ -159,9 +159,9 @@ def line(row: dict[str, Any]) -> str:
 
 def plot(found: list[dict[str, Any]], path: Path) -> None:
     """Time per row and parameter over each axis, both in decades."""
-    from xpmlp.devices.extras import needed
+    from xpmlp.devices.extras import import_extra
 
-    needed("matplotlib", "table")
+    import_extra("matplotlib", "table")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")

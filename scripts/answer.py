@@ -15,7 +15,7 @@ import sys
 import numpy as np
 
 import xpmlp
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 from xpmlp.devices.words import place_for
 from xpmlp.tabular.preprocessing import MinMax
 
@@ -82,7 +82,7 @@ def main() -> int:
     options = parser.parse_args()
     out = sys.stderr if options.json else sys.stdout
     place = place_for(options.device)
-    needed("matplotlib", "table")  # found missing before training, not after
+    import_extra("matplotlib", "table")  # found missing before training, not after
     print(f"device {place.name}", file=out)
     results = {}
     for name, layers in NETWORKS.items():

@@ -16,7 +16,7 @@ sys.path.append(str(ROOT))
 
 from benchmarks.gpu.checklist.parity import DTYPES, difference  # noqa: E402 - found by the line above
 from benchmarks.parity import CASES  # noqa: E402
-from xpmlp.devices.extras import needed  # noqa: E402
+from xpmlp.devices.extras import import_extra  # noqa: E402
 from xpmlp.devices.namespace import Place  # noqa: E402
 from xpmlp.devices.words import default_word, place_for  # noqa: E402
 
@@ -26,7 +26,7 @@ OTHERS = {"torch": "array_api_compat.torch", "strict": "array_api_strict"}
 def find(word: str) -> Place:
     """The place of a device word, or of a namespace that is no device: torch, strict."""
     if word in OTHERS:
-        needed({"torch": "torch", "strict": "array_api_strict"}[word], "test")
+        import_extra({"torch": "torch", "strict": "array_api_strict"}[word], "test")
         return Place(import_module(OTHERS[word]), None, word)
     return place_for(word)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import xpmlp
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 from xpmlp.devices.words import default_word, place_for
 from xpmlp.training.checks import numbers
 
@@ -27,7 +27,7 @@ SETS = ("digits", "iris", "wine", "breast_cancer", "diabetes")
 def read(data: str) -> tuple[np.ndarray, np.ndarray]:
     """X and y of a set of scikit-learn or a .npz file."""
     if data in SETS:
-        datasets = needed("sklearn.datasets", "table")
+        datasets = import_extra("sklearn.datasets", "table")
         return getattr(datasets, f"load_{data}")(return_X_y=True)
     if not Path(data).is_file():
         raise ValueError(f"--data {data}: there is no such file, and no such set of scikit-learn")

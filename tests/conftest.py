@@ -114,7 +114,7 @@ def forget_devices() -> None:
     """Let the next question for a device be answered anew."""
     from xpmlp.devices import cuda
 
-    cuda.usable.cache_clear()
+    cuda.require_usable.cache_clear()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def kill_at(epoch):
 
 def halt_at(monkeypatch, step):
     """Ctrl-C during update `step` of a process."""
-    turns, made = StepCounter.turns, []
+    turns, made = StepCounter.steps, []
 
     def counted(counter, steps, first=0):
         for t in turns(counter, steps, first):
@@ -34,7 +34,7 @@ def halt_at(monkeypatch, step):
                 counter.stop_signal = signal.SIGINT
             yield t
 
-    monkeypatch.setattr(StepCounter, "turns", counted)
+    monkeypatch.setattr(StepCounter, "steps", counted)
 
 
 def damaged(path, name, *, seal):

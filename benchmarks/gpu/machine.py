@@ -30,7 +30,7 @@ def answer(request: dict[str, Any]) -> Iterable[dict[str, Any]]:
 
         why = f"{type(error).__name__}: {cuda.first_line(error)}"
         about = {"cupy": cupy.__version__, "problem": why}
-        yield {"machine": cuda.card(place.device.id) | about}
+        yield {"machine": cuda.gpu_properties(place.device.id) | about}
     yield {"doctor": doctor.gpu(place.device.id)}
 
 

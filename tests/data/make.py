@@ -117,14 +117,14 @@ def trainings() -> dict[str, tuple[int, dict[str, Any]]]:
 def stopped_at(step: int, asked: dict[str, Any], path: Path) -> None:
     """Leave the checkpoint of a training that a signal stopped after that step."""
     run = make_trainer(**asked)
-    turns = run.counter.turns
+    turns = run.counter.steps
 
     def counted(steps: int, first: int = 0) -> Any:
         for t in turns(steps, first):
             run.counter.stop_signal = int(run.state.step) + 1 == step
             yield t
 
-    run.counter.turns = counted  # type: ignore[method-assign]
+    run.counter.steps = counted  # type: ignore[method-assign]
     with xpmlp.Checkpoint(path).opened(run, resume=False) as write, suppress(KeyboardInterrupt):
         finish(run, [], write)
 

@@ -504,7 +504,7 @@ def test_closing_destroys_the_handle_once(cupy, asked):
 
 def test_a_dropped_gemm_destroys_its_handle_but_not_at_exit(cupy, asked):
     gemm = Gemm()
-    assert not gemm._end.atexit
+    assert not gemm._finalizer.atexit
     del gemm
     gc.collect()
     assert len(asked("destroy")) == 1

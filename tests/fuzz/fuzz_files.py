@@ -30,7 +30,7 @@ sys.path.append(str(TESTS))  # where `fuzz` is
 
 from fuzz.trial_files import Case, Fault, Kind, Source, source, trial  # noqa: E402
 from xpmlp import Checkpoint, DivergedError, MLPClassifier, MLPRegressor, load  # noqa: E402
-from xpmlp.devices.extras import needed  # noqa: E402
+from xpmlp.devices.extras import import_extra  # noqa: E402
 from xpmlp.storage import checkpoint  # noqa: E402
 from xpmlp.storage.model_file import encode  # noqa: E402
 from xpmlp.storage.signature import run_signature  # noqa: E402
@@ -66,7 +66,7 @@ def use_loaded(model: Any) -> None:
 def use_estimator(est: Any) -> None:
     rows: Any = [[0.5] * est.n_features_in_] * 2
     if hasattr(est, "feature_names_in_"):
-        rows = needed("pandas", "test").DataFrame(rows, columns=est.feature_names_in_)
+        rows = import_extra("pandas", "test").DataFrame(rows, columns=est.feature_names_in_)
     est.predict(rows)
 
 

@@ -14,14 +14,14 @@ from xpmlp.losses import LOSSES, loss
 from xpmlp.network import activated, returned
 from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.recording import numba_writer as compiled
-from xpmlp.recording.codegen import placed
-from xpmlp.recording.numpy_writer import Workspace
-from xpmlp.recording.plans import Asked
+from xpmlp.recording.codegen import output_values
+from xpmlp.recording.numpy_writer import NumpyBackend
+from xpmlp.recording.plans import CompileRequest
 from xpmlp.recording.tracing import trace
 from xpmlp.step import l1_pull, l2_pull, outcome
 from xpmlp.training.divergence import guarded
 
-COUNT = compiled.PAYS_FROM
+COUNT = compiled.MIN_SIZE
 # relative: one rounding of the last digit, where a library's sqrt or expm1 rounds otherwise
 DIGITS = {"float32": 4 * np.finfo("float32").eps, "float64": 4 * np.finfo("float64").eps}
 
@@ -30,7 +30,7 @@ DIGITS = {"float32": 4 * np.finfo("float32").eps, "float64": 4 * np.finfo("float
 def numba(optional, monkeypatch, tmp_path):
     """numba, with a cache of this test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiled.module.cache_clear()
+    compiled.load_function.cache_clear()
     return optional("numba")
 
 
@@ -45,17 +45,17 @@ def given(rule, dtype, lead, rng):
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rules_have_the_plain_numbers(name, dtype, rng, capsys, tmp_path):
-    rule, workspace = OPTIMIZERS[name], Workspace()
+    rule, backend = OPTIMIZERS[name], NumpyBackend()
     h, buffers = given(rule, dtype, (), rng)
     for t in (1.0, 2.0):
         now = np.asarray(t, dtype=dtype)
         expected = rule.rule(np, h, now, *(part.copy() for part in buffers))
         moved = [buffers[0], *buffers[2:]]
-        workspace.restart()
-        workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
-        for found, wanted in zip(moved, expected, strict=True):
-            scale = np.abs(wanted) + np.abs(h.learning_rate)
-            assert (np.abs(found - wanted) <= DIGITS[dtype] * scale).all()
+        backend.restart()
+        backend.apply(rule.rule, np, h, now, *buffers, into=moved)
+        for found, value in zip(moved, expected, strict=True):
+            scale = np.abs(value) + np.abs(h.learning_rate)
+            assert (np.abs(found - value) <= DIGITS[dtype] * scale).all()
     said = capsys.readouterr().err
     assert said.count("compiling") == 1, "once for both updates"
     assert str(tmp_path) in said
@@ -66,7 +66,7 @@ def test_penalties_are_compiled_too(pull, rng):
     strength, theta, g = (rng.normal(size=COUNT) for _ in range(3))
     scale = np.array([0.5])
     (expected,) = pull(np, strength, scale, theta, g)
-    Workspace().apply(pull, np, strength, scale, theta, g, into=(g,))
+    NumpyBackend().apply(pull, np, strength, scale, theta, g, into=(g,))
     np.testing.assert_allclose(g, expected, rtol=DIGITS["float64"], atol=1e-15)
 
 
@@ -78,7 +78,7 @@ def test_hyper_parameters_are_arguments_of_one_loop(rng, tmp_path):
         moved = [buffers[0], *buffers[2:]]
         one = np.asarray(1.0)
         expected = rule.rule(np, h, one, *(part.copy() for part in buffers))
-        Workspace().apply(rule.rule, np, h, one, *buffers, into=moved)
+        NumpyBackend().apply(rule.rule, np, h, one, *buffers, into=moved)
         np.testing.assert_allclose(moved[0], expected[0], rtol=1e-12)
     assert len(list((tmp_path / "xpmlp").glob("*.py"))) == 1
 
@@ -94,19 +94,19 @@ def test_rules_of_populations_have_the_plain_numbers(name, rng):
         now = np.asarray(t)
         expected = rule.rule(np, h, now, *(part.copy() for part in buffers))
         moved, before = [buffers[0], *buffers[2:]], buffers[0].copy()
-        workspace = Workspace()
-        workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
-        assert isinstance(workspace.calls[0].plan.run, partial), "it was compiled"
-        for found, wanted in zip(moved, expected, strict=True):
-            scale = np.abs(wanted) + np.abs(h.learning_rate)
-            assert (np.abs(found - wanted) <= DIGITS[dtype] * scale).all()
+        backend = NumpyBackend()
+        backend.apply(rule.rule, np, h, now, *buffers, into=moved)
+        assert isinstance(backend.calls[0].plan.run, partial), "it was compiled"
+        for found, value in zip(moved, expected, strict=True):
+            scale = np.abs(value) + np.abs(h.learning_rate)
+            assert (np.abs(found - value) <= DIGITS[dtype] * scale).all()
         assert np.array_equal(buffers[0][1], before[1])
         assert not np.array_equal(buffers[0][2], before[2])
 
 
 @pytest.mark.parametrize("why", ["few", "strided"])
 def test_what_does_not_suit_runs_as_ufuncs(why, rng, tmp_path):
-    rule, workspace = OPTIMIZERS["adam"], Workspace()
+    rule, backend = OPTIMIZERS["adam"], NumpyBackend()
     h, buffers = given(rule, "float64", (), rng)
     if why == "few":
         buffers, h.weight_decay = [part[:64].copy() for part in buffers], h.weight_decay[:64].copy()
@@ -114,7 +114,7 @@ def test_what_does_not_suit_runs_as_ufuncs(why, rng, tmp_path):
         buffers = [np.repeat(part, 2)[::2] for part in buffers]
     moved, one = [buffers[0], *buffers[2:]], np.asarray(1.0)
     expected = rule.rule(np, h, one, *(part.copy() for part in buffers))
-    workspace.apply(rule.rule, np, h, one, *buffers, into=moved)
+    backend.apply(rule.rule, np, h, one, *buffers, into=moved)
     assert all(map(np.array_equal, moved, expected))
     assert not (tmp_path / "xpmlp").exists()
 
@@ -126,14 +126,14 @@ def test_a_file_that_is_cut_short_is_written_anew(part, rng, tmp_path):
     (expected,) = rule.rule(np, h, np.asarray(1.0), *(b.copy() for b in buffers))
     for kept in range(4):
         theta, g = (b.copy() for b in buffers)
-        Workspace().apply(rule.rule, np, h, np.asarray(1.0), theta, g, into=(theta,))
+        NumpyBackend().apply(rule.rule, np, h, np.asarray(1.0), theta, g, into=(theta,))
         assert np.array_equal(theta, expected)
         files = [path for path in (tmp_path / "xpmlp").rglob("*") if path.suffix == part]
         assert files or kept == 1  # the second time nothing could be used
         if kept == 0:
             for path in files:
                 path.write_bytes(b"\xff")
-        compiled.module.cache_clear()
+        compiled.load_function.cache_clear()
         for name in [name for name in sys.modules if name.startswith("xpmlp_")]:
             del sys.modules[name]
 
@@ -141,19 +141,19 @@ def test_a_file_that_is_cut_short_is_written_anew(part, rng, tmp_path):
 def test_where_nothing_can_be_kept_ufuncs_run(monkeypatch, rng, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    rule, workspace = OPTIMIZERS["sgd"], Workspace()
+    rule, backend = OPTIMIZERS["sgd"], NumpyBackend()
     h, buffers = given(rule, "float64", (), rng)
     (expected,) = rule.rule(np, h, np.asarray(1.0), *(part.copy() for part in buffers))
-    workspace.apply(rule.rule, np, h, np.asarray(1.0), *buffers, into=buffers[:1])
+    backend.apply(rule.rule, np, h, np.asarray(1.0), *buffers, into=buffers[:1])
     assert np.array_equal(buffers[0], expected)
 
 
 def test_the_written_loop_is_the_formula():
     values = [np.ones(1), np.ones(()), np.ones(3), np.ones(3)]
     program = trace(OPTIMIZERS["sgd"].rule, SimpleNamespace(learning_rate=values[0]), *values[1:])
-    asked = Asked(program, values, values[2:3], (2,), "sgd")
-    wanted, _ = placed(asked)
-    text = compiled.PythonRows(asked).text(wanted, "sgd")
+    request = CompileRequest(program, values, values[2:3], (2,), "sgd")
+    outputs, _ = output_values(request)
+    text = compiled.PythonRowSource(request).text(outputs, "sgd")
     assert [line.strip() for line in text.splitlines()[-10:]] == [
         "x0 = a0.item()",
         "x1 = a1.item()",
@@ -208,7 +208,7 @@ def elements(function, dtype, rows=5, width=7, members=0):
 
 
 def plain_and_compiled(function, held, given):
-    many = Workspace(compiled.MANY)
+    many = NumpyBackend(compiled.MANY)
     found = many.apply(function, many.xp, *held, *given)
     assert isinstance(many.calls[0].plan.run, partial), "it was compiled"
     expected = function(np, *held, *given)

@@ -12,9 +12,15 @@ from xpmlp.devices.namespace import CPU, to_host
 from xpmlp.losses import LOSSES, loss
 from xpmlp.network import activated, returned
 from xpmlp.optimizers import OPTIMIZERS, decoupled
-from xpmlp.recording.engine import WORTH, answered, fastest, plain_engine, predicting
-from xpmlp.recording.numpy_writer import Workspace, Writer
-from xpmlp.recording.plans import ours
+from xpmlp.recording.engine import (
+    MIN_RECORDED_STEPS,
+    activation_only,
+    fastest_engine,
+    plain_engine,
+    prediction_engine,
+)
+from xpmlp.recording.numpy_writer import NumpyBackend, UfuncCompiler
+from xpmlp.recording.plans import is_own
 from xpmlp.recording.tracing import trace
 from xpmlp.spec import Spec
 from xpmlp.training.train import make_trainer
@@ -41,7 +47,7 @@ def values(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_activations_have_the_plain_bits(name, dtype, lead, values, rng):
-    pair, workspace = activation(name), Workspace()
+    pair, backend = activation(name), NumpyBackend()
     product = np.broadcast_to(values(dtype), (*lead, 6, 8)).copy()
     bias = rng.normal(size=(*lead, 1, 8)).astype(dtype)
     back = rng.normal(size=product.shape).astype(dtype)
@@ -49,9 +55,9 @@ def test_activations_have_the_plain_bits(name, dtype, lead, values, rng):
         z, a, _ = activated(np, pair.f, product, bias, None)
         expected = returned(np, pair.slope, back, z, a, None)
         for _ in range(3):  # the first time in new buffers, then in used ones
-            workspace.restart()
-            fast_z, fast_a, _ = workspace.apply(activated, np, pair.f, product, bias, None)
-            found = workspace.apply(returned, np, pair.slope, back, fast_z, fast_a, None)
+            backend.restart()
+            fast_z, fast_a, _ = backend.apply(activated, np, pair.f, product, bias, None)
+            found = backend.apply(returned, np, pair.slope, back, fast_z, fast_a, None)
             assert bits(fast_z, z)
             assert bits(fast_a, a)
             assert bits(found, expected)
@@ -65,7 +71,7 @@ def test_predictions_have_the_plain_bits(name, dtype, values, rng):
     bias = rng.normal(size=(1, 8)).astype(dtype)
     with np.errstate(all="ignore"):
         expected = activated(np, f, product, bias, None)[1]
-        with predicting(CPU.xp) as fast:
+        with prediction_engine(CPU.xp) as fast:
             z, a, _ = fast.apply(activated, fast.xp, f, product, bias, None)
     assert a is z is product
     assert bits(a, expected)
@@ -73,16 +79,16 @@ def test_predictions_have_the_plain_bits(name, dtype, values, rng):
 
 def test_predictions_by_relu_need_no_scratch(values, rng):
     arrays = values("float32"), rng.normal(size=(1, 8)).astype("float32")
-    writer = Writer(trace(answered, activation("relu").f, *arrays), arrays, (0,))
-    writer.plan()
-    assert all(getattr(one, "shape", ()) != arrays[0].shape for one in writer.known.values())
+    compiler = UfuncCompiler(trace(activation_only, activation("relu").f, *arrays), arrays, (0,))
+    compiler.plan()
+    assert all(getattr(one, "shape", ()) != arrays[0].shape for one in compiler.bindings.values())
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_rules_have_the_plain_bits_where_they_are_written(name, dtype, lead, rng):
-    rule, workspace = OPTIMIZERS[name], Workspace()
+    rule, backend = OPTIMIZERS[name], NumpyBackend()
     buffers = [rng.normal(size=(*lead, 64)).astype(dtype) for _ in range(2 + rule.slots)]
     buffers[2:] = map(np.abs, buffers[2:])
     theta, g, *slots = (part.copy() for part in buffers)
@@ -93,8 +99,8 @@ def test_rules_have_the_plain_bits_where_they_are_written(name, dtype, lead, rng
         now = np.asarray(float(t), dtype=dtype)
         expected = rule.rule(np, h, now, theta, g, *slots)
         moved = [buffers[0], *buffers[2:]]
-        workspace.restart()
-        workspace.apply(rule.rule, np, h, now, *buffers, into=moved)
+        backend.restart()
+        backend.apply(rule.rule, np, h, now, *buffers, into=moved)
         assert all(map(bits, moved, expected))
         theta, *slots = expected
 
@@ -102,11 +108,11 @@ def test_rules_have_the_plain_bits_where_they_are_written(name, dtype, lead, rng
 @pytest.fixture
 def trusted(monkeypatch):
     """The functions of these tests pass for the library's own."""
-    monkeypatch.setattr("xpmlp.recording.plans.ours", lambda function: True)
+    monkeypatch.setattr("xpmlp.recording.plans.is_own", lambda function: True)
 
 
 @pytest.mark.parametrize("count", [2, 2**15])
-@pytest.mark.parametrize("apply", [plain, Workspace().apply], ids=["plain", "fast"])
+@pytest.mark.parametrize("apply", [plain, NumpyBackend().apply], ids=["plain", "fast"])
 def test_a_result_is_not_written_over_an_argument_that_is_needed_still(apply, count, trusted):
     def swap(xp, x, y):
         return y, x + 0.0 * y
@@ -122,7 +128,7 @@ def test_an_argument_that_stands_twice_is_read_before_it_is_written(trusted):
         return x + 1, x * y
 
     x, y = np.array([[2.0, 3.0]]), np.zeros((1, 2))
-    Workspace().apply(both, np, x, x, into=(x, y))
+    NumpyBackend().apply(both, np, x, x, into=(x, y))
     assert x.tolist() == [[3.0, 4.0]]
     assert y.tolist() == [[4.0, 9.0]]
 
@@ -135,20 +141,20 @@ def test_a_result_may_be_an_argument_and_a_constant_is_no_result(trusted):
         return xp.ones_like(x)
 
     x = np.array([[1.0, 2.0]])
-    same, product = Workspace().apply(both, np, x, x)
+    same, product = NumpyBackend().apply(both, np, x, x)
     assert same is x
     assert product.tolist() == [[1.0, 4.0]]
-    assert Workspace().apply(one, np, x).tolist() == [[1.0, 1.0]]
+    assert NumpyBackend().apply(one, np, x).tolist() == [[1.0, 1.0]]
 
 
 def test_other_numbers_and_other_shapes_get_their_own_plan(trusted):
     def scaled(xp, h, x):
         return h.factor * x
 
-    workspace = Workspace()
+    backend = NumpyBackend()
     for factor, shape in ((2.0, (1, 3)), (3.0, (1, 3)), (3.0, (2, 5))):
-        workspace.restart()
-        found = workspace.apply(scaled, np, SimpleNamespace(factor=factor), np.ones(shape))
+        backend.restart()
+        found = backend.apply(scaled, np, SimpleNamespace(factor=factor), np.ones(shape))
         assert found.shape == shape
         assert (found == factor).all()
 
@@ -157,17 +163,17 @@ def test_other_numbers_and_other_shapes_get_their_own_plan(trusted):
 
 
 def test_a_users_functions_are_told_apart():
-    assert ours(activation("relu").f)
-    assert ours(OPTIMIZERS["adamw"].rule)
+    assert is_own(activation("relu").f)
+    assert is_own(OPTIMIZERS["adamw"].rule)
     own = activation(lambda xp, z: (xp.sin(z), xp.cos(z)))
-    assert not ours(own.f)
-    assert not ours(own.slope)
-    assert not ours(loss(lambda xp, score, target: (score, target)).value)
-    assert not ours(lambda xp, x: x)
-    assert not ours(wraps(activation("relu").f)(lambda xp, z: z))
-    assert not ours(partial(activation("relu").f, np))
-    assert not ours(decoupled(lambda xp, h, t, theta, g: (theta,)))
-    assert ours(decoupled(OPTIMIZERS["adam"].rule))
+    assert not is_own(own.f)
+    assert not is_own(own.slope)
+    assert not is_own(loss(lambda xp, score, target: (score, target)).value)
+    assert not is_own(lambda xp, x: x)
+    assert not is_own(wraps(activation("relu").f)(lambda xp, z: z))
+    assert not is_own(partial(activation("relu").f, np))
+    assert not is_own(decoupled(lambda xp, h, t, theta, g: (theta,)))
+    assert is_own(decoupled(OPTIMIZERS["adam"].rule))
 
 
 def test_a_users_function_is_called_every_step_with_arrays_that_stay():
@@ -216,7 +222,11 @@ def test_a_rule_may_keep_the_parameters_that_were():
 # Whole trainings
 
 
-ENGINES = {"plain": plain_engine, "fast": fastest, "replayed": lambda place: fastest(place, WORTH)}
+ENGINES = {
+    "plain": plain_engine,
+    "fast": fastest_engine,
+    "replayed": lambda place: fastest_engine(place, MIN_RECORDED_STEPS),
+}
 
 
 def trained(run, how):
@@ -318,7 +328,7 @@ def test_two_trainers_do_not_share_buffers():
 @pytest.mark.parametrize("name", ["numpy", "strict", "torch"])
 def test_another_namespace_runs_as_it_is(name, place_named):
     place = place_named(name)
-    found = fastest(place)
+    found = fastest_engine(place)
     assert (found.xp is place.xp) == (place.xp is not CPU.xp)
     x = place.xp.ones((2, 3), device=place.device)
     assert to_host(found.apply(activation("relu").f, found.xp, x)).tolist() == [[1.0] * 3] * 2

@@ -10,8 +10,8 @@ from xpmlp.losses import LOSSES, loss
 from xpmlp.network import activated, gradients, returned
 from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.random import dropout_keys, mask
-from xpmlp.recording.codegen import WIDEST, Source
-from xpmlp.recording.cuda_writer import Kernels
+from xpmlp.recording.codegen import MAX_COLUMNS, Source
+from xpmlp.recording.cuda_writer import CudaBackend
 from xpmlp.recording.tracing import trace
 from xpmlp.step import PENALTIES, outcome
 
@@ -24,7 +24,7 @@ CLOSE = {"float32": 1e-5, "float64": 2e-14}
 def kernels(gpu):
     import cupy
 
-    return Kernels(gpu.xp, cupy)
+    return CudaBackend(gpu.xp, cupy)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_losses_and_last_deltas(name, lead, columns, dtype, kernels, gpu, rng):
     assert all(alike(*pair, dtype) for pair in zip(found, expected, strict=True))
     one_kernel = kernels.calls[0].plan is not None
     assert one_kernel == (
-        name not in ("gaussian", "quantile", "quantile:0.1,0.4,0.8,0.9") and columns <= WIDEST
+        name not in ("gaussian", "quantile", "quantile:0.1,0.4,0.8,0.9") and columns <= MAX_COLUMNS
     )
 
 
@@ -207,7 +207,7 @@ def test_literals_are_the_number(number):
 
 @pytest.mark.parametrize("number", [np.inf, -np.inf])
 def test_infinite_constants(number, kernels, gpu, monkeypatch):
-    monkeypatch.setattr("xpmlp.recording.plans.ours", lambda function: True)
+    monkeypatch.setattr("xpmlp.recording.plans.is_own", lambda function: True)
     found = kernels.apply(lambda xp, x: x + number, kernels.xp, gpu.xp.ones((1, 2)))
     assert (found.get() == number).all()
     assert kernels.calls[0].plan is not None

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.gpu.checklist.runs import SMALL, longest, sized, under_way
 from xpmlp.devices.epilogues import EPILOGUES
-from xpmlp.recording.cuda_writer import Kernels
+from xpmlp.recording.cuda_writer import CudaBackend
 
 LT = "what cuBLASLt offers, and its numbers, are its own"
 BLOCKS = "the stand-in runs the blocks of a kernel one after another"
@@ -24,7 +24,7 @@ def real_gpu(request, has_gpu):
 def test_every_epilogue_ends_a_product_as_is_meant(real_gpu):
     import cupy
 
-    Kernels(real_gpu.xp, cupy)
+    CudaBackend(real_gpu.xp, cupy)
     assert real_gpu.xp.epilogues.trusted == {*EPILOGUES}
 
 
@@ -43,7 +43,7 @@ def test_the_small_step_has_epilogues_for_every_layer(real_gpu):
 def test_sums_of_many_blocks_have_the_same_bits_every_time(real_gpu, rng):
     import cupy
 
-    kernels = Kernels(real_gpu.xp, cupy)
+    kernels = CudaBackend(real_gpu.xp, cupy)
     x = cupy.asarray(rng.standard_normal((3, 1_000_000)).astype("float32"))
     found = {kernels.vecdot(x, x).get().tobytes() for _ in range(200)}
     assert len(found) == 1

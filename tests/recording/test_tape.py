@@ -5,18 +5,18 @@ import pytest
 
 from xpmlp.devices.namespace import CPU
 from xpmlp.losses import loss
-from xpmlp.recording.engine import WORTH, fastest
-from xpmlp.recording.numpy_writer import Workspace
-from xpmlp.recording.tape import Tape, Taped, UntapedError
+from xpmlp.recording.engine import MIN_RECORDED_STEPS, fastest_engine
+from xpmlp.recording.numpy_writer import NumpyBackend
+from xpmlp.recording.tape import Tape, TapedArray, UntapeableError
 from xpmlp.spec import Spec
 from xpmlp.training.train import make_trainer
 
 
 def noted(step, *held):
     """A step(xp, minibatch, *held) as a replay, which it returns; held is as the step left it."""
-    tape = Tape(Workspace())
+    tape = Tape(NumpyBackend())
     first = np.array([1.0, 2.0, 3.0])
-    step(tape.xp, Taped(tape, first, "m_x"), *map(tape.taped, held))
+    step(tape.xp, TapedArray(tape, first, "m_x"), *map(tape.wrap, held))
     return tape.function(["m_x"]), tape
 
 
@@ -107,7 +107,7 @@ def test_an_empty_array_is_filled_part_by_part():
     ],
 )
 def test_what_is_not_noted(what, said):
-    with pytest.raises(UntapedError, match=said):
+    with pytest.raises(UntapeableError, match=said):
         noted(what, np.zeros(3))
 
 
@@ -132,9 +132,9 @@ def yours(xp, score, target):
 def test_functions_of_yours_are_called_at_every_step(spec, more, rng):
     X, y = rng.normal(size=(20, 4)), rng.normal(size=(20, 2))
     ends = []
-    for steps in (0, WORTH):
+    for steps in (0, MIN_RECORDED_STEPS):
         run = make_trainer(spec, X, y, epochs=5, batch_size=6, **more)
-        run.step.engine = fastest(CPU, steps)
+        run.step.engine = fastest_engine(CPU, steps)
         assert {report.executor for report in run.reports()} == {"eager"}
         ends.append(run.state.params)
     assert ends[0].tobytes() == ends[1].tobytes()
@@ -146,7 +146,7 @@ def test_the_losses_of_an_estimator_are_noted(rng):
     spec = Spec.parse("4-5-3", loss=reported("cross_entropy"))
     assert loss(spec.loss).name is None
     run = make_trainer(spec, rng.normal(size=(20, 4)), np.eye(3)[np.arange(20) % 3], epochs=20)
-    run.step.engine = fastest(CPU, WORTH)
+    run.step.engine = fastest_engine(CPU, MIN_RECORDED_STEPS)
     assert {report.executor for report in run.reports()} == {"replayed"}
 
 
@@ -154,7 +154,7 @@ def test_an_interruption_while_a_step_is_noted_leaves_it_undone(rng, monkeypatch
     run = make_trainer(
         "4-5-2", rng.normal(size=(20, 4)), rng.normal(size=(20, 2)), epochs=5, clip=1.0
     )
-    run.step.engine = fastest(CPU, WORTH)
+    run.step.engine = fastest_engine(CPU, MIN_RECORDED_STEPS)
     before = [buffer.copy() for buffer in run.step.buffers[:2]]
 
     def interrupted(*given, **named):

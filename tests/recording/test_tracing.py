@@ -23,7 +23,7 @@ def names(program):
 def test_every_activation_and_slope_is_traced(name):
     pair = activation(name)
     assert len(trace(pair.f, ROWS).results) == 1
-    assert trace(pair.slope, ROWS, ROWS).arguments == 2
+    assert trace(pair.slope, ROWS, ROWS).n_arguments == 2
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
@@ -34,7 +34,7 @@ def test_every_rule_is_traced(name):
     )
     flat = [np.zeros(3)] * (2 + rule.slots)
     program = trace(rule.rule, h, np.ones(()), *flat)
-    assert program.arguments == 2 + 1 + len(flat)  # decay and rate, the step, the buffers
+    assert program.n_arguments == 2 + 1 + len(flat)  # decay and rate, the step, the buffers
     assert len(program.results) == 1 + rule.slots
 
 
@@ -72,7 +72,7 @@ def test_numbers_are_constants_and_arrays_arguments():
     ]
     assert constants(given) == ((("beta", "0.5"),), "2.0")
     program = trace(lambda xp, h, z, factor: h.beta * z * h.learning_rate * factor, *given)
-    assert program.arguments == 2
+    assert program.n_arguments == 2
 
 
 UNKNOWN = {

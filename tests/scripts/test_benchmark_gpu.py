@@ -128,7 +128,7 @@ def test_ours_is_checked_and_timed(variant, work, contender, asked, gpu):
 
 
 def test_eager_steps_are_not_taken_for_recorded_ones(contender, asked, gpu, monkeypatch):
-    monkeypatch.setattr("xpmlp.recording.engine.WORTH", 10**12)
+    monkeypatch.setattr("xpmlp.recording.engine.MIN_RECORDED_STEPS", 10**12)
     row = contender.measured(asked("ours", "captured", "small", gpu.name))
     assert row["problem"] == "RuntimeError: captured ran eager"
     assert "epoch" not in row

@@ -187,7 +187,8 @@ def test_how_often_is_heeded(tmp_path, monkeypatch):
     train(**asked(), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e6))
     assert written == [8]
     written.clear()
-    monkeypatch.setattr("xpmlp.recording.executors.EagerExecutor.AT_ONCE", 1)  # a step in a window
+    window_size = "xpmlp.recording.executors.EagerExecutor.WINDOW_SIZE"
+    monkeypatch.setattr(window_size, 1)  # a step in a window
     train(**asked(epochs=2), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e-9))
     assert written == [0] * 6 + [1] * 7 + [2]
 

@@ -117,7 +117,10 @@ NOT_NOTED = {
     "another axis": (lambda xp, x: xp.sum(x, axis=-2), "it reduces over the axis -2"),
     "NumPy": (lambda xp, x: np.clip(x, 0, 1), "it calls NumPy itself"),
     "NumPy's ufuncs": (lambda xp, x: np.exp(x), "ufunc"),
-    "shapes that do not fit": (lambda xp, x: x + xp.input("y", "float32", (3, 2)), "do not go"),
+    "shapes that do not fit": (
+        lambda xp, x: x + xp.input("y", "float32", (3, 2)),
+        "do not broadcast",
+    ),
 }
 
 

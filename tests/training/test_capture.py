@@ -10,11 +10,11 @@ import pytest
 from benchmarks.gpu.checklist.check import depth, nodes
 from benchmarks.gpu.checklist.runs import longest, sized, under_way
 from benchmarks.parity import CASES, Case, case, rows_for
-from xpmlp.devices.graphs import Recorded, obstacle
+from xpmlp.devices.graphs import RecordedGraph, recording_problem
 from xpmlp.devices.namespace import CPU, to_host
 from xpmlp.recording.captured import CaptureWarning, CudaGraphExecutor
 from xpmlp.recording.cuda_writer import FEATURES
-from xpmlp.recording.engine import WORTH
+from xpmlp.recording.engine import MIN_RECORDED_STEPS
 from xpmlp.spec import Spec
 from xpmlp.storage.checkpoint import Checkpoint
 from xpmlp.training.batches import per_batch, unbiased
@@ -71,7 +71,7 @@ def test_replays_are_the_eager_steps_bit_for_bit(asked, begun):
         assert (one.executor, other.executor) == ("captured", "eager")
         assert same(captured, eager)
         assert np.all(one.loss == other.loss)
-    assert int(captured.state.step) >= WORTH
+    assert int(captured.state.step) >= MIN_RECORDED_STEPS
     assert np.isfinite(to_host(captured.state.params)).all()
 
 
@@ -193,7 +193,9 @@ def test_an_interruption_of_the_warm_up_leaves_everything_as_it_was(begun):
 
 
 @pytest.mark.parametrize(
-    "more", [{"capture": False}, {"epochs": (WORTH - 1) // 4}], ids=["asked", "few steps"]
+    "more",
+    [{"capture": False}, {"epochs": (MIN_RECORDED_STEPS - 1) // 4}],
+    ids=["asked", "few steps"],
 )
 def test_nothing_is_recorded_where_it_is_not_wanted(begun, more):
     with warnings.catch_warnings():
@@ -211,7 +213,7 @@ def test_numpy_replays(begun):
 
 def stop_at(step, run):
     """Ctrl-C during that step, which a graph does not see before its window is done."""
-    turns, launch = run.counter.turns, run.step.engine.executor.run
+    turns, launch = run.counter.steps, run.step.engine.executor.run
 
     def counted(steps, first=0):
         for t in turns(steps, first):
@@ -224,7 +226,7 @@ def stop_at(step, run):
         if before < step <= int(run.state.step):
             run.counter.stop_signal = 2
 
-    run.counter.turns, run.step.engine.executor.run = counted, watched
+    run.counter.steps, run.step.engine.executor.run = counted, watched
 
 
 LONG = (  # epochs of several windows, and a tail
@@ -251,9 +253,9 @@ def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
     ):
         finish(stopped, [], write)
     assert 0 < stopped.within < stopped.steps_per_epoch
-    assert (stopped.within % CudaGraphExecutor.UNROLLED == 0) == capture
-    launch, launches = Recorded.launch, []
-    monkeypatch.setattr(Recorded, "launch", lambda graph: launches.append(1) or launch(graph))
+    assert (stopped.within % CudaGraphExecutor.MAX_STEPS == 0) == capture
+    launch, launches = RecordedGraph.launch, []
+    monkeypatch.setattr(RecordedGraph, "launch", lambda graph: launches.append(1) or launch(graph))
     with Checkpoint(path).opened(resumed, resume=True) as write:
         assert int(resumed.state.step) == int(stopped.state.step)
         model = finish(resumed, [], write)
@@ -338,16 +340,16 @@ def test_a_window_is_bounded(gpu):
     import cupy
 
     way = CudaGraphExecutor(gpu, cupy.cuda)
-    assert way.window(1000, 10) == CudaGraphExecutor.UNROLLED
+    assert way.window(1000, 10) == CudaGraphExecutor.MAX_STEPS
     assert way.window(3, 10) == 3
-    assert way.window(1000, CudaGraphExecutor.AT_ONCE // 4) == 4
-    assert way.window(1000, 10 * CudaGraphExecutor.AT_ONCE) == 1
+    assert way.window(1000, CudaGraphExecutor.WINDOW_SIZE // 4) == 4
+    assert way.window(1000, 10 * CudaGraphExecutor.WINDOW_SIZE) == 1
 
 
 def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, monkeypatch):
     import cupy
 
-    assert obstacle(gpu, cupy.cuda) is None
+    assert recording_problem(gpu, cupy.cuda) is None
 
     def failing(stream):
         end(stream)
@@ -355,7 +357,7 @@ def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, monkey
 
     end = cupy.cuda.Stream.end_capture
     monkeypatch.setattr(cupy.cuda.Stream, "end_capture", failing)
-    assert obstacle(gpu, cupy.cuda) == "RuntimeError: no graphs here"
+    assert recording_problem(gpu, cupy.cuda) == "RuntimeError: no graphs here"
 
 
 def per_step(run):

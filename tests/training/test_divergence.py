@@ -11,7 +11,7 @@ from xpmlp import Spec
 from xpmlp.apply import plain
 from xpmlp.devices.namespace import CPU, to_host, to_place
 from xpmlp.optimizers import OPTIMIZERS
-from xpmlp.recording.guards import guarded as without_guard
+from xpmlp.recording.guards import find_guard
 from xpmlp.recording.tracing import trace
 from xpmlp.step import Batch, gradient, new_state, update
 from xpmlp.training import train as assembly
@@ -45,7 +45,7 @@ def begun(monkeypatch, request):
     def begin(X, y, way="eager", place=CPU, **more):
         if way == "captured":
             place = request.getfixturevalue("gpu")
-        monkeypatch.setattr(assembly, "choose", lambda *_: place)
+        monkeypatch.setattr(assembly, "choose_place", lambda *_: place)
         arguments = {"batch_size": BATCH, "epochs": 20, "capture": way in ("replayed", "captured")}
         run = make_trainer(more.pop("spec", SPEC), X.copy(), y.copy(), **arguments | more)
         assert way in ("one by one", run.step.engine.executor.name)
@@ -158,12 +158,12 @@ def test_the_guard_of_a_rule_is_seen_and_taken_off(name, begun, rng):
     names = sorted(k for k, v in vars(run.step.h).items() if isinstance(v, np.ndarray))
     theta = len(names) + 1
     aliases = [theta, *range(theta + 2, theta + 2 + len(run.state.slots))]
-    found = without_guard(program, aliases)
+    found = find_guard(program, aliases)
     assert found is not None
-    assert names[found.at] == "alive"
-    assert all(operation.name != "where" for operation in found.moving.operations)
-    assert without_guard(found.moving, aliases) is None
-    assert without_guard(program, aliases[::-1] if len(aliases) > 1 else [theta + 1]) is None
+    assert names[found.condition] == "alive"
+    assert all(operation.name != "where" for operation in found.unguarded.operations)
+    assert find_guard(found.unguarded, aliases) is None
+    assert find_guard(program, aliases[::-1] if len(aliases) > 1 else [theta + 1]) is None
 
 
 def wild(xp, now):

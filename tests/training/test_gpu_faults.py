@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import xpmlp
-from xpmlp.devices.graphs import obstacle
+from xpmlp.devices.graphs import recording_problem
 from xpmlp.devices.namespace import to_host
 from xpmlp.recording.captured import CudaGraphExecutor
 from xpmlp.training import batches, trainer
@@ -125,7 +125,7 @@ def test_orders_that_were_drawn_ahead_are_the_epochs_own(members, used, card, ro
     np.testing.assert_array_equal(used, expected)
 
     run, path = make_trainer("3-5-1", *rows, **arguments), tmp_path / "run.ckpt"
-    turns = run.counter.turns
+    turns = run.counter.steps
     used.clear()
 
     def counted(steps, first=0):
@@ -135,7 +135,7 @@ def test_orders_that_were_drawn_ahead_are_the_epochs_own(members, used, card, ro
             )  # in the third epoch's second step
             yield t
 
-    run.counter.turns = counted
+    run.counter.steps = counted
     following = xpmlp.Checkpoint(path).opened(run, resume=False)
     with following as write, pytest.raises(KeyboardInterrupt):
         finish(run, [], write)
@@ -223,7 +223,7 @@ def test_eager_windows_are_large_on_a_gpu(card, rng, monkeypatch):
     finish(run, [])
     gathers = len(taken) / 3  # of rows, targets and weights
     assert gathers == 1, taken
-    assert CudaGraphExecutor.UNROLLED > 10 == run.steps_per_epoch
+    assert CudaGraphExecutor.MAX_STEPS > 10 == run.steps_per_epoch
 
 
 # Memory that is given back
@@ -288,7 +288,7 @@ def probe(rows):
 
     from xpmlp.devices.words import place_for
 
-    assert obstacle(place_for(GPU), cuda) is None
+    assert recording_problem(place_for(GPU), cuda) is None
 
 
 WORKS = [

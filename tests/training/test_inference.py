@@ -11,7 +11,7 @@ from xpmlp.devices.namespace import to_host, to_place
 from xpmlp.initializers import initial, initial_population
 from xpmlp.layout import windows
 from xpmlp.recording import engine
-from xpmlp.recording.numpy_writer import Workspace
+from xpmlp.recording.numpy_writer import NumpyBackend
 from xpmlp.training import inference
 from xpmlp.training.data import Resident
 from xpmlp.training.inference import scores
@@ -84,9 +84,9 @@ def test_predictions_keep_no_more_memory_than_they_may(rng):
     model = train(spec, rng.normal(size=(8, 4)), np.zeros(8), epochs=1)
     for count in range(150, 200):  # as many shapes
         model.predict(rng.normal(size=(count, 4)))
-    assert len(engine.SPARE) <= 4, "one for each thread at a time"
-    for spare in engine.SPARE:
-        assert len(spare.plans) <= engine.PLANS
+    assert len(engine.IDLE_BACKENDS) <= 4, "one for each thread at a time"
+    for spare in engine.IDLE_BACKENDS:
+        assert len(spare.plans) <= engine.MAX_IDLE_PLANS
         scratch = {
             id(value): value.size
             for plan in spare.plans.values()
@@ -95,15 +95,15 @@ def test_predictions_keep_no_more_memory_than_they_may(rng):
         }
         assert scratch
         held = sum(scratch.values()) + sum(buffer.size for buffer in spare.buffers)
-        assert held <= spare.numbers <= engine.KEPT
+        assert held <= spare.size <= engine.MAX_IDLE_SIZE
 
 
 def test_buffers_are_used_again_by_fewer_rows():
     """A last chunk of fewer rows costs no new memory, nor does the first of the next call."""
-    space = Workspace()
-    first = space.buffer((8, 5), np.dtype("float64"))
+    space = NumpyBackend()
+    first = space.allocate((8, 5), np.dtype("float64"))
     for shape in ((3, 5), (8, 5), (2, 20), (40,)):
         space.restart()
-        assert np.shares_memory(first, space.buffer(shape, np.dtype("float64")))
+        assert np.shares_memory(first, space.allocate(shape, np.dtype("float64")))
     space.restart()
-    assert not np.shares_memory(first, space.buffer((41,), np.dtype("float64")))
+    assert not np.shares_memory(first, space.allocate((41,), np.dtype("float64")))

@@ -12,7 +12,7 @@ from xpmlp.devices import threads as products
 from xpmlp.losses import Loss
 from xpmlp.recording import sharded as members
 from xpmlp.recording.executors import EagerExecutor
-from xpmlp.recording.sharded import ShardedExecutor, cut
+from xpmlp.recording.sharded import ShardedExecutor, shard_indices
 from xpmlp.training import setup
 from xpmlp.training.trainer import Trainer
 
@@ -42,7 +42,7 @@ def threads(monkeypatch, optional):
     """BLAS has two threads, and a population of any size is worth them."""
     optional("threadpoolctl")
     monkeypatch.setattr(setup, "blas_threads", lambda most=None: most or 2)
-    monkeypatch.setattr(members, "WORTH", 0)
+    monkeypatch.setattr(members, "MIN_THREADED_SIZE", 0)
 
 
 def learned(rng_seed=3, *, dropout=0.0, **more):
@@ -69,9 +69,11 @@ def close(one, other):
 def test_sections_learn_what_the_population_learns(setting, size, threads, monkeypatch):
     whole = learned(**SETTINGS[setting], capture=False)
     assert {*whole.history["executor"]} == {"eager"}
-    monkeypatch.setattr(members, "IN_CACHE", SIZES[size])
+    monkeypatch.setattr(members, "SHARD_SIZE", SIZES[size])
     cuts = []
-    monkeypatch.setattr(setup, "cut", lambda *given: cuts.append(cut(*given)) or cuts[-1])
+    monkeypatch.setattr(
+        setup, "shard_indices", lambda *given: cuts.append(shard_indices(*given)) or cuts[-1]
+    )
     model = learned(**SETTINGS[setting])
     assert len(cuts[0]) in {"one by one": [5], "some at a time": [2, 4], "by halves": [2]}[size]
     assert {*model.history["executor"]} == {"replayed"}
@@ -80,7 +82,7 @@ def test_sections_learn_what_the_population_learns(setting, size, threads, monke
 
 @pytest.mark.parametrize("setting", ["plain", "dropout"])
 def test_a_section_of_one_is_the_network_alone_bit_for_bit(setting, threads, monkeypatch):
-    monkeypatch.setattr(members, "IN_CACHE", 1)
+    monkeypatch.setattr(members, "SHARD_SIZE", 1)
     population = learned(**SETTINGS[setting], keep="last")
     for k in range(5):
         alone = learned(**SETTINGS[setting], keep="last", members=None, seed=k)
@@ -107,8 +109,8 @@ def test_a_training_that_is_resumed_has_the_same_bits(
     setting, window, threads, tmp_path, monkeypatch
 ):
     """Stopped by a signal in a window of some of an epoch's steps, or after an epoch."""
-    monkeypatch.setattr(members, "AT_MOST", 3)
-    monkeypatch.setattr(members, "IN_CACHE", 2_700)
+    monkeypatch.setattr(members, "MAX_WINDOW", 3)
+    monkeypatch.setattr(members, "SHARD_SIZE", 2_700)
     through, kept = learned(**SETTINGS[setting]), tmp_path / "run.ckpt"
     run, made, stops = ShardedExecutor.run, [], 0
 
@@ -138,11 +140,13 @@ def test_a_training_that_is_resumed_has_the_same_bits(
 @pytest.mark.parametrize("each", [1, 1000, 2**20])
 @pytest.mark.parametrize("among", [1, 2, 4])
 def test_every_member_is_in_one_section(count, each, among):
-    found = [np.atleast_1d(np.arange(count)[index[0]]) for index in cut(count, each, among)]
+    found = [
+        np.atleast_1d(np.arange(count)[index[0]]) for index in shard_indices(count, each, among)
+    ]
     assert np.concatenate(found).tolist() == list(range(count))
     sizes = {len(one) for one in found}
     assert max(sizes) - min(sizes) <= 1
-    assert max(sizes) * each <= max(members.IN_CACHE, each)
+    assert max(sizes) * each <= max(members.SHARD_SIZE, each)
 
 
 def test_functions_of_a_users_are_called_by_one_thread(threads):
@@ -166,8 +170,8 @@ def test_an_error_in_another_thread_is_this_ones(threads, monkeypatch):
             raise ZeroDivisionError("over there")
         return work(self, *given)
 
-    work = ShardedExecutor.work
-    monkeypatch.setattr(ShardedExecutor, "work", broken)
+    work = ShardedExecutor.run_shards
+    monkeypatch.setattr(ShardedExecutor, "run_shards", broken)
     with pytest.raises(ZeroDivisionError, match="over there"):
         learned()
 
@@ -205,7 +209,7 @@ def elsewhere(most):
     entered, over = threading.Event(), threading.Event()
 
     def hold():
-        with products.limited(most):
+        with products.limit_threads(most):
             entered.set()
             over.wait(60)
 
@@ -230,7 +234,7 @@ def two(optional):
         other.start()
         other.join()
 
-    before = products.measured()
+    before = products.current_thread_count()
     if before is None:
         pytest.skip("threadpoolctl knows no BLAS here")
     have(2)
@@ -251,24 +255,26 @@ def test_limits_of_several_threads_leave_the_count_as_it_was(two, optional):
     other.__enter__()
     assert counts() == {1}
     assert products.blas_threads() == most  # that limit is not ours
-    with products.limited(1), products.limited(None):
+    with products.limit_threads(1), products.limit_threads(None):
         assert products.blas_threads() == 1
         other.__exit__(None, None, None)  # in the order of entry
     assert counts() == before
-    with products.limited(1), elsewhere(1):
+    with products.limit_threads(1), elsewhere(1):
         assert counts() == {1}
     assert counts() == before
     assert products.blas_threads() == most
 
 
 def test_the_limit_of_another_training_changes_no_section(two, monkeypatch):
-    monkeypatch.setattr(members, "WORTH", 0)
+    monkeypatch.setattr(members, "MIN_THREADED_SIZE", 0)
     cuts = []
-    monkeypatch.setattr(setup, "cut", lambda *given: cuts.append(cut(*given)) or cuts[-1])
+    monkeypatch.setattr(
+        setup, "shard_indices", lambda *given: cuts.append(shard_indices(*given)) or cuts[-1]
+    )
     learned(epochs=70)
     with elsewhere(1):
         learned(epochs=70)
-    with products.limited(1):
+    with products.limit_threads(1):
         learned(epochs=70)
     assert [len(each) for each in cuts] == [2, 2, 1]
 
@@ -319,7 +325,7 @@ def test_n_threads_is_the_most_that_a_product_has(optional, monkeypatch):
 
 
 def test_n_threads_is_the_most_that_a_product_of_sections_has(optional, monkeypatch):
-    monkeypatch.setattr(members, "IN_CACHE", 1)
+    monkeypatch.setattr(members, "SHARD_SIZE", 1)
     large = {"batch_size": 300, "members": 3, "epochs": 70}
     assert asked_for(optional, monkeypatch, "200-100-1", n_threads=1, **large)[0] == 1
 

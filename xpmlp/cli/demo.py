@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from xpmlp.cli.plots import plot_history
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 from xpmlp.devices.words import default_word, place_for
 from xpmlp.spec import Spec
 from xpmlp.storage.model_file import save
@@ -23,8 +23,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    datasets = needed("sklearn.datasets", "table")
-    selection = needed("sklearn.model_selection", "table")
+    datasets = import_extra("sklearn.datasets", "table")
+    selection = import_extra("sklearn.model_selection", "table")
     if not options.out.is_dir():
         raise ValueError(f"--out must be a folder that exists; got {options.out}")
     if not 0 <= options.seed < 2**32:

@@ -3,7 +3,7 @@
 from math import isnan, nan
 from typing import Any
 
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 
 COLORS = ("tab:blue", "tab:orange")
 PALETTE = tuple(f"C{k}" for k in range(10))
@@ -22,7 +22,7 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
     the picture (.png, .pdf, .svg); with none the matplotlib Figure is only returned. A population
     has one colour per member, and its best is marked; metrics have panels of their own.
     """
-    needed("matplotlib", "table")
+    import_extra("matplotlib", "table")
     from matplotlib.figure import Figure
 
     held = [getattr(one, name, None) for one in (model, getattr(model, "model", None))
@@ -117,7 +117,7 @@ def plot_fit(fitted: Any, path: Any) -> Any:
 
     fitted: a `tabular.fitting.Fitted`. path: where to write the picture.
     """
-    needed("matplotlib", "table")
+    import_extra("matplotlib", "table")
     from matplotlib.figure import Figure
 
     model = fitted.model
@@ -147,7 +147,7 @@ def draw_confusion(axis: Any, truth: Any, predicted: Any, classes: list[Any]) ->
     """How many held-out rows of each class were taken for which."""
     place = {label: i for i, label in enumerate(classes)}
     codes = ([place[label] for label in labels.tolist()] for labels in (truth, predicted))
-    confusion_matrix = needed("sklearn.metrics", "table").confusion_matrix
+    confusion_matrix = import_extra("sklearn.metrics", "table").confusion_matrix
     counts = confusion_matrix(*codes, labels=list(place.values()))
     axis.imshow(counts, cmap="Blues")
     words = [str(label) for label in classes]

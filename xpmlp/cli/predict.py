@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xpmlp.cli.train import writable
 from xpmlp.cli.using import load_table_model, note_oddities
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 from xpmlp.storage.atomic import write_atomic
 from xpmlp.tabular.model import CLASSIFICATION
 from xpmlp.tabular.reading import read_table
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     if options.proba:
         proba = model.model.predict_proba(x)
         columns |= {f"p({label})": proba[:, i] for i, label in enumerate(model.classes_)}
-    text = needed("polars", "table").DataFrame(columns).write_csv()
+    text = import_extra("polars", "table").DataFrame(columns).write_csv()
     if options.out is None:
         sys.stdout.write(text)
     else:

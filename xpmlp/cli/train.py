@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xpmlp.activations import activation
-from xpmlp.devices.threads import blas_threads, limited
+from xpmlp.devices.threads import blas_threads, limit_threads
 from xpmlp.devices.words import default_word, place_for
 from xpmlp.losses import loss
 from xpmlp.names import whole
@@ -161,7 +161,7 @@ def run(options: argparse.Namespace) -> int:
     most = None if threads is None else blas_threads(whole(threads, "--threads"))
     bars = [] if options.quiet else [ProgressBar()]
     try:
-        with limited(most):
+        with limit_threads(most):
             fitted = fit_table(
                 frame,
                 plan,

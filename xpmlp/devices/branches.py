@@ -1,8 +1,8 @@
 """Work that runs in parallel to the rest of a step: streams that fork and join again.
 
 While a stream captures, they become branches of its graph. What a branch reads is kept alive
-until it joins: memory that is given back is lent again to the stream that it was lent to, which
-knows nothing of the branch.
+until it joins: the memory pool reuses freed memory on the stream that it was allocated on, which
+does not wait for the branch.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Branches:
-    """Streams for work that is independent of what follows it. Not for two threads."""
+    """Streams for work that is independent of what follows it. Not thread-safe."""
 
     COUNT = 3
 
@@ -54,12 +54,12 @@ class Branches:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a step, whatever became of the one before."""
+        """Begin a step, even if the previous one failed."""
         self.forks = 0
         self.kept_alive.clear()
 
     def close(self, forget: Any) -> None:
-        """Let go of the streams. forget: of what a product keeps for a stream's pointer."""
+        """Release the streams. forget: releases the workspace of a stream, given its pointer."""
         for stream in self.streams:
             forget(stream.ptr)
         self.streams, self.events = [], []

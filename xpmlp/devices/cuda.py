@@ -1,4 +1,4 @@
-"""CuPy as the math's namespace: the checks before it is used, and our own product beneath it."""
+"""CuPy as the math's namespace: the checks before it is used, and our own `matmul` in it."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -18,11 +18,11 @@ STAGES = ("import CuPy", "count GPUs", "run a kernel", "multiply with cuBLAS")
 
 
 class GPUUnavailableError(RuntimeError):
-    """A GPU was asked for and cannot be used: says at which stage it failed and what mends it."""
+    """A requested GPU cannot be used: says at which stage the check failed, and how to fix it."""
 
 
 class Check(NamedTuple):
-    """What one stage of the check came to."""
+    """The result of one stage of the check."""
 
     stage: int  # from 1, an entry of STAGES
     problem: str | None  # the first line of the original message; None when it passed
@@ -65,7 +65,7 @@ def examine(index: int) -> Iterator[Check]:
     for stage, attempt in enumerate(stages, 1):
         try:
             attempt(index)
-        except Exception as error:  # each library that is missing raises a kind of its own
+        except Exception as error:  # every missing library raises a type of its own
             yield Check(stage, first_line(error), mend_for(stage, error))
             return
         yield Check(stage, None)
@@ -77,15 +77,15 @@ def first_line(error: Exception) -> str:
 
 
 def mend_for(stage: int, error: Exception) -> str:
-    """The command that mends a failed stage."""
+    """The command that fixes a failed stage."""
     if STAGES[stage - 1] != "count GPUs":
         return INSTALL
     return DRIVER if getattr(error, "status", None) == NO_DRIVER else VISIBLE
 
 
 @cache
-def usable(index: int) -> None:
-    """GPUUnavailableError where a stage fails; a GPU that passed is not asked again."""
+def require_usable(index: int) -> None:
+    """GPUUnavailableError where a stage fails; a GPU that passed is not checked again."""
     for check in examine(index):
         if check.problem is not None:
             raise GPUUnavailableError(
@@ -112,15 +112,15 @@ def place(index: int, precision: Literal["full", "tf32"] = "full") -> Place:
 
     precision: of float32 products, "full" or "tf32" (ten bits of mantissa, several times faster).
     """
-    usable(index)
+    require_usable(index)
     import cupy
 
     with cupy.cuda.Device(index) as device:
         return Place(namespace(index, precision), device, f"gpu:{index}")
 
 
-def card(index: int) -> dict[str, Any]:
-    """What a usable GPU says of itself: name, driver and runtime, bytes free and in all."""
+def gpu_properties(index: int) -> dict[str, Any]:
+    """Of a usable GPU: name, driver and runtime versions, free and total bytes."""
     import cupy
 
     runtime = cupy.cuda.runtime

@@ -1,4 +1,4 @@
-"""What this machine offers, for `xpmlp doctor`: versions, BLAS, GPU, and what mends it."""
+"""What this machine offers, for `xpmlp doctor`: versions, BLAS, GPU, and how to fix it."""
 
 import os
 import platform
@@ -10,8 +10,8 @@ import numpy as np
 
 from xpmlp import __version__
 from xpmlp.devices import cuda
-from xpmlp.devices.graphs import obstacle
-from xpmlp.devices.threads import controller, counted
+from xpmlp.devices.graphs import recording_problem
+from xpmlp.devices.threads import available_threads, controller
 
 PACKAGES = (
     "numpy", "array-api-compat", "safetensors", "scikit-learn", "narwhals", "polars",
@@ -21,20 +21,20 @@ PACKAGES = (
 
 
 def installed(names: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of the packages that xpmlp can use, of those that are installed."""
-    found = {}
+    """Versions of the installed packages among those that xpmlp can use."""
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def blas() -> dict[str, Any]:
     """The BLAS library that NumPy was built with, its threads, and the processors."""
-    built: Any = np.show_config(mode="dicts")
-    library = built.get("Build Dependencies", {}).get("blas", {})
+    config: Any = np.show_config(mode="dicts")
+    library = config.get("Build Dependencies", {}).get("blas", {})
     return {
         "library": library.get("name", "unknown"),
         "version": library.get("version", "unknown"),
@@ -47,14 +47,14 @@ def blas_threads() -> int | str:
     """Threads of a product: measured by threadpoolctl where it is installed."""
     if controller() is None:
         return os.environ.get("OPENBLAS_NUM_THREADS", "one per processor")
-    return counted() or 1
+    return available_threads() or 1
 
 
 def gpu(index: int) -> dict[str, Any]:
-    """Each stage of the check of GPU number `index`, what the card says of itself, and why steps
+    """Each stage of the check of GPU number `index`, its properties, and why steps
     cannot be recorded there (None where they can)."""
     checks = list(cuda.examine(index))
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "index": index,
         "usable": checks[-1].problem is None,
         "checks": [
@@ -62,12 +62,12 @@ def gpu(index: int) -> dict[str, Any]:
             for c in checks
         ],
     }
-    if found["usable"]:
+    if result["usable"]:
         import cupy
 
-        found |= cuda.card(index)
-        found["recording"] = obstacle(cuda.place(index), cupy.cuda)
-    return found
+        result |= cuda.gpu_properties(index)
+        result["recording"] = recording_problem(cuda.place(index), cupy.cuda)
+    return result
 
 
 def report(index: int) -> dict[str, Any]:

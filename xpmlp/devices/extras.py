@@ -8,7 +8,7 @@ class MissingExtraError(ImportError):
     """A package of an extra is not installed; the message has the line that installs it."""
 
 
-def needed(module: str, extra: str) -> ModuleType:
+def import_extra(module: str, extra: str) -> ModuleType:
     """The module of that name; MissingExtraError naming the extra where it is not installed."""
     try:
         return import_module(module)

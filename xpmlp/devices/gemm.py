@@ -1,10 +1,10 @@
-"""The GEMM beneath `xp.matmul` on CuPy: a plan read off the strides, carried out by cuBLAS.
+"""The GEMM of `xp.matmul` on CuPy: planned from the strides, computed by cuBLAS.
 
 CuPy refuses its own cuBLAS calls while a stream is captured (cupy#6290), so a captured training
-step needs this one. The first half is integer code on shapes and strides, the second the device.
+step needs this one. The first half is integer code on shapes and strides, the second calls cuBLAS.
 
-cuBLAS reads matrices column by column, so rows that lie one after another are to it the columns
-of the transpose. For such an `out` it is asked for out^T = b^T a^T, with b as its first operand.
+cuBLAS matrices are in column-major order, so the rows of a C-order matrix are to it the columns of
+the transpose. For such an `out` it computes out^T = b^T a^T, with b as its first operand.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ class Layout(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """A leading axis, along which all three arrays go from one matrix to the next."""
+    """A leading axis, along which the matrices of all three arrays follow one another."""
 
     extent: int
     steps: tuple[int, int, int]  # elements, one per array; 0 where it is broadcast
@@ -52,11 +52,11 @@ class Plan(NamedTuple):
     stride_b: int
     stride_c: int
     batch: int
-    loops: tuple[Axis, ...]  # leading axes that no single call can walk: one call per entry
+    loops: tuple[Axis, ...]  # leading axes that no single call can cover: one call per entry
     copies: tuple[bool, bool]  # whether a and b of a @ b are first copied to C order
 
     def starts(self) -> Iterator[tuple[int, int, int]]:
-        """Where cuBLAS's a, b and c start at every call, in elements."""
+        """The offsets of cuBLAS's a, b and c at every call, in elements."""
         steps = [axis.steps for axis in self.loops]
         for at in product(*(range(axis.extent) for axis in self.loops)):
             moves = list(zip(at, steps, strict=True))
@@ -88,8 +88,9 @@ def contiguous(shape: tuple[int, ...]) -> Layout:
     return Layout(shape, tuple(prod(shape[axis + 1 :]) for axis in range(len(shape))))
 
 
-def stored(matrix: Layout) -> tuple[bool, int] | None:
-    """(whether it lies by rows, the leading dimension) of a 2-D layout; None if cuBLAS cannot.
+def matrix_order(matrix: Layout) -> tuple[bool, int] | None:
+    """(whether it is in row-major order, the leading dimension) of a 2-D layout; None if cuBLAS
+    supports neither order.
 
     An axis of extent 1 may have any stride: nothing is ever read along it.
     """
@@ -104,20 +105,20 @@ def stored(matrix: Layout) -> tuple[bool, int] | None:
 
 
 def readable(operand: Layout) -> bool:
-    """Whether cuBLAS reads the operand where it lies; else it is copied first."""
-    shape, strides = ((1, 1, *numbers) for numbers in operand)  # a row or a column: all the same
+    """Whether cuBLAS reads the operand as it is; else it is copied first."""
+    shape, strides = ((1, 1, *numbers) for numbers in operand)  # a 1-D operand is one row
     forward = all(n <= 1 or s >= 0 for n, s in zip(shape[:-2], strides[:-2], strict=True))
-    return forward and stored(Layout(shape[-2:], strides[-2:])) is not None
+    return forward and matrix_order(Layout(shape[-2:], strides[-2:])) is not None
 
 
 def writable(out: Layout) -> bool:
-    """Whether cuBLAS writes `out` where it lies: a matrix it can store, no element twice."""
-    reach = 0
+    """Whether cuBLAS writes `out` as it is: in a supported order, and no element twice."""
+    last = 0  # the last element along the axes so far
     for stride, extent in sorted(zip(out.strides, out.shape, strict=True)):
         if extent > 1:
-            if stride <= reach:
+            if stride <= last:
                 return False
-            reach += stride * (extent - 1)
+            last += stride * (extent - 1)
     return readable(out)
 
 
@@ -152,13 +153,13 @@ def leading_axes(a: Layout, b: Layout, out: Layout) -> list[Axis]:
     return axes
 
 
-def stacked(matrix: Layout, count: int, step: int) -> Layout | None:
-    """`count` of these matrices, `step` apart, as one tall matrix; None where they do not abut."""
+def as_one_matrix(matrix: Layout, count: int, step: int) -> Layout | None:
+    """`count` of these matrices, `step` apart, as one tall matrix; None where there are gaps."""
     (rows, columns), (down, across) = matrix
     if rows == 1:
         down = step
     tall = Layout((count * rows, columns), (down, across))
-    return tall if step == rows * down and stored(tall) else None
+    return tall if step == rows * down and matrix_order(tall) else None
 
 
 def plan(a: Layout, b: Layout, out: Layout) -> Plan:
@@ -179,13 +180,13 @@ def plan(a: Layout, b: Layout, out: Layout) -> Plan:
     a, b, out = (Layout(x.shape[-2:], x.strides[-2:]) for x in (a, b, out))
     while axes and axes[-1].steps[1] == 0:
         extent, steps = axes[-1]
-        tall_a, tall_out = stacked(a, extent, steps[0]), stacked(out, extent, steps[2])
+        tall_a, tall_out = as_one_matrix(a, extent, steps[0]), as_one_matrix(out, extent, steps[2])
         if tall_a is None or tall_out is None:
             break
         a, out, axes = tall_a, tall_out, axes[:-1]
-    of_a, of_b, of_out = stored(a), stored(b), stored(out)
+    of_a, of_b, of_out = matrix_order(a), matrix_order(b), matrix_order(out)
     if of_a is None or of_b is None or of_out is None:
-        raise ValueError(f"cuBLAS cannot write a matrix that lies as {out}: copy it afterwards")
+        raise ValueError(f"cuBLAS cannot write a matrix of layout {out}: copy it afterwards")
     by_rows, (m, n), k = of_out[0], out.shape, a.shape[1]
     if by_rows:  # out^T = b^T a^T
         of_a, of_b, m, n = of_b, of_a, n, m
@@ -199,7 +200,7 @@ def plan(a: Layout, b: Layout, out: Layout) -> Plan:
 
 
 class Kind(NamedTuple):
-    """What cuBLAS is told about a dtype."""
+    """cuBLAS's types for a dtype."""
 
     data: int  # a cudaDataType
     compute: int  # a cublasComputeType_t
@@ -227,8 +228,8 @@ def layout(array: Array) -> Layout:
 
 
 def release(destroy: Callable[[int], None], handle: int, workspaces: dict[int, Any]) -> None:
-    """Destroy a handle, and only then let go of the memory it works in."""
-    with suppress(Exception):  # after a device fault even this fails, and nobody can mend it here
+    """Destroy a handle, and only then free its workspaces."""
+    with suppress(Exception):  # after a device fault even this fails, and cannot be handled here
         destroy(handle)
     workspaces.clear()
 
@@ -236,9 +237,9 @@ def release(destroy: Callable[[int], None], handle: int, workspaces: dict[int, A
 class Gemm:
     """A cuBLAS handle with its workspaces, on the device that is current when it is made.
 
-    precision: what float32 is multiplied in, "full" or "tf32". It follows CuPy's current stream,
-    with 32 MiB of workspace per stream: two streams sharing one would overwrite each other's
-    partial sums. Threads take turns. A graph captured over it needs it to stay open.
+    precision: of float32 products, "full" or "tf32". It uses CuPy's current stream, with 32 MiB of
+    workspace per stream: two streams sharing one would overwrite each other's partial sums.
+    Thread-safe. A graph that captured its products needs it to stay open.
     """
 
     def __init__(self, precision: Literal["full", "tf32"] = "full") -> None:
@@ -249,27 +250,31 @@ class Gemm:
         from nvmath.bindings import cublas
 
         self._cupy, self._cublas = cupy, cublas
-        self._names = kinds(cublas.ComputeType, CudaDataType, precision)
-        self._kinds: dict[Any, Kind | None] = {}  # by dtype, whose name is slow to ask for
+        self._kinds_by_name = kinds(cublas.ComputeType, CudaDataType, precision)
+        self._kinds: dict[Any, Kind | None] = {}  # by dtype, as its name is slow to compute
         self._operations = int(cublas.Operation.N), int(cublas.Operation.T)
         self._algorithm = int(cublas.GemmAlgo.DFALT)
         self._plan = lru_cache(1024)(plan)
         self._workspaces: dict[int, Any] = {}  # by stream
         self._stream: int | None = None
-        self._turn = RLock()  # a handle has one stream: another thread's may be another
+        self._lock = RLock()  # a handle has one stream, and another thread may use another
         self._handle: int = cublas.create()
-        self._end = weakref.finalize(self, release, cublas.destroy, self._handle, self._workspaces)
-        self._end.atexit = False  # the driver may be gone by then, and the process frees all
+        self._finalizer = weakref.finalize(
+            self, release, cublas.destroy, self._handle, self._workspaces
+        )
+        self._finalizer.atexit = (
+            False  # the driver may be unloaded by then, and the process frees all
+        )
         cublas.set_pointer_mode(self._handle, int(cublas.PointerMode.HOST))
 
     def close(self) -> None:
-        """Destroy the handle; a product asked for afterwards raises cuBLASError."""
-        self._end()
+        """Destroy the handle; a later product raises cuBLASError."""
+        self._finalizer()
         self._handle, self._stream = 0, None
 
     def forget(self, stream: int) -> None:
-        """Let go of the workspace of a stream, by its pointer, that is not worked on any more."""
-        with self._turn:
+        """Release the workspace of a stream that is no longer used, given its pointer."""
+        with self._lock:
             self._workspaces.pop(stream, None)
             if self._stream == stream:
                 self._stream = None
@@ -294,16 +299,16 @@ class Gemm:
         return out
 
     def _kind(self, a: Array, b: Array, out: Array | None) -> Kind | None:
-        """What cuBLAS is told about these arrays' one dtype; None if they are not for it."""
+        """cuBLAS's types for these arrays' common dtype; None if it does not support them."""
         arrays = (a, b) if out is None else (a, b, out)
         if not all(isinstance(x, self._cupy.ndarray) and x.dtype == a.dtype for x in arrays):
             return None
         if a.dtype not in self._kinds:
-            self._kinds[a.dtype] = self._names.get(a.dtype.name)
+            self._kinds[a.dtype] = self._kinds_by_name.get(a.dtype.name)
         return self._kinds[a.dtype]
 
     def _direct(self, out: Array, *operands: Array) -> bool:
-        """Whether the product may be written to `out` itself while the operands are read."""
+        """Whether the product can be written to `out` directly, while the operands are read."""
         shared = any(self._cupy.may_share_memory(out, operand) for operand in operands)
         return not shared and writable(layout(out))
 
@@ -316,8 +321,8 @@ class Gemm:
         op, data, size = self._operations, kind.data, out.dtype.itemsize
         head = (self._handle, op[p.transa], op[p.transb], p.m, p.n, p.k, alpha)
         tail = (kind.compute, self._algorithm)
-        with self._turn:
-            self._follow()
+        with self._lock:
+            self._bind_stream()
             for i, j, l in p.starts():
                 of_a = (first.data.ptr + i * size, data, p.lda)
                 of_b = (second.data.ptr + j * size, data, p.ldb)
@@ -329,21 +334,21 @@ class Gemm:
                     self._cublas.gemm_strided_batched_ex(*head, *operands, p.batch, *tail)
 
     def workspace(self, stream: int) -> Any:
-        """The memory of that stream's products, WORKSPACE bytes."""
-        with self._turn:
+        """The workspace of that stream's products, WORKSPACE bytes."""
+        with self._lock:
             if stream not in self._workspaces:
-                # never of a trainer's pool, which ends with the trainer
+                # never from a trainer's pool, which ends with the trainer
                 self._workspaces[stream] = self._cupy.get_default_memory_pool().malloc(WORKSPACE)
             return self._workspaces[stream]
 
-    def _follow(self) -> None:
-        """Let the handle work on CuPy's current stream, in that stream's workspace."""
+    def _bind_stream(self) -> None:
+        """Set the handle's stream to CuPy's current one, with that stream's workspace."""
         stream = self._cupy.cuda.get_current_stream().ptr
         if stream == self._stream:
             return
         workspace = self.workspace(stream)
         self._stream = None  # unknown, should one of the two calls fail
         self._cublas.set_stream(self._handle, stream)
-        # afterwards, because set_stream puts cuBLAS's own workspace back
+        # afterwards, because set_stream resets the workspace to cuBLAS's own
         self._cublas.set_workspace(self._handle, workspace.ptr, WORKSPACE)
         self._stream = stream

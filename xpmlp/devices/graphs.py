@@ -1,4 +1,4 @@
-"""CUDA graphs: what a stream is given, recorded once and launched again and again."""
+"""CUDA graphs: the work of a stream, recorded once and launched again and again."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -9,8 +9,8 @@ from xpmlp.devices.namespace import Place, running
 from xpmlp.devices.words import release
 
 
-class Lane:
-    """A stream of its own, on which steps are recorded and replayed."""
+class GraphStream:
+    """A CUDA stream on which steps are recorded and replayed."""
 
     def __init__(self, place: Place, cuda: Any) -> None:
         """cuda: CuPy's module of that name."""
@@ -20,10 +20,10 @@ class Lane:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Inside it work goes to the stream, and it is done afterwards."""
+        """A context in which work goes to the stream; on exit it is synchronized."""
         with running(self.place):
-            # the stream waits for no other by itself; waiting for the whole device would break
-            # what another thread captures
+            # a non-blocking stream waits for no other by itself; synchronizing the whole device
+            # would break a capture in another thread
             event = self.cuda.Event(disable_timing=True)
             event.record()
             self.stream.wait_event(event)
@@ -31,42 +31,44 @@ class Lane:
                 yield
                 self.stream.synchronize()
 
-    def record(self, step: Callable[[], Any], warm: Callable[[], Any], pool: Any) -> "Recorded":
+    def record(
+        self, step: Callable[[], Any], warm_up: Callable[[], Any], pool: Any
+    ) -> "RecordedGraph":
         """A graph of `step`, inside `open`; an error in it ends the recording and is passed on.
 
-        warm: what is run before, so that all is compiled and chosen. pool: the memory both work
-        in, where nothing else may be made while the graph lives.
+        warm_up: run before, so that all kernels are compiled and algorithms chosen. pool: the
+        memory pool of both, in which nothing else may be allocated while the graph lives.
         """
-        collecting = gc.isenabled()
+        gc_was_enabled = gc.isenabled()
         gc.collect()
-        gc.disable()  # a finalizer may call what no recording allows
+        gc.disable()  # a finalizer may call what a capture does not allow
         try:
             with self.cuda.using_allocator(pool.malloc):
-                warm()
+                warm_up()
                 self.stream.begin_capture()
                 try:
                     value = step()
                 except BaseException:
-                    with suppress(Exception):  # it may be invalid already
+                    with suppress(Exception):  # the capture may be invalid already
                         self.stream.end_capture()
                     raise
-                return Recorded(self.stream.end_capture(), value, pool)
+                return RecordedGraph(self.stream.end_capture(), value, pool)
         finally:
-            if collecting:
+            if gc_was_enabled:
                 gc.enable()
 
     def close(self) -> None:
-        """Let go of what our product keeps for the stream."""
-        with suppress(Exception):  # a device that is broken says so elsewhere
+        """Release the stream's workspace for matrix products."""
+        with suppress(Exception):  # a device fault is reported elsewhere
             self.stream.synchronize()
-        forget = getattr(self.place.xp, "forget", None)  # on CuPy itself
+        forget = getattr(self.place.xp, "forget", None)  # None on plain CuPy
         if forget is not None:
             forget(self.stream.ptr)
 
 
-def obstacle(place: Place, cuda: Any) -> str | None:
+def recording_problem(place: Place, cuda: Any) -> str | None:
     """Why steps cannot be recorded at a place; None where they can."""
-    xp, lane, pool = place.xp, Lane(place, cuda), cuda.MemoryPool()
+    xp, stream, pool = place.xp, GraphStream(place, cuda), cuda.MemoryPool()
     recorded = None
     with running(place):
         x = xp.ones((2, 2))
@@ -75,29 +77,30 @@ def obstacle(place: Place, cuda: Any) -> str | None:
         x[...] = xp.matmul(x, x) / 2
 
     try:
-        with lane.open():
-            recorded = lane.record(step, step, pool)
+        with stream.open():
+            recorded = stream.record(step, step, pool)
             recorded.launch()
-    except Exception as error:  # whatever it is, training would go on without
-        return said(error)
+    except Exception as error:  # of any kind: training would continue without
+        return error_summary(error)
     finally:
-        lane.close()
+        stream.close()
         del recorded
-        with running(place):  # CuPy gives no block back with a pool
+        with running(place):  # a CuPy pool that is deleted frees no blocks
             pool.free_all_blocks()
-        release(place)  # what was lent to the stream
+        release(place)  # the stream's workspace
     return None
 
 
-def said(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
+    """The type of an error and the first line of its message."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-class Recorded(NamedTuple):
-    """A graph with all that it needs to stay alive."""
+class RecordedGraph(NamedTuple):
+    """A graph and what it needs to stay alive."""
 
     graph: Any
-    value: Any  # what the step returned: the same arrays at every replay
+    value: Any  # the step's return value: the same arrays at every replay
     pool: Any
 
     def launch(self) -> None:

@@ -1,4 +1,4 @@
-"""An array's own namespace and device, and the way to and from the host."""
+"""An array's namespace and device, and conversion to and from the host."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,8 +23,8 @@ CPU = Place(np, None, "cpu")
 
 @contextmanager
 def running(place: Place) -> Iterator[None]:
-    """The place's device is the current one, and floats may overflow on the way to a result
-    that is checked by itself."""
+    """A context in which the place's device is the current one, and overflow is no warning, as
+    results are checked by themselves."""
     device = place.device if hasattr(place.device, "__enter__") else nullcontext()
     with np.errstate(all="ignore"), device:
         yield
@@ -34,7 +34,7 @@ def is_array(value: object) -> bool:
     """Whether `value` is an array of some Array API namespace (NumPy's included)."""
     if isinstance(value, np.ndarray | np.generic):
         return True
-    # any other namespace's array was made by a package that is imported already
+    # the package of any other namespace's array is imported already
     if not hasattr(value, "__dlpack__") and not hasattr(value, "__array_namespace__"):
         return False
     from array_api_compat import is_array_api_obj
@@ -43,7 +43,7 @@ def is_array(value: object) -> bool:
 
 
 def place_of(value: object) -> Place:
-    """Where `value` lies; lists, frames and anything else without a namespace are on the CPU."""
+    """The place of `value`; lists, frames and anything else without a namespace are on the CPU."""
     if isinstance(value, np.ndarray | np.generic) or not is_array(value):
         return CPU
     from array_api_compat import array_namespace, device, is_cupy_array
@@ -55,7 +55,7 @@ def place_of(value: object) -> Place:
 
 
 def to_host(value: Array) -> np.ndarray:
-    """`value` as a NumPy array, copied from its device where it lies on one."""
+    """`value` as a NumPy array, copied from its device if need be."""
     if isinstance(value, np.ndarray | np.generic):
         return np.asarray(value)
     from array_api_compat import is_array_api_strict_namespace, is_cupy_array, is_torch_array
@@ -82,7 +82,7 @@ def to_place(place: Place, value: np.ndarray, dtype: str | None = None) -> Array
     return place.xp.asarray(value, device=place.device, copy=True)
 
 
-@cache  # NumPy puts it together anew each time
+@cache  # NumPy computes it each time
 def numpy_name(dtype: np.dtype[Any]) -> str:
     return str(dtype.name)  # str() would write another byte order as ">f4"
 
@@ -95,8 +95,8 @@ def dtype_name(value: Array) -> str:
 
 
 def like_caller(caller: object, value: Array, place: Place) -> Array:
-    """`value`, which lies at `place`, in the namespace and on the device of `caller`."""
-    home = place_of(caller)
-    if home.name == place.name:
+    """`value`, an array of `place`, in the namespace and on the device of `caller`."""
+    target = place_of(caller)
+    if target.name == place.name:
         return value
-    return to_place(home, to_host(value))
+    return to_place(target, to_host(value))

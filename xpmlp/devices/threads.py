@@ -1,4 +1,4 @@
-"""How many threads the products of this process have, where threadpoolctl is installed."""
+"""The number of BLAS threads of this process, where threadpoolctl is installed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,91 +8,92 @@ from importlib import import_module
 from threading import Lock, get_ident
 from typing import Any
 
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 
-SMALL = 2**21  # multiplications of a product that two threads make no faster among other work
+SMALL = 2**21  # multiplications of a product that two threads do not speed up in a step
 
 
-@cache  # finding the libraries takes a millisecond, asking them nothing
+@cache  # finding the libraries takes a millisecond, querying them nothing
 def controller() -> Any:
-    """Who says how many threads BLAS has; None where nobody can."""
+    """threadpoolctl's controller of BLAS; None where it is not installed."""
     try:
         return import_module("threadpoolctl").ThreadpoolController()
     except ImportError:
         return None
 
 
-class Holder:
-    """Whose limit is in force. BLAS has one count for a whole process, so one thread changes it at
-    a time (threadpoolctl's rule too): the products of others meanwhile have that many."""
+class ThreadLimit:
+    """The limit in force. BLAS has one thread count for a whole process, so one thread changes it
+    at a time (threadpoolctl's rule too): the products of others meanwhile have that many."""
 
     def __init__(self) -> None:
-        self.lock, self.thread, self.depth = Lock(), 0, 0
-        self.before: int | None = None  # the count where nobody holds it
+        self.lock, self.owner, self.depth = Lock(), 0, 0
+        self.unlimited: int | None = None  # the count without a limit
 
     @contextmanager
-    def limit(self, most: int) -> Iterator[None]:
+    def limit(self, threads: int) -> Iterator[None]:
         with self.lock:
-            mine = self.depth == 0 or self.thread == get_ident()
-            if mine and self.depth == 0:
-                self.thread, self.before = get_ident(), measured()
-            self.depth += mine
-        if not mine:
+            is_owner = self.depth == 0 or self.owner == get_ident()
+            if is_owner and self.depth == 0:
+                self.owner, self.unlimited = get_ident(), current_thread_count()
+            self.depth += is_owner
+        if not is_owner:
             yield
             return
         try:
-            with controller().limit(limits=most, user_api="blas"):
+            with controller().limit(limits=threads, user_api="blas"):
                 yield
         finally:
             with self.lock:
                 self.depth -= 1
 
     def count(self) -> int | None:
-        """How many threads a product has without any limit of ours."""
+        """The number of threads without any limit of ours."""
         with self.lock:
-            return self.before if self.depth else measured()
+            return self.unlimited if self.depth else current_thread_count()
 
 
-HOLDER = Holder()
-MINE: ContextVar[int | None] = ContextVar("blas_threads", default=None)  # the caller's own limit
+THREAD_LIMIT = ThreadLimit()
+CALLER_LIMIT: ContextVar[int | None] = ContextVar("blas_threads", default=None)
 
 
-def measured() -> int | None:
-    """How many threads a product has at this moment."""
+def current_thread_count() -> int | None:
+    """The number of threads that BLAS has at this moment."""
     counts = [pool["num_threads"] for pool in controller().info() if pool["user_api"] == "blas"]
     return max(counts, default=None)
 
 
-def counted() -> int | None:
-    """How many threads a product may have here, whatever limit another thread holds at this
-    moment; None where nobody knows."""
+def available_threads() -> int | None:
+    """How many threads the caller's products may have, whatever limit another thread has set at
+    this moment; None where it is unknown."""
     if controller() is None:
         return None
-    most, mine = HOLDER.count(), MINE.get()
-    return most if most is None or mine is None else min(most, mine)
+    threads, own_limit = THREAD_LIMIT.count(), CALLER_LIMIT.get()
+    return threads if threads is None or own_limit is None else min(threads, own_limit)
 
 
 def blas_threads(most: int | None = None) -> int:
-    """How many threads a product may have, at most that many; 1 where nobody could change that.
+    """How many threads a product may have, at most that many; 1 where it cannot be changed.
 
-    ImportError where a number is asked for and threadpoolctl is not installed.
+    ImportError where a number is given and threadpoolctl is not installed.
     """
     if most is not None:
-        needed("threadpoolctl", "fast")
-    now = counted() or 1
-    return now if most is None else min(now, most)
+        import_extra("threadpoolctl", "fast")
+    available = available_threads() or 1
+    return available if most is None else min(available, most)
 
 
 @contextmanager
-def limited(most: int | None) -> Iterator[None]:
-    """Inside it a product has at most that many threads, where that can be; None: as now."""
-    now = None if most is None else counted()
-    if now is None or most is None or now <= most:
+def limit_threads(most: int | None) -> Iterator[None]:
+    """A context in which a product has at most that many threads, where that is possible; None
+    for no limit."""
+    available = None if most is None else available_threads()
+    if available is None or most is None or available <= most:
         yield
         return
-    mine = MINE.set(most)
+    token = CALLER_LIMIT.set(most)
     try:
-        with HOLDER.limit(most):
+        with THREAD_LIMIT.limit(most):
             yield
     finally:
-        MINE.reset(mine)
+        CALLER_LIMIT.reset(token)

@@ -16,25 +16,25 @@ VARIABLE = "XPMLP_DEVICE"
 def place_for(word: str, precision: str = "full", name: str = "device") -> Place:
     """The place that a device word names. `gpu` never falls back; `auto` may.
 
-    name: what the word was given as, for error messages.
+    name: of the parameter, for error messages.
     """
-    index = numbered(word, name)
+    index = gpu_index(word, name)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    asked: Any = precision
+    checked: Any = precision
     if word == "auto":
         try:
-            return cuda.place(0, asked)
+            return cuda.place(0, checked)
         except cuda.GPUUnavailableError:
             word = "cpu"
     if word == "cpu":
-        return exact(CPU, precision)
-    return cuda.place(index, asked)
+        return require_full_precision(CPU, precision)
+    return cuda.place(index, checked)
 
 
-def numbered(word: Any, name: str) -> int:
-    """The number of the GPU that a device word names, 0 where it has none; ValueError for what
-    is no device word."""
+def gpu_index(word: Any, name: str) -> int:
+    """The index of the GPU that a device word names, 0 where it has none; ValueError for an
+    unknown word."""
     kind, colon, index = word.partition(":") if isinstance(word, str) else ("", "", "")
     if word in ("auto", "cpu") or (kind in ("gpu", "cuda") and (index.isdecimal() or not colon)):
         return int(index or 0)
@@ -42,31 +42,32 @@ def numbered(word: Any, name: str) -> int:
     raise ValueError(f"{name} {word!r} is unknown{hint} Known: {', '.join(WORDS)}")
 
 
-def exact(place: Place, precision: str) -> Place:
-    """`place`, which multiplies in full precision; ValueError where another is asked for."""
+def require_full_precision(place: Place, precision: str) -> Place:
+    """`place`, which supports full precision alone; ValueError for another one."""
     if precision != "full":
         raise ValueError(f"precision {precision!r} needs a GPU; the device is {place.name}")
     return place
 
 
-def choose(word: str | None, X: object, precision: str = "full") -> Place:
-    """Where to train: the device word, else the environment variable, else where X lies."""
+def choose_place(word: str | None, X: object, precision: str = "full") -> Place:
+    """Where to train: at the device word's place, else at the environment variable's, else at
+    X's."""
     if word is not None:
         return place_for(word, precision)
     if VARIABLE in os.environ:
         return place_for(os.environ[VARIABLE], precision, VARIABLE)
-    return home(X, precision)
+    return writable_place(X, precision)
 
 
-def home(X: object, precision: str = "full") -> Place:
-    """Where X lies, if training can write there; else the CPU."""
-    found = place_of(X)
-    if found.name.startswith("gpu:"):
-        return place_for(found.name, precision)
-    return exact(found if writable(X) else CPU, precision)
+def writable_place(X: object, precision: str = "full") -> Place:
+    """The place of X, if its arrays can be written in place; else the CPU."""
+    place = place_of(X)
+    if place.name.startswith("gpu:"):
+        return place_for(place.name, precision)
+    return require_full_precision(place if is_writable(X) else CPU, precision)
 
 
-def writable(X: object) -> bool:
+def is_writable(X: object) -> bool:
     """Whether arrays of X's namespace can be written in place (JAX's cannot)."""
     if place_of(X) is CPU:
         return True
@@ -76,7 +77,7 @@ def writable(X: object) -> bool:
 
 
 def free_bytes(place: Place) -> int | None:
-    """Bytes that could be had on a GPU; None elsewhere, where nobody counts them."""
+    """Bytes that can be allocated on a GPU; None elsewhere, where they are unknown."""
     if not place.name.startswith("gpu:"):
         return None
     import cupy
@@ -87,9 +88,8 @@ def free_bytes(place: Place) -> int | None:
 
 
 def release(place: Place) -> None:
-    """Give the memory that nobody uses any more back to a GPU's others, and what was pinned for
-    copies to the host's."""
-    if place.name.startswith("gpu:") and not sys.is_finalizing():  # the process frees all
+    """Free the unused memory of CuPy's pools, on the GPU and pinned on the host."""
+    if place.name.startswith("gpu:") and not sys.is_finalizing():  # the process frees it
         import cupy
 
         with running(place):
@@ -98,7 +98,7 @@ def release(place: Place) -> None:
 
 
 def default_word() -> str:
-    """The device word of a command that was given none: the environment variable's, or auto."""
+    """The default device word of a command: the environment variable's, or auto."""
     word = os.environ.get(VARIABLE, "auto")
-    numbered(word, VARIABLE)
+    gpu_index(word, VARIABLE)
     return word

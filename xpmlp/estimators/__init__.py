@@ -1,6 +1,6 @@
 """The scikit-learn face: estimators that translate their parameters into trainings of `fit`."""
 
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 
 for package in ("sklearn", "narwhals"):
-    needed(package, "sklearn")
+    import_extra(package, "sklearn")

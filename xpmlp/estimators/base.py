@@ -15,8 +15,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.devices.namespace import Place, running, to_host, to_place
-from xpmlp.devices.threads import limited
-from xpmlp.devices.words import choose, home, release
+from xpmlp.devices.threads import limit_threads
+from xpmlp.devices.words import choose_place, release, writable_place
 from xpmlp.estimators import files, lbfgs, onnx, stochastic
 from xpmlp.estimators.inference import LINKS
 from xpmlp.estimators.inputs import (
@@ -146,7 +146,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         """`fit`, or `partial_fit` where it is `once`."""
         with all_or_nothing(self):
             place, training = self.prepared(X, y, sample_weight, held, once=once)
-            with limited(self.n_threads):
+            with limit_threads(self.n_threads):
                 training()
             del training
             release(place)
@@ -238,9 +238,9 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         """Where to train, and in which dtype: as asked for, else where the weights or X lie."""
         like = x if first else self.coefs_[0]
         if self.device is None and not first:
-            place = home(like, self.precision)
+            place = writable_place(like, self.precision)
         else:
-            place = choose(self.device, x, self.precision)
+            place = choose_place(self.device, x, self.precision)
         return place, self.dtype or own_dtype(like)
 
     def start(self, spec: Spec, place: Place, dtype: str) -> None:

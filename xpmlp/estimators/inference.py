@@ -7,8 +7,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.activations import identity, sigmoid
 from xpmlp.devices.namespace import like_caller, running, to_host
-from xpmlp.devices.threads import limited
-from xpmlp.devices.words import home
+from xpmlp.devices.threads import limit_threads
+from xpmlp.devices.words import writable_place
 from xpmlp.estimators.inputs import incoming, read_rows
 from xpmlp.estimators.network import bare_spec, dense
 from xpmlp.losses import exp, softmax
@@ -28,7 +28,7 @@ def answer(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) -> Arr
     check_is_fitted(est)
     X = incoming(X)
     rows = read_rows(est, X)
-    place, dtype = home(est.coefs_[0], est.precision), own_dtype(est.coefs_[0])
+    place, dtype = writable_place(est.coefs_[0], est.precision), own_dtype(est.coefs_[0])
     xp, layers = place.xp, dense(est.coefs_, est.intercepts_)
     sizes = [layer.weights.shape[1] for layer in layers]
     spec = bare_spec(est, layers[0].weights.shape[0], sizes[:-1], sizes[-1])
@@ -41,6 +41,6 @@ def answer(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) -> Arr
         real = xp.isdtype(found.dtype, "real floating")
         return xp.astype(found, wanted, copy=False) if real else found
 
-    with limited(est.n_threads), running(place):
+    with limit_threads(est.n_threads), running(place):
         found = scores(xp, spec, layers, Elsewhere(place, rows, dtype), finished)
         return to_host(found) if est.output == "numpy" else like_caller(X, found, place)

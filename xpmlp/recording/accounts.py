@@ -1,7 +1,7 @@
-"""The accounts of a step as one function: small calls are held back and run together.
+"""The accounts of a step as one function: small calls are queued and run together.
 
-A step counts itself, finds its rate, and adds up its loss: numbers of one or one for each
-network, which nothing reads before the update. One kernel does for all of them.
+A step counts itself, computes its learning rate, and adds up its loss: one number, or one for each
+network, which nothing reads before the update. One kernel computes all of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,71 +12,72 @@ from xpmlp.types import Array, Namespace
 
 
 class PendingCall(NamedTuple):
-    """A call that is held back."""
+    """A call in the queue."""
 
     function: Callable[..., Any]
-    given: tuple[Any, ...]
+    args: tuple[Any, ...]
     into: Sequence[Array]
 
 
 class ArrayIndex(NamedTuple):
     """Stands for an array among those of the joint call."""
 
-    at: int
+    position: int
 
 
-@lru_cache(256)  # the same function again, so that what was made of it is found
+@lru_cache(256)  # the same function again, so that its plan is found in the cache
 def joint_function(
     parts: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...],
 ) -> Callable[..., Any]:
-    """Several functions as one. parts: each with what it is given."""
+    """Several functions as one. parts: each with its arguments."""
 
     def accounts(xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
         results: list[Array] = []
-        for function, given in parts:
-            results += function(xp, *(arrays[x.at] if type(x) is ArrayIndex else x for x in given))
+        for function, args in parts:
+            values = (arrays[x.position] if type(x) is ArrayIndex else x for x in args)
+            results += function(xp, *values)
         return tuple(results)
 
     return accounts
 
 
 class Accounts:
-    """Calls on small arrays of one namespace, in the order in which they were held back."""
+    """Calls on small arrays of one namespace, in the order in which they were queued."""
 
-    def __init__(self, array: Any) -> None:
-        """array: the type of the arrays."""
-        self.array = array
+    def __init__(self, array_type: Any) -> None:
+        self.array_type = array_type
         self.calls: list[PendingCall] = []
 
-    def arrays(self, of: Sequence[Any]) -> list[Any]:
-        return [one for one in of if isinstance(one, self.array)]
+    def arrays(self, values: Sequence[Any]) -> list[Any]:
+        return [x for x in values if isinstance(x, self.array_type)]
 
     def can_join(self, call: PendingCall) -> bool:
-        """Whether a call may run at the same time as those that are held: it touches nothing that
+        """Whether a call may run at the same time as those in the queue: it touches nothing that
         they write, and writes nothing for all networks that they read for each."""
-        writes = {x.data.ptr for held in self.calls for x in self.arrays(held.into)}
-        reads = {x.data.ptr for held in self.calls for x in self.arrays(held.given)}
-        touched = {x.data.ptr for x in self.arrays((*call.given, *call.into))}
-        most = max(x.size for one in (*self.calls, call) for x in one.into)
-        shared = {x.data.ptr for x in call.into if x.size < most}
+        writes = {x.data.ptr for pending in self.calls for x in self.arrays(pending.into)}
+        reads = {x.data.ptr for pending in self.calls for x in self.arrays(pending.args)}
+        touched = {x.data.ptr for x in self.arrays((*call.args, *call.into))}
+        largest = max(x.size for each in (*self.calls, call) for x in each.into)
+        shared = {x.data.ptr for x in call.into if x.size < largest}
         return not (writes & touched or reads & shared)
 
-    def joined(self) -> tuple[Callable[..., Any], list[Array], list[Array]]:
-        """What is held as one function, the flat arrays that it is given, and those it writes."""
+    def join(self) -> tuple[Callable[..., Any], list[Array], list[Array]]:
+        """Empty the queue: its calls as one function, the function's flat arguments, and those
+        that it writes."""
         calls, self.calls = self.calls, []
         indices: dict[tuple[int, int], int] = {}
         flat: list[Array] = []
 
-        def indexed(one: Any) -> Any:
-            if not isinstance(one, self.array):
-                return one
-            key = (one.data.ptr, one.size)
+        def indexed(x: Any) -> Any:
+            if not isinstance(x, self.array_type):
+                return x
+            key = (x.data.ptr, x.size)
             if key not in indices:
                 indices[key] = len(flat)
-                flat.append(one.reshape(-1))
+                flat.append(x.reshape(-1))
             return ArrayIndex(indices[key])
 
-        parts = tuple((call.function, tuple(map(indexed, call.given))) for call in calls)
-        given = list(flat)
-        into = [flat[indexed(x).at] for call in calls for x in call.into]
-        return joint_function(parts), given, into
+        parts = tuple((call.function, tuple(map(indexed, call.args))) for call in calls)
+        args = list(flat)
+        into = [flat[indexed(x).position] for call in calls for x in call.into]
+        return joint_function(parts), args, into

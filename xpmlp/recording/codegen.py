@@ -1,14 +1,13 @@
-"""A traced program written out as text: for one element, or for one row at a time.
+"""Code generation from a traced program: the body for one element, or for one row at a time.
 
-What is written here is C, for kernels; another language changes how a line, a number and a loop
-are written (`compiled` has Python's).
+The base classes generate CUDA C; `numba_writer` overrides lines, numbers and loops for Python.
 """
 
 from collections.abc import Container, Iterator, Sequence
 from math import isfinite, prod
 from typing import ClassVar
 
-from xpmlp.recording.plans import Asked, reach
+from xpmlp.recording.plans import CompileRequest, broadcast_shape
 from xpmlp.recording.tracing import REDUCTIONS, Program, UntraceableError, Value
 from xpmlp.types import Array
 
@@ -19,76 +18,80 @@ FORMS = {
     "logical_and": "{} && {}", "logical_not": "!{}", "negative": "-{}", "abs": "fabs({})",
     "where": "{} ? {} : {}", "cast": "{}", "power": "pow({}, {})",
     "bitwise_and": "{} & {}", "bitwise_xor": "{} ^ {}", "right_shift": "{} >> {}",
-    # fmax and fmin drop a NaN; the Array API hands it on
+    # fmax and fmin drop a NaN; the Array API propagates it
     "maximum": "{0} != {0} ? {0} : {1} != {1} ? {1} : fmax({0}, {1})",
     "minimum": "{0} != {0} ? {0} : {1} != {1} ? {1} : fmin({0}, {1})",
 }  # fmt: skip
-WIDEST = 64  # outputs in a row that one thread walks along
+MAX_COLUMNS = 64  # of a row that one thread loops over
 
 
-def placed(asked: Asked) -> tuple[list[Value], tuple[int, ...]]:
-    """The values that need a place, and where each result then is among arguments and places.
+def output_values(request: CompileRequest) -> tuple[list[Value], tuple[int, ...]]:
+    """The values that need an output array, and the index of each result among arguments and
+    outputs.
 
-    Equal new results are one array, and an argument needs no place.
+    Equal new results share an array, and an argument needs none.
     """
-    program = asked.program
+    program = request.program
     if any(value.at < 0 for value in program.results):
-        raise UntraceableError("it gives a constant")
-    for value, old in zip(program.results, asked.aliases, strict=False):
-        if value.at < program.arguments and value.at != old:
-            raise UntraceableError("it gives an argument, which may be written over by then")
-    wanted = list(program.results)
-    if not asked.into:
-        wanted = list(dict.fromkeys(v for v in wanted if v.at >= program.arguments))
-    places = {value: program.arguments + r for r, value in enumerate(wanted)}
-    return wanted, tuple(places.get(value, value.at) for value in program.results)
+        raise UntraceableError("a result is a constant")
+    for value, old in zip(program.results, request.aliases, strict=False):
+        if value.at < program.n_arguments and value.at != old:
+            raise UntraceableError("a result is an argument, which may be overwritten by then")
+    outputs = list(program.results)
+    if not request.into:
+        outputs = list(dict.fromkeys(v for v in outputs if v.at >= program.n_arguments))
+    indices = {value: program.n_arguments + r for r, value in enumerate(outputs)}
+    return outputs, tuple(indices.get(value, value.at) for value in program.results)
 
 
 class Source:
-    """Writes the body of a kernel: arguments a0, a1, ..., results r0, r1, ...
+    """The body of a kernel: arguments a0, a1, ..., results r0, r1, ...
 
-    Elementwise nothing is written before all is read: a result may lie where an argument does.
+    All inputs of an element are read before any result is written: buffers may be shared.
     """
 
-    def __init__(self, program: Program, given: Sequence[Array]) -> None:
-        self.program, self.first = program, len(given)
-        self.shapes = [tuple(a.shape) for a in given]  # of every value, as the dtypes
-        self.dtypes = [*(str(a.dtype) for a in given), *program.dtypes]
-        if not {*self.dtypes[: self.first]} <= {*TYPES}:
-            raise UntraceableError(f"its arguments are of {', '.join(self.dtypes[: self.first])}")
+    def __init__(self, program: Program, arguments: Sequence[Array]) -> None:
+        self.program, self.n_arguments = program, len(arguments)
+        self.shapes = [tuple(a.shape) for a in arguments]  # of every value, as the dtypes
+        self.dtypes = [*(str(a.dtype) for a in arguments), *program.dtypes]
+        argument_dtypes = self.dtypes[: self.n_arguments]
+        if not {*argument_dtypes} <= {*TYPES}:
+            raise UntraceableError(f"its arguments are of {', '.join(argument_dtypes)}")
         for name, inputs in program.operations:
-            known = [v.at for v in inputs if v.at >= 0]
-            self.shapes.append(reach(name, [self.shapes[at] for at in known]))
-        self.names = [f"a{i}" for i in range(self.first)]
-        self.names += [f"v{self.first + i}" for i in range(len(program.operations))]
+            shapes = [self.shapes[v.at] for v in inputs if v.at >= 0]
+            self.shapes.append(broadcast_shape(name, shapes))
+        self.names = [f"a{i}" for i in range(self.n_arguments)]
+        self.names += [f"v{self.n_arguments + i}" for i in range(len(program.operations))]
 
     def literal(self, number: float, kind: str) -> str:
-        """A number in C: as exact as Python has it, then rounded to the kernel's type."""
+        """A number in C: in double precision, then rounded to the kernel's type."""
         if not isfinite(number):
             return f"({kind})({'-' if number < 0 else ''}1.0 / 0.0)"
         return f"({kind})({number!r}{'u' if kind == 'unsigned int' else ''})"
 
     def line(self, index: int) -> str:
-        """The declaration of what operation number `index` gives."""
+        """The declaration of the result of operation number `index`."""
         name, inputs = self.program.operations[index]
-        own = self.dtypes[self.first + index]
-        around = next((self.dtypes[v.at] for v in inputs if self.of_number(v)), own)
-        kind = TYPES[around if around in TYPES else self.dtypes[0]]
-        read = [self.names[v.at] if v.at >= 0 else self.literal(v.constant, kind) for v in inputs]
-        form = FORMS.get(name, f"{name}({', '.join('{}' for _ in inputs)})").format(*read)
+        own = self.dtypes[self.n_arguments + index]
+        operand = next((self.dtypes[v.at] for v in inputs if self.is_number(v)), own)
+        c_type = TYPES[operand if operand in TYPES else self.dtypes[0]]
+        operands = [
+            self.names[v.at] if v.at >= 0 else self.literal(v.constant, c_type) for v in inputs
+        ]
+        form = FORMS.get(name, f"{name}({', '.join('{}' for _ in inputs)})").format(*operands)
         if name == "cast":
             form = f"({TYPES[own]})({form})"
-        return f"const {TYPES.get(own, own)} {self.names[self.first + index]} = {form};"
+        return f"const {TYPES.get(own, own)} {self.names[self.n_arguments + index]} = {form};"
 
-    def of_number(self, value: Value) -> bool:
+    def is_number(self, value: Value) -> bool:
         return value.at >= 0 and self.dtypes[value.at] != "bool"
 
-    def elementwise(self, results: Sequence[Value], single: Container[int] = ()) -> str:
-        """single: those of the results that are one number for all elements."""
+    def elementwise(self, results: Sequence[Value], scalars: Container[int] = ()) -> str:
+        """scalars: indices of the results that are one number for all elements."""
         lines = [self.line(i) for i in range(len(self.program.operations))]
         lines += [
             f"if (i == 0) r{r}[0] = {self.names[value.at]};"
-            if r in single
+            if r in scalars
             else f"r{r} = {self.names[value.at]};"
             for r, value in enumerate(results)
         ]
@@ -96,152 +99,158 @@ class Source:
 
 
 class RowSource(Source):
-    """Writes the body for one row: `i` is the row, `j` goes along it, as often as sums ask."""
+    """The body for one row: `i` is the row, and loops over its columns count `j`."""
 
-    WIDEST: float = WIDEST
-    COSTLY: ClassVar[tuple[str, ...]] = ()  # what is kept for a later walk along the row
-    READ: ClassVar = {"one": "a{at}[0]", "each": "a{at}[i * {width} + j]", "across": "a{at}[j]",
-            "down": "a{at}[i]"}  # fmt: skip
+    MAX_COLUMNS: float = MAX_COLUMNS
+    COSTLY: ClassVar[tuple[str, ...]] = ()  # operations whose results are buffered between loops
+    LOADS: ClassVar = {"scalar": "a{at}[0]", "matrix": "a{at}[i * {width} + j]", "row": "a{at}[j]",
+            "column": "a{at}[i]"}  # fmt: skip
 
-    def __init__(self, program: Program, given: Sequence[Array]) -> None:
-        super().__init__(program, given)
-        shapes = self.shapes[: self.first]
+    def __init__(self, program: Program, arguments: Sequence[Array]) -> None:
+        super().__init__(program, arguments)
+        shapes = self.shapes[: self.n_arguments]
         depth = max(map(len, shapes))
         self.width = max(shape[-1] if depth else 1 for shape in shapes if len(shape) == depth)
-        self.lines = reach("add", [s[:-1] for s in shapes if len(s) > 1])
-        self.rows = prod(self.lines)
-        if self.width > self.WIDEST:
+        self.lead_shape = broadcast_shape("add", [s[:-1] for s in shapes if len(s) > 1])
+        self.rows = prod(self.lead_shape)
+        if self.width > self.MAX_COLUMNS:
             raise UntraceableError(f"its rows have {self.width} columns")
-        # an argument of one row is spread over all of them, and lacks no axis
-        row = [at < self.first and s == (self.width,) for at, s in enumerate(self.shapes)]
-        self.flat = [
-            len(s) == depth - 1 > 0 and not one for s, one in zip(self.shapes, row, strict=True)
+        # an argument of one row is broadcast to all of them, and lacks no axis
+        is_row = [at < self.n_arguments and s == (self.width,) for at, s in enumerate(self.shapes)]
+        self.flat = [  # whether a value lacks the last axis
+            len(s) == depth - 1 > 0 and not row for s, row in zip(self.shapes, is_row, strict=True)
         ]
-        self.along = [
-            self.width > 1 and (one or (len(s) == depth and s[-1] > 1))
-            for s, one in zip(self.shapes, row, strict=True)
+        self.varies = [  # whether a value varies along a row
+            self.width > 1 and (row or (len(s) == depth and s[-1] > 1))
+            for s, row in zip(self.shapes, is_row, strict=True)
         ]
-        self.level = [0] * self.first  # of every value: how many sums it waits for
-        for at, (name, inputs) in enumerate(program.operations, self.first):
-            known = [v.at for v in inputs if v.at >= 0]
-            if any(self.flat[k] for k in known) and not all(self.flat[k] for k in known):
+        self.level = [0] * self.n_arguments  # of every value: how many nested reductions it needs
+        for at, (name, inputs) in enumerate(program.operations, self.n_arguments):
+            operands = [v.at for v in inputs if v.at >= 0]
+            if any(self.flat[k] for k in operands) and not all(self.flat[k] for k in operands):
                 raise UntraceableError("it mixes rows with and without their last axis")
-            self.level.append(max(self.level[k] for k in known) + (name in REDUCTIONS))
+            self.level.append(max(self.level[k] for k in operands) + (name in REDUCTIONS))
             if name in REDUCTIONS:
-                self.along[at] = False
-        self.held = [self.holds(at) for at in range(self.first)]
-        for at, how in enumerate(self.held):
-            self.names[at] = self.READ[how].format(at=at, width=self.width)
+                self.varies[at] = False
+        self.layouts = [self.argument_layout(at) for at in range(self.n_arguments)]
+        for at, layout in enumerate(self.layouts):
+            self.names[at] = self.LOADS[layout].format(at=at, width=self.width)
 
-    def holds(self, at: int) -> str:
-        """What an argument holds: "one" number, or a number of its own for "each" element, for
-        each column "across" or for each row "down"; for each block of rows, such as a member's,
-        a row ("block") or a number ("corner")."""
+    def argument_layout(self, at: int) -> str:
+        """What an argument holds: a "scalar", a "matrix" of a number per element, a "row" of one
+        per column, a "column" of one per row, or for each block of rows, such as a member's, a
+        row ("row per block") or a number ("scalar per block")."""
         size, shape = prod(self.shapes[at]), self.shapes[at]
         if size == 1:
-            return "one"
-        if self.along[at] and size == self.rows * self.width:
-            return "each"
-        if self.along[at] and size == self.width:
-            return "across"
-        if not self.along[at] and size == self.rows and shape[-1] == 1:
-            return "down"
-        if "block" in self.READ and len(shape) == 3 and shape[:2] == (self.lines[0], 1):
-            return "block" if self.along[at] and shape[2] == self.width else "corner"
+            return "scalar"
+        if self.varies[at] and size == self.rows * self.width:
+            return "matrix"
+        if self.varies[at] and size == self.width:
+            return "row"
+        if not self.varies[at] and size == self.rows and shape[-1] == 1:
+            return "column"
+        has_blocks = len(shape) == 3 and shape[:2] == (self.lead_shape[0], 1)
+        if "row per block" in self.LOADS and has_blocks:
+            is_row = self.varies[at] and shape[2] == self.width
+            return "row per block" if is_row else "scalar per block"
         raise UntraceableError(f"it has an argument of shape {shape}")
 
-    # how this language writes it
+    # the syntax, which a subclass for another language overrides
 
-    def looped(self, lines: Sequence[str]) -> Iterator[str]:
+    def column_loop(self, lines: Sequence[str]) -> Iterator[str]:
         """Lines for every column of the row."""
         yield f"for (int j = 0; j < {self.width}; ++j) {{"
         yield from (f"  {line}" for line in lines)
         yield "}"
 
-    def begun(self, at: int, number: float) -> str:
-        kind = TYPES[self.dtypes[at]]
-        return f"{kind} {self.names[at]} = {self.literal(number, kind)};"
+    def initialize(self, at: int, number: float) -> str:
+        c_type = TYPES[self.dtypes[at]]
+        return f"{c_type} {self.names[at]} = {self.literal(number, c_type)};"
 
-    def added(self, total: str, x: str) -> str:
+    def update_sum(self, total: str, x: str) -> str:
         return f"{total} += {x};"
 
-    def larger(self, total: str, x: str) -> str:
+    def update_max(self, total: str, x: str) -> str:
         return f"{total} = ({x} != {x} || {x} > {total}) ? {x} : {total};"
 
-    def written(self, r: int, at: int) -> str:
-        place = f"r{r}[i * {self.width} + j]" if self.along[at] else f"r{r}[i]"
-        return f"{place} = {self.names[at]};"
+    def store(self, r: int, at: int) -> str:
+        element = f"i * {self.width} + j" if self.varies[at] else "i"
+        return f"r{r}[{element}] = {self.names[at]};"
 
-    def place_of(self, at: int) -> str:
-        """Where a value that is kept lies, for every column."""
+    def row_buffer(self, at: int) -> str:
+        """The element of a buffered value for column j."""
         raise NotImplementedError
 
-    # the walk along a row
+    # loops over the columns of a row
 
-    def needed(self, ends: Sequence[int]) -> list[int]:
-        """The operations that change along the row and that these values are made of, in order."""
+    def dependencies(self, values: Sequence[int]) -> list[int]:
+        """The operations that vary along the row and that these values depend on, in order."""
         found: set[int] = set()
-        waiting = [at for at in ends if at >= self.first and self.along[at]]
-        while waiting:
-            at = waiting.pop()
-            if at in found or at in self.walked:
+        pending = [at for at in values if at >= self.n_arguments and self.varies[at]]
+        while pending:
+            at = pending.pop()
+            if at in found or at in self.stored:
                 continue
             found.add(at)
-            inputs = self.program.operations[at - self.first].inputs
-            waiting += [v.at for v in inputs if v.at >= self.first and self.along[v.at]]
+            inputs = self.program.operations[at - self.n_arguments].inputs
+            pending += [v.at for v in inputs if v.at >= self.n_arguments and self.varies[v.at]]
         return sorted(found)
 
-    def loop(self, ends: Sequence[int], body: Sequence[str]) -> Iterator[str]:
-        lines, needed = [], self.needed(ends)
-        for at in needed:
-            lines.append(self.line(at - self.first))
-            if at in self.kept:
-                lines.append(f"{self.place_of(at)} = {self.names[at]}")
-        yield from self.looped([*lines, *body])
-        for at in self.kept.intersection(needed):
-            self.walked.add(at)
-            self.names[at] = self.place_of(at)
+    def loop(self, values: Sequence[int], body: Sequence[str]) -> Iterator[str]:
+        lines, operations = [], self.dependencies(values)
+        for at in operations:
+            lines.append(self.line(at - self.n_arguments))
+            if at in self.buffered:
+                lines.append(f"{self.row_buffer(at)} = {self.names[at]}")
+        yield from self.column_loop([*lines, *body])
+        for at in self.buffered.intersection(operations):
+            self.stored.add(at)
+            self.names[at] = self.row_buffer(at)
 
-    def summed(self, level: int) -> list[tuple[int, str, int]]:
-        """The sums and maxima of a level: each with its name and what it is of."""
+    def reductions(self, level: int) -> list[tuple[int, str, int]]:
+        """The sums and maxima of a level: value, name and operand."""
         return [
             (at, name, inputs[0].at)
-            for at, (name, inputs) in enumerate(self.program.operations, self.first)
+            for at, (name, inputs) in enumerate(self.program.operations, self.n_arguments)
             if name in REDUCTIONS and self.level[at] == level
         ]
 
-    def sums(self, level: int) -> Iterator[str]:
-        """The sums and maxima of a level, all in one walk along the row."""
-        body = []
-        for at, name, of in self.summed(level):
-            adds = name.startswith("sum")
-            yield self.begun(at, 0.0 if adds else -float("inf"))
-            body.append((self.added if adds else self.larger)(self.names[at], self.names[of]))
+    def reduction_loop(self, level: int) -> Iterator[str]:
+        """The sums and maxima of a level, all in one loop over the columns."""
+        body, reductions = [], self.reductions(level)
+        for at, name, operand in reductions:
+            is_sum = name.startswith("sum")
+            yield self.initialize(at, 0.0 if is_sum else -float("inf"))
+            update = self.update_sum if is_sum else self.update_max
+            body.append(update(self.names[at], self.names[operand]))
         if body:
-            yield from self.loop([of for _, _, of in self.summed(level)], body)
+            yield from self.loop([operand for _, _, operand in reductions], body)
 
-    def keep(self, results: Sequence[Value]) -> None:
-        """Choose what is costly and needed by more than one walk."""
-        self.walked: set[int] = set()  # what is kept already
+    def choose_buffered(self, results: Sequence[Value]) -> None:
+        """Buffer what is costly and used by more than one loop."""
+        self.stored: set[int] = set()  # values whose row buffer is filled already
         levels = range(max(self.level) + 1)
-        walks = [self.needed([of for _, _, of in self.summed(level)]) for level in levels]
-        walks.append(self.needed([value.at for value in results]))
-        operations = enumerate(self.program.operations, self.first)
+        loops = [
+            self.dependencies([operand for _, _, operand in self.reductions(level)])
+            for level in levels
+        ]
+        loops.append(self.dependencies([value.at for value in results]))
+        operations = enumerate(self.program.operations, self.n_arguments)
         costly = {at for at, (name, _) in operations if name in self.COSTLY}
-        self.kept = {at for at in costly if sum(at in walk for walk in walks) > 1}
+        self.buffered = {at for at in costly if sum(at in loop for loop in loops) > 1}
 
     def by_rows(self, results: Sequence[Value]) -> str:
         lines: list[str] = []
-        self.keep(results)
+        self.choose_buffered(results)
         for level in range(max(self.level) + 1):
-            lines += self.sums(level)
+            lines += self.reduction_loop(level)
             lines += [
-                self.line(at - self.first)
-                for at, (name, _) in enumerate(self.program.operations, self.first)
-                if self.level[at] == level and not self.along[at] and name not in REDUCTIONS
+                self.line(at - self.n_arguments)
+                for at, (name, _) in enumerate(self.program.operations, self.n_arguments)
+                if self.level[at] == level and not self.varies[at] and name not in REDUCTIONS
             ]
-        wide = {r: v.at for r, v in enumerate(results) if self.along[v.at]}
-        body = [self.written(r, at) for r, at in wide.items()]
-        lines += self.loop(list(wide.values()), body) if wide else ()
-        lines += [self.written(r, v.at) for r, v in enumerate(results) if r not in wide]
+        per_column = {r: v.at for r, v in enumerate(results) if self.varies[v.at]}
+        body = [self.store(r, at) for r, at in per_column.items()]
+        lines += self.loop(list(per_column.values()), body) if per_column else ()
+        lines += [self.store(r, v.at) for r, v in enumerate(results) if r not in per_column]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a trainer's steps run on: a namespace, an `apply`, a beginning, and an executor."""
+"""What a trainer's steps run on: a namespace, an `apply` and an executor."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,16 +8,16 @@ from xpmlp.apply import plain
 from xpmlp.devices.namespace import CPU, Place, running
 from xpmlp.network import activated
 from xpmlp.recording.captured import CudaGraphExecutor
-from xpmlp.recording.cuda_writer import Kernels, disabled
+from xpmlp.recording.cuda_writer import CudaBackend, disabled
 from xpmlp.recording.executors import EagerExecutor, Executor
-from xpmlp.recording.numpy_writer import Workspace
+from xpmlp.recording.numpy_writer import NumpyBackend
 from xpmlp.recording.replay import ReplayExecutor
 from xpmlp.types import Array, Namespace
 
-WORTH = 64  # steps: recording takes about as long as twenty
-SPARE: list[Workspace] = []  # of predictions that are over: memory that is known to the processor
-KEPT = 2**22  # numbers that one of these holds at most
-PLANS = 16  # for as many shapes
+MIN_RECORDED_STEPS = 64  # recording takes about as long as twenty steps
+IDLE_BACKENDS: list[NumpyBackend] = []  # of past predictions: memory that is in a cache already
+MAX_IDLE_SIZE = 2**22  # elements that one of these holds
+MAX_IDLE_PLANS = 16  # for as many shapes
 
 
 class Engine(NamedTuple):
@@ -25,70 +25,75 @@ class Engine(NamedTuple):
 
     xp: Namespace
     apply: Callable[..., Any]
-    restart: Callable[[], None]  # called before every step: what the last one made may go
+    restart: Callable[
+        [], None
+    ]  # called before every step: the arrays of the last one may be reused
     executor: Executor
-    join: Callable[[], None] = lambda: None  # called where all of the gradient is needed
+    join: Callable[[], None] = lambda: None  # waits for all of the gradient
 
 
 def plain_engine(place: Place) -> Engine:
-    """The namespace as it is: what every other engine is compared with."""
+    """The unmodified namespace: the reference for every other engine."""
     return Engine(place.xp, plain, lambda: None, EagerExecutor())
 
 
-def fastest(place: Place, steps: int = 0, planned: int = 0) -> Engine:
-    """The fastest that there is at a place.
+def fastest_engine(place: Place, steps: int = 0, planned: int = 0) -> Engine:
+    """The fastest engine for a place.
 
     steps: how many are to come that may be recorded and replayed; few are not worth it.
-    planned: how many the whole training has, however they run: what is compiled goes by
-    it, so that a training that is resumed keeps its bits.
+    planned: how many the whole training has, however they run: it decides what is compiled, so
+    that a resumed training keeps its bits.
     """
     if place.xp is CPU.xp:
-        workspace = Workspace(planned)
-        host: Executor = ReplayExecutor(workspace) if steps >= WORTH else EagerExecutor()
-        return Engine(workspace.xp, workspace.apply, workspace.restart, host)
+        backend = NumpyBackend(planned)
+        can_record = steps >= MIN_RECORDED_STEPS
+        host: Executor = ReplayExecutor(backend) if can_record else EagerExecutor()
+        return Engine(backend.xp, backend.apply, backend.restart, host)
     if not place.name.startswith("gpu:"):
         return plain_engine(place)
     import cupy
 
-    captured = steps >= WORTH
+    captured = steps >= MIN_RECORDED_STEPS
     without = disabled() | (set() if captured else {"branches"})
     with running(place):
-        kernels = Kernels(place.xp, cupy, without)
-    executor: Executor = EagerExecutor(CudaGraphExecutor.UNROLLED, CudaGraphExecutor.AT_ONCE)
+        cuda = CudaBackend(place.xp, cupy, without)
+    executor: Executor = EagerExecutor(CudaGraphExecutor.MAX_STEPS, CudaGraphExecutor.WINDOW_SIZE)
     if captured:
-        executor = CudaGraphExecutor(place, cupy.cuda, kernels.close)
-    return Engine(kernels.xp, kernels.apply, kernels.restart, executor, kernels.join)
+        executor = CudaGraphExecutor(place, cupy.cuda, cuda.close)
+    return Engine(cuda.xp, cuda.apply, cuda.restart, executor, cuda.join)
 
 
-def answered(xp: Namespace, f: Callable[..., Array], product: Array, bias: Array) -> tuple[Array]:
+def activation_only(
+    xp: Namespace, f: Callable[..., Array], product: Array, bias: Array
+) -> tuple[Array]:
     """a = f(z) alone."""
     return (activated(xp, f, product, bias, None)[1],)
 
 
-def forgetful(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """`apply` for a `forward` whose traces nobody reads: a takes the place of x W, and of z."""
+def without_traces(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """`apply` for a `forward` whose traces nobody reads: a overwrites x W, and z is not kept."""
 
-    def once(function: Any, xp: Namespace, *given: Any, into: Sequence[Array] = ()) -> Any:
+    def apply_in_place(function: Any, xp: Namespace, *args: Any, into: Sequence[Array] = ()) -> Any:
         if function is not activated:
-            return apply(function, xp, *given, into=into)
-        f, product, bias, _ = given
-        apply(answered, xp, f, product, bias, into=(product,))
+            return apply(function, xp, *args, into=into)
+        f, product, bias, _ = args
+        apply(activation_only, xp, f, product, bias, into=(product,))
         return product, product, product
 
-    return once
+    return apply_in_place
 
 
 @contextmanager
-def predicting(xp: Namespace) -> Iterator[Engine]:
-    """The fastest that there is for some calls of `forward`, one after the other: what one gives
-    is written over by the next, and of its traces only the last `a` is there."""
+def prediction_engine(xp: Namespace) -> Iterator[Engine]:
+    """The fastest engine for successive calls of `forward`: each call overwrites the result of the
+    previous one, and of its traces only the last `a` is valid."""
     if xp is not CPU.xp:
         yield Engine(xp, plain, lambda: None, EagerExecutor())
         return
     try:
-        workspace = SPARE.pop()  # nobody else's from here on
+        backend = IDLE_BACKENDS.pop()  # nobody else's from here on
     except IndexError:
-        workspace = Workspace(None)
-    yield Engine(workspace.xp, forgetful(workspace.apply), workspace.restart, EagerExecutor())
-    if len(workspace.plans) <= PLANS and workspace.numbers <= KEPT:
-        SPARE.append(workspace)
+        backend = NumpyBackend(None)
+    yield Engine(backend.xp, without_traces(backend.apply), backend.restart, EagerExecutor())
+    if len(backend.plans) <= MAX_IDLE_PLANS and backend.size <= MAX_IDLE_SIZE:
+        IDLE_BACKENDS.append(backend)

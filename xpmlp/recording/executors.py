@@ -5,32 +5,32 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
-from xpmlp.devices.threads import limited
+from xpmlp.devices.threads import limit_threads
 from xpmlp.types import Array
 
 Gather = Callable[..., Any]  # a window of minibatches, of the members of an index if given one
-EXECUTORS = ("eager", "replayed", "captured")  # what a history says of them
+EXECUTORS = ("eager", "replayed", "captured")  # their names in a history
 
 
 class Step(Protocol):
-    """A step that an executor runs: called with a window and t, it makes update t of it."""
+    """A step that an executor runs: called with a window and t, it does update t of it."""
 
     @property
     def buffers(self) -> tuple[Array, ...]:
-        """All that a step changes."""
+        """The arrays that a step changes."""
 
     def __call__(self, window: Any, t: int) -> None: ...
 
 
 class StepCounter:
-    """How many steps of an epoch are done, and whether a signal asks to stop."""
+    """How many steps of an epoch are done, and whether a signal has arrived to stop."""
 
     def __init__(self) -> None:
         self.in_epoch = 0
-        self.stop_signal = 0  # the signal's number
+        self.stop_signal = 0  # the number of the signal that arrived
 
-    def turns(self, steps: int, first: int = 0) -> Iterator[int]:
-        """The steps of a window in turn, until a signal asks to stop; the first are done."""
+    def steps(self, steps: int, first: int = 0) -> Iterator[int]:
+        """The steps of a window from `first` on, until a signal arrives."""
         self.in_epoch += first
         for t in range(first, steps):
             yield t
@@ -46,38 +46,39 @@ class Executor(Protocol):
     def name(self) -> str:
         """One of EXECUTORS."""
 
-    def window(self, steps: int, numbers: int) -> int:
-        """How many of an epoch's steps to gather at once, each of `numbers` numbers."""
+    def window(self, steps: int, size: int) -> int:
+        """How many of an epoch's steps to gather at once, each of `size` elements."""
 
     def open(self) -> AbstractContextManager[Any]:
-        """Inside it the steps of an epoch are run."""
+        """A context in which the steps of an epoch are run."""
 
     def run(self, step: Step, gather: Gather, counter: StepCounter) -> None:
-        """Every step of a window in turn, as the counter gives and counts them."""
+        """Run every step of a window in turn, as the counter yields and counts them."""
 
     def close(self) -> None:
-        """Let go of what was kept for the steps to come."""
+        """Release what was kept for later steps."""
 
 
 class EagerExecutor:
     """One step after the other, by Python."""
 
     name = "eager"
-    AT_ONCE = 2**18  # numbers in a window: a CPU learns from them while they are in its cache
+    WINDOW_SIZE = 2**18  # elements in a window, which stay in a CPU's cache
 
-    def __init__(self, most: int | None = None, at_once: int | None = None) -> None:
-        """most: steps in a window; at_once: numbers, None for what suits a CPU."""
-        self.most, self.at_once = most, self.AT_ONCE if at_once is None else at_once
+    def __init__(self, max_steps: int | None = None, window_size: int | None = None) -> None:
+        """Of a window: steps at most, and elements, None for what suits a CPU."""
+        self.max_steps = max_steps
+        self.window_size = self.WINDOW_SIZE if window_size is None else window_size
 
-    def window(self, steps: int, numbers: int) -> int:
-        return min(steps, self.most or steps, max(1, self.at_once // numbers))
+    def window(self, steps: int, size: int) -> int:
+        return min(steps, self.max_steps or steps, max(1, self.window_size // size))
 
     def open(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
     def run(self, step: Step, gather: Gather, counter: StepCounter) -> None:
         window = gather()
-        for t in counter.turns(window.steps):
+        for t in counter.steps(window.steps):
             step(window, t)
 
     def close(self) -> None:
@@ -85,7 +86,7 @@ class EagerExecutor:
 
 
 class LimitedExecutor:
-    """Another executor, whose products have at most so many threads."""
+    """Another executor, with at most so many threads for its matrix products."""
 
     def __init__(self, executor: Executor, threads: int) -> None:
         self.executor, self.threads = executor, threads
@@ -94,12 +95,12 @@ class LimitedExecutor:
     def name(self) -> str:
         return self.executor.name
 
-    def window(self, steps: int, numbers: int) -> int:
-        return self.executor.window(steps, numbers)
+    def window(self, steps: int, size: int) -> int:
+        return self.executor.window(steps, size)
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        with limited(self.threads), self.executor.open():
+        with limit_threads(self.threads), self.executor.open():
             yield
 
     def run(self, step: Step, gather: Gather, counter: StepCounter) -> None:

@@ -1,7 +1,7 @@
 """A layer's functions as products with an epilogue, where the activation is relu or none.
 
-What a layer computes and how it runs are two things: `network` has the formulas, and for three
-of them NVIDIA has one kernel that makes the product and what follows it (see `epilogues`).
+`network` has the formulas; for three of them cuBLASLt has one kernel that computes the product and
+what follows it (see `epilogues`).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ IDENTITY, RELU = activation("identity"), activation("relu")
 
 
 class Product:
-    """a @ b, which is not made before it is known what follows it."""
+    """A lazy a @ b: what follows it decides how it is computed."""
 
     def __init__(self, a: Array, b: Array) -> None:
         self.a, self.b = a, b
@@ -41,26 +41,26 @@ class Product:
 
 
 class FusedProducts:
-    """The products of one trainer's steps that end in something else. Not for two threads."""
+    """The products with an epilogue of one trainer's steps. Not thread-safe."""
 
     def __init__(self, epilogues: Epilogues, xp: Namespace) -> None:
-        """xp: CuPy's namespace, with our products."""
+        """xp: CuPy's namespace, with our `matmul`."""
         self.epilogues, self.cupy = epilogues, epilogues.cupy
-        self.relu_masks: dict[int, tuple[Array, Array]] = {}  # by a's id: a, and relu's signs
+        self.relu_masks: dict[int, tuple[Array, Array]] = {}  # by a's id: a, and relu's mask
         epilogues.self_test(xp.matmul)
 
     def restart(self) -> None:
-        """Begin a step: the signs of the one before may go."""
+        """Begin a step: the masks of the previous one may go."""
         self.relu_masks.clear()
 
-    def apply(self, function: Callable[..., Any], given: Any, into: Sequence[Array]) -> Any:
-        """What function(xp, *given) gives, if one product with its end gives it; else None."""
+    def apply(self, function: Callable[..., Any], args: Any, into: Sequence[Array]) -> Any:
+        """function(xp, *args) as one product with an epilogue; None where there is none."""
         if function is activated:
-            return self.activated(*given)
+            return self.activated(*args)
         if function is returned:
-            return self.returned(*given)
+            return self.returned(*args)
         if function is gradients and into:
-            x, delta = given
+            x, delta = args
             done = self.epilogues.multiply(BGRADA, x.mT, delta, into[0], bias=into[1])
             return tuple(into) if done else None
         return None
@@ -73,23 +73,23 @@ class FusedProducts:
             return None if z is None else (z, z, z)
         if f is not RELU.f:
             return None
-        signs = self.cupy.empty(relu_mask_shape(product.shape), dtype="uint8")
-        a = self.new_product(RELU_AUX_BIAS, product, bias=bias, aux=signs)
+        relu_mask = self.cupy.empty(relu_mask_shape(product.shape), dtype="uint8")
+        a = self.new_product(RELU_AUX_BIAS, product, bias=bias, aux=relu_mask)
         if a is not None:
-            self.relu_masks[id(a)] = a, signs
+            self.relu_masks[id(a)] = a, relu_mask
         else:
             a = self.new_product(RELU_BIAS, product, bias=bias)
-        # relu's slope asks whether z > 0, which is whether a > 0
+        # relu's slope needs only whether z > 0, which is whether a > 0
         return None if a is None else (a, a, a)
 
     def returned(self, slope: Any, back: Any, z: Array, a: Array, mask: Any = None) -> Any:
         if mask is not None or slope is not RELU.slope or not isinstance(back, Product):
             return None
-        _, signs = self.relu_masks.get(id(a), (None, None))
-        return None if signs is None else self.new_product(DRELU, back, aux=signs)
+        _, relu_mask = self.relu_masks.get(id(a), (None, None))
+        return None if relu_mask is None else self.new_product(DRELU, back, aux=relu_mask)
 
     def new_product(self, epilogue: Epilogue, product: Product, **operands: Array) -> Array | None:
-        """The product with its end, as a new array; None where it cannot be had."""
+        """The product with its epilogue, as a new array; None where it is not supported."""
         if len(product.shape) != 2 or not (product.a.dtype == product.b.dtype == "float32"):
             return None
         out = self.cupy.empty(product.shape, dtype="float32")

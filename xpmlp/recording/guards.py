@@ -11,42 +11,44 @@ from xpmlp.recording.tracing import Program, Value
 from xpmlp.types import Array
 
 
-class Guarded(NamedTuple):
-    """A program whose results are all where(a > 0, new, what lay there)."""
+class GuardedProgram(NamedTuple):
+    """A program whose results are all where(a > 0, new, old value of the buffer)."""
 
-    at: int  # which argument a is
-    moving: Program  # to the new results alone
+    condition: int  # index of the argument a
+    unguarded: Program  # of the new results alone
 
 
-def guarded(program: Program, aliases: Sequence[int]) -> Guarded | None:
-    """The program without its guard; None where it has none.
+def find_guard(program: Program, aliases: Sequence[int]) -> GuardedProgram | None:
+    """The program with its guard apart; None where it has none.
 
-    aliases: which argument lies where each result goes, or -1.
+    aliases: which argument the buffer of each result is, or -1.
     """
-    count, first = len(aliases), program.arguments
-    ends = program.operations[-count:] if aliases else ()
-    kept = len(program.operations) - count - 1
-    if kept < 0 or [v.at - first for v in program.results] != [*range(kept + 1, kept + 1 + count)]:
+    count, first = len(aliases), program.n_arguments
+    choices = program.operations[-count:] if aliases else ()
+    n_kept = len(program.operations) - count - 1
+    expected = [*range(n_kept + 1, n_kept + 1 + count)]
+    if n_kept < 0 or [v.at - first for v in program.results] != expected:
         return None
-    condition = program.operations[kept]
-    at = condition.inputs[0].at
-    if condition.name != "greater" or condition.inputs[1] != Value(-1, 0.0) or not 0 <= at < first:
+    guard = program.operations[n_kept]
+    condition = guard.inputs[0].at
+    if guard.name != "greater" or guard.inputs[1] != Value(-1, 0.0) or not 0 <= condition < first:
         return None
-    for operation, old in zip(ends, aliases, strict=True):
-        if operation.name != "where" or operation.inputs[::2] != (Value(first + kept), Value(old)):
+    for choice, old in zip(choices, aliases, strict=True):
+        if choice.name != "where" or choice.inputs[::2] != (Value(first + n_kept), Value(old)):
             return None
-    results = tuple(operation.inputs[1] for operation in ends)
-    return Guarded(at, program._replace(operations=program.operations[:kept], results=results))
+    results = tuple(choice.inputs[1] for choice in choices)
+    unguarded = program._replace(operations=program.operations[:n_kept], results=results)
+    return GuardedProgram(condition, unguarded)
 
 
-def choosing(
-    at: int, moving: Callable[..., None], careful: Callable[..., None]
+def run_guarded(
+    condition: int, unguarded: Callable[..., None], guarded: Callable[..., None]
 ) -> Callable[..., None]:
-    """`moving` where argument `at` is above 0 everywhere, else `careful`."""
+    """`unguarded` where the argument at index `condition` is above 0 everywhere, else `guarded`."""
 
     def run(*arrays: Array) -> None:
-        a: Any = arrays[at]
+        a: Any = arrays[condition]
         above = a.item() > 0 if a.size == 1 else (a > 0).all()
-        (moving if above else careful)(*arrays)
+        (unguarded if above else guarded)(*arrays)
 
     return run

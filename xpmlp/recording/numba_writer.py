@@ -1,9 +1,8 @@
 """Traced functions compiled by numba into one pass (extra: fast).
 
-A function is one walk from row to row: over the members of a population for a rule, over the rows
-of a batch for an activation, a slope or a loss. The loop is written out from the program, kept in
-the user's cache directory, and compiled once per function and dtype: hyper-parameters and sizes
-are arguments.
+A function is one loop over rows: the members of a population for a rule, the rows of a batch for
+an activation, a slope or a loss. The loop is generated from the program, stored in the user's
+cache folder, and compiled once per function and dtype: hyper-parameters and sizes are arguments.
 """
 
 import hashlib
@@ -19,16 +18,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xpmlp.recording.codegen import RowSource, placed
-from xpmlp.recording.plans import Asked, Plan
+from xpmlp.recording.codegen import RowSource, output_values
+from xpmlp.recording.plans import CompileRequest, Plan
 from xpmlp.recording.tracing import REDUCTIONS, UntraceableError, Value
 
-PAYS_FROM = 2**15  # parameters; loading numba takes half a second, and ufuncs are fast below
-MANY = 350_000  # operations over all steps: each saves under a microsecond, together that time
-# nanoseconds that a ufunc takes and a compiled operation does not: a call, an element, and an
-# inner loop of its own for each row that it sums or spreads; and what an element of COSTLY loses
-CALL, ELEMENT, ROW, LOST = 500, 0.2, 14, 3
-COSTLY = ("exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "power")  # NumPy has vectors of it
+MIN_SIZE = 2**15  # parameters; loading numba takes half a second, and ufuncs are fast below
+MANY = 350_000  # operations over all steps, from which under a microsecond each pays for loading
+# nanoseconds that a compiled operation saves over a ufunc: per call, per element, and per row for
+# the inner loop of each row that a ufunc reduces or broadcasts; and that an element of COSTLY loses
+CALL_NS, ELEMENT_NS, ROW_NS, COSTLY_NS = 500, 0.2, 14, 3
+COSTLY = (
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "tanh",
+    "sin",
+    "cos",
+    "power",
+)  # NumPy has them vectorized
 INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "power": "**", "greater": ">",
     "less": "<", "greater_equal": ">=", "less_equal": "<=", "logical_and": "&",
@@ -59,195 +67,199 @@ def available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def plan(asked: Asked, steps: int) -> Plan | None:
+def compile_plan(request: CompileRequest, steps: int) -> Plan | None:
     """The compiled plan; None where numba cannot be used, where it will not pay in so many steps,
-    and for arrays of other shapes."""
-    every = (*asked.values, *asked.into)
-    if any(a.dtype.kind != "f" for a in every) or not every:
+    and for arrays of unsupported shapes."""
+    all_arrays = (*request.arguments, *request.into)
+    if any(a.dtype.kind != "f" for a in all_arrays) or not all_arrays:
         return None
-    long = bool(asked.into) and max(a.size for a in every) >= PAYS_FROM
-    if not (long or len(asked.program.operations) * steps >= MANY) or not available():
+    is_large = bool(request.into) and max(a.size for a in all_arrays) >= MIN_SIZE
+    is_frequent = len(request.program.operations) * steps >= MANY
+    if not (is_large or is_frequent) or not available():
         return None
     try:
-        wanted, found = placed(asked)
-        written = PythonRows(asked)
+        outputs, result_indices = output_values(request)
+        source = PythonRowSource(request)
     except UntraceableError:
         return None
-    if not wanted or not written.pays:
+    if not outputs or not source.is_faster:
         return None
-    text = written.text(wanted, asked.name)
-    made = tuple((written.shapes[v.at], np.dtype(written.dtypes[v.at])) for v in wanted)
-    numbers = np.array([*map(float, written.numbers)], dtype=asked.values[0].dtype)
-    first = (numbers, written.rows, written.width)
-    places = asked.into or [np.empty(shape, dtype=dtype) for shape, dtype in made]
-    run = tried(text, asked.name, *first, *asked.values, *places)
+    text = source.text(outputs, request.name)
+    types = tuple((source.shapes[v.at], np.dtype(source.dtypes[v.at])) for v in outputs)
+    numbers = np.array([*map(float, source.numbers)], dtype=request.arguments[0].dtype)
+    first = (numbers, source.rows, source.width)
+    buffers = request.into or [np.empty(shape, dtype=dtype) for shape, dtype in types]
+    run = compile_source(text, request.name, *first, *request.arguments, *buffers)
     if run is None:
         return None
-    return Plan(partial(run, *first), () if asked.into else made, () if asked.into else found)
+    if request.into:
+        types, result_indices = (), ()
+    return Plan(partial(run, *first), types, result_indices)
 
 
-def tried(text: str, title: str, *given: Any) -> Callable[..., None] | None:
-    """The compiled function of a source, for arguments like these: it is compiled, or found, here.
+def compile_source(text: str, title: str, *args: Any) -> Callable[..., None] | None:
+    """The compiled function of a source, for arguments like these: compiled, or loaded, here.
 
-    None without a numba that works or a folder to keep it in, or where a file was cut short.
+    None without a working numba or a writable cache folder, or where a file is truncated.
     """
     try:
-        run = module(text, title)
-        compiles: Any = run
-        compiles.compile(tuple(map(importlib.import_module("numba").typeof, given)))
+        run = load_function(text, title)
+        dispatcher: Any = run
+        dispatcher.compile(tuple(map(importlib.import_module("numba").typeof, args)))
     except Exception:
-        forget(text)
+        remove_cached(text)
         return None
     return run
 
 
-class PythonRows(RowSource):
+class PythonRowSource(RowSource):
     """Writes the loops over rows `i` and columns `j` in what numba compiles."""
 
-    WIDEST = float("inf")
+    MAX_COLUMNS = float("inf")
     COSTLY = COSTLY
-    READ: ClassVar = {
-        "one": "x{at}",
-        "each": "x{at}[i, j]",
-        "across": "x{at}[j]",
-        "down": "x{at}[i]",
-        "block": "x{at}[i // e{at}, 0, j]",
-        "corner": "x{at}[i // e{at}, 0, 0]",
+    LOADS: ClassVar = {
+        "scalar": "x{at}",
+        "matrix": "x{at}[i, j]",
+        "row": "x{at}[j]",
+        "column": "x{at}[i]",
+        "row per block": "x{at}[i // e{at}, 0, j]",
+        "scalar per block": "x{at}[i // e{at}, 0, 0]",
     }
-    SEEN: ClassVar = {
-        "one": "{x} = {a}.item()",
-        "each": "{x} = {a}.reshape((rows, width))",
-        "across": "{x} = {a}.reshape(width)",
-        "down": "{x} = {a}.reshape(rows)",
-        "block": "{x}, {e} = {a}.copy(), rows // {a}.shape[0]",
-        "corner": "{x}, {e} = {a}, rows // {a}.shape[0]",
+    VIEWS: ClassVar = {
+        "scalar": "{x} = {a}.item()",
+        "matrix": "{x} = {a}.reshape((rows, width))",
+        "row": "{x} = {a}.reshape(width)",
+        "column": "{x} = {a}.reshape(rows)",
+        "row per block": "{x}, {e} = {a}.copy(), rows // {a}.shape[0]",
+        "scalar per block": "{x}, {e} = {a}, rows // {a}.shape[0]",
     }
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, request: CompileRequest) -> None:
         self.numbers: dict[str, int] = {}  # as they are written; 0.0 is not -0.0
-        self.aliases = asked.aliases
-        super().__init__(asked.program, asked.values)
-        held = zip(asked.values, self.held, strict=True)
-        whole = [a for a, how in held if how not in ("block", "corner")]
-        if not all(a.flags.c_contiguous for a in (*whole, *asked.into)):
-            raise UntraceableError("it has an array that is a part of another")
-        for place, value in zip(asked.into, asked.program.results, strict=False):
-            if place.size != self.rows * (self.width if self.along[value.at] else 1):
-                raise UntraceableError("it gives one number for many places")
+        self.aliases = request.aliases
+        super().__init__(request.program, request.arguments)
+        pairs = zip(request.arguments, self.layouts, strict=True)
+        reshaped = [a for a, layout in pairs if not layout.endswith("per block")]
+        if not all(a.flags.c_contiguous for a in (*reshaped, *request.into)):
+            raise UntraceableError("it has an array that is not contiguous")
+        for buffer, value in zip(request.into, request.program.results, strict=False):
+            if buffer.size != self.rows * (self.width if self.varies[value.at] else 1):
+                raise UntraceableError("a result is broadcast to its buffer")
 
     @property
-    def pays(self) -> bool:
+    def is_faster(self) -> bool:
         """Whether NumPy would take longer."""
         operations = self.program.operations
         if len(operations) < 2:
             return False
-        names = [name for (name, _), along in zip(operations, self.along[self.first :], strict=True)
-                 if along or name in REDUCTIONS]  # fmt: skip
-        spread = [name for name in names if name in REDUCTIONS] + [
-            how for how in self.held if how == "block"
-        ]
-        elements, costly = self.rows * self.width, sum(name in COSTLY for name in names)
-        gained = len(operations) * CALL + (len(names) - costly) * ELEMENT * elements
-        return gained + len(spread) * ROW * self.rows > costly * LOST * elements
+        pairs = zip(operations, self.varies[self.n_arguments :], strict=True)
+        names = [name for (name, _), varies in pairs if varies or name in REDUCTIONS]
+        n_row_loops = sum(name in REDUCTIONS for name in names)
+        n_row_loops += self.layouts.count("row per block")
+        elements, n_costly = self.rows * self.width, sum(name in COSTLY for name in names)
+        saved = len(operations) * CALL_NS + (len(names) - n_costly) * ELEMENT_NS * elements
+        return saved + n_row_loops * ROW_NS * self.rows > n_costly * COSTLY_NS * elements
 
     def literal(self, number: float, kind: str) -> str:
         return f"c[{self.numbers.setdefault(repr(number), len(self.numbers))}]"
 
     def line(self, index: int) -> str:
         name, inputs = self.program.operations[index]
-        if name == "cast" and self.dtypes[self.first + index] != self.dtypes[0]:
+        if name == "cast" and self.dtypes[self.n_arguments + index] != self.dtypes[0]:
             raise UntraceableError("it casts to another dtype")
-        read = [self.names[v.at] if v.at >= 0 else self.literal(v.constant, "") for v in inputs]
-        return f"{self.names[self.first + index]} = {expression(name, read)}"
+        operands = [self.names[v.at] if v.at >= 0 else self.literal(v.constant, "") for v in inputs]
+        return f"{self.names[self.n_arguments + index]} = {expression(name, operands)}"
 
-    def looped(self, lines: Sequence[str]) -> Iterator[str]:
+    def column_loop(self, lines: Sequence[str]) -> Iterator[str]:
         yield "for j in range(width):"
         yield from (f"    {line}" for line in lines)
 
-    def begun(self, at: int, number: float) -> str:
+    def initialize(self, at: int, number: float) -> str:
         return f"{self.names[at]} = {self.literal(number, '')}"
 
-    def added(self, total: str, x: str) -> str:
+    def update_sum(self, total: str, x: str) -> str:
         return f"{total} += {x}"
 
-    def larger(self, total: str, x: str) -> str:
+    def update_max(self, total: str, x: str) -> str:
         return f"{total} = {x} if ({x} > {total}) | ({x} != {x}) else {total}"
 
-    def place_of(self, at: int) -> str:
+    def row_buffer(self, at: int) -> str:
         return f"m{at}[j]"
 
-    def written(self, r: int, at: int) -> str:
-        return f"y{r}[i, j] = {self.names[at]}" if self.along[at] else f"y{r}[i] = {self.names[at]}"
+    def store(self, r: int, at: int) -> str:
+        element = "i, j" if self.varies[at] else "i"
+        return f"y{r}[{element}] = {self.names[at]}"
 
-    def place(self, r: int, value: Value) -> str:
-        """Where a result goes. By another name than the argument's that lies there the compiler
-        would have to allow for any overlap, and the loop would be four times slower."""
+    def output_view(self, r: int, value: Value) -> str:
+        """Where a result is written. By another name than that of the argument in the same memory
+        the compiler would have to allow for any overlap, and the loop would be four times slower.
+        """
         old = self.aliases[r] if self.aliases else -1
-        seen = "each" if self.along[value.at] else "down"
-        if old >= 0 and self.held[old] == seen:
+        layout = "matrix" if self.varies[value.at] else "column"
+        if old >= 0 and self.layouts[old] == layout:
             return f"y{r} = x{old}"
-        return self.SEEN[seen].format(x=f"y{r}", a=f"r{r}")
+        return self.VIEWS[layout].format(x=f"y{r}", a=f"r{r}")
 
     def text(self, results: Sequence[Value], title: str) -> str:
         """The module that holds the loops."""
-        inside = self.by_rows(results).splitlines()
+        row_body = self.by_rows(results).splitlines()
         lines = [
-            self.SEEN[how].format(x=f"x{at}", a=f"a{at}", e=f"e{at}")
-            for at, how in enumerate(self.held)
+            self.VIEWS[layout].format(x=f"x{at}", a=f"a{at}", e=f"e{at}")
+            for at, layout in enumerate(self.layouts)
         ]
-        lines += [self.place(r, value) for r, value in enumerate(results)]
-        lines += [f"m{at} = np.empty(width, np.{self.dtypes[0]})" for at in sorted(self.kept)]
-        lines += ["for i in range(rows):", *(f"    {line}" for line in inside)]
-        parameters = ["c", "rows", "width", *(f"a{i}" for i in range(self.first))]
+        lines += [self.output_view(r, value) for r, value in enumerate(results)]
+        lines += [f"m{at} = np.empty(width, np.{self.dtypes[0]})" for at in sorted(self.buffered)]
+        lines += ["for i in range(rows):", *(f"    {line}" for line in row_body)]
+        parameters = ["c", "rows", "width", *(f"a{i}" for i in range(self.n_arguments))]
         parameters += [f"r{r}" for r in range(len(results))]
         head = HEAD.format(title=title, parameters=", ".join(parameters), dtype=self.dtypes[0])
         return head + "".join(f"    {line}\n" for line in lines)
 
 
-def expression(name: str, read: Sequence[str]) -> str:
+def expression(name: str, operands: Sequence[str]) -> str:
     if name in INFIX:
-        return f" {INFIX[name]} ".join(read)
-    return FORMS.get(name, f"np.{name}({', '.join('{}' for _ in read)})").format(*read)
+        return f" {INFIX[name]} ".join(operands)
+    return FORMS.get(name, f"np.{name}({', '.join('{}' for _ in operands)})").format(*operands)
 
 
 @cache
-def module(text: str, title: str) -> Callable[..., None]:
-    """The compiled loop of a source, which lies in the cache directory from then on."""
-    path = kept_at(text)
+def load_function(text: str, title: str) -> Callable[..., None]:
+    """The compiled loop of a source, whose module is written to the cache folder if need be."""
+    path = cache_path(text)
     if not path.is_file() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{secrets.token_hex(6)}")
         try:
             unfinished.write_text(text)
-            unfinished.replace(path)  # another process finds it whole or not at all
+            unfinished.replace(path)  # atomic for another process
         finally:
             unfinished.unlink(missing_ok=True)
         print(f"xpmlp: compiling {title} once, kept in {path.parent}", file=sys.stderr)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = found  # numba finds what it kept by the module's name
-    spec.loader.exec_module(found)
-    run: Callable[..., None] = found.run
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # numba's cache looks the module up by its name
+    spec.loader.exec_module(module)
+    run: Callable[..., None] = module.run
     return run
 
 
-def forget(text: str) -> None:
-    """Take a loop that does not run out of the cache, so that the next process writes it anew."""
+def remove_cached(text: str) -> None:
+    """Delete a loop that does not run from the cache: the next process writes it again."""
     with suppress(Exception):
-        path = kept_at(text)
+        path = cache_path(text)
         for part in (path, *path.parent.glob(f"__pycache__/{path.stem}*")):
             part.unlink(missing_ok=True)
 
 
-def kept_at(text: str) -> Path:
-    """Where the module of a source lies."""
+def cache_path(text: str) -> Path:
+    """The file of a source's module."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return cache_folder() / f"xpmlp_{digest}.py"
 
 
 def cache_folder() -> Path:
-    """Where compiled loops are kept: $XDG_CACHE_HOME/xpmlp, or ~/.cache/xpmlp."""
+    """The folder of compiled loops: $XDG_CACHE_HOME/xpmlp, or ~/.cache/xpmlp."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "xpmlp"

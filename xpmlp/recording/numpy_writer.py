@@ -1,8 +1,8 @@
 """NumPy made fast for a training step: the same calls, in buffers that are used again.
 
 A step makes the same arrays in the same order every time, so the k-th array of a step is written
-where the k-th of the step before lay; what leaves a step must be copied. Elementwise functions
-run as their traced programs, written out as ufunc calls that each have a place for the result.
+into the k-th buffer of the previous step; what leaves a step must be copied. Elementwise functions
+run as their traced programs, written out as ufunc calls with an `out` array each.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,90 +13,93 @@ from typing import Any
 import numpy as np
 
 from xpmlp.recording import numba_writer
-from xpmlp.recording.guards import choosing, guarded
-from xpmlp.recording.plans import Asked, Calls, Plan, reach
+from xpmlp.recording.guards import find_guard, run_guarded
+from xpmlp.recording.plans import CompileRequest, Plan, PlanCache, broadcast_shape
 from xpmlp.recording.tracing import Program, UntraceableError
 from xpmlp.types import Array, Namespace
 
-ROWS = ("maximum", "minimum")  # NumPy is two to four times slower with a number than with a row
-NAMES = {name: value for name, value in vars(np).items() if not name.startswith("__")}
-WIDE = 16  # rows and columns of an outer product that matmul, without BLAS, is slow for
+# ufuncs that are two to four times slower with a number than with a row
+ROW_CONSTANTS = ("maximum", "minimum")
+NUMPY_NAMES = {name: value for name, value in vars(np).items() if not name.startswith("__")}
+MIN_OUTER = 16  # rows and columns from which matmul, without BLAS, is slow for an outer product
 
 
-def chosen(condition: Array, one: Any, other: Any, out: Array) -> None:
-    """np.where with a place for its result."""
-    if other is not out:
-        np.copyto(out, other)
-    np.copyto(out, one, where=condition)
+def where_into(condition: Array, x: Any, y: Any, out: Array) -> None:
+    """np.where with an `out`."""
+    if y is not out:
+        np.copyto(out, y)
+    np.copyto(out, x, where=condition)
 
 
-def cast(truths: Array, out: Array) -> None:
-    np.copyto(out, truths, casting="unsafe")
+def cast_into(x: Array, out: Array) -> None:
+    np.copyto(out, x, casting="unsafe")
 
 
-def product(a: Array, b: Array) -> Callable[..., Any]:
-    """The fastest of NumPy's ways to multiply two matrices, or two stacks of them."""
+def product_function(a: Array, b: Array) -> Callable[..., Any]:
+    """The fastest of NumPy's functions that multiply two matrices, or two stacks of them."""
     if a.ndim == 2 and b.ndim == 2:
         return np.dot
-    outer = a.shape[-1] == 1 and min(a.shape[-2], b.shape[-1]) >= WIDE
-    return np.multiply if outer else np.matmul
+    is_outer = a.shape[-1] == 1 and min(a.shape[-2], b.shape[-1]) >= MIN_OUTER
+    return np.multiply if is_outer else np.matmul
 
 
-SPECIAL: dict[str, Callable[..., Any]] = {
-    "where": chosen, "cast": cast, "sum": np.add.reduce, "max": np.maximum.reduce,
+FUNCTIONS: dict[str, Callable[..., Any]] = {  # of operations that are no ufunc
+    "where": where_into, "cast": cast_into, "sum": np.add.reduce, "max": np.maximum.reduce,
     "sum_flat": np.add.reduce, "max_flat": np.maximum.reduce,
 }  # fmt: skip
 # axis, dtype, out, keepdims: by position, which is faster
-LINES = {"sum": "({}, -1, None, {}, True)", "sum_flat": "({}, -1, None, {})"}
-LINES |= {"max": LINES["sum"], "max_flat": LINES["sum_flat"]}
+ARGUMENTS = {"sum": "({}, -1, None, {}, True)", "sum_flat": "({}, -1, None, {})"}
+ARGUMENTS |= {"max": ARGUMENTS["sum"], "max_flat": ARGUMENTS["sum_flat"]}
 
 
-class Writer:
-    """Writes a program out as Python: one ufunc call a line, with scratch arrays of its own."""
+class UfuncCompiler:
+    """Writes a program out as Python: one ufunc call per line, with scratch arrays of its own."""
 
-    def __init__(self, program: Program, given: Sequence[Array], aliases: Sequence[int]) -> None:
-        """aliases: of each buffer that a result is written into, which argument it is or -1;
+    def __init__(
+        self, program: Program, arguments: Sequence[Array], aliases: Sequence[int]
+    ) -> None:
+        """aliases: for each buffer that a result is written into, which argument it is or -1;
         empty where the results are new arrays."""
-        self.program, self.whole = program, bool(aliases)
+        self.program, self.into_buffers = program, bool(aliases)
         self.aliases = aliases or (-1,) * len(program.results)
-        self.places = [f"r{r}" for r in range(len(program.results))]
-        self.dtype = next((a.dtype for a in given if a.ndim), given[0].dtype)
-        self.types = [(a.shape, a.dtype) for a in given]  # of every value
-        self.names = [f"a{i}" for i in range(len(given))]  # of every value
-        self.known: dict[str, Any] = {}  # what the lines refer to
-        self.free: dict[Any, list[str]] = {}  # scratch arrays that nothing needs any more
+        self.outputs = [f"r{r}" for r in range(len(program.results))]
+        self.dtype = next((a.dtype for a in arguments if a.ndim), arguments[0].dtype)
+        self.types = [(a.shape, a.dtype) for a in arguments]  # of every value
+        self.names = [f"a{i}" for i in range(len(arguments))]  # of every value
+        self.bindings: dict[str, Any] = {}  # what the lines refer to, by name
+        self.free_scratch: dict[Any, list[str]] = {}  # scratch arrays that are read no more
         self.lines: list[str] = []
 
-    def constant(self, name: str, number: float, like: tuple[int, ...]) -> str:
+    def constant(self, name: str, number: float, shape: tuple[int, ...]) -> str:
         """A number, or for `maximum` and `minimum` a row of it."""
-        if name not in ROWS or not like:
-            return repr(number) if np.isfinite(number) else self.keep(number)
-        return self.keep(np.full((1,) * (len(like) - 1) + like[-1:], number, dtype=self.dtype))
+        if name not in ROW_CONSTANTS or not shape:
+            return repr(number) if np.isfinite(number) else self.bind(number)
+        return self.bind(np.full((1,) * (len(shape) - 1) + shape[-1:], number, dtype=self.dtype))
 
-    def keep(self, value: Any) -> str:
-        name = f"k{len(self.known)}"
-        self.known[name] = value
+    def bind(self, value: Any) -> str:
+        name = f"k{len(self.bindings)}"
+        self.bindings[name] = value
         return name
 
-    def place(self, index: int, last: dict[int, int], i: int) -> str:
-        """Where the result of operation i goes: a result's place if nothing there is needed
-        any more, else scratch."""
-        kind = self.types[index]
+    def out_array(self, index: int, last_use: dict[int, int], i: int) -> str:
+        """The `out` of operation i: a result's buffer if nothing there is read any more, else
+        scratch."""
+        array_type = self.types[index]
         name, inputs = self.program.operations[i]
         for r, value in enumerate(self.program.results):
             if value.at == index:
                 old = self.aliases[r]
-                # which writes before it reads, but for what lies there as its other value
+                # `where` writes before it reads, but for its third input if that is the buffer
                 until = i - (name == "where" and inputs[2].at != old)
-                if old < 0 or last.get(old, -1) <= until:
+                if old < 0 or last_use.get(old, -1) <= until:
                     return f"r{r}"
-        pool = self.free.get(kind)
-        if pool:
-            return pool.pop()
-        return self.lent(index, last, i) or self.keep(np.empty(*kind))
+        scratch = self.free_scratch.get(array_type)
+        if scratch:
+            return scratch.pop()
+        return self.borrow_buffer(index, last_use, i) or self.bind(np.empty(*array_type))
 
-    def lent(self, index: int, last: dict[int, int], i: int) -> str | None:
-        """The place of a result that is made later, if what lies there is needed no more and the
+    def borrow_buffer(self, index: int, last_use: dict[int, int], i: int) -> str | None:
+        """The buffer of a result that is computed later, if its old value is read no more and the
         result of operation i no longer than until then."""
         results, operations = self.program.results, self.program.operations
         if index in {value.at for value in results}:
@@ -105,54 +108,54 @@ class Writer:
         for r, (value, old) in enumerate(zip(results, self.aliases, strict=True)):
             if old < 0 or value.at < first or f"r{r}" in self.names:
                 continue
-            made = value.at - first
-            until = made - (operations[made][0] == "where")  # which writes before it reads
-            dead = last.get(old, -1) <= i - (operations[i][0] == "where")
-            if dead and last.get(index, i) <= until and self.types[old] == self.types[index]:
+            computed = value.at - first
+            until = computed - (operations[computed][0] == "where")  # it writes before it reads
+            is_dead = last_use.get(old, -1) <= i - (operations[i][0] == "where")
+            if is_dead and last_use.get(index, i) <= until and self.types[old] == self.types[index]:
                 return f"r{r}"
         return None
 
     def plan(self) -> Plan:
         program, first = self.program, len(self.names)
-        last = {v.at: i for i, o in enumerate(program.operations) for v in o.inputs}
-        ends = {value.at for value in program.results}
+        last_use = {v.at: i for i, o in enumerate(program.operations) for v in o.inputs}
+        result_indices = {value.at for value in program.results}
         for i, (name, inputs) in enumerate(program.operations):
-            shape = reach(name, [self.types[v.at][0] for v in inputs if v.at >= 0])
+            shape = broadcast_shape(name, [self.types[v.at][0] for v in inputs if v.at >= 0])
             self.types.append((shape, np.dtype(program.dtypes[i])))
-            read = [
+            operands = [
                 self.names[v.at] if v.at >= 0 else self.constant(name, v.constant, shape)
                 for v in inputs
             ]
-            for v in {v.at for v in inputs if v.at >= first} - ends:
-                if last[v] == i and self.names[v][0] == "k" and name != "where":
-                    self.free.setdefault(self.types[v], []).append(self.names[v])
-            self.names.append(self.place(first + i, last, i))
-            self.known[name] = SPECIAL.get(name) or getattr(np, name)
-            form = LINES.get(name, f"({'{}, ' * len(read)}out={{}})")
-            self.lines.append(name + form.format(*read, self.names[-1]))
-        for value, place, old in zip(program.results, self.places, self.aliases, strict=True):
+            for v in {v.at for v in inputs if v.at >= first} - result_indices:
+                if last_use[v] == i and self.names[v][0] == "k" and name != "where":
+                    self.free_scratch.setdefault(self.types[v], []).append(self.names[v])
+            self.names.append(self.out_array(first + i, last_use, i))
+            self.bindings[name] = FUNCTIONS.get(name) or getattr(np, name)
+            form = ARGUMENTS.get(name, f"({'{}, ' * len(operands)}out={{}})")
+            self.lines.append(name + form.format(*operands, self.names[-1]))
+        for value, output, old in zip(program.results, self.outputs, self.aliases, strict=True):
             if value.at < 0:
-                raise UntraceableError("it gives a constant")
-            if self.whole and value.at < first and value.at != old:
-                raise UntraceableError("it gives an argument, which may be written over by then")
-            if self.whole and self.names[value.at] not in (place, f"a{old}"):
-                self.lines.append(f"{place}[...] = {self.names[value.at]}")
-        wanted = self.places if self.whole else [n for n in self.names if n[0] == "r"]
-        made = [self.types[self.names.index(name)] for name in wanted if name in self.names]
-        order = [*self.names[:first], *wanted]
-        results = () if self.whole else program.results
-        found = tuple(order.index(self.names[v.at]) for v in results)
-        return Plan(self.function(order), tuple(made), found)
+                raise UntraceableError("a result is a constant")
+            if self.into_buffers and value.at < first and value.at != old:
+                raise UntraceableError("a result is an argument, which may be overwritten by then")
+            if self.into_buffers and self.names[value.at] not in (output, f"a{old}"):
+                self.lines.append(f"{output}[...] = {self.names[value.at]}")
+        outputs = self.outputs if self.into_buffers else [n for n in self.names if n[0] == "r"]
+        types = [self.types[self.names.index(name)] for name in outputs if name in self.names]
+        parameters = [*self.names[:first], *outputs]
+        results = () if self.into_buffers else program.results
+        indices = tuple(parameters.index(self.names[v.at]) for v in results)
+        return Plan(self.function(parameters), tuple(types), indices)
 
     def function(self, parameters: Sequence[str]) -> Callable[..., None]:
         body = "\n    ".join(self.lines or ["pass"])
-        exec(f"def run({', '.join(parameters)}):\n    {body}", self.known)
-        found: Callable[..., None] = self.known["run"]
-        return found
+        exec(f"def run({', '.join(parameters)}):\n    {body}", self.bindings)
+        run: Callable[..., None] = self.bindings["run"]
+        return run
 
 
-class Workspace(Calls):
-    """The namespace and the `apply` of one trainer's steps. Not for two threads."""
+class NumpyBackend(PlanCache):
+    """The namespace and the `apply` of one trainer's steps on NumPy. Not thread-safe."""
 
     def __init__(self, steps: int | None = 0) -> None:
         """steps: how many are planned; with many of them small calls are compiled too, and with
@@ -160,53 +163,56 @@ class Workspace(Calls):
         super().__init__(np, np.ndarray)
         self.steps = steps
         self.buffers: list[np.ndarray] = []
-        self.made = 0  # arrays of this step so far
+        self.buffer_index = 0  # buffers of this step so far
         self.ones: dict[Any, np.ndarray] = {}
-        self.scratch = 0  # numbers that the plans write in between
+        self.scratch_size = 0  # elements of the plans' scratch arrays
         own = {"matmul": self.matmul, "vecdot": self.vecdot, "sum": self.sum, "__name__": "numpy"}
         own["__array_namespace_info__"] = np.__array_namespace_info__
-        self.xp: Namespace = SimpleNamespace(**NAMES | own)
+        self.xp: Namespace = SimpleNamespace(**NUMPY_NAMES | own)
 
     def restart(self) -> None:
         """Begin a step: its buffers may be written again."""
         super().restart()
-        self.made = 0
+        self.buffer_index = 0
 
-    def write(self, asked: Asked) -> Plan:
-        program, values, _, aliases, _ = asked
-        fast = None if self.steps is None else numba_writer.plan(asked, self.steps)
-        if fast is not None:
-            return fast
-        plan, guard = self.written(program, values, aliases), guarded(program, aliases)
+    def compile(self, request: CompileRequest) -> Plan:
+        program, arguments, _, aliases, _ = request
+        compiled = None if self.steps is None else numba_writer.compile_plan(request, self.steps)
+        if compiled is not None:
+            return compiled
+        plan, guard = self.ufunc_plan(program, arguments, aliases), find_guard(program, aliases)
         if guard is None:
             return plan
-        moving = self.written(guard.moving, values, aliases)
-        return Plan(choosing(guard.at, moving.run, plan.run), (), ())
+        unguarded = self.ufunc_plan(guard.unguarded, arguments, aliases)
+        return Plan(run_guarded(guard.condition, unguarded.run, plan.run), (), ())
 
-    def written(self, *asked: Any) -> Plan:
-        writer = Writer(*asked)
-        plan = writer.plan()
-        self.scratch += sum(value.size for value in writer.known.values() if hasattr(value, "size"))
+    def ufunc_plan(
+        self, program: Program, arguments: Sequence[Array], aliases: Sequence[int]
+    ) -> Plan:
+        compiler = UfuncCompiler(program, arguments, aliases)
+        plan = compiler.plan()
+        bound = compiler.bindings.values()
+        self.scratch_size += sum(value.size for value in bound if hasattr(value, "size"))
         return plan
 
     @property
-    def numbers(self) -> int:
-        """How many it holds."""
-        return self.scratch + sum(a.size for a in (*self.buffers, *self.ones.values()))
+    def size(self) -> int:
+        """Elements of all its arrays."""
+        return self.scratch_size + sum(a.size for a in (*self.buffers, *self.ones.values()))
 
-    def buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """The next array of this step, with whatever the step before left in it."""
-        place: np.ndarray | None = self.wanted(shape, dtype)
-        if place is not None:
-            return place
-        k = self.made
-        self.made = k + 1
+    def allocate(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """The next buffer of this step, with whatever the previous step left in it."""
+        destination: np.ndarray | None = self.pop_destination(shape, dtype)
+        if destination is not None:
+            return destination
+        k = self.buffer_index
+        self.buffer_index = k + 1
         if k < len(self.buffers):
-            found = self.buffers[k]
-            if found.shape == shape and found.dtype == dtype:
-                return found
-            whole = (found if found.base is None else found.base).reshape(-1)
-            if whole.size >= prod(shape) and found.dtype == dtype:  # as the last batch, of few rows
+            buffer = self.buffers[k]
+            if buffer.shape == shape and buffer.dtype == dtype:
+                return buffer
+            whole = (buffer if buffer.base is None else buffer.base).reshape(-1)
+            if whole.size >= prod(shape) and buffer.dtype == dtype:  # the last batch has fewer rows
                 self.buffers[k] = whole[: prod(shape)].reshape(shape)
                 return self.buffers[k]
         self.buffers[k:] = [np.empty(shape, dtype=dtype)]
@@ -217,10 +223,10 @@ class Workspace(Calls):
             return np.matmul(a, b)
         if a.ndim < 2 or a.ndim != b.ndim or a.shape[:-2] != b.shape[:-2]:
             return np.matmul(a, b)
-        return product(a, b)(a, b, self.buffer((*a.shape[:-1], b.shape[-1]), a.dtype))
+        return product_function(a, b)(a, b, self.allocate((*a.shape[:-1], b.shape[-1]), a.dtype))
 
     def vecdot(self, a: Array, b: Array) -> Array:
-        return np.vecdot(a, b, out=self.buffer(a.shape[:-1], a.dtype))
+        return np.vecdot(a, b, out=self.allocate(a.shape[:-1], a.dtype))
 
     def sum(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
         """np.sum; over the rows of matrices as a product with ones, which is faster."""

@@ -1,7 +1,7 @@
-"""The steps of a trainer on NumPy, noted once as a list of calls and replayed.
+"""The steps of a trainer on NumPy, recorded once as a list of calls and replayed.
 
 A small network's step is mostly Python. Its calls are the same every time, on buffers that do
-not move: so the first step is noted while it is made, and the steps after it are the calls alone.
+not move: so the first step is recorded while it runs, and the steps after it are the calls alone.
 """
 
 import copy
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from xpmlp.recording.executors import EagerExecutor, Gather, Step, StepCounter
-from xpmlp.recording.numpy_writer import Workspace
-from xpmlp.recording.tape import Tape, Taped, UntapedError
+from xpmlp.recording.numpy_writer import NumpyBackend
+from xpmlp.recording.tape import Tape, TapedArray, UntapeableError
 
 
 class ReplayExecutor:
-    """An executor that notes the first step and replays it."""
+    """An executor that records the first step and replays it."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.name, self.workspace, self.eager = "replayed", workspace, EagerExecutor()
+    def __init__(self, backend: NumpyBackend) -> None:
+        self.name, self.backend, self.eager = "replayed", backend, EagerExecutor()
         self.replay: Callable[..., None] | None = None
 
-    def window(self, steps: int, numbers: int) -> int:
-        return self.eager.window(steps, numbers)
+    def window(self, steps: int, size: int) -> int:
+        return self.eager.window(steps, size)
 
     def open(self) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -35,21 +35,21 @@ class ReplayExecutor:
             first = self.record(step, window)
         replay = self.replay
         if replay is None:
-            for t in counter.turns(window.steps, first):
+            for t in counter.steps(window.steps, first):
                 step(window, t)
             return
         arrays = [part for part in window if not isinstance(part, float)]
-        for t in counter.turns(window.steps, first):
+        for t in counter.steps(window.steps, first):
             replay(*[part[t] for part in arrays])
 
     def record(self, step: Step, window: Any) -> int:
-        """Note a step while it is made; how many steps were made."""
+        """Record a step while it runs; the number of steps done: 1, or 0 where it cannot be."""
         saved = [np.array(buffer) for buffer in step.buffers]
-        tape = Tape(self.workspace)
-        shadow: Any = copy.copy(step)
+        tape = Tape(self.backend)
+        recorded: Any = copy.copy(step)
         for name, value in vars(step).items():
-            setattr(shadow, name, tape.taped(value))
-        shadow.engine = shadow.engine._replace(xp=tape.xp, apply=tape.apply)
+            setattr(recorded, name, tape.wrap(value))
+        recorded.engine = recorded.engine._replace(xp=tape.xp, apply=tape.apply)
         names: list[str] = []
         parts: list[Any] = []
         for name, part in zip(window._fields, window, strict=True):
@@ -57,15 +57,15 @@ class ReplayExecutor:
                 parts.append(part)
                 continue
             names.append(f"m_{name}")
-            parts.append(Batched(Taped(tape, np.asarray(part[0]), names[-1])))
+            parts.append(SingleMinibatch(TapedArray(tape, np.asarray(part[0]), names[-1])))
         try:
-            shadow(type(window)(*parts), 0)
+            recorded(type(window)(*parts), 0)
             self.replay = tape.function(names)
             return 1
         except BaseException as error:
             for buffer, value in zip(step.buffers, saved, strict=True):
                 buffer[...] = value
-            if not isinstance(error, UntapedError | AttributeError | TypeError):
+            if not isinstance(error, UntapeableError | AttributeError | TypeError):
                 raise
             self.name = self.eager.name
             return 0
@@ -74,11 +74,11 @@ class ReplayExecutor:
         self.replay = None
 
 
-class Batched:
-    """A window's array that has but one minibatch."""
+class SingleMinibatch:
+    """An array of a window of one minibatch."""
 
-    def __init__(self, only: Taped) -> None:
-        self.only = only
+    def __init__(self, minibatch: TapedArray) -> None:
+        self.minibatch = minibatch
 
-    def __getitem__(self, key: Any) -> Taped:
-        return self.only
+    def __getitem__(self, key: Any) -> TapedArray:
+        return self.minibatch

@@ -1,8 +1,7 @@
 """The steps of a population on the host, a few members at a time and on several threads.
 
-Members have nothing to do with one another. So each thread has a shard, a step of as many
-members as fit in a processor's cache: it copies members in, makes all steps of a window, and
-copies them out.
+Members are independent of one another. So each thread has a shard, a step of as many members as
+fit in a processor's cache: it copies members in, runs all steps of a window, and copies them out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,23 +12,24 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from xpmlp.devices.threads import limited
+from xpmlp.devices.threads import limit_threads
 from xpmlp.recording.executors import EagerExecutor, Gather, StepCounter
 
-IN_CACHE = 2**20  # numbers that the members of a shard hold: 4 MB in float32
-WORTH = 400_000  # numbers of a population, from which a second thread pays
-AT_MOST = 32  # steps in a window: a signal waits for its end
-AT_ONCE = 2**21  # numbers in a window of one shard
+SHARD_SIZE = 2**20  # elements of a shard's members: 4 MB in float32
+MIN_THREADED_SIZE = 400_000  # elements of a population from which a second thread pays
+MAX_WINDOW = 32  # steps in a window: a signal waits for its end
+WINDOW_SIZE = 2**21  # elements in a window of one shard
 
 
-def cut(members: int, each: int, threads: int) -> list[Any]:
-    """Indices of the shards' members: alike to one, and the same work for every thread.
+def shard_indices(members: int, member_size: int, threads: int) -> list[Any]:
+    """Indices of the members of each shard: sizes differ by at most one, and every thread has the
+    same number of shards.
 
-    each: numbers that a member holds.
+    member_size: elements of a member.
     """
-    fit = max(1, IN_CACHE // each)
+    fit = max(1, SHARD_SIZE // member_size)
     count = -(-members // fit)
-    if members * each >= WORTH:
+    if members * member_size >= MIN_THREADED_SIZE:
         count = -(-count // threads) * threads
     count = min(count, members)
     ends = [members * i // count for i in range(count + 1)]
@@ -40,69 +40,71 @@ class ShardedExecutor:
     """Runs a population shard by shard, in as many threads as BLAS had."""
 
     def __init__(self, indices: Sequence[Any], threads: int, shard: Callable[..., Any]) -> None:
-        """indices: of the members of each shard. shard: what makes one of a step and an index
+        """indices: of the members of each shard. shard: makes a shard from a step and an index
         (see `training.shards`)."""
-        self.indices, self.shard, self.most = indices, shard, threads
-        self.threads = min(threads, len(indices))  # our own; a product has one then
-        self.lanes: list[dict[Any, Any]] = [{} for _ in range(self.threads)]
+        self.indices, self.shard, self.blas_threads = indices, shard, threads
+        self.threads = min(threads, len(indices))  # if more than one, each product has one
+        self.shards: list[dict[Any, Any]] = [{} for _ in range(self.threads)]  # by size
         self.pool: ThreadPoolExecutor | None = None
         self.name = "replayed"
 
-    def window(self, steps: int, numbers: int) -> int:
-        each = -(-numbers // len(self.indices))
-        return min(steps, AT_MOST, max(1, AT_ONCE // each))
+    def window(self, steps: int, size: int) -> int:
+        each = -(-size // len(self.indices))
+        return min(steps, MAX_WINDOW, max(1, WINDOW_SIZE // each))
 
     def open(self) -> AbstractContextManager[Any]:
-        return limited(1 if self.threads > 1 else self.most)
+        return limit_threads(1 if self.threads > 1 else self.blas_threads)
 
     def run(self, step: Any, gather: Gather, counter: StepCounter) -> None:
-        shares = [self.indices[i :: self.threads] for i in range(self.threads)]
+        indices = [self.indices[i :: self.threads] for i in range(self.threads)]
         work = [
-            partial(self.work, lane, share, step, gather)
-            for lane, share in zip(self.lanes, shares, strict=True)
+            partial(self.run_shards, shards, own, step, gather)
+            for shards, own in zip(self.shards, indices, strict=True)
         ]
         if self.pool is None and self.threads > 1:  # the first window is recorded by one thread
             self.pool = ThreadPoolExecutor(self.threads - 1, "xpmlp")
-            steps, *_ = [one() for one in work]
-            if self.name == EagerExecutor.name:  # a user's functions may not be for two threads
-                self.threads, self.lanes = 1, self.lanes[:1]
+            steps, *_ = [task() for task in work]
+            if self.name == EagerExecutor.name:  # a user's functions may not be thread-safe
+                self.threads, self.shards = 1, self.shards[:1]
         else:
-            with self.others(work[1:]):
+            with self.in_background(work[1:]):
                 steps = work[0]()
         step.state.step[...] += steps
         counter.in_epoch += steps
 
     @contextmanager
-    def others(self, work: Sequence[Callable[[], Any]]) -> Iterator[None]:
-        """Inside it the other threads work; it ends when they have ended."""
-        waiting: list[Future[Any]] = []
+    def in_background(self, work: Sequence[Callable[[], Any]]) -> Iterator[None]:
+        """Inside it the other threads work; it ends when all are done."""
+        futures: list[Future[Any]] = []
         try:
-            for one in work:
+            for task in work:
                 assert self.pool is not None
-                waiting.append(self.pool.submit(copy_context().run, one))
+                futures.append(self.pool.submit(copy_context().run, task))
             yield
         finally:
-            for future in waiting:
+            for future in futures:
                 future.result()
 
-    def work(self, lane: dict[Any, Any], share: Sequence[Any], step: Any, gather: Gather) -> int:
-        """A window of the members of one thread; how many steps that are."""
+    def run_shards(
+        self, shards: dict[Any, Any], indices: Sequence[Any], step: Any, gather: Gather
+    ) -> int:
+        """Run a window of the members of one thread; its number of steps."""
         counter = StepCounter()
-        for index in share:
+        for index in indices:
             first = index[0]
             size = first.stop - first.start if isinstance(first, slice) else 0
-            shard = lane.get(size)
+            shard = shards.get(size)
             if shard is None:
-                shard = lane[size] = self.shard(step, index)
-            shard.fill(step, index)
+                shard = shards[size] = self.shard(step, index)
+            shard.load(step, index)
             counter = StepCounter()
             shard.executor.run(shard.step, partial(gather, members=index), counter)
-            shard.spend(step, index)
+            shard.store(step, index)
             self.name = shard.executor.name
         return counter.in_epoch
 
     def close(self) -> None:
         if self.pool is not None:
             self.pool.shutdown()
-        self.lanes = [{} for _ in range(self.threads)]
+        self.shards = [{} for _ in range(self.threads)]
         self.pool = None

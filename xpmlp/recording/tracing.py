@@ -1,8 +1,8 @@
-"""A small function of the core, traced once into the operations that it comes to.
+"""A small function of the core, traced once into a program of elementwise operations.
 
 A namespace cannot see operators: `beta * m` never passes through `xp`. So the function is called
-once with stand-ins that note every operator and every call on `xp`. What comes of it is a
-Program: the one formula as a list, which a backend runs its own way.
+once with proxies that record every operator and every call on `xp`. The result is a Program: the
+formula as a list of operations, which every backend compiles its own way.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,40 +24,40 @@ CALLS = {
 REDUCTIONS = ("sum", "max", "sum_flat", "max_flat")  # over the last axis; flat: without keepdims
 DTYPES = ("float32", "float64", "uint32", "int64")
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}  # from 1 to the next float
-TRUTHS = ("greater", "less", "greater_equal", "less_equal", "logical_and", "logical_not")
+PREDICATES = ("greater", "less", "greater_equal", "less_equal", "logical_and", "logical_not")
 
 
 class UntraceableError(TypeError):
-    """The function asks for something that a stand-in does not have."""
+    """The function does something that a proxy does not support."""
 
 
 class Value(NamedTuple):
-    """A number that an operation takes: an argument or an earlier result, or a constant."""
+    """An operand: an argument, an earlier result or a constant."""
 
-    at: int  # arguments first, then one for each operation; -1 for a constant
-    constant: float = 0.0  # whole where the arguments are
+    at: int  # index: arguments first, then one per operation; -1 for a constant
+    constant: float = 0.0  # an int where the arguments are integers
 
 
 class Operation(NamedTuple):
     """One operation on whole arrays."""
 
-    name: str  # the Array API's, or of REDUCTIONS; "cast" makes numbers of truths
+    name: str  # the Array API's, or of REDUCTIONS; "cast" is astype
     inputs: tuple[Value, ...]
 
 
 class Program(NamedTuple):
-    """What a function comes to, as operations in order."""
+    """A traced function: its operations in order."""
 
-    arguments: int
+    n_arguments: int
     operations: tuple[Operation, ...]
     results: tuple[Value, ...]
     dtypes: tuple[str, ...]  # of each operation's result
 
 
-class Traced:
-    """Stands for an array of the function's arguments, or made of them."""
+class TracedArray:
+    """Proxy for an array: an argument of the function, or computed from them."""
 
-    __array_ufunc__ = None  # NumPy leaves its operators to ours
+    __array_ufunc__ = None  # NumPy's operators defer to ours
 
     def __init__(self, tracer: "Tracer", value: Value) -> None:
         self.tracer, self.value = tracer, value
@@ -70,100 +70,99 @@ class Traced:
     def shape(self) -> tuple[Any, ...]:
         return self.tracer.shapes[self.value.at]
 
-    def __getitem__(self, key: Any) -> "Traced":
+    def __getitem__(self, key: Any) -> "TracedArray":
         if key != (..., slice(None, 1), slice(None)):
             raise UntraceableError(f"it takes a part of an array: {key!r}")
-        return self  # a row like the others: what is made of it broadcasts
+        return self  # one row stands for all: what is computed from it broadcasts
 
-    def __and__(self, other: Any) -> "Traced":
-        truths = self.dtype == "bool"
-        return self.tracer.note("logical_and" if truths else "bitwise_and", self, other)
+    def __and__(self, other: Any) -> "TracedArray":
+        is_bool = self.dtype == "bool"
+        return self.tracer.record("logical_and" if is_bool else "bitwise_and", self, other)
 
-    def __neg__(self) -> "Traced":
-        return self.tracer.note("negative", self)
+    def __neg__(self) -> "TracedArray":
+        return self.tracer.record("negative", self)
 
-    def __invert__(self) -> "Traced":
-        return self.tracer.note("logical_not", self)
+    def __invert__(self) -> "TracedArray":
+        return self.tracer.record("logical_not", self)
 
     def __bool__(self) -> bool:
         raise UntraceableError("it reads a value")
 
 
-def operator(name: str, *, swapped: bool = False) -> Callable[..., Any]:
-    def method(self: Traced, other: Any) -> Any:
-        pair = (other, self) if swapped else (self, other)
-        return self.tracer.note(name, *pair)
+def operator(name: str, *, reflected: bool = False) -> Callable[..., Any]:
+    def method(self: TracedArray, other: Any) -> Any:
+        pair = (other, self) if reflected else (self, other)
+        return self.tracer.record(name, *pair)
 
     return method
 
 
-for magic, named in OPERATORS.items():
-    setattr(Traced, magic, operator(named))
-    setattr(Traced, "__r" + magic[2:], operator(named, swapped=True))
+for method_name, operation_name in OPERATORS.items():
+    setattr(TracedArray, method_name, operator(operation_name))
+    setattr(TracedArray, "__r" + method_name[2:], operator(operation_name, reflected=True))
 
 
 class Tracer:
-    """Notes what is done to the stand-ins; it is the `xp` of the function that is traced."""
+    """Records what is done to the proxies; it is the `xp` of the traced function."""
 
-    def __init__(self, given: list[Any]) -> None:
-        """given: the arguments' arrays."""
-        self.arguments = len(given)
-        self.shapes = [tuple(one.shape) for one in given]
-        self.dtypes = [str(one.dtype).rpartition(".")[2] for one in given]  # of every value
+    def __init__(self, arguments: list[Any]) -> None:
+        self.n_arguments = len(arguments)
+        self.shapes = [tuple(a.shape) for a in arguments]
+        self.dtypes = [str(a.dtype).rpartition(".")[2] for a in arguments]  # of every value
         self.operations: list[Operation] = []
-        self.known: dict[str, int] = {}  # which operation it was, by how it is written
+        self.indices: dict[str, int] = {}  # of the operations, by their repr
 
     def __getattr__(self, name: str) -> Any:
         if name in DTYPES:
             return name
         if name not in CALLS:
             raise UntraceableError(f"it calls xp.{name}")
-        return lambda *inputs: self.note(name, *inputs)
+        return lambda *inputs: self.record(name, *inputs)
 
     def dtype(self, value: Value) -> str:
-        return self.dtypes[max(0, value.at)]  # a constant is of the arguments'
+        return self.dtypes[max(0, value.at)]  # a constant has the arguments' dtype
 
-    def value(self, given: Any) -> Value:
-        if isinstance(given, Traced):
-            return given.value
-        if isinstance(given, bool) or not isinstance(given, int | float):
-            raise UntraceableError(f"it uses a {type(given).__name__}")
-        return Value(-1, given)
+    def value(self, x: Any) -> Value:
+        if isinstance(x, TracedArray):
+            return x.value
+        if isinstance(x, bool) or not isinstance(x, int | float):
+            raise UntraceableError(f"it uses a {type(x).__name__}")
+        return Value(-1, x)
 
-    def note(self, name: str, *inputs: Any) -> Traced:
+    def record(self, name: str, *inputs: Any) -> TracedArray:
         if name in CALLS and len(inputs) != CALLS[name]:
             raise UntraceableError(f"it calls xp.{name} with {len(inputs)} arguments")
-        values = [self.value(one) for one in inputs]
-        kinds = {self.dtypes[v.at] for v in values if v.at >= 0} - {"bool"}
-        if len(kinds) > 1:
-            raise UntraceableError(f"it mixes {' and '.join(sorted(kinds))}")
-        kind = kinds.pop() if kinds else self.dtypes[0]
-        if "int" not in kind:
+        values = [self.value(x) for x in inputs]
+        dtypes = {self.dtypes[v.at] for v in values if v.at >= 0} - {"bool"}
+        if len(dtypes) > 1:
+            raise UntraceableError(f"it mixes {' and '.join(sorted(dtypes))}")
+        dtype = dtypes.pop() if dtypes else self.dtypes[0]
+        if "int" not in dtype:
             values = [v if v.at >= 0 else Value(-1, float(v.constant)) for v in values]
-        same = neutral(name, tuple(values))
-        if same is not None:
-            return Traced(self, same)
-        return self.record(Operation(name, tuple(values)), "bool" if name in TRUTHS else kind)
+        unchanged = unchanged_operand(name, tuple(values))
+        if unchanged is not None:
+            return TracedArray(self, unchanged)
+        return self.append(Operation(name, tuple(values)), "bool" if name in PREDICATES else dtype)
 
-    def record(self, operation: Operation, dtype: str) -> Traced:
-        """An operation's result; what was computed once is not computed again."""
-        # written out, 0.0 is not -0.0
-        index = self.known.setdefault(f"{operation!r} {dtype}", len(self.operations))
+    def append(self, operation: Operation, dtype: str) -> TracedArray:
+        """An operation's result; equal operations are computed once."""
+        # in a repr, 0.0 is not -0.0
+        index = self.indices.setdefault(f"{operation!r} {dtype}", len(self.operations))
         if index == len(self.operations):
             self.operations.append(operation)
             self.dtypes.append(dtype)
-        return Traced(self, Value(self.arguments + index))
+        return TracedArray(self, Value(self.n_arguments + index))
 
-    def astype(self, given: Traced, dtype: Any, *, copy: bool = True) -> Any:
-        wanted = str(dtype).rpartition(".")[2]
-        if wanted == given.dtype:
-            return given
-        if wanted not in DTYPES:
-            raise UntraceableError(f"it casts to {wanted}")
-        return self.record(Operation("cast", (given.value,)), wanted)
+    def astype(self, x: TracedArray, dtype: Any, *, copy: bool = True) -> Any:
+        name = str(dtype).rpartition(".")[2]
+        if name == x.dtype:
+            return x
+        if name not in DTYPES:
+            raise UntraceableError(f"it casts to {name}")
+        return self.append(Operation("cast", (x.value,)), name)
 
-    def asarray(self, given: Traced) -> Traced:
-        return given
+    def asarray(self, x: TracedArray) -> TracedArray:
+        return x
 
     def sum(self, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
         return self.reduce("sum", x, axis, keepdims)
@@ -171,26 +170,26 @@ class Tracer:
     def max(self, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
         return self.reduce("max", x, axis, keepdims)
 
-    def reduce(self, name: str, x: Traced, axis: Any, keepdims: bool) -> Traced:
+    def reduce(self, name: str, x: TracedArray, axis: Any, keepdims: bool) -> TracedArray:
         if axis != -1:
             raise UntraceableError(f"it takes the {name} over axis {axis}")
-        return self.note(name if keepdims else f"{name}_flat", x)
+        return self.record(name if keepdims else f"{name}_flat", x)
 
     def finfo(self, dtype: Any) -> SimpleNamespace:
         return SimpleNamespace(eps=EPS[dtype])
 
-    def full_like(self, like: Traced, fill_value: float) -> Traced:
-        return Traced(self, Value(-1, float(fill_value)))
+    def full_like(self, like: TracedArray, fill_value: float) -> TracedArray:
+        return TracedArray(self, Value(-1, float(fill_value)))
 
-    def ones_like(self, like: Traced) -> Traced:
+    def ones_like(self, like: TracedArray) -> TracedArray:
         return self.full_like(like, 1.0)
 
-    def zeros_like(self, like: Traced) -> Traced:
+    def zeros_like(self, like: TracedArray) -> TracedArray:
         return self.full_like(like, 0.0)
 
 
-def neutral(name: str, inputs: tuple[Value, ...]) -> Value | None:
-    """The input that an operation leaves as it is, to the bit: x * 1 and 1 * x, if it is such."""
+def unchanged_operand(name: str, inputs: tuple[Value, ...]) -> Value | None:
+    """x where an operation is x * 1 or 1 * x, which have its bits; else None."""
     if name != "multiply":
         return None
     one = Value(-1, 1.0)
@@ -199,98 +198,97 @@ def neutral(name: str, inputs: tuple[Value, ...]) -> Value | None:
     return inputs[0] if inputs[1] == one else None
 
 
-def trace(function: Callable[..., Any], *given: Any) -> Program:
-    """The program of function(xp, *given).
+def trace(function: Callable[..., Any], *args: Any) -> Program:
+    """The program of function(xp, *args).
 
-    given: arrays, Python numbers, or a namespace of both (hyper-parameters). The program's
+    args: arrays, Python numbers, or a namespace of both (hyper-parameters). The program's
     arguments are the arrays in order, those of a namespace sorted by name; numbers are constants.
     Raises UntraceableError where the function is not made of known operations alone.
     """
-    tracer = Tracer(arrays(given))
+    tracer = Tracer(arrays(args))
     count = 0
 
-    def stand_in(one: Any) -> Any:
+    def proxy(x: Any) -> Any:
         nonlocal count
-        if isinstance(one, SimpleNamespace):
-            return SimpleNamespace(
-                **{name: stand_in(vars(one)[name]) for name in sorted(vars(one))}
-            )
-        if fixed(one):
-            return one
+        if isinstance(x, SimpleNamespace):
+            return SimpleNamespace(**{name: proxy(vars(x)[name]) for name in sorted(vars(x))})
+        if is_static(x):
+            return x
         count += 1
-        return Traced(tracer, Value(count - 1))
+        return TracedArray(tracer, Value(count - 1))
 
     try:
-        found = function(tracer, *map(stand_in, given))
+        output = function(tracer, *map(proxy, args))
     except (AttributeError, TypeError, ValueError, LookupError) as error:
         raise UntraceableError(str(error)) from error
-    results = tuple(map(tracer.value, found if isinstance(found, tuple) else (found,)))
-    dtypes = tuple(tracer.dtypes[tracer.arguments :])
-    return used(Program(tracer.arguments, tuple(tracer.operations), results, dtypes))
+    results = tuple(map(tracer.value, output if isinstance(output, tuple) else (output,)))
+    dtypes = tuple(tracer.dtypes[tracer.n_arguments :])
+    return prune(Program(tracer.n_arguments, tuple(tracer.operations), results, dtypes))
 
 
-def used(program: Program) -> Program:
-    """The program without the operations that no result is made of."""
-    needed = {value.at for value in program.results}
-    for at in reversed(range(len(program.operations))):
-        if program.arguments + at in needed:
-            needed |= {value.at for value in program.operations[at].inputs}
-    kept = [at for at in range(len(program.operations)) if program.arguments + at in needed]
-    moved = {program.arguments + at: program.arguments + i for i, at in enumerate(kept)}
+def prune(program: Program) -> Program:
+    """The program without the operations that no result depends on."""
+    n_arguments = program.n_arguments
+    live = {value.at for value in program.results}
+    for i in reversed(range(len(program.operations))):
+        if n_arguments + i in live:
+            live |= {value.at for value in program.operations[i].inputs}
+    kept = [i for i in range(len(program.operations)) if n_arguments + i in live]
+    new_index = {n_arguments + i: n_arguments + k for k, i in enumerate(kept)}
 
-    def move(values: tuple[Value, ...]) -> tuple[Value, ...]:
-        return tuple(value._replace(at=moved.get(value.at, value.at)) for value in values)
+    def renumber(values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(value._replace(at=new_index.get(value.at, value.at)) for value in values)
 
-    operations = (program.operations[at] for at in kept)
-    written = tuple(one._replace(inputs=move(one.inputs)) for one in operations)
-    dtypes = tuple(program.dtypes[at] for at in kept)
-    return Program(program.arguments, written, move(program.results), dtypes)
-
-
-Places = tuple[tuple[int, str | None], ...]
+    operations = (program.operations[i] for i in kept)
+    renumbered = tuple(each._replace(inputs=renumber(each.inputs)) for each in operations)
+    dtypes = tuple(program.dtypes[i] for i in kept)
+    return Program(n_arguments, renumbered, renumber(program.results), dtypes)
 
 
-def picked(given: tuple[Any, ...]) -> Places:
-    """Where the arrays are among what a function is given, in the order of a program's arguments:
-    which one, and for a namespace its name there."""
-    found: list[tuple[int, str | None]] = []
-    for i, one in enumerate(given):
-        if isinstance(one, SimpleNamespace):
-            held = vars(one)
-            found += [(i, name) for name in sorted(held) if not number(held[name])]
-        elif not fixed(one):
-            found.append((i, None))
-    return tuple(found)
+Positions = tuple[tuple[int, str | None], ...]
 
 
-def taken(given: Sequence[Any], places: Places) -> list[Any]:
-    """What is in those places."""
-    return [given[i] if name is None else getattr(given[i], name) for i, name in places]
+def array_positions(args: tuple[Any, ...]) -> Positions:
+    """Where the arrays are among a function's arguments, in the order of a program's: the index of
+    the argument, and for an array in a namespace its name there."""
+    positions: list[tuple[int, str | None]] = []
+    for i, x in enumerate(args):
+        if isinstance(x, SimpleNamespace):
+            values = vars(x)
+            positions += [(i, name) for name in sorted(values) if not is_constant(values[name])]
+        elif not is_static(x):
+            positions.append((i, None))
+    return tuple(positions)
 
 
-def arrays(given: tuple[Any, ...]) -> list[Any]:
-    """The arrays among what a function is given, in the order of a program's arguments."""
-    return taken(given, picked(given))
+def select(args: Sequence[Any], positions: Positions) -> list[Any]:
+    """The values at those positions."""
+    return [args[i] if name is None else getattr(args[i], name) for i, name in positions]
 
 
-def number(one: Any) -> bool:
-    """Whether it is part of the program: a number of Python's, the name of a dtype, or None."""
-    return one is None or (isinstance(one, int | float | str) and not hasattr(one, "dtype"))
+def arrays(args: tuple[Any, ...]) -> list[Any]:
+    """The arrays among a function's arguments, in the order of a program's."""
+    return select(args, array_positions(args))
 
 
-def fixed(one: Any) -> bool:
-    """Whether it is part of the program: a number, a function, a layer."""
-    return number(one) or callable(one) or isinstance(one, Layer | tuple)
+def is_constant(x: Any) -> bool:
+    """Whether it is a Python number, the name of a dtype, or None: a part of the program."""
+    return x is None or (isinstance(x, int | float | str) and not hasattr(x, "dtype"))
 
 
-def constants(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The numbers and functions among them: what a program holds, and so depends on."""
+def is_static(x: Any) -> bool:
+    """Whether it is a constant, a function or a layer: a part of the program."""
+    return is_constant(x) or callable(x) or isinstance(x, Layer | tuple)
+
+
+def constants(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The numbers and functions among the arguments, on which a program depends."""
     return tuple(
-        tuple((name, repr(one)) for name, one in sorted(vars(each).items()) if number(one))
+        tuple((name, repr(x)) for name, x in sorted(vars(each).items()) if is_constant(x))
         if isinstance(each, SimpleNamespace)
         else repr(each)
-        if number(each)
+        if is_constant(each)
         else each
-        for each in given
-        if isinstance(each, SimpleNamespace) or fixed(each)
+        for each in args
+        if isinstance(each, SimpleNamespace) or is_static(each)
     )

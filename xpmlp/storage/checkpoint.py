@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.devices.namespace import running, to_host, to_place
-from xpmlp.devices.threads import blas_threads, counted
+from xpmlp.devices.threads import available_threads, blas_threads
 from xpmlp.names import whole
 from xpmlp.recording.executors import EXECUTORS
 from xpmlp.storage.atomic import contents, sweep, writable, write_atomic
@@ -168,7 +168,9 @@ def about(trainer: Trainer) -> dict[str, Any]:
         "device": trainer.place.name,
         "machine": platform.machine(),
         "numpy": np.__version__,
-        "BLAS threads": None if counted() is None else blas_threads(trainer.settings.n_threads),
+        "BLAS threads": None
+        if available_threads() is None
+        else blas_threads(trainer.settings.n_threads),
     }
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 from xpmlp.names import nearest
 from xpmlp.shapes import many
 from xpmlp.training.labels import is_missing
@@ -45,7 +45,7 @@ def read_table(path: str | os.PathLike[str], *, fewest: int = 2, texts: Sequence
     fewest: the rows that it must have: two to learn or to compare, one to predict. texts: columns
     to read as they stand, even where every cell looks like a number: "007" is not 7.
     """
-    polars, name = needed("polars", "table"), os.fspath(path)
+    polars, name = import_extra("polars", "table"), os.fspath(path)
     file = Path(path)
     if not file.exists():
         raise TableError(f"{name}: there is no such file")
@@ -101,7 +101,7 @@ def read_any(polars: Any, file: Path, texts: Sequence[str]) -> Any:
 
 def narwhal(frame: Any) -> Any:
     """Any frame as narwhals knows it; TypeError for what is none."""
-    narwhals = needed("narwhals", "table")
+    narwhals = import_extra("narwhals", "table")
     try:
         return narwhals.from_native(frame, eager_only=True)
     except TypeError:
@@ -114,7 +114,7 @@ def names_of(frame: Any) -> list[str]:
     """The frame's column names, which must differ."""
     try:
         return list(map(str, narwhal(frame).columns))
-    except needed("narwhals.exceptions", "table").DuplicateError as error:
+    except import_extra("narwhals.exceptions", "table").DuplicateError as error:
         said = " ".join(str(error).split())  # one line
         raise TableError(f"two columns have one name: {said}") from None
 
@@ -148,7 +148,7 @@ def find(frame: Any, name: str) -> Any:
 
 
 def kind_of(dtype: Any) -> str:
-    narwhals = needed("narwhals", "table")
+    narwhals = import_extra("narwhals", "table")
     if dtype.is_numeric() or dtype in (narwhals.Boolean, narwhals.Duration):
         return NUMERIC
     return DATE if dtype in (narwhals.Date, narwhals.Datetime) else TEXT
@@ -161,7 +161,7 @@ def texts_of(frame: Any) -> list[str]:
 
 def numbers(series: Any, found: str) -> Array:
     """Float64, NaN where missing; dates as seconds since 1970, durations as seconds."""
-    narwhals = needed("narwhals", "table")
+    narwhals = import_extra("narwhals", "table")
     if found == TEXT:  # every cell is missing
         series = series.cast(narwhals.String)
     elif found == DATE:

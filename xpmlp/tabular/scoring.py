@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 from xpmlp.types import Array
 
 
@@ -13,7 +13,7 @@ def class_scores(truth: Array, classes: Array, proba: Array) -> dict[str, float]
     truth (N,) labels, classes (C,) sorted, proba (N, C). auc is left out where a class is
     missing from `truth`.
     """
-    metrics = needed("sklearn.metrics", "table")
+    metrics = import_extra("sklearn.metrics", "table")
     codes, labels = classes.searchsorted(truth), list(range(len(classes)))  # of any type
     found = {
         "accuracy": float(metrics.accuracy_score(codes, proba.argmax(axis=1))),
@@ -27,7 +27,7 @@ def class_scores(truth: Array, classes: Array, proba: Array) -> dict[str, float]
 
 def number_scores(truth: Array, predicted: Array) -> dict[str, float]:
     """rmse and mae in the target's unit, and r2."""
-    metrics = needed("sklearn.metrics", "table")
+    metrics = import_extra("sklearn.metrics", "table")
     _, exponent = math.frexp(max(abs(truth).max(), abs(predicted).max()))
     unit = 2.0 ** (exponent - 1)  # which loses no digit, and squares do not overflow
     truth, predicted = truth / unit, predicted / unit

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-from xpmlp.devices.extras import needed
+from xpmlp.devices.extras import import_extra
 from xpmlp.names import whole
 
 WATCHED = ("loss", "val_loss", "val_score")
@@ -71,7 +71,7 @@ class ProgressBar:
     """A tqdm bar over the epochs, with loss and held-out score (extra: table)."""
 
     def __init__(self, **options: Any) -> None:
-        self.tqdm, self.options = needed("tqdm", "table").tqdm, options
+        self.tqdm, self.options = import_extra("tqdm", "table").tqdm, options
         self.bar: Any = None  # drawn with the first report: an error before stands alone
 
     def __call__(self, report: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from xpmlp.devices.namespace import dtype_name, to_host
 from xpmlp.network import forward
-from xpmlp.recording.engine import predicting
+from xpmlp.recording.engine import prediction_engine
 from xpmlp.spec import Spec
 from xpmlp.training.checks import all_finite
 from xpmlp.training.data import Rows
@@ -37,7 +37,7 @@ def scores(
     count, found = rows.shape[0], None
     chunks = -(-count // max(256, AT_ONCE // row))
     chunk = max(1, -(-count // max(1, chunks)))  # all alike, but for the last
-    with predicting(xp) as fast:
+    with prediction_engine(xp) as fast:
         for start in range(0, count, chunk):
             stop = min(start + chunk, count)
             fast.restart()

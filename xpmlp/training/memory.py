@@ -57,7 +57,7 @@ class Need:
         state, row, numbers = (
             each * members // (self.members or 1) for each in (self.state, self.row, self.numbers)
         )
-        steps = min(CudaGraphExecutor.UNROLLED, max(1, self.at_once // max(1, numbers * batch)))
+        steps = min(CudaGraphExecutor.MAX_STEPS, max(1, self.at_once // max(1, numbers * batch)))
         return self.fixed + state + row * batch + WINDOWS * steps * numbers * batch
 
     def smaller(self) -> str:
@@ -110,7 +110,7 @@ def estimate(
         state=size * many * held * padded_size(spec),
         row=size * many * PER_NEURON * neurons,
         numbers=size * many * (spec.n_in + spec.n_out),
-        at_once=size * CudaGraphExecutor.AT_ONCE,
+        at_once=size * CudaGraphExecutor.WINDOW_SIZE,
         batch=batch,
         members=members,
     )

@@ -8,9 +8,9 @@ from xpmlp.initializers import initial, initial_population
 from xpmlp.layout import block_factors, blocks, padded_size
 from xpmlp.optimizers import Optimizer, by_block
 from xpmlp.random import dropout_keys, lanes
-from xpmlp.recording.engine import WORTH, Engine, fastest
+from xpmlp.recording.engine import MIN_RECORDED_STEPS, Engine, fastest_engine
 from xpmlp.recording.executors import LimitedExecutor
-from xpmlp.recording.sharded import ShardedExecutor, cut
+from xpmlp.recording.sharded import ShardedExecutor, shard_indices
 from xpmlp.spec import Spec
 from xpmlp.training.data import Data
 from xpmlp.training.memory import PER_NEURON
@@ -50,18 +50,18 @@ def choose_engine(place: Place, spec: Spec, settings: Settings, data: Data, done
     planned = settings.epochs * each
     ahead = (planned - done * each if settings.capture else 0, planned)
     threads = blas_threads(settings.n_threads)
-    engine = fastest(place, *ahead)
+    engine = fastest_engine(place, *ahead)
     if place.xp is not CPU.xp:
         return engine
     # by all steps, not those to come: a training that is resumed keeps its bits
-    if settings.members is not None and settings.capture and planned >= WORTH:
+    if settings.members is not None and settings.capture and planned >= MIN_RECORDED_STEPS:
         neurons = spec.n_in + PER_NEURON * sum(layer.n_out for layer in spec.layers)
         numbers = (2 + settings.rule().slots) * padded_size(spec) + settings.batch_size * neurons
-        indices = cut(settings.members, numbers, threads)
+        indices = shard_indices(settings.members, numbers, threads)
         if len(indices) > 1:
 
             def shard(step: TrainingStep, index: Any) -> Shard:
-                return Shard(step, index, fastest(place, *ahead))
+                return Shard(step, index, fastest_engine(place, *ahead))
 
             return engine._replace(executor=ShardedExecutor(indices, threads, shard))
     largest = settings.batch_size * max(layer.multiplications for layer in spec.layers)

@@ -12,7 +12,7 @@ from xpmlp.types import Array
 
 
 class Shard:
-    """The step of the members of an index, which changes with each `fill`.
+    """The step of the members of an index, which changes with each `load`.
 
     index: (k, ...) is one network, without the members' axis; (slice, ...) is a population.
     """
@@ -21,14 +21,14 @@ class Shard:
         self.step = part(step, index, engine)
         self.executor = engine.executor
 
-    def fill(self, step: TrainingStep, index: Any) -> None:
+    def load(self, step: TrainingStep, index: Any) -> None:
         """Let the shard stand where these members of `step` stand."""
         self.step.state.step[...] = step.state.step
         pairs = zip(changed(self.step), changed(step), strict=True)
         for mine, whole in (*pairs, *self.read(step)):
             mine[...] = whole[index]
 
-    def spend(self, step: TrainingStep, index: Any) -> None:
+    def store(self, step: TrainingStep, index: Any) -> None:
         """Let the members stand where the shard stands, but for the count of steps."""
         for mine, whole in zip(changed(self.step), changed(step), strict=True):
             whole[index] = mine

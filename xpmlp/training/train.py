@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from xpmlp.devices.namespace import CPU, running, to_host, to_place
-from xpmlp.devices.words import choose, release
+from xpmlp.devices.words import choose_place, release
 from xpmlp.layers.layer import AnyActivation
 from xpmlp.layout import padded_size, views
 from xpmlp.spec import AnyLoss, Spec
@@ -57,7 +57,7 @@ def make_trainer(
     settings = Settings(
         batch_size=BATCH_SIZE if batch_size is None else batch_size, members=members, **more
     )
-    place = choose(device, X, precision)
+    place = choose_place(device, X, precision)
     dtype = settings.dtype or own_dtype(X)
     if (X_val is None) != (y_val is None):
         raise ValueError(f"{'X_val' if X_val is None else 'y_val'} is missing: give both or none")

@@ -20,7 +20,7 @@ from xpmlp.devices.namespace import (
     running,
     to_host,
 )
-from xpmlp.devices.threads import limited
+from xpmlp.devices.threads import limit_threads
 from xpmlp.devices.words import release
 from xpmlp.layout import windows as windows_onto
 from xpmlp.losses import loss
@@ -211,7 +211,7 @@ class Trainer:
         None where a signal stops it before its last step: it goes on after the steps in `counter`.
         """
         started, step, counter = time.perf_counter(), self.step, self.counter
-        threads = limited(self.settings.n_threads)  # of what is measured too
+        threads = limit_threads(self.settings.n_threads)  # of what is measured too
         with running(self.place), explained(self.need), threads:
             active = step.learning_rate_scale[..., 0] > 0
             self.begin_epoch()

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpmlp.devices.cuda import first_line
-from xpmlp.devices.extras import needed
-from xpmlp.devices.graphs import Lane, Recorded
+from xpmlp.devices.extras import import_extra
+from xpmlp.devices.graphs import GraphStream, RecordedGraph
 from xpmlp.devices.namespace import Place
 from xpmlp.recording.captured import CaptureWarning
 
@@ -119,15 +119,15 @@ def counted(found: Mapping[str, bool]) -> Result:
     return Result(figure, "all", FAULT if wrong else OK, ", ".join(wrong), {"found": dict(found)})
 
 
-def new_lane(place: Place) -> Lane:
+def new_lane(place: Place) -> GraphStream:
     import cupy
 
-    return Lane(place, cupy.cuda)
+    return GraphStream(place, cupy.cuda)
 
 
 def recorded(
-    lane: Lane, step: Callable[[], Any], warm: Callable[[], Any] | None = None
-) -> Recorded:
+    lane: GraphStream, step: Callable[[], Any], warm: Callable[[], Any] | None = None
+) -> RecordedGraph:
     """A graph of `step` in memory of its own, inside `lane.open`.
 
     warm: what is run before; None is the step itself.
@@ -139,7 +139,7 @@ def recorded(
 
 def nodes(graph: Any) -> Counter[str]:
     """How many nodes of each kind a graph has: kernel, memset, memcpy, ..."""
-    driver = needed("cuda.bindings.driver", "gpu13")
+    driver = import_extra("cuda.bindings.driver", "gpu13")
     error, _, count = driver.cuGraphGetNodes(graph.graph)
     if int(error):
         raise RuntimeError(f"cuGraphGetNodes: {error!r}")
@@ -170,7 +170,7 @@ def longest_path(edges: Iterable[tuple[Hashable, Hashable]], nodes: int) -> int:
 
 def depth(graph: Any) -> int:
     """Nodes on the longest path of dependencies of a captured graph."""
-    driver = needed("cuda.bindings.driver", "gpu13")
+    driver = import_extra("cuda.bindings.driver", "gpu13")
     error, *_, count = driver.cuGraphGetEdges(graph.graph)
     if int(error):
         raise RuntimeError(f"cuGraphGetEdges: {error!r}")
@@ -210,7 +210,7 @@ def device_us(call: Callable[[], Any], calls: int = 20, rounds: int = 9) -> floa
     return float(median(found[1:]))
 
 
-def disturb(others: list[Lane], rng: np.random.Generator, blocks: int) -> None:
+def disturb(others: list[GraphStream], rng: np.random.Generator, blocks: int) -> None:
     """Fill and free `blocks` of memory of the default pool, on the current stream and on others."""
     import cupy
 

@@ -22,7 +22,7 @@ from xpmlp.devices.namespace import Place, running, to_host, to_place
 from xpmlp.losses import LOSSES, loss
 from xpmlp.network import activated, gradients, returned
 from xpmlp.optimizers import OPTIMIZERS
-from xpmlp.recording.cuda_writer import Kernels
+from xpmlp.recording.cuda_writer import CudaBackend
 from xpmlp.step import PENALTIES, outcome
 from xpmlp.training.trainer import Trainer
 from xpmlp.types import Array
@@ -119,7 +119,7 @@ def listed(results: Any) -> Sequence[Array]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def held(kernels: Kernels, asked: Asked) -> tuple[float, bool]:
+def held(kernels: CudaBackend, asked: Asked) -> tuple[float, bool]:
     """How far a function by `apply` is from itself as it is, and whether it became a kernel."""
     expected = listed(asked.function(kernels.base, *asked.given))
     kernels.restart()
@@ -136,7 +136,7 @@ def fused(kind: Callable[[Draw], Iterator[Asked]]) -> Callable[[Setting], Result
     def run(on: Setting) -> Result:
         import cupy
 
-        far, became, kernels = {}, {}, Kernels(on.place.xp, cupy)
+        far, became, kernels = {}, {}, CudaBackend(on.place.xp, cupy)
         with running(on.place):
             for dtype, allowed in KERNEL_ALLOWED.items():
                 for lead in ((),) if on.quick else ((), (3,)):

@@ -26,7 +26,7 @@ def identity(place: Place) -> dict[str, Any]:
             product = int(cublas.get_version(handle))
         finally:
             cublas.destroy(handle)
-        about = cuda.card(place.device.id)
+        about = cuda.gpu_properties(place.device.id)
     nvrtc = ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
     return about | {"device": place.name, "cupy": cupy.__version__, "cublas": product,
                     "nvrtc": nvrtc, "packages": installed()}  # fmt: skip

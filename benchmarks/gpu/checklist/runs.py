@@ -9,11 +9,11 @@ import numpy as np
 from benchmarks.gpu.checklist.check import Setting
 from benchmarks.parity import CASES, Case, rows_for
 from xpmlp.apply import plain
-from xpmlp.devices.graphs import Recorded
+from xpmlp.devices.graphs import RecordedGraph
 from xpmlp.devices.namespace import Place, to_host
 from xpmlp.recording.captured import CudaGraphExecutor
-from xpmlp.recording.cuda_writer import FEATURES, Kernels
-from xpmlp.recording.engine import WORTH
+from xpmlp.recording.cuda_writer import FEATURES, CudaBackend
+from xpmlp.recording.engine import MIN_RECORDED_STEPS
 from xpmlp.spec import Spec
 from xpmlp.training.report import Report
 from xpmlp.training.train import make_trainer
@@ -64,7 +64,7 @@ def unfused(trainer: Trainer) -> Trainer:
     """The trainer with its functions as they are: a kernel for each operation, in turn."""
     import cupy
 
-    kernels = Kernels(trainer.place.xp, cupy, {*FEATURES})
+    kernels = CudaBackend(trainer.place.xp, cupy, {*FEATURES})
     trainer.step.engine = trainer.step.engine._replace(
         xp=kernels.xp, apply=plain, restart=kernels.restart, join=kernels.join
     )
@@ -87,7 +87,7 @@ def recorder(trainer: Trainer) -> CudaGraphExecutor:
     return executor
 
 
-def longest(trainer: Trainer) -> tuple[int, Recorded]:
+def longest(trainer: Trainer) -> tuple[int, RecordedGraph]:
     """The recorded window of the most steps, with its steps."""
     graphs = recorder(trainer).graphs
     steps = max(graphs)
@@ -121,6 +121,6 @@ def departure(
             found = found or f"other bits from epoch {one.epoch}"
     if not np.isfinite(to_host(captured.state.params)).all():
         found = found or "no finite numbers"
-    if int(captured.state.step) < WORTH:
+    if int(captured.state.step) < MIN_RECORDED_STEPS:
         found = found or f"{int(captured.state.step)} steps only"
     return found

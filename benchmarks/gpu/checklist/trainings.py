@@ -85,7 +85,8 @@ def synchronized(on: Setting) -> Result:
         said[name] = [str(warning.message) for warning in caught]
         why = "".join(said[name]).partition("CUDA graph: ")[2]
         found[f"{name} says so once"] = len(caught) == 1 and "captur" in why.lower()
-        found[f"{name} ends the recording"] = not recorder(trainer).lane.stream.is_capturing()
+        stream = recorder(trainer).graph_stream.stream
+        found[f"{name} ends the recording"] = not stream.is_capturing()
         found[f"eager training goes on after {name}{left and ': '}{left}"] = not left
         left = departure(begun(on, case, "float32"), begun(on, case, "float32", capture=False))
         found[f"the next training records after {name}{left and ': '}{left}"] = not left

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.gpu.checklist import steps
 from benchmarks.gpu.checklist.check import FAULT, FIGURE
-from xpmlp.recording.cuda_writer import Kernels
+from xpmlp.recording.cuda_writer import CudaBackend
 from xpmlp.spec import Spec
 
 pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
@@ -32,13 +32,13 @@ def test_each_way_is_timed(name, check):
 
 
 def test_eager_steps_are_not_taken_for_recorded_ones(check, card, monkeypatch):
-    monkeypatch.setattr("xpmlp.recording.engine.WORTH", 10**9)
+    monkeypatch.setattr("xpmlp.recording.engine.MIN_RECORDED_STEPS", 10**9)
     row = check(CHECKS["small-step"])
     assert row.verdict == FAULT
     assert "recorded: eager" in row.detail
 
 
 def test_a_training_that_is_no_number_gets_no_time(check, card, monkeypatch):
-    vecdot = Kernels.vecdot
-    monkeypatch.setattr(Kernels, "vecdot", lambda of, a, b: vecdot(of, a, b) * float("nan"))
+    vecdot = CudaBackend.vecdot
+    monkeypatch.setattr(CudaBackend, "vecdot", lambda of, a, b: vecdot(of, a, b) * float("nan"))
     assert check(CHECKS["small-step"]).verdict == FAULT

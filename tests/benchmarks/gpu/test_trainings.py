@@ -9,7 +9,7 @@ from benchmarks.gpu.checklist.check import FAULT, OK
 from benchmarks.parity import CASES
 from xpmlp.devices.namespace import to_host
 from xpmlp.recording.captured import CudaGraphExecutor
-from xpmlp.recording.engine import WORTH
+from xpmlp.recording.engine import MIN_RECORDED_STEPS
 from xpmlp.training.model import Model
 from xpmlp.training.trainer import Trainer
 from xpmlp.training.training_step import TrainingStep
@@ -26,7 +26,7 @@ def few(request, monkeypatch):
     count = 1 if "fault" in request.node.name else 2
     monkeypatch.setattr(trainings, "cases", lambda on: CASES[::5][:count])
     for module in (runs, trainings):
-        monkeypatch.setattr(module, "EPOCHS", WORTH // 4)
+        monkeypatch.setattr(module, "EPOCHS", MIN_RECORDED_STEPS // 4)
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -59,7 +59,7 @@ def twice(card, monkeypatch):
 
 
 def eager(card, monkeypatch):
-    monkeypatch.setattr("xpmlp.recording.engine.WORTH", 10**9)
+    monkeypatch.setattr("xpmlp.recording.engine.MIN_RECORDED_STEPS", 10**9)
 
 
 def refused(card, monkeypatch):
