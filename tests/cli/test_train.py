@@ -276,9 +276,9 @@ OPTIONS = {
     "an unknown group": ("--group", "sellr", "did you mean 'seller'?"),
     "a time that is a text": ("--time", "seller", "'seller' is no time"),
     "another picture": ("--plot", "p.docx", "--plot must end in .png, .pdf, .svg; got p.docx"),
-    "a folder that is not there": ("--save", "no/m", "there is no folder no"),
+    "a folder that is not there": ("--save", "no/m", "folder no does not exist"),
     "a directory to save to": ("--save", ".", "is a directory"),
-    "a directory to draw to": ("--plot", "no/p.png", "there is no folder no"),
+    "a directory to draw to": ("--plot", "no/p.png", "folder no does not exist"),
     "a second table that is not there": ("--test", "no.csv", "no.csv: there is no such file"),
 }  # fmt: skip
 

@@ -189,7 +189,7 @@ BAD = {
         "predict", "price.safetensors", "t.csv", "--proba", "--proba is for classes",
     ),
     "an output in no folder": (
-        "predict", "price.safetensors", "t.csv", "--out", "no/p.csv", "there is no folder no",
+        "predict", "price.safetensors", "t.csv", "--out", "no/p.csv", "folder no does not exist",
     ),
     "an output that is a directory": (
         "predict", "price.safetensors", "t.csv", "--out", ".", "is a directory",

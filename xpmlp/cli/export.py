@@ -7,7 +7,7 @@ from xpmlp.cli.train import writable
 from xpmlp.cli.using import present
 from xpmlp.recording.onnx_graph import Symbol
 from xpmlp.storage.atomic import write_atomic
-from xpmlp.storage.onnx import graph_of, serialized
+from xpmlp.storage.onnx import graph_of, serialize
 from xpmlp.tabular.model import load
 
 EXAMPLE = "xpmlp export houses.safetensors --out houses.onnx"
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     if out.suffix != ".onnx":
         raise ValueError(f"--out must end in .onnx; got {out}")
     graph = graph_of(load(options.model))
-    write_atomic(out, serialized(graph))
+    write_atomic(out, serialize(graph))
     print(f"wrote {out}")
     for word, values in (("input", graph.inputs), ("output", graph.outputs)):
         print("\n".join(shown(value, word) for value in values.values()))

@@ -102,7 +102,7 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
         if path is None:
             continue
         writable(path, inputs)
-        first = written.setdefault(atomic.behind(path), name)
+        first = written.setdefault(atomic.resolve_symlink(path), name)
         if first != name:
             raise ValueError(f"--{first} and --{name} are the same file: {path}")
     if options.resume and options.checkpoint is None:
@@ -122,7 +122,7 @@ def writable(path: Path, inputs: Sequence[str]) -> None:
     for name in inputs:
         if path.exists() and Path(name).exists() and path.samefile(name):
             raise ValueError(f"{path} is read here: writing to it would destroy it")
-    atomic.writable(path)
+    atomic.check_writable(path)
 
 
 def run(options: argparse.Namespace) -> int:

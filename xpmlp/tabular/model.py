@@ -15,9 +15,9 @@ from xpmlp.names import nearest
 from xpmlp.recording.onnx_graph import Graph
 from xpmlp.shapes import many
 from xpmlp.spec import Spec
-from xpmlp.storage.checksummed import UNFIT, refusal
+from xpmlp.storage.checksummed import INVALID_FILE_ERRORS, invalid_file
 from xpmlp.storage.model_file import Contents, read, save
-from xpmlp.storage.onnx import answer, answers, network
+from xpmlp.storage.onnx import add_network, add_outputs, prediction_outputs
 from xpmlp.tabular.onnx import in_unit, inputs
 from xpmlp.tabular.preprocessing import Encoded, encode, from_saved, learn, to_arrays, to_config
 from xpmlp.tabular.reading import TableError, column, finite, is_number, names_of
@@ -120,12 +120,12 @@ class TableModel:
         return self.model, {"table": table}, arrays
 
     def into_onnx(self, graph: Graph) -> None:
-        """Write the columns as inputs, the network, and the answer (see `xpmlp.to_onnx`)."""
+        """Write the columns as inputs, the network, and the outputs (see `xpmlp.to_onnx`)."""
         x = inputs(graph, self.columns)
-        found = answers(graph, self.model, network(graph, self.model, x))
+        found = prediction_outputs(graph, self.model, add_network(graph, self.model, x))
         if self.task == REGRESSION:
             found["prediction"] = in_unit(graph, found["prediction"], self.center, self.scale)
-        answer(graph, found)
+        add_outputs(graph, found)
         graph.metadata |= {"target": self.target, "task": self.task}
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -153,8 +153,8 @@ def opened(found: Contents, path: str | os.PathLike[str]) -> Model | TableModel:
         return found.model
     try:
         return from_parts(found.model, table, found.arrays)
-    except UNFIT as error:
-        raise refusal(path, error) from None
+    except INVALID_FILE_ERRORS as error:
+        raise invalid_file(path, error) from None
 
 
 def read_scores(saved: Any) -> dict[str, float]:
@@ -166,7 +166,7 @@ def read_scores(saved: Any) -> dict[str, float]:
 
 
 def from_parts(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> TableModel:
-    """The table model of these parts; an UNFIT error where they do not go together."""
+    """The table model of these parts; INVALID_FILE_ERRORS if they do not fit together."""
     columns = from_saved(table["columns"], arrays)
     target = arrays["table.target"]
     if sum(known.width for known in columns) != model.spec.n_in:
