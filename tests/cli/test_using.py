@@ -178,7 +178,7 @@ BAD = {
     "a model that is none": ("predict", "t.csv", "t.csv", "t.csv is not a whole model file"),
     "a damaged model": ("predict", "damaged", "t.csv", "damaged is not a whole model file"),
     "a network on arrays": ("predict", "net", "t.csv", "net holds a network on arrays"),
-    "a table that is not there": ("predict", "price.safetensors", "no.csv", "no such file"),
+    "a table that is not there": ("predict", "price.safetensors", "no.csv", "does not exist"),
     "a table without a row": ("predict", "price.safetensors", "head.csv", "no rows"),
     "a missing column": (
         "predict", "price.safetensors", "renamed.csv", "no column 'a'; did you mean 'aa'?",
@@ -200,7 +200,7 @@ BAD = {
     ),
     "a score of an unknown label": ("score", "sold.safetensors", "label.csv", "'sold' is 'never'"),
     "a score of texts as numbers": (
-        "score", "price.safetensors", "prices.csv", "'price' holds texts",
+        "score", "price.safetensors", "prices.csv", "'price' holds strings",
     ),
     "an inspection of nothing": ("inspect", "no", "no: there is no such model file"),
     "an inspection of a table": ("inspect", "t.csv", "t.csv is not a whole model file"),

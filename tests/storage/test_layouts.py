@@ -10,7 +10,7 @@ import pytest
 
 import xpmlp
 from xpmlp import MLPClassifier, MLPRegressor, TableModel
-from xpmlp.tabular.preprocessing import Encoded
+from xpmlp.tabular.preprocessing import ColumnEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 ROWS = np.random.default_rng(3).normal(size=(30, 3))
@@ -40,7 +40,7 @@ def network(layout, **settings):
 
 def table(layout):
     model = xpmlp.train("3-4-1", ROWS, ROWS[:, 0], epochs=1)
-    columns = tuple(Encoded(name, "number", 0.5, 2.0, False, (), False) for name in "abc")
+    columns = tuple(ColumnEncoder(name, "number", 0.5, 2.0, False, (), False) for name in "abc")
     return TableModel(
         replace(model, flat=layout(model.flat)), columns, "y", "regression", 0.0, 1.0,
         {"metrics": {}, "baseline": {}, "rows": {}},

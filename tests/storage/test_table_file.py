@@ -219,7 +219,7 @@ def test_changed_arrays_are_refused_with_the_path(name, odd, number, path):
 def test_a_population_is_not_the_network_of_a_table(number, path):
     several = replace(number, model=replace(number.model, flat=number.model.flat[None, :]))
     several.save(path)
-    with pytest.raises(ValueError, match="does not give one answer per row"):
+    with pytest.raises(ValueError, match="does not predict one value per row"):
         load(path)
 
 

@@ -10,14 +10,14 @@ import xpmlp
 from xpmlp.recording.onnx_graph import Graph
 from xpmlp.storage.onnx import graph_of, serialize
 from xpmlp.tabular.fitting import Plan, fit_table
-from xpmlp.tabular.onnx import inputs
-from xpmlp.tabular.preprocessing import CATEGORIES
+from xpmlp.tabular.onnx import add_inputs
+from xpmlp.tabular.preprocessing import MAX_CATEGORIES
 
 polars = pytest.importorskip("polars")
 pytest.importorskip("sklearn")
 pytest.importorskip("onnx")
 
-RELATIVE = 1e-6  # what is asked for
+RELATIVE = 1e-6  # tolerance
 ROWS = 300
 TARGETS = ("price", "sold", "floors")  # numbers, texts, whole numbers
 
@@ -32,7 +32,7 @@ def frame():
             "gaps": [None if i % 5 == 0 else i / 3 for i in range(ROWS)],
             "texts": ['é "x"', "y", None] * (ROWS // 3),
             "no gaps": ["u", "v"] * (ROWS // 2),
-            "many": [f"k{i % (CATEGORIES + 30)}" for i in range(ROWS)],
+            "many": [f"k{i % (MAX_CATEGORIES + 30)}" for i in range(ROWS)],
             "when": [start + datetime.timedelta(minutes=i) for i in range(ROWS)],
             "constant": [3.0] * ROWS,
             "flag": [i % 3 == 0 for i in range(ROWS)],
@@ -112,7 +112,7 @@ def test_the_encoded_columns_are_the_networks_inputs(models, run_onnx):
     model = models["price"]
     for table in (frame(), odd()):
         graph = Graph()
-        graph.output("x", inputs(graph, model.columns))
+        graph.output("x", add_inputs(graph, model.columns))
         found = run_onnx(serialize(graph), fed(model, table))["x"]
         np.testing.assert_allclose(found, model.inputs(table).x, rtol=1e-7, atol=0)
 

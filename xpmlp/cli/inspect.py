@@ -6,8 +6,8 @@ from typing import Any
 from xpmlp.cli.using import present
 from xpmlp.shape_ledger import ledger
 from xpmlp.storage.model_file import read
-from xpmlp.tabular.model import TableModel, opened
-from xpmlp.tabular.preprocessing import Encoded
+from xpmlp.tabular.model import TableModel, build_model
+from xpmlp.tabular.preprocessing import ColumnEncoder
 from xpmlp.tabular.scoring import score_table
 from xpmlp.training.model import Model
 
@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a model file")
 
 
-def describe(column: Encoded) -> str:
+def describe(column: ColumnEncoder) -> str:
     if column.kind != "category":
         detail = f"median {column.center:g}, scale {column.scale:g}"
     else:
@@ -46,6 +46,6 @@ def lines(model: Any) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     found = read(present(options.model))
-    print("\n".join(lines(opened(found, options.model))))
+    print("\n".join(lines(build_model(found, options.model))))
     print("training: " + ", ".join(f"{name} {value}" for name, value in found.trained.items()))
     return 0

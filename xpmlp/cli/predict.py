@@ -29,9 +29,9 @@ def run(options: argparse.Namespace) -> int:
     model = load_table_model(options.model)
     if options.proba and model.task != CLASSIFICATION:
         raise ValueError("--proba is for classes; this model predicts a number")
-    frame = read_table(options.table, fewest=1, texts=model.texts)
+    frame = read_table(options.table, min_rows=1, strings=model.string_columns)
     x = note_oddities(model, frame)
-    columns = {model.target: model.from_network(model.model.predict(x))}
+    columns = {model.target: model.unscale(model.model.predict(x))}
     if options.proba:
         proba = model.model.predict_proba(x)
         columns |= {f"p({label})": proba[:, i] for i, label in enumerate(model.classes_)}

@@ -4,9 +4,9 @@ import argparse
 import json
 
 from xpmlp.cli.using import load_table_model, note_oddities
-from xpmlp.tabular.fitting import Plan, evaluate, read_target, without_gaps
+from xpmlp.tabular.fitting import Plan, drop_missing_target, evaluate, read_target
 from xpmlp.tabular.reading import read_table
-from xpmlp.tabular.scoring import rounded, score_table
+from xpmlp.tabular.scoring import round_scores, score_table
 
 EXAMPLE = "xpmlp score houses.safetensors sold.csv"
 
@@ -22,12 +22,12 @@ def run(options: argparse.Namespace) -> int:
     model = load_table_model(options.model)
     gaps = "drop" if options.drop_missing_target else "refuse"
     plan = Plan(model.target, model.task, drop_missing_target=gaps)
-    frame = without_gaps(read_table(options.table, texts=model.texts), plan)
+    frame = drop_missing_target(read_table(options.table, strings=model.string_columns), plan)
     truth, _ = read_target(frame, plan)
     note_oddities(model, frame)
     found, _ = evaluate(model, frame, truth)
     if options.json:
-        result = {"model": options.model, "rows": len(truth), "metrics": rounded(found)}
+        result = {"model": options.model, "rows": len(truth), "metrics": round_scores(found)}
         print(json.dumps(result))
     else:
         print(score_table(found))  # the baseline of training was of other rows

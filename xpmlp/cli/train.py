@@ -13,10 +13,16 @@ from xpmlp.devices.words import default_word, place_for
 from xpmlp.losses import loss
 from xpmlp.names import whole
 from xpmlp.storage import atomic
-from xpmlp.tabular.fitting import DEFAULTS, Fitted, Plan, fit_table
-from xpmlp.tabular.model import CLASSIFICATION, REGRESSION, TableModel, capped, described
-from xpmlp.tabular.reading import column, read_table, stray, texts_of
-from xpmlp.tabular.scoring import rounded, score_table
+from xpmlp.tabular.fitting import DEFAULTS, FitResult, Plan, fit_table
+from xpmlp.tabular.model import (
+    CLASSIFICATION,
+    REGRESSION,
+    TableModel,
+    columns_with_rest,
+    count_kinds,
+)
+from xpmlp.tabular.reading import decode_column, first_non_number, read_table, string_columns
+from xpmlp.tabular.scoring import round_scores, score_table
 from xpmlp.training.callbacks import ProgressBar
 from xpmlp.training.divergence import DivergedError
 from xpmlp.training.settings import Settings
@@ -133,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
             print(line, file=sys.stderr if options.json else sys.stdout)
 
     frame = read_table(options.table)
-    test = None if options.test is None else read_table(options.test, texts=texts_of(frame))
+    test = None if options.test is None else read_table(options.test, strings=string_columns(frame))
     place = place_for(options.device, options.precision)
 
     def started(model: TableModel, rows: dict[str, int]) -> None:
@@ -141,20 +147,20 @@ def run(options: argparse.Namespace) -> int:
             return
         counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in rows.items())
         other = REGRESSION if model.task == CLASSIFICATION else CLASSIFICATION
-        can = other == CLASSIFICATION or column(frame, model.target).kind != "category"
+        can = other == CLASSIFICATION or decode_column(frame, model.target).kind != "category"
         hint = f"; --task {other} for the other" if can else ""
         guessed = "" if options.task else f" (guessed{hint})"
         say(f"{model.task} of {model.target!r}{guessed} on device {place.name}; rows: {counts}")
-        say(f"inputs: {described(model.columns)}")
+        say(f"inputs: {count_kinds(model.columns)}")
         for known in model.columns:
-            values = column(frame, known.name).values if known.kind == "category" else ()
-            row = stray(values)
+            values = decode_column(frame, known.name).values if known.kind == "category" else ()
+            row = first_non_number(values)
             if row is not None:
                 say(
                     f"column {known.name!r} is taken as texts, as not all of it are numbers: row "
                     f"{row + 1} has {values[row]!r}"
                 )
-        for name in capped(model.columns):
+        for name in columns_with_rest(model.columns):
             say(f"column {name!r} has many values: the rarer ones share one input")
 
     threads = options.threads
@@ -169,7 +175,7 @@ def run(options: argparse.Namespace) -> int:
                 settings=chosen,
                 test=test,
                 callbacks=bars,
-                started=started,
+                on_start=started,
             )
     except DivergedError as error:
         raise ValueError(
@@ -185,8 +191,8 @@ def run(options: argparse.Namespace) -> int:
             "device": place.name,
             "task": fitted.model.task,
             "rows": fitted.rows,
-            "metrics": rounded(fitted.metrics),
-            "baseline": rounded(fitted.baseline),
+            "metrics": round_scores(fitted.metrics),
+            "baseline": round_scores(fitted.baseline),
             "epochs": epochs,
             "seconds": round(seconds, 3),
             "model": None if options.save is None else str(options.save),
@@ -196,7 +202,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def write(options: argparse.Namespace, fitted: Fitted, say: Any) -> None:
+def write(options: argparse.Namespace, fitted: FitResult, say: Any) -> None:
     """The files that were asked for."""
     if options.save is not None:
         fitted.model.save(options.save)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xpmlp.tabular.model import TableModel, load, unseen
+from xpmlp.tabular.model import TableModel, load, unknown_category_message
 
 
 def present(path: str) -> str:
@@ -28,5 +28,5 @@ def note_oddities(model: TableModel, frame: Any) -> Any:
     if found.ignored:
         print(f"ignored columns: {', '.join(found.ignored)}", file=sys.stderr)
     for name, count in found.unknown.items():
-        print(unseen(name, count), file=sys.stderr)
+        print(unknown_category_message(name, count), file=sys.stderr)
     return found.x
