@@ -112,7 +112,7 @@ def test_a_column_of_numbers_with_a_text_is_named(folder, capsys):
     cells = [str(i / 2) for i in range(79)]
     made().select("price", odd=polars.Series([*cells[:20], "-", *cells[20:]])).write_csv("odd.csv")
     _, out, _ = run(capsys, "train", "odd.csv", "--target", "price", *QUICK)
-    assert "column 'odd' is taken as texts, as not all of it are numbers: row 21 has '-'\n" in out
+    assert "column 'odd' is read as strings, as not all cells are numbers: row 21 has '-'\n" in out
 
 
 def test_quiet_says_nothing(folder, capsys):
@@ -456,9 +456,9 @@ def test_a_checkpoint_that_is_there_is_not_overwritten(folder, capsys):
     (folder / "run.ckpt").touch()
     words = ["train", "houses.csv", "--target", "price", "--checkpoint", "run.ckpt"]
     assert main(words) == 2
-    assert "run.ckpt is there already: add --resume" in capsys.readouterr().err
+    assert "run.ckpt already exists: add --resume" in capsys.readouterr().err
 
 
 def test_resume_needs_a_checkpoint(folder, capsys):
     assert main(["train", "houses.csv", "--target", "price", "--resume"]) == 2
-    assert "give its FILE" in capsys.readouterr().err
+    assert "--resume needs --checkpoint FILE" in capsys.readouterr().err
