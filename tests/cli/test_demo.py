@@ -76,7 +76,7 @@ def test_a_folder_that_is_not_there_is_named_before_any_work(tmp_path, capsys):
     folder = tmp_path / "no"
     assert main(["demo", "--device", "cpu", "--out", str(folder)]) == 2
     out, err = capsys.readouterr()
-    assert (out, err) == ("", f"xpmlp demo: --out must be a folder that exists; got {folder}\n")
+    assert (out, err) == ("", f"xpmlp demo: --out must be an existing folder; got {folder}\n")
     assert not folder.exists()
 
 

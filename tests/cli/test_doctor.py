@@ -30,7 +30,7 @@ def test_json_is_one_object(capsys):
 def test_what_fails_is_said_with_its_mend(capsys):
     main(["doctor", "--device", "cpu"])
     out = capsys.readouterr().out
-    assert out.count("failed: ") == out.count("to mend it: ")
+    assert out.count("failed: ") == out.count("to fix it: ")
     assert ("GPU 0: usable" in out) == ("failed: " not in out)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import xpmlp
 from xpmlp.cli.main import main
-from xpmlp.storage.onnx import graph_of, serialized
+from xpmlp.storage.onnx import graph_of, serialize
 from xpmlp.tabular.model import load
 
 polars = pytest.importorskip("polars")
@@ -43,7 +43,7 @@ def test_a_network_on_arrays_is_exported_beside_its_file(folder, capsys):
         "  output 'label': string (N)",
         "  output 'probabilities': float32 (N, 2)",
     ]
-    wanted = serialized(graph_of(load("net.safetensors")))
+    wanted = serialize(graph_of(load("net.safetensors")))
     assert (folder / "net.onnx").read_bytes() == wanted
 
 
@@ -63,12 +63,12 @@ def test_a_table_is_exported_where_it_was_asked(folder, capsys, run_onnx):
 
 
 BAD = {
-    "a model that is not there": ("no", "no: there is no such model file"),
-    "a model that is a directory": (".", ".: there is no such model file"),
+    "a model that is not there": ("no", "model file no does not exist"),
+    "a model that is a directory": (".", "model file . does not exist"),
     "a model that is none": ("t.csv", "t.csv is not a whole model file"),
     "another ending": ("net.safetensors", "--out", "net.pb", "--out must end in .onnx; got net.pb"),
-    "no folder": ("net.safetensors", "--out", "no/net.onnx", "there is no folder no"),
-    "itself": ("model.onnx", "model.onnx is read here"),
+    "no folder": ("net.safetensors", "--out", "no/net.onnx", "folder no does not exist"),
+    "itself": ("model.onnx", "model.onnx is an input"),
     "labels that ONNX lacks": ("halves", "class labels such as 0.5"),
 }
 

@@ -112,7 +112,7 @@ def test_a_column_of_numbers_with_a_text_is_named(folder, capsys):
     cells = [str(i / 2) for i in range(79)]
     made().select("price", odd=polars.Series([*cells[:20], "-", *cells[20:]])).write_csv("odd.csv")
     _, out, _ = run(capsys, "train", "odd.csv", "--target", "price", *QUICK)
-    assert "column 'odd' is taken as texts, as not all of it are numbers: row 21 has '-'\n" in out
+    assert "column 'odd' is read as strings, as not all cells are numbers: row 21 has '-'\n" in out
 
 
 def test_quiet_says_nothing(folder, capsys):
@@ -274,12 +274,12 @@ OPTIONS = {
     "no thread": ("--threads", "0", "--threads must be at least 1; got 0"),
     "a column to drop": ("--drop", "sellr", "did you mean 'seller'?"),
     "an unknown group": ("--group", "sellr", "did you mean 'seller'?"),
-    "a time that is a text": ("--time", "seller", "'seller' is no time"),
+    "a time that is a text": ("--time", "seller", "'seller' is neither a time"),
     "another picture": ("--plot", "p.docx", "--plot must end in .png, .pdf, .svg; got p.docx"),
-    "a folder that is not there": ("--save", "no/m", "there is no folder no"),
+    "a folder that is not there": ("--save", "no/m", "folder no does not exist"),
     "a directory to save to": ("--save", ".", "is a directory"),
-    "a directory to draw to": ("--plot", "no/p.png", "there is no folder no"),
-    "a second table that is not there": ("--test", "no.csv", "no.csv: there is no such file"),
+    "a directory to draw to": ("--plot", "no/p.png", "folder no does not exist"),
+    "a second table that is not there": ("--test", "no.csv", "no.csv does not exist"),
 }  # fmt: skip
 
 
@@ -315,10 +315,10 @@ def test_a_training_that_diverges_says_where_and_leaves_no_model(folder, capsys)
 
 
 TABLES = {
-    "not there": ("no.csv", None, "no.csv: there is no such file"),
+    "not there": ("no.csv", None, "no.csv does not exist"),
     "empty": ("x.csv", b"", "x.csv is empty"),
-    "noise": ("x.csv", b"\x80\xff,\xfe\n\x81\n\x82\n", "x.csv is no readable table"),
-    "noise in Parquet": ("x.parquet", bytes(range(256)), "x.parquet is no readable table"),
+    "noise": ("x.csv", b"\x80\xff,\xfe\n\x81\n\x82\n", "x.csv is not a readable table"),
+    "noise in Parquet": ("x.parquet", bytes(range(256)), "x.parquet is not a readable table"),
     "a directory": (".", None, "is a directory"),
     "a header": ("x.csv", b"a,price\n", "has a header but no rows"),
     "one row": ("x.csv", b"a,price\n1,2\n", "has one row"),
@@ -456,9 +456,9 @@ def test_a_checkpoint_that_is_there_is_not_overwritten(folder, capsys):
     (folder / "run.ckpt").touch()
     words = ["train", "houses.csv", "--target", "price", "--checkpoint", "run.ckpt"]
     assert main(words) == 2
-    assert "run.ckpt is there already: add --resume" in capsys.readouterr().err
+    assert "run.ckpt already exists: add --resume" in capsys.readouterr().err
 
 
 def test_resume_needs_a_checkpoint(folder, capsys):
     assert main(["train", "houses.csv", "--target", "price", "--resume"]) == 2
-    assert "give its FILE" in capsys.readouterr().err
+    assert "--resume needs --checkpoint FILE" in capsys.readouterr().err

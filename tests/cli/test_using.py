@@ -173,12 +173,12 @@ def test_inspect_shows_a_network_on_arrays(folder, capsys):
 # what is refused
 
 BAD = {
-    "a model that is not there": ("predict", "no", "t.csv", "no: there is no such model file"),
-    "a model that is a directory": ("predict", ".", "t.csv", "there is no such model file"),
+    "a model that is not there": ("predict", "no", "t.csv", "model file no does not exist"),
+    "a model that is a directory": ("predict", ".", "t.csv", "model file . does not exist"),
     "a model that is none": ("predict", "t.csv", "t.csv", "t.csv is not a whole model file"),
     "a damaged model": ("predict", "damaged", "t.csv", "damaged is not a whole model file"),
     "a network on arrays": ("predict", "net", "t.csv", "net holds a network on arrays"),
-    "a table that is not there": ("predict", "price.safetensors", "no.csv", "no such file"),
+    "a table that is not there": ("predict", "price.safetensors", "no.csv", "does not exist"),
     "a table without a row": ("predict", "price.safetensors", "head.csv", "no rows"),
     "a missing column": (
         "predict", "price.safetensors", "renamed.csv", "no column 'a'; did you mean 'aa'?",
@@ -186,23 +186,23 @@ BAD = {
     "texts as numbers": ("predict", "price.safetensors", "texts.csv", "'a' was a number in train"),
     "infinity": ("predict", "price.safetensors", "wide.csv", "'a' has 1 infinite value, the firs"),
     "probabilities of a number": (
-        "predict", "price.safetensors", "t.csv", "--proba", "--proba is for classes",
+        "predict", "price.safetensors", "t.csv", "--proba", "--proba is for a classification",
     ),
     "an output in no folder": (
-        "predict", "price.safetensors", "t.csv", "--out", "no/p.csv", "there is no folder no",
+        "predict", "price.safetensors", "t.csv", "--out", "no/p.csv", "folder no does not exist",
     ),
     "an output that is a directory": (
         "predict", "price.safetensors", "t.csv", "--out", ".", "is a directory",
     ),
-    "a score of nothing": ("score", "no", "t.csv", "no: there is no such model file"),
+    "a score of nothing": ("score", "no", "t.csv", "model file no does not exist"),
     "a score without a target": (
         "score", "price.safetensors", "head2.csv", "no column 'price'",
     ),
     "a score of an unknown label": ("score", "sold.safetensors", "label.csv", "'sold' is 'never'"),
     "a score of texts as numbers": (
-        "score", "price.safetensors", "prices.csv", "'price' holds texts",
+        "score", "price.safetensors", "prices.csv", "'price' holds strings",
     ),
-    "an inspection of nothing": ("inspect", "no", "no: there is no such model file"),
+    "an inspection of nothing": ("inspect", "no", "model file no does not exist"),
     "an inspection of a table": ("inspect", "t.csv", "t.csv is not a whole model file"),
 }  # fmt: skip
 

@@ -208,7 +208,7 @@ def test_more_epochs_go_on_and_fewer_are_refused(tmp_path):
         case.fit(path, max_iter=7)
     path.unlink()
     case.fit(path, max_iter=3, schedule="cosine")
-    with pytest.raises(ValueError, match="epochs was 3 and is 8, which the schedule 'cosine'"):
+    with pytest.raises(ValueError, match="epochs was 3 and is 8, on which the schedule 'cosine'"):
         case.fit(path, schedule="cosine")
 
 
@@ -264,7 +264,7 @@ def test_other_data_are_refused_and_named(name, more, tmp_path):
 def test_a_file_that_is_there_is_not_overwritten(tmp_path):
     path, case = tmp_path / "fit.ckpt", Case(max_iter=1)
     est = case.fit(path)
-    with pytest.raises(ValueError, match=r"fit\.ckpt is there already: resume=True"):
+    with pytest.raises(ValueError, match=r"fit\.ckpt already exists: resume=True"):
         case.again(est.set_params(resume=False))
     assert est.n_iter_ == 1  # as it was
 

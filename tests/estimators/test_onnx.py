@@ -6,7 +6,7 @@ from sklearn.exceptions import NotFittedError
 
 import xpmlp
 from xpmlp import MLPClassifier, MLPRegressor
-from xpmlp.storage.onnx import graph_of, serialized
+from xpmlp.storage.onnx import graph_of, serialize
 
 pytest.importorskip("onnx")
 
@@ -16,7 +16,7 @@ SETTINGS = {"max_iter": 3, "hidden_layer_sizes": (8,), "random_state": 0}
 
 @pytest.fixture
 def answers(run_onnx):
-    return lambda est, X: run_onnx(serialized(graph_of(est)), {"X": X})
+    return lambda est, X: run_onnx(serialize(graph_of(est)), {"X": X})
 
 
 def close(found, ours):

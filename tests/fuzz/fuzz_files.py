@@ -82,7 +82,7 @@ def resumed(asked: dict[str, Any], path: Path) -> Trainer:
 
 
 def pack_trainer(trainer: Trainer) -> bytes:
-    return checkpoint.encode(trainer, run_signature(trainer), checkpoint.about(trainer))
+    return checkpoint.encode(trainer, run_signature(trainer), checkpoint.environment(trainer))
 
 
 def use_trainer(trainer: Trainer) -> None:
@@ -101,7 +101,9 @@ def use_trainer(trainer: Trainer) -> None:
 def resuming(path: Path) -> Kind:
     """The kind of a checkpoint: beside it stands what was asked of `train`."""
     asked = json.loads(path.with_suffix(".json").read_text())["asked"]
-    return Kind(partial(resumed, asked), pack_trainer, use_trainer, warns=".*goes on elsewhere")
+    return Kind(
+        partial(resumed, asked), pack_trainer, use_trainer, warns=".*in another environment"
+    )
 
 
 UNSEEN = ".*of an unknown category"  # "y" is that for nearly all of them

@@ -38,7 +38,7 @@ from sklearn.exceptions import ConvergenceWarning
 from xpmlp import Checkpoint, MLPClassifier, MLPRegressor, train
 from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.storage.checkpoint import FORMAT, VERSION
-from xpmlp.storage.checksummed import read_metadata, unpacked
+from xpmlp.storage.checksummed import read_metadata, read_tensors
 
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(96, 5))
@@ -124,7 +124,9 @@ def held(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     found: dict[str, Any] = json.loads(read_metadata(data, FORMAT, VERSION)["config"])
     del found["seconds"], found["about"]
-    arrays = {name: value for name, value in unpacked(data).items() if name != "history.seconds"}
+    arrays = {
+        name: value for name, value in read_tensors(data).items() if name != "history.seconds"
+    }
     return found | {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
 
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from random import Random
 
-from xpmlp.storage.checksummed import BLANK, stamp
+from xpmlp.storage.checksummed import BLANK, digest_entry
 
 STAMP = re.compile(rb'"sha256":"[^"]{64}"')
 HUGE = (2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1, 10**30, 10**400)
@@ -30,8 +30,8 @@ def joined(header: bytes, body: bytes) -> bytes:
 def sealed(data: bytes) -> bytes:
     """`data` with the digest that holds for it, where its header has one at all."""
     header, body = halves(data)
-    blank = data[:8] + STAMP.sub(stamp(BLANK), header, count=1) + body
-    return blank.replace(stamp(BLANK), stamp(hashlib.sha256(blank).hexdigest()), 1)
+    blank = data[:8] + STAMP.sub(digest_entry(BLANK), header, count=1) + body
+    return blank.replace(digest_entry(BLANK), digest_entry(hashlib.sha256(blank).hexdigest()), 1)
 
 
 def span(data: bytes, rng: Random) -> tuple[int, int]:

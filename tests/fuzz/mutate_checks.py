@@ -73,10 +73,8 @@ CALLED = (
     "check",
     "refuse",
     "warn",
-    "known_labels",
     "validate",
     "same_shape",
-    "writable",
     "numbered",
 )
 SECONDS = 300  # of one run of tests; a hang is a test that falls

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpmlp import DivergedError, MLPClassifier, MLPRegressor, TableModel, load, train
-from xpmlp.tabular.preprocessing import learn
+from xpmlp.tabular.preprocessing import fit_column
 
 MEMORY = 8 * 2**20  # bytes
 BLOCKS = 5000  # of Python's memory, about 100 bytes each
@@ -103,7 +103,7 @@ def save_and_load(r: Round) -> None:
     network.save(r.folder / "network")
     assert np.array_equal(load(r.folder / "network").predict(r.X), network.predict(r.X))
     frame = {f"c{i}": column.tolist() for i, column in enumerate(r.X.T)}
-    columns = tuple(learn(name, "number", np.array(cells)) for name, cells in frame.items())
+    columns = tuple(fit_column(name, "number", np.array(cells)) for name, cells in frame.items())
     scores: dict[str, Any] = {"metrics": {}, "baseline": {}, "rows": {}}
     table = TableModel(network, columns, "y", "regression", 0.0, 1.0, scores)
     table.save(r.folder / "table")

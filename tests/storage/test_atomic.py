@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever fails on the way."""
+"""A write is complete or has no effect, whatever fails in between."""
 
 import os
 import stat
@@ -10,8 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from xpmlp.storage import atomic
-from xpmlp.storage.atomic import TOKEN, contents, cut, sweep, sync_directory, writable, write_atomic
-from xpmlp.storage.lock import locked
+from xpmlp.storage.atomic import (
+    TOKEN_BYTES,
+    check_writable,
+    read_bytes,
+    remove_partial_files,
+    shorten_name,
+    sync_directory,
+    write_atomic,
+)
+from xpmlp.storage.lock import file_lock
 
 OLD, NEW = b"the old file", b"the new one" * 1000
 
@@ -39,7 +47,7 @@ def test_an_old_file_is_replaced(target):
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt(), MemoryError()], ids=repr)
-def test_a_failure_leaves_the_old_file_and_nothing_beside_it(monkeypatch, target, failing, error):
+def test_a_failure_leaves_only_the_old_file(monkeypatch, target, failing, error):
     def fail(*arguments):
         raise error
 
@@ -136,32 +144,32 @@ def test_a_full_disk_leaves_the_old_file(target):
 
 
 @pytest.mark.parametrize("forbidden", ["parent", "file"])
-def test_a_place_without_permission_is_named(forbidden, target, monkeypatch):
-    writable(target)
+def test_a_path_without_permission_is_named(forbidden, target, monkeypatch):
+    check_writable(target)
     where = {"parent": target.parent, "file": target}[forbidden]
     monkeypatch.setattr(atomic.os, "access", lambda path, mode: path != where)
     with pytest.raises(ValueError, match=r"^the model .*model\.safetensors .*: no permission"):
-        writable(target, "the model ")
+        check_writable(target, "the model ")
 
 
-def test_a_place_that_holds_no_file_yet_is_writable(tmp_path):
-    writable(str(tmp_path / "new"))
+def test_a_path_without_a_file_is_writable(tmp_path):
+    check_writable(str(tmp_path / "new"))
 
 
-def linked(target, folder):
-    """A symbolic link in `folder`, over another, to a file elsewhere."""
+def symlink_chain(target, folder):
+    """A symbolic link in `folder` to another one, which leads to `target`."""
     folder.mkdir()
     (folder / "second").symlink_to(target)
     (folder / "first").symlink_to("second")
     return folder / "first"
 
 
-def test_a_link_stays_and_the_file_behind_it_is_written(target, tmp_path):
-    link = linked(target, tmp_path / "links")
-    beside = target.with_name(f".{target.name}.{'ab' * TOKEN}.part")
-    beside.touch()
-    sweep(link)
-    writable(link)
+def test_a_write_through_a_link_keeps_the_link(target, tmp_path):
+    link = symlink_chain(target, tmp_path / "links")
+    partial = target.with_name(f".{target.name}.{'ab' * TOKEN_BYTES}.part")
+    partial.touch()
+    remove_partial_files(link)
+    check_writable(link)
     write_atomic(link, NEW)
     assert link.is_symlink()
     assert target.read_bytes() == NEW
@@ -169,24 +177,24 @@ def test_a_link_stays_and_the_file_behind_it_is_written(target, tmp_path):
     assert sorted(os.listdir(link.parent)) == ["first", "second"]
 
 
-def test_a_link_to_a_file_to_come_is_written_through(tmp_path):
-    link = linked(tmp_path / "new", tmp_path / "links")
+def test_a_write_through_a_dangling_link_creates_its_target(tmp_path):
+    link = symlink_chain(tmp_path / "new", tmp_path / "links")
     write_atomic(link, NEW)
     assert (tmp_path / "new").read_bytes() == link.read_bytes() == NEW
-    lost = linked(tmp_path / "no" / "new", tmp_path / "lost")
-    with pytest.raises(ValueError, match=r"first cannot be written: there is no folder .*no$"):
-        writable(lost)
+    lost = symlink_chain(tmp_path / "no" / "new", tmp_path / "lost")
+    with pytest.raises(ValueError, match=r"first cannot be written: folder .*no does not exist$"):
+        check_writable(lost)
     with pytest.raises(FileNotFoundError, match=r"lost.first"):
         write_atomic(lost, NEW)
 
 
 def test_a_link_and_its_file_have_one_lock(target, tmp_path):
-    link = linked(target, tmp_path / "links")
+    link = symlink_chain(target, tmp_path / "links")
     for first, second in ((target, link), (link, target)):
         with (
-            locked(first),
+            file_lock(first),
             pytest.raises(BlockingIOError, match=second.name),
-            locked(second),
+            file_lock(second),
         ):
             pass
     assert sorted(os.listdir(tmp_path)) == ["links", target.name]
@@ -195,7 +203,11 @@ def test_a_link_and_its_file_have_one_lock(target, tmp_path):
 def test_without_locks_an_error_inside_is_the_users_own(target, monkeypatch):
     """As on Windows."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    with pytest.raises(RuntimeError, match=r"^mine$") as caught, locked(target), locked(target):
+    with (
+        pytest.raises(RuntimeError, match=r"^mine$") as caught,
+        file_lock(target),
+        file_lock(target),
+    ):
         raise RuntimeError("mine")
     assert caught.value.__context__ is None
     assert os.listdir(target.parent) == [target.name]
@@ -204,13 +216,13 @@ def test_without_locks_an_error_inside_is_the_users_own(target, monkeypatch):
 @pytest.mark.parametrize("letter", ["x", "漢", "é"])
 def test_the_longest_name_is_written_and_locked(letter, tmp_path):
     name = letter * (255 // len(letter.encode()))
-    beside = tmp_path / f".{cut(name)}.{'ab' * TOKEN}.part"
-    beside.touch()
-    with locked(tmp_path / name), locked(tmp_path / f"{name[:-1]}z"):  # not the same file
+    partial = tmp_path / f".{shorten_name(name)}.{'ab' * TOKEN_BYTES}.part"
+    partial.touch()
+    with file_lock(tmp_path / name), file_lock(tmp_path / f"{name[:-1]}z"):  # not the same file
         assert len(os.listdir(tmp_path)) == 3
-        with pytest.raises(BlockingIOError, match=letter), locked(tmp_path / name):
+        with pytest.raises(BlockingIOError, match=letter), file_lock(tmp_path / name):
             pass
-        sweep(tmp_path / name)
+        remove_partial_files(tmp_path / name)
         write_atomic(tmp_path / name, NEW)
     assert (tmp_path / name).read_bytes() == NEW
     assert os.listdir(tmp_path) == [name]
@@ -219,27 +231,27 @@ def test_the_longest_name_is_written_and_locked(letter, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are POSIX's")
 def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", linked(tmp_path / "pipe", tmp_path / "links")):
-        with pytest.raises(ValueError, match=rf"^the model .*{path.name} is no file$"):
-            writable(path, "the model ")
-        with pytest.raises(ValueError, match=rf"{path.name} is no file$"):
+    for path in (tmp_path / "pipe", symlink_chain(tmp_path / "pipe", tmp_path / "links")):
+        with pytest.raises(ValueError, match=rf"^the model .*{path.name} is not a regular file$"):
+            check_writable(path, "the model ")
+        with pytest.raises(ValueError, match=rf"{path.name} is not a regular file$"):
             write_atomic(path, NEW)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
-    with pytest.raises(ValueError, match=r"is no file$"):
-        writable(os.devnull)
+    with pytest.raises(ValueError, match=r"is not a regular file$"):
+        check_writable(os.devnull)
 
 
 @pytest.mark.parametrize("path", ["", ".", "a\0b", None, 3, b"bytes"])
-@pytest.mark.parametrize("use", [lambda path: write_atomic(path, b"new"), contents])
-def test_what_is_no_path_of_a_file_is_named(path, use, tmp_path, monkeypatch):
+@pytest.mark.parametrize("use", [lambda path: write_atomic(path, b"new"), read_bytes])
+def test_an_invalid_path_is_named(path, use, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"^path must "):
         use(path)
     assert not any(tmp_path.iterdir())
 
 
-def test_what_has_no_end_is_not_read(tmp_path):
+def test_a_pipe_or_a_device_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(ValueError, match=f"^{path} is no file"):
-            contents(path)
+        with pytest.raises(ValueError, match=f"^{path} is not a regular file"):
+            read_bytes(path)

@@ -26,9 +26,9 @@ def rows(count=50, n_out=1):
     return {"X": X, "y": np.sin(X[:, :n_out]) + 0.1 * rng.normal(size=(count, n_out))}
 
 
-def held():
-    other = rows(20)
-    return {"X_val": other["X"], "y_val": -other["y"]}
+def val_rows():
+    data = rows(20)
+    return {"X_val": data["X"], "y_val": -data["y"]}
 
 
 BASE = {"spec": "4-6-1", "epochs": EPOCHS, "batch_size": 8, "learning_rate": 0.02}
@@ -38,11 +38,11 @@ CASES = {name: {"optimizer": name} for name in OPTIMIZERS} | {
     "warm-up, clip and decay": {
         "schedule": "warmup:3 * step:2,0.5", "clip": 0.5, "weight_decay": 0.1, "l1": 1e-3,
     },
-    "early stopping": {**held(), "patience": 2},
-    "best weights": {**held(), "keep": "best", "monitor": "val_score"},
+    "early stopping": {**val_rows(), "patience": 2},
+    "best weights": {**val_rows(), "keep": "best", "monitor": "val_score"},
     "the best of the training loss": {"keep": "best"},
-    "a plateau": {**held(), "callbacks": [plateau(0.5, patience=1)]},
-    "a population": {"members": 3, "learning_rate": [0.02, 0.1, 0.3], **held(), "patience": 2},
+    "a plateau": {**val_rows(), "callbacks": [plateau(0.5, patience=1)]},
+    "a population": {"members": 3, "learning_rate": [0.02, 0.1, 0.3], **val_rows(), "patience": 2},
     "a member that diverges": {
         "members": 3, "learning_rate": [0.02, 1e30, 0.1], "optimizer": "sgd",
     },
@@ -59,71 +59,76 @@ CASES = {name: {"optimizer": name} for name in OPTIMIZERS} | {
 }  # fmt: skip
 
 
-def asked(name="adam", **more):
+def arguments(name="adam", **more):
     return BASE | rows() | CASES[name] | more
 
 
-def fit(path, *last, **given):
-    """A training that goes on from `path`; `last` are callbacks after those given."""
-    listed = [*given.pop("callbacks", ()), *last]
-    return train(given.pop("spec"), given.pop("X"), given.pop("y"), **given, callbacks=listed,
+def fit(path, *callbacks, **arguments):
+    """Train, or resume from `path`; `callbacks` come after those of `arguments`."""
+    callbacks = [*arguments.pop("callbacks", ()), *callbacks]
+    data = [arguments.pop(name) for name in ("spec", "X", "y")]
+    return train(*data, **arguments, callbacks=callbacks,
                  checkpoint=path, resume=True)  # fmt: skip
 
 
-def same(one, other):
-    assert one.flat.tobytes() == other.flat.tobytes()
-    assert one.history.keys() == other.history.keys()
-    for name, series in one.history.items():
+def assert_same(first, second):
+    assert first.flat.tobytes() == second.flat.tobytes()
+    assert first.history.keys() == second.history.keys()
+    for name, series in first.history.items():
         if name != "seconds":
-            found = other.history[name]
-            assert [type(value) for value in found] == [type(value) for value in series]
-            np.testing.assert_array_equal(found, series, strict=True)
+            values = second.history[name]
+            assert [type(value) for value in values] == [type(value) for value in series]
+            np.testing.assert_array_equal(values, series, strict=True)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_kills_after_every_epoch_change_nothing(name, tmp_path):
-    path, through = tmp_path / "run.ckpt", train(**asked(name))
+    path, uninterrupted = tmp_path / "run.ckpt", train(**arguments(name))
     for epoch in range(1, EPOCHS + 1):
         try:
-            fit(path, kill_at(epoch), **asked(name))
+            fit(path, kill_at(epoch), **arguments(name))
         except Killed:
             continue
         break  # it stopped early
-    last = fit(path, **asked(name))
-    same(through, last)
-    same(through, fit(path, kill_at(EPOCHS + 1), **asked(name)))  # it is done
+    last = fit(path, **arguments(name))
+    assert_same(uninterrupted, last)
+    assert_same(uninterrupted, fit(path, kill_at(EPOCHS + 1), **arguments(name)))  # it is done
     assert os.listdir(tmp_path) == ["run.ckpt"]
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("step", [1, 2, 11, 20])
 def test_a_stop_within_an_epoch_changes_nothing(name, step, tmp_path, monkeypatch):
-    path, through = tmp_path / "run.ckpt", train(**asked(name))
+    path, uninterrupted = tmp_path / "run.ckpt", train(**arguments(name))
     stops = 0
     while True:
         with monkeypatch.context() as patch:
             halt_at(patch, step)
             try:
-                last = fit(path, **asked(name))
+                last = fit(path, **arguments(name))
             except KeyboardInterrupt:
                 stops += 1
                 continue
         break
     assert stops >= (7 if step == 1 else 1)
-    same(through, last)
+    assert_same(uninterrupted, last)
 
 
-def test_more_epochs_go_on_where_the_schedule_does_not_look_ahead(tmp_path):
+def test_more_epochs_resume_under_an_open_ended_schedule(tmp_path):
     path = tmp_path / "run.ckpt"
     for schedule in (None, "warmup:3 * step:2,0.5"):
-        fit(path, **asked(schedule=schedule, epochs=3))
-        same(train(**asked(schedule=schedule)), fit(path, **asked(schedule=schedule)))
+        fit(path, **arguments(schedule=schedule, epochs=3))
+        assert_same(
+            train(**arguments(schedule=schedule)), fit(path, **arguments(schedule=schedule))
+        )
         with pytest.raises(ValueError, match="it has done 8 epochs and epochs is 7"):
-            fit(path, **asked(schedule=schedule, epochs=7))
+            fit(path, **arguments(schedule=schedule, epochs=7))
         path.unlink()
-    fit(path, **asked("cosine", epochs=3))
-    with pytest.raises(ValueError, match="epochs was 3 and is 8, which the schedule 'cosine'"):
-        fit(path, **asked("cosine"))
+    fit(path, **arguments("cosine", epochs=3))
+    with pytest.raises(
+        ValueError, match="epochs was 3 and is 8, on which the schedule 'cosine' depends"
+    ):
+        fit(path, **arguments("cosine"))
 
 
 def ramp(xp, now):
@@ -137,7 +142,7 @@ OTHER = {
     "dtype": {"dtype": "float32"}, "members": {"members": 2}, "l2": {"l2": 0.1},
     "patience": {"patience": 3}, "schedule": {"schedule": ramp},
     "optimizer_params": {"optimizer_params": {"beta1": 0.5}},
-    "X": {"X": rows()["X"] + 1e-9}, "y": {"y": -rows()["y"]}, "X_val": held(),
+    "X": {"X": rows()["X"] + 1e-9}, "y": {"y": -rows()["y"]}, "X_val": val_rows(),
     "sample_weight": {"sample_weight": np.arange(50.0)},
 }  # fmt: skip
 
@@ -145,51 +150,53 @@ OTHER = {
 @pytest.mark.parametrize("name", OTHER)
 def test_another_training_is_refused_and_the_difference_named(name, tmp_path):
     path = tmp_path / "run.ckpt"
-    fit(path, **asked(epochs=1))
+    fit(path, **arguments(epochs=1))
     before = path.read_bytes()
     with pytest.raises(ValueError, match=rf"of another training: (.*; )?{name} was .* and is "):
-        fit(path, **asked(epochs=1) | OTHER[name])
+        fit(path, **arguments(epochs=1) | OTHER[name])
     assert path.read_bytes() == before
 
 
-def test_labels_that_were_renamed_are_refused(tmp_path):
+def test_renamed_labels_are_refused(tmp_path):
     path, labels = tmp_path / "run.ckpt", np.array(["a", "b"])[np.arange(50) % 2]
-    given = asked(spec="4-6-2", loss="cross_entropy", epochs=1)
-    fit(path, **given | {"y": labels})
+    kwargs = arguments(spec="4-6-2", loss="cross_entropy", epochs=1)
+    fit(path, **kwargs | {"y": labels})
     with pytest.raises(ValueError, match="y was 'SHA-256"):
-        fit(path, **given | {"y": np.where(labels == "a", "c", labels)})
+        fit(path, **kwargs | {"y": np.where(labels == "a", "c", labels)})
 
 
-def test_a_file_that_is_there_is_not_overwritten(tmp_path):
+def test_an_existing_file_is_not_overwritten(tmp_path):
     path = tmp_path / "run.ckpt"
-    train(**asked(epochs=1), checkpoint=path)
-    with pytest.raises(ValueError, match=r"run\.ckpt is there already: resume=True"):
-        train(**asked(epochs=1), checkpoint=path)
+    train(**arguments(epochs=1), checkpoint=path)
+    with pytest.raises(ValueError, match=r"run\.ckpt already exists: resume=True"):
+        train(**arguments(epochs=1), checkpoint=path)
 
 
-def test_another_machine_is_warned_of(tmp_path, monkeypatch):
+def test_another_machine_warns(tmp_path, monkeypatch):
     path = tmp_path / "run.ckpt"
-    fit(path, **asked(epochs=1))
+    fit(path, **arguments(epochs=1))
     monkeypatch.setattr(checkpoint.platform, "machine", lambda: "abacus")
     with pytest.warns(UserWarning, match="machine was '.*' and is 'abacus'"):
-        fit(path, **asked(epochs=2))
+        fit(path, **arguments(epochs=2))
 
 
-def test_how_often_is_heeded(tmp_path, monkeypatch):
+def test_the_interval_is_respected(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(
-        checkpoint, "encode", lambda run, asked, about: written.append(run.epoch) or b""
+        checkpoint,
+        "encode",
+        lambda trainer, signature, environment: written.append(trainer.epoch) or b"",
     )
     monkeypatch.setattr(checkpoint, "write_atomic", lambda path, data: None)
-    train(**asked(), checkpoint=Checkpoint(tmp_path / "a", every_epochs=3))
+    train(**arguments(), checkpoint=Checkpoint(tmp_path / "a", every_epochs=3))
     assert written == [3, 6, 8]
     written.clear()
-    train(**asked(), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e6))
+    train(**arguments(), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e6))
     assert written == [8]
     written.clear()
     window_size = "xpmlp.recording.executors.EagerExecutor.WINDOW_SIZE"
     monkeypatch.setattr(window_size, 1)  # a step in a window
-    train(**asked(epochs=2), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e-9))
+    train(**arguments(epochs=2), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e-9))
     assert written == [0] * 6 + [1] * 7 + [2]
 
 
@@ -204,53 +211,57 @@ BAD = {
 def test_bad_arguments_are_named(said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=said):
-        train(**asked(epochs=1), **BAD[said])
+        train(**arguments(epochs=1), **BAD[said])
     assert os.listdir() == []
 
 
-HOW_OFTEN = {
+INVALID_INTERVALS = {
     "every_epochs must be at least 1": (0, -1),
     "every_epochs must be a whole number": (True, 2.5, float("nan"), "often", [1]),
     "every_seconds must be a number above 0": (0, -1.0, True, float("nan"), "1", [1], 1j),
 }
 
 
-@pytest.mark.parametrize(("said", "value"), [(s, v) for s, vs in HOW_OFTEN.items() for v in vs])
-def test_how_often_must_be_a_number_above_zero(said, value):
+@pytest.mark.parametrize(
+    ("said", "value"), [(s, v) for s, vs in INVALID_INTERVALS.items() for v in vs]
+)
+def test_an_invalid_interval_is_named(said, value):
     with pytest.raises(ValueError, match=said):
         Checkpoint("a", **{said.split()[0]: value})
 
 
-def test_numbers_of_numpys_say_how_often_too(tmp_path):
-    found = Checkpoint("a", every_epochs=np.int64(2), every_seconds=np.float32(1.5))
-    assert (found.epochs, found.seconds) == (2, 1.5)
+def test_an_interval_may_be_a_numpy_number(tmp_path):
+    settings = Checkpoint("a", every_epochs=np.int64(2), every_seconds=np.float32(1.5))
+    assert (settings.epochs, settings.seconds) == (2, 1.5)
 
 
-PLACES = {
+INVALID_PATHS = {
     "checkpoint folder is a directory": "folder",
-    "checkpoint no.run.ckpt cannot be written: there is no folder no$": "no/run.ckpt",
-    "checkpoint file.run.ckpt cannot be written: there is no folder file$": "file/run.ckpt",
+    "checkpoint no.run.ckpt cannot be written: folder no does not exist$": "no/run.ckpt",
+    "checkpoint file.run.ckpt cannot be written: folder file does not exist$": "file/run.ckpt",
     "checkpoint . is a directory": "",
 }
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("said", PLACES)
-def test_a_place_that_is_none_is_named(said, resume, tmp_path, monkeypatch):
+@pytest.mark.parametrize("said", INVALID_PATHS)
+def test_an_invalid_path_is_named(said, resume, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=said):
-        train(**asked(epochs=1), checkpoint=PLACES[said], resume=resume)
+        train(**arguments(epochs=1), checkpoint=INVALID_PATHS[said], resume=resume)
     assert sorted(os.listdir()) == ["file", "folder"]
 
 
 def test_a_diverged_training_leaves_the_last_good_checkpoint(tmp_path):
     path = tmp_path / "run.ckpt"
-    given = asked("sgd", learning_rate=0.9, loss="squared_error", y=1e3 * rows()["y"], epochs=100)
+    kwargs = arguments(
+        "sgd", learning_rate=0.9, loss="squared_error", y=1e3 * rows()["y"], epochs=100
+    )
     for _ in range(2):  # and resumed it diverges again
         with pytest.raises(DivergedError):
-            fit(path, **given)
+            fit(path, **kwargs)
 
 
 DIVERGING = {
@@ -263,27 +274,29 @@ DIVERGING = {
 
 
 @pytest.mark.parametrize("name", DIVERGING)
-def test_the_error_of_a_population_tells_of_those_that_diverged_before(name, tmp_path):
-    path, given = tmp_path / "run.ckpt", asked(members=3, epochs=50) | DIVERGING[name]
-    with pytest.raises(DivergedError) as through:
-        train(**given)
-    first, last = ((step(through.value.step) - 1) // 7 + 1 for step in (min, max))  # epochs
-    assert first <= last - 2  # so that what is written is of one alone
+def test_the_error_of_a_population_names_members_that_diverged_before_a_resume(name, tmp_path):
+    path, kwargs = tmp_path / "run.ckpt", arguments(members=3, epochs=50) | DIVERGING[name]
+    with pytest.raises(DivergedError) as uninterrupted:
+        train(**kwargs)
+    first, last = ((step(uninterrupted.value.step) - 1) // 7 + 1 for step in (min, max))  # epochs
+    assert first <= last - 2  # so that the checkpoint holds one divergence only
     with pytest.raises(Killed):
-        fit(path, kill_at(last - 1), **given)
+        fit(path, kill_at(last - 1), **kwargs)
     with pytest.raises(DivergedError) as resumed:
-        fit(path, **given)
+        fit(path, **kwargs)
     for attribute in ("step", "learning_rate", "gradients"):
-        assert repr(getattr(resumed.value, attribute)) == repr(getattr(through.value, attribute))
-    assert str(resumed.value) == str(through.value)
+        assert repr(getattr(resumed.value, attribute)) == repr(
+            getattr(uninterrupted.value, attribute)
+        )
+    assert str(resumed.value) == str(uninterrupted.value)
 
 
-# what fails while it is written
+# a write that fails
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 @pytest.mark.parametrize("k", range(EPOCHS))
-def test_a_write_that_fails_leaves_the_one_before(k, failing, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_checkpoint(k, failing, tmp_path, monkeypatch):
     path, calls = tmp_path / "run.ckpt", []
     original = getattr(os, failing)
 
@@ -295,17 +308,17 @@ def test_a_write_that_fails_leaves_the_one_before(k, failing, tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(atomic.os, failing, fail)
-        if failing == "replace" or k % 2 == 0:  # the folder's own may fail
+        if failing == "replace" or k % 2 == 0:  # the fsync of the folder may fail
             with pytest.raises(OSError, match=r"No space left on device: '.*run\.ckpt'"):
-                fit(path, **asked())
+                fit(path, **arguments())
         else:
-            fit(path, **asked())
+            fit(path, **arguments())
     assert os.listdir(tmp_path) == ["run.ckpt"] * (path.exists())
-    same(train(**asked()), fit(path, **asked()))
+    assert_same(train(**arguments()), fit(path, **arguments()))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
-def test_a_full_disk_leaves_the_one_before(tmp_path):
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "run.ckpt"
     program = """
         import resource, signal, sys
@@ -332,12 +345,12 @@ def test_a_full_disk_leaves_the_one_before(tmp_path):
     assert [report.epoch for report in seen] == [3, 4, 5]
 
 
-def test_what_a_kill_left_behind_is_swept(tmp_path):
-    left, strange = tmp_path / f".run.ckpt.{'0' * 12}.part", tmp_path / ".run.ckpt.mine.part"
-    left.touch()
-    strange.touch()
-    fit(tmp_path / "run.ckpt", **asked(epochs=1))
-    assert sorted(os.listdir(tmp_path)) == [strange.name, "run.ckpt"]
+def test_partial_files_of_a_kill_are_removed(tmp_path):
+    partial, unrelated = tmp_path / f".run.ckpt.{'0' * 12}.part", tmp_path / ".run.ckpt.mine.part"
+    partial.touch()
+    unrelated.touch()
+    fit(tmp_path / "run.ckpt", **arguments(epochs=1))
+    assert sorted(os.listdir(tmp_path)) == [unrelated.name, "run.ckpt"]
 
 
 # one training to a file
@@ -358,9 +371,9 @@ def test_a_second_training_is_refused_until_the_first_dies(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
         assert first.stdout.readline() == b"here\n"
         with pytest.raises(BlockingIOError, match=r"run\.ckpt is in use by another training"):
-            fit(path, **asked(epochs=1))
+            fit(path, **arguments(epochs=1))
         first.kill()
-    fit(path, **asked(epochs=1))
+    fit(path, **arguments(epochs=1))
     assert os.listdir(tmp_path) == ["run.ckpt"]
 
 
@@ -368,116 +381,116 @@ def test_a_second_training_in_the_process_is_refused(tmp_path):
     path = tmp_path / "run.ckpt"
 
     def again(report):
-        fit(path, **asked(epochs=1))
+        fit(path, **arguments(epochs=1))
 
     with pytest.raises(BlockingIOError, match="in use"):
-        fit(path, again, **asked(epochs=1))
+        fit(path, again, **arguments(epochs=1))
 
 
-# damaged and hostile files
+# damaged and malformed files
 
 
 @pytest.mark.parametrize("name", DAMAGES)
 @pytest.mark.parametrize("seal", [False, True], ids=["", "sealed"])
 def test_a_damaged_file_is_refused_or_the_same(name, seal, tmp_path):
     path = tmp_path / "run.ckpt"
-    through = fit(path, **asked(epochs=2))
+    uninterrupted = fit(path, **arguments(epochs=2))
     refused = loaded = 0
     for _ in damaged(path, name, seal=seal):
         try:
-            last = fit(path, **asked(epochs=2))
+            last = fit(path, **arguments(epochs=2))
         except ValueError as error:
             refused += str(path) in str(error)
         else:
             loaded += 1
             if not seal:
-                same(through, last)
+                assert_same(uninterrupted, last)
     assert refused + loaded == 30
     assert refused >= (1 if seal else 10)
 
 
-def config(**values):
+def set_config(**values):
     return lambda parts: parts.config.update(values)
 
 
-def words(**values):
+def set_words(**values):
     return lambda parts: parts.config["words"].update(values)
 
 
-def number(name, value):
-    """Another first number of a tensor."""
+def set_number(name, value):
+    """Replace the first number of a tensor."""
 
     def change(parts):
         start, _ = parts.header[name]["data_offsets"]
-        put = np.array(value, dtype={"F64": "<f8", "I64": "<i8"}[parts.header[name]["dtype"]])
-        parts.body[start : start + 8] = put.tobytes()
+        number = np.array(value, dtype={"F64": "<f8", "I64": "<i8"}[parts.header[name]["dtype"]])
+        parts.body[start : start + 8] = number.tobytes()
 
     return change
 
 
-def entry(name, **values):
+def set_header(name, **values):
     return lambda parts: parts.header[name].update(values)
 
 
-def moved(name, new):
+def rename_tensor(name, new):
     return lambda parts: parts.header.update({new: parts.header.pop(name)})
 
 
-FORGED = {
-    "epoch must be in": config(epoch=-1),
-    "epoch must be in .* it has True": config(epoch=True),
-    "step_in_epoch must be in": config(step_in_epoch=7),
-    "step_in_epoch must be in .* it has 1.0": config(step_in_epoch=1.0),
-    "seconds must be at least 0; it has -1": config(seconds=-1),
-    "seconds must be at least 0; it has '1'": config(seconds="1"),
-    "it does not say what was asked for": config(signature=[]),
-    "its extra_state is": config(extra_state={"stale": 1}),
-    "TypeError: .*'float' object cannot be .* an integer": config(
+INVALID = {
+    "epoch must be in": set_config(epoch=-1),
+    "epoch must be in .* it has True": set_config(epoch=True),
+    "step_in_epoch must be in": set_config(step_in_epoch=7),
+    "step_in_epoch must be in .* it has 1.0": set_config(step_in_epoch=1.0),
+    "seconds must be at least 0; it has -1": set_config(seconds=-1),
+    "seconds must be at least 0; it has '1'": set_config(seconds="1"),
+    "it has no signature": set_config(signature=[]),
+    "its extra_state is": set_config(extra_state={"stale": 1}),
+    "TypeError: .*'float' object cannot be .* an integer": set_config(
         divergences={"0": {"step": 1.5, "epoch": 1, "learning_rate": 0.1, "gradients": []}}
     ),
-    "TypeError: .*unexpected keyword": config(divergences={"0": {"steps": 1}}),
-    "its history is of ": config(words={}),
-    "its history is of .*loss2": moved("history.loss", "history.loss2"),
-    "history is of .*'loss'": words(loss=[None, None]),
-    "history of 'executor'": words(executor=["eager"]),
-    "history of 'executor' is": words(executor=["eager", "odd"]),
-    "history of 'val_loss'": words(val_loss=["eager", None]),
-    "history of 'val_score'": words(val_score="no"),
-    r"history of 'loss' is \(2, 1\)": entry("history.loss", shape=[2, 1]),
-    r"history of 'loss' is .*int64": entry("history.loss", dtype="I64"),
-    r"history of 'restored' is .*float64": entry("history.restored", dtype="F64"),
-    "its tensor 'params' is None": moved("params", "params2"),
-    "its tensor 'params' is .*int64": entry("params", dtype="I64"),
-    "its step must be in .*; it has -1": number("step", -1),
-    "its best_epoch must be in .0, 2.; it has -1": number("best_epoch", -1),
-    "its best_epoch must be in .0, 2.; it has 3": number("best_epoch", 3),
-    "its finite_steps must be in .0, 7.; it has -1": number("finite_steps", -1),
-    "its finite_steps must be in .0, 7.; it has 8": number("finite_steps", 8),
-    "its finite_steps must be in .0, 7.; it has nan": number("finite_steps", np.nan),
-    "its alive must be in .0, 1.; it has 2": number("alive", 2),
-    "its slots_reset_step must be in .0, 14.; it has 15": number("slots_reset_step", 15),
-    "its learning_rate_scale must be in .*; it has nan": number("learning_rate_scale", np.nan),
-    "its learning_rate_scale must be in .*; it has inf": number("learning_rate_scale", np.inf),
-    "its learning_rate_scale must be in .*; it has -1": number("learning_rate_scale", -1),
+    "TypeError: .*unexpected keyword": set_config(divergences={"0": {"steps": 1}}),
+    "its history holds ": set_config(words={}),
+    "its history holds .*loss2": rename_tensor("history.loss", "history.loss2"),
+    "history holds .*'loss'": set_words(loss=[None, None]),
+    "history of 'executor'": set_words(executor=["eager"]),
+    "history of 'executor' is": set_words(executor=["eager", "odd"]),
+    "history of 'val_loss'": set_words(val_loss=["eager", None]),
+    "history of 'val_score'": set_words(val_score="no"),
+    r"history of 'loss' is \(2, 1\)": set_header("history.loss", shape=[2, 1]),
+    r"history of 'loss' is .*int64": set_header("history.loss", dtype="I64"),
+    r"history of 'restored' is .*float64": set_header("history.restored", dtype="F64"),
+    "its tensor 'params' is None": rename_tensor("params", "params2"),
+    "its tensor 'params' is .*int64": set_header("params", dtype="I64"),
+    "its step must be in .*; it has -1": set_number("step", -1),
+    "its best_epoch must be in .0, 2.; it has -1": set_number("best_epoch", -1),
+    "its best_epoch must be in .0, 2.; it has 3": set_number("best_epoch", 3),
+    "its finite_steps must be in .0, 7.; it has -1": set_number("finite_steps", -1),
+    "its finite_steps must be in .0, 7.; it has 8": set_number("finite_steps", 8),
+    "its finite_steps must be in .0, 7.; it has nan": set_number("finite_steps", np.nan),
+    "its alive must be in .0, 1.; it has 2": set_number("alive", 2),
+    "its slots_reset_step must be in .0, 14.; it has 15": set_number("slots_reset_step", 15),
+    "its learning_rate_scale must be in .*; it has nan": set_number("learning_rate_scale", np.nan),
+    "its learning_rate_scale must be in .*; it has inf": set_number("learning_rate_scale", np.inf),
+    "its learning_rate_scale must be in .*; it has -1": set_number("learning_rate_scale", -1),
 }
 
 
-@pytest.mark.parametrize("said", FORGED)
-def test_what_no_training_writes_is_refused(said, tmp_path):
+@pytest.mark.parametrize("said", INVALID)
+def test_invalid_contents_are_refused(said, tmp_path):
     path = tmp_path / "run.ckpt"
-    fit(path, **asked(epochs=2))
+    fit(path, **arguments(epochs=2))
     parts = taken_apart(path.read_bytes())
-    FORGED[said](parts)
+    INVALID[said](parts)
     path.write_bytes(sealed(put_together(parts)))
     with pytest.raises(ValueError, match=rf"run\.ckpt is not a whole checkpoint: .*{said}"):
-        fit(path, **asked(epochs=2))
+        fit(path, **arguments(epochs=2))
 
 
-def test_a_checkpoint_written_between_steps_tells_of_the_trainings_threads(tmp_path, optional):
-    """Small products have one thread during the steps, which is no other place to go on."""
+def test_a_checkpoint_written_between_steps_has_the_threads_of_the_training(tmp_path, optional):
+    """Small products use one thread during the steps, which is not another environment."""
     with optional("threadpoolctl").threadpool_limits(2, user_api="blas"):
-        kept, given = tmp_path / "run.ckpt", asked() | rows(20_000)
-        often = Checkpoint(kept, every_seconds=1e-9)
-        fit(often, **given | {"epochs": 1})
-        assert b'"BLAS threads": 2' in kept.read_bytes().replace(b'\\"', b'"')
-        fit(often, **given | {"epochs": 2})  # a warning would be an error
+        path, kwargs = tmp_path / "run.ckpt", arguments() | rows(20_000)
+        often = Checkpoint(path, every_seconds=1e-9)
+        fit(often, **kwargs | {"epochs": 1})
+        assert b'"BLAS threads": 2' in path.read_bytes().replace(b'\\"', b'"')
+        fit(often, **kwargs | {"epochs": 2})  # a warning would be an error

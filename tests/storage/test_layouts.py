@@ -1,4 +1,4 @@
-"""Arrays in any order survive a round trip through every public way to save.
+"""Arrays of any memory layout survive a round trip through every public way to save.
 
 safetensors writes an array that is not C-contiguous wrongly, without an error (its issue 825).
 """
@@ -10,7 +10,7 @@ import pytest
 
 import xpmlp
 from xpmlp import MLPClassifier, MLPRegressor, TableModel
-from xpmlp.tabular.preprocessing import Encoded
+from xpmlp.tabular.preprocessing import ColumnEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 ROWS = np.random.default_rng(3).normal(size=(30, 3))
@@ -40,7 +40,7 @@ def network(layout, **settings):
 
 def table(layout):
     model = xpmlp.train("3-4-1", ROWS, ROWS[:, 0], epochs=1)
-    columns = tuple(Encoded(name, "number", 0.5, 2.0, False, (), False) for name in "abc")
+    columns = tuple(ColumnEncoder(name, "number", 0.5, 2.0, False, (), False) for name in "abc")
     return TableModel(
         replace(model, flat=layout(model.flat)), columns, "y", "regression", 0.0, 1.0,
         {"metrics": {}, "baseline": {}, "rows": {}},
@@ -48,15 +48,15 @@ def table(layout):
 
 
 def estimator(layout, kind, y, **settings):
-    """Fitted, and every array that its file holds in that layout."""
+    """A fitted estimator with all arrays of its file in that layout."""
     est = kind(hidden_layer_sizes=(4, 3), max_iter=3, random_state=0, **settings).fit(ROWS, y)
     est.coefs_ = [layout(part) for part in est.coefs_]
     est.intercepts_ = [layout(part) for part in est.intercepts_]
-    course = getattr(est, "_optimizer", None)
-    if course is not None:
-        course.slots = tuple(layout(part) for part in course.slots)
-        if course.last is not None:
-            course.last, course.kept = layout(course.last), layout(course.kept)
+    state = getattr(est, "_optimizer", None)
+    if state is not None:
+        state.slots = tuple(layout(part) for part in state.slots)
+        if state.last is not None:
+            state.last, state.kept = layout(state.last), layout(state.kept)
     return est
 
 
@@ -73,10 +73,10 @@ SAVES = {"method": lambda model, path: model.save(path), "xpmlp.save": xpmlp.sav
 
 
 def arrays(model):
-    """Everything that its file holds, as bytes in C order."""
-    inner, sections, around = model.parts()
-    layers = [part.tobytes() for layer in inner.params for part in layer]
-    return layers, sections, {name: value.tobytes() for name, value in around.items()}
+    """The contents of the model's file, as bytes in C order."""
+    network, sections, tensors = model.parts()
+    layers = [part.tobytes() for layer in network.params for part in layer]
+    return layers, sections, {name: value.tobytes() for name, value in tensors.items()}
 
 
 @pytest.mark.parametrize("save", SAVES)
@@ -87,21 +87,20 @@ def test_arrays_of_any_layout_survive(kind, layout, save, tmp_path):
     plain = MODELS[kind](np.ascontiguousarray)
     SAVES[save](model, tmp_path / "model")
     est = kind in ("classifier", "early", "regressor")
-    found = (type(model) if est else xpmlp).load(tmp_path / "model")
-    assert timeless(arrays(found)) == timeless(arrays(plain))
+    loaded = (type(model) if est else xpmlp).load(tmp_path / "model")
+    assert without_seconds(arrays(loaded)) == without_seconds(arrays(plain))
 
 
-def timeless(held):
-    """Without the seconds that epochs took."""
-    layers, sections, around = held
+def without_seconds(contents):
+    layers, sections, tensors = contents
     for section in sections.values():
         pairs = section.get("fitted", {}).get("history_", {}).get("dict", [])
         pairs[:] = [pair for pair in pairs if pair[0] != "seconds"]
-    return layers, sections, around
+    return layers, sections, tensors
 
 
-def test_the_layouts_are_odd():
-    """Else the test above tries nothing."""
+def test_the_layouts_are_not_contiguous():
+    """Otherwise the test above would test nothing."""
     model = network(np.asfortranarray, members=3)
     assert not model.flat.flags.c_contiguous
     assert not any(part.flags.c_contiguous for part in estimator(

@@ -1,4 +1,4 @@
-"""ONNX files: what onnx's reference and onnxruntime make of them is what `predict` gives."""
+"""ONNX files: onnx's reference and onnxruntime compute from them what `predict` returns."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from xpmlp.layout import padded_size, windows
 from xpmlp.losses import softmax
 from xpmlp.names import title
 from xpmlp.storage import onnx as exporting
-from xpmlp.storage.onnx import graph_of, serialized
+from xpmlp.storage.onnx import graph_of, serialize
 from xpmlp.training.labels import Labels
 
 pytest.importorskip("onnx")
@@ -31,14 +31,14 @@ LINKS = {  # of every kind: identity, exp, sigmoid, softmax
 }
 EXTREME = [0.0, -0.0, 1.0, -1.0, 80.0, -80.0, 1e3, -1e3]
 
-RELATIVE = 1e-6  # what is asked for
+RELATIVE = 1e-6  # tolerance
 SMALLEST = float(np.finfo(np.float32).tiny)  # below it a float32 has fewer digits
 
 
 NUMBERS = Labels(None, flat=False)
 
 
-def drawn(spec, rng, lead=(), labels=NUMBERS):
+def random_model(spec, rng, lead=(), labels=NUMBERS):
     """A model with random weights."""
     flat = np.zeros((*lead, padded_size(spec)), dtype=np.float32)
     for weights, bias in windows(np, spec, flat):
@@ -54,12 +54,12 @@ def unweighted(spec):
     return Model(spec, flat, CPU, NUMBERS)
 
 
-def exported(model):
-    return serialized(graph_of(model))
+def export(model):
+    return serialize(graph_of(model))
 
 
 def close(found, ours):
-    """Within RELATIVE of the largest: sums in another order differ where terms cancel."""
+    """Within RELATIVE of the largest value: sums in another order differ where terms cancel."""
     assert found.dtype == np.float32
     assert found.shape == ours.shape
     np.testing.assert_allclose(found, ours, rtol=0, atol=RELATIVE * np.abs(ours).max())
@@ -74,81 +74,81 @@ def rows(rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_activation_is_ours_number_by_number(name, run_onnx):
+def test_an_activation_agrees_with_predict(name, run_onnx):
     tiny = [sign * 10.0**-k for k in (1, 2, 4, 6, 7, 8, 12, 20, 30) for sign in (-1, 1)]
     z = np.concatenate([EXTREME, tiny, np.linspace(-12, 12, 4001)]).astype(np.float32)[:, None]
     model = unweighted(Spec.parse([[1, 1, name]]))
-    ours, found = model.predict(z), run_onnx(exported(model), {"X": z})["prediction"]
+    ours, found = model.predict(z), run_onnx(export(model), {"X": z})["prediction"]
     allowed = RELATIVE * np.abs(ours) + SMALLEST
     assert (np.abs(found.astype(float) - ours) <= allowed).all()
 
 
 @pytest.mark.parametrize("loss", LINKS)
-def test_a_link_is_ours_number_by_number(loss, run_onnx):
+def test_a_link_agrees_with_predict(loss, run_onnx):
     width = LINKS[loss]
     far = [value for value in EXTREME if loss != "poisson" or value <= 80]
     score = np.array([np.roll(far, k)[:width] for k in range(len(far))], dtype=np.float32)
     score = np.concatenate([score, np.linspace(-9, 9, 60 * width).reshape(-1, width)], axis=0)
     score = score.astype(np.float32)
     model = unweighted(Spec.parse([[width, width, None]], loss=loss))
-    found = run_onnx(exported(model), {"X": score})["prediction"]
+    found = run_onnx(export(model), {"X": score})["prediction"]
     np.testing.assert_allclose(found, model.predict(score), rtol=RELATIVE, atol=SMALLEST)
 
 
 def test_an_exp_beyond_float32_is_infinite_there_too(run_onnx):
     model = unweighted(Spec.parse([[1, 1, None]], loss="poisson"))
-    assert run_onnx(exported(model), {"X": np.float32([[1e3]])})["prediction"] == np.inf
+    assert run_onnx(export(model), {"X": np.float32([[1e3]])})["prediction"] == np.inf
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("loss", LINKS)
 def test_every_activation_with_every_link(name, loss, rows, rng, run_onnx):
-    model = drawn(Spec.parse([5, 16, 8, LINKS[loss]], activation=name, loss=loss), rng)
-    data = exported(model)
+    model = random_model(Spec.parse([5, 16, 8, LINKS[loss]], activation=name, loss=loss), rng)
+    data = export(model)
     for x in (rows, rows[:1]):
         close(run_onnx(data, {"X": x})["prediction"], model.predict(x))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_extreme_rows_through_every_activation(name, rng, run_onnx):
-    model = drawn(Spec.parse([5, 16, 8, 2], activation=name), rng)
+    model = random_model(Spec.parse([5, 16, 8, 2], activation=name), rng)
     x = np.array([np.roll(EXTREME, k)[:5] for k in range(8)], dtype=np.float32)
-    found = run_onnx(exported(model), {"X": x})["prediction"]
+    found = run_onnx(export(model), {"X": x})["prediction"]
     for row, ours in zip(found, model.predict(x), strict=True):
         close(row, ours)
 
 
 @pytest.mark.parametrize("count", [1, 2, 1000])
 def test_a_batch_may_have_any_size(count, rng, run_onnx):
-    model = drawn(Spec.parse("5-7-1"), rng, labels=Labels(None, True))
+    model = random_model(Spec.parse("5-7-1"), rng, labels=Labels(None, True))
     x = rng.normal(size=(count, 5)).astype(np.float32)
-    close(run_onnx(exported(model), {"X": x})["prediction"], model.predict(x))
+    close(run_onnx(export(model), {"X": x})["prediction"], model.predict(x))
 
 
 @pytest.mark.parametrize("y", [(40,), (40, 1), (40, 3)], ids=str)
 def test_predictions_are_shaped_as_y_was(y, rows, rng, run_onnx):
     model = train([5, 4, y[-1] if len(y) > 1 else 1], rows, rng.normal(size=y), epochs=1)
-    found = run_onnx(exported(model), {"X": rows})["prediction"]
+    found = run_onnx(export(model), {"X": rows})["prediction"]
     assert found.shape == model.predict(rows).shape == y
 
 
 def test_a_model_in_float64_is_written_in_float32(rows, rng, run_onnx):
     model = train("5-8-2", rows.astype(float), rng.normal(size=(40, 2)), epochs=2)
     assert model.flat.dtype == np.float64
-    close(run_onnx(exported(model), {"X": rows})["prediction"], model.predict(rows.astype(float)))
+    close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows.astype(float)))
 
 
 def test_dropout_is_for_training_only(rows, rng, run_onnx):
-    model = drawn(Spec.parse("5-8-2", dropout=0.5), rng)
-    close(run_onnx(exported(model), {"X": rows})["prediction"], model.predict(rows))
+    model = random_model(Spec.parse("5-8-2", dropout=0.5), rng)
+    close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows))
 
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
 def test_a_population_has_its_axis_in_front(members, loss, rows, rng, run_onnx):
     labels = NUMBERS if loss == "squared_error" else Labels(np.array([3, 5]), True)
-    model = drawn(Spec.parse("5-8-2", loss=loss), rng, (members,), labels)
-    found = run_onnx(exported(model), {"X": rows})
+    model = random_model(Spec.parse("5-8-2", loss=loss), rng, (members,), labels)
+    found = run_onnx(export(model), {"X": rows})
     if loss == "squared_error":
         close(found["prediction"], model.predict(rows))
     else:
@@ -160,7 +160,7 @@ def test_a_model_of_any_namespace_is_exported(place, rows, rng):
     X, y = (place.xp.asarray(a, device=place.device) for a in (rows, rows[:, :2]))
     model = train("5-4-2", X, y, epochs=1)
     host = Model(model.spec, np.asarray(model.__getstate__()["flat"]), CPU, model.labels)
-    assert exported(model) == exported(host)
+    assert export(model) == export(host)
 
 
 # labels
@@ -183,21 +183,21 @@ LABELS = {
 
 @pytest.mark.parametrize("kind", LABELS)
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
-def test_labels_and_probabilities_are_ours(kind, loss, rows, run_onnx):
+def test_labels_and_probabilities_agree_with_predict(kind, loss, rows, run_onnx):
     sizes = [5, 4, 2 if loss == "cross_entropy" else 1]
     model = train(Spec.parse(sizes, loss=loss), rows, LABELS[kind], epochs=2)
-    found = run_onnx(exported(model), {"X": rows})
+    found = run_onnx(export(model), {"X": rows})
     assert list(found) == ["label", "probabilities"]
     assert found["label"].tolist() == model.predict(rows).tolist()
     assert found["label"].dtype.kind in "iUOT"
     close(found["probabilities"], model.predict_proba(rows))
 
 
-def test_many_classes_are_told_apart(rows, rng, run_onnx):
+def test_many_classes(rows, rng, run_onnx):
     names = np.array(["a", "b", "c", "d", "e"])
-    model = drawn(Spec.parse("5-8-5", loss="cross_entropy"), rng, labels=Labels(names, True))
+    model = random_model(Spec.parse("5-8-5", loss="cross_entropy"), rng, labels=Labels(names, True))
     rows = 9 * rows
-    found = run_onnx(exported(model), {"X": rows})
+    found = run_onnx(export(model), {"X": rows})
     assert len(set(found["label"].tolist())) > 2
     assert found["label"].tolist() == model.predict(rows).tolist()
 
@@ -214,7 +214,7 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_labels_that_onnx_lacks_are_refused(kind, rng, tmp_path):
     spec = Spec.parse("5-2", loss="cross_entropy")
-    model = drawn(spec, rng, labels=Labels(REFUSED[kind], True))
+    model = random_model(spec, rng, labels=Labels(REFUSED[kind], True))
     with pytest.raises(ValueError, match=r"class label.* cannot be exported"):
         to_onnx(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -245,8 +245,8 @@ OWN = {
 
 @pytest.mark.parametrize("name", OWN)
 def test_an_activation_of_the_users_own(name, rows, rng, run_onnx):
-    model = drawn(Spec.parse("5-8-2", activation=OWN[name]), rng)
-    close(run_onnx(exported(model), {"X": rows})["prediction"], model.predict(rows))
+    model = random_model(Spec.parse("5-8-2", activation=OWN[name]), rng)
+    close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows))
 
 
 def test_a_loss_of_the_users_own_and_its_link(rows, rng, run_onnx):
@@ -258,15 +258,15 @@ def test_a_loss_of_the_users_own_and_its_link(rows, rng, run_onnx):
         return xp.expm1(score)
 
     for loss in (quartic, Loss(quartic, quartic, odds)):
-        model = drawn(Spec.parse("5-8-2", loss=loss), rng)
-        close(run_onnx(exported(model), {"X": rows})["prediction"], model.predict(rows))
+        model = random_model(Spec.parse("5-8-2", loss=loss), rng)
+        close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows))
 
 
 def test_a_slope_is_not_written(rng):
     import onnx
 
-    model = drawn(Spec.parse("5-8-2", activation=snake), rng)
-    nodes = onnx.load_from_string(exported(model)).graph.node
+    model = random_model(Spec.parse("5-8-2", activation=snake), rng)
+    nodes = onnx.load_from_string(export(model)).graph.node
     assert {"Sin", "Cos"} & {node.op_type for node in nodes} == {"Sin"}
 
 
@@ -308,14 +308,14 @@ UNTRACEABLE = [
 
 
 @pytest.mark.parametrize("function", UNTRACEABLE, ids=title)
-def test_what_cannot_be_noted_is_refused_by_name(function, rng, tmp_path):
+def test_a_function_that_cannot_be_exported_is_named(function, rng, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an old file")
-    model = drawn(Spec.parse("5-8-8-2", activation=["relu", function]), rng)
+    model = random_model(Spec.parse("5-8-8-2", activation=["relu", function]), rng)
     wanted = rf"layer 2 \({function.__name__}\) cannot be exported: it "
     with pytest.raises(ValueError, match=wanted):
         to_onnx(model, path)
-    linked = drawn(Spec.parse("5-2", loss=Loss(*[function] * 3)), rng)
+    linked = random_model(Spec.parse("5-2", loss=Loss(*[function] * 3)), rng)
     with pytest.raises(ValueError, match="the link of loss 'yours' cannot be exported"):
         to_onnx(linked, path)
     assert path.read_bytes() == b"an old file"
@@ -325,7 +325,7 @@ def test_what_cannot_be_noted_is_refused_by_name(function, rng, tmp_path):
 # the file
 
 
-def test_the_file_says_what_it_is(rows, tmp_path):
+def test_the_metadata_of_the_file(rows, tmp_path):
     import onnx
 
     path = tmp_path / "model.onnx"
@@ -343,27 +343,27 @@ def test_the_file_says_what_it_is(rows, tmp_path):
     assert [d.dim_param or d.dim_value for d in x.type.tensor_type.shape.dim] == ["N", 5]
     held = {tensor.name for tensor in found.graph.initializer}
     assert {"layers.0.weights", "layers.0.bias", "layers.1.weights", "layers.1.bias"} <= held
-    own = drawn(Spec.parse("5-4-1", activation=snake), np.random.default_rng(0))
+    own = random_model(Spec.parse("5-4-1", activation=snake), np.random.default_rng(0))
     assert json.loads(graph_of(own).metadata["spec"])["layers"][0]["activation"] == "snake"
 
 
 def test_a_loaded_model_is_exported_to_the_same_bytes(rows, tmp_path):
     model = train("5-4-1", rows, rows[:, 0], epochs=1)
     model.save(tmp_path / "model.safetensors")
-    assert exported(xpmlp.load(tmp_path / "model.safetensors")) == exported(model)
+    assert export(xpmlp.load(tmp_path / "model.safetensors")) == export(model)
 
 
 @pytest.mark.parametrize(
     "what", [None, "model.safetensors", 3, {}, np.ones(3), Spec.parse("2-1"), Model], ids=repr
 )
-def test_what_is_no_model_is_refused(what, tmp_path):
+def test_only_a_model_is_exported(what, tmp_path):
     with pytest.raises(TypeError, match="to_onnx takes a Model, a TableModel or"):
         to_onnx(what, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_that_cannot_be_written_is_named(rows, rng, tmp_path):
-    model = drawn(Spec.parse("5-1"), rng)
+    model = random_model(Spec.parse("5-1"), rng)
     for path in (tmp_path / "no" / "model.onnx", tmp_path):
         with pytest.raises(OSError, match=str(path)):
             to_onnx(model, path)
@@ -380,10 +380,10 @@ def test_a_weight_beyond_float32_is_named(rows):
 
 
 def test_a_model_too_large_for_one_file_is_refused(rng, monkeypatch):
-    monkeypatch.setattr(exporting, "LIMIT", 1000)
-    assert len(exported(drawn(Spec.parse("5-4-1"), rng))) < 1000
+    monkeypatch.setattr(exporting, "MAX_BYTES", 1000)
+    assert len(export(random_model(Spec.parse("5-4-1"), rng))) < 1000
     with pytest.raises(ValueError, match=r"takes 2.,... bytes; an ONNX file holds 1,000 at most"):
-        exported(drawn(Spec.parse("5-900-1"), rng))
+        export(random_model(Spec.parse("5-900-1"), rng))
 
 
 def test_a_missing_onnx_is_named_with_its_extra(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from xpmlp.recording.onnx_graph import Graph
 from xpmlp.recording.tracing import CALLS, UntraceableError
-from xpmlp.storage.onnx import serialized
+from xpmlp.storage.onnx import serialize
 
 pytest.importorskip("onnx")
 
@@ -24,7 +24,7 @@ def made(run_onnx):
             graph.input(name, str(a.dtype), ("N",)) for name, a in zip(names, arrays, strict=True)
         ]
         graph.output("found", function(graph, *given))
-        return run_onnx(serialized(graph), dict(zip(names, arrays, strict=True)))["found"]
+        return run_onnx(serialize(graph), dict(zip(names, arrays, strict=True)))["found"]
 
     return run
 

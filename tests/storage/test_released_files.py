@@ -1,6 +1,6 @@
-"""Files of every released format version load for ever, and answer what they answered then.
+"""Files of every released format version load, and predict what they predicted at release.
 
-tests/data/make.py says how they were made. NAME.json holds what was asked and answered.
+tests/data/make.py writes them. NAME.json holds the rows and the predictions.
 """
 
 import json
@@ -21,36 +21,36 @@ FILES = sorted(DATA.rglob("*.safetensors"))
 CHECKPOINTS = [path for path in FILES if path.stem.startswith("checkpoint")]
 MODELS = [path for path in FILES if path not in CHECKPOINTS]
 # the last digits of a product differ between processors
-NEAR = {"F32": 1e-5, "F64": 1e-12}
-TRAINED = 100  # times as far, after a few updates
+TOLERANCE = {"F32": 1e-5, "F64": 1e-12}
+AFTER_TRAINING = 100  # times the tolerance, after a few updates
 
 
-def called(path):
+def file_id(path):
     return f"{path.parent.name} {path.stem}"
 
 
 @pytest.fixture(scope="module")
 def kinds():
-    """The fuzzing's table of kinds, so that every kind with a file here is fuzzed too."""
+    """The kinds of the fuzz tests, so that every kind with a file here is fuzzed too."""
     from fuzz import fuzz_files
 
     return {**fuzz_files.KINDS, fuzz_files.CHECKPOINT: fuzz_files.resuming}
 
 
-def asked(model, question):
+def as_frame(model, rows):
     if not hasattr(model, "feature_names_in_"):
-        return question
+        return rows
     pandas = pytest.importorskip("pandas")
-    return pandas.DataFrame(question, columns=model.feature_names_in_)
+    return pandas.DataFrame(rows, columns=model.feature_names_in_)
 
 
-@pytest.mark.parametrize("path", MODELS, ids=called)
-def test_the_reader_of_the_page_reads_every_released_file(path, kinds):
+@pytest.mark.parametrize("path", MODELS, ids=file_id)
+def test_the_documented_reader_reads_every_released_file(path, kinds):
     page = (ROOT / "docs" / "model-file.md").read_text()
     (reader,) = re.findall(r"^```python\n(import hashlib.*?)^```", page, re.M | re.S)
-    space: dict = {}
-    exec(reader, space)
-    _, config, arrays = space["read"](path)
+    namespace: dict = {}
+    exec(reader, namespace)
+    _, config, arrays = namespace["read"](path)
     model = kinds[path.stem.partition("-")[0]].load(path)
     spec = model.spec if hasattr(model, "spec") else None
     assert spec is None or config["spec"]["loss"] == spec.loss
@@ -58,27 +58,27 @@ def test_the_reader_of_the_page_reads_every_released_file(path, kinds):
     assert all(np.isfinite(array).all() for array in arrays.values())
 
 
-@pytest.mark.parametrize("path", MODELS, ids=called)
-def test_a_released_file_answers_as_it_did(path, kinds):
+@pytest.mark.parametrize("path", MODELS, ids=file_id)
+def test_a_released_file_predicts_as_at_release(path, kinds):
     model = kinds[path.stem.partition("-")[0]].load(path)
-    story = json.loads(path.with_suffix(".json").read_text())
-    found = np.asarray(model.predict(asked(model, story["asked"])))
+    expected = json.loads(path.with_suffix(".json").read_text())
+    found = np.asarray(model.predict(as_frame(model, expected["asked"])))
     found = found.astype(str) if found.dtype.kind == "M" else found
     if found.dtype.kind != "f":
-        assert found.tolist() == story["answered"]
+        assert found.tolist() == expected["answered"]
         return
-    near = NEAR["F32" if b'"F32"' in path.read_bytes() else "F64"]
-    np.testing.assert_allclose(found, story["answered"], rtol=near, atol=near)
+    tolerance = TOLERANCE["F32" if b'"F32"' in path.read_bytes() else "F64"]
+    np.testing.assert_allclose(found, expected["answered"], rtol=tolerance, atol=tolerance)
 
 
 TRAINED_ON = [path for path in FILES if b'"estimator.split"' in path.read_bytes()]
 
 
-@pytest.mark.parametrize("path", TRAINED_ON, ids=called)
+@pytest.mark.parametrize("path", TRAINED_ON, ids=file_id)
 def test_a_released_estimator_trains_on(path, kinds):
     model = kinds[path.stem.partition("-")[0]].load(path)
-    story = json.loads(path.with_suffix(".json").read_text())
-    rows, y = asked(model, story["asked"]), np.asarray(story["answered"])
+    expected = json.loads(path.with_suffix(".json").read_text())
+    rows, y = as_frame(model, expected["asked"]), np.asarray(expected["answered"])
     y = y[:, 0] if path.stem == "regressor-quantiles" else y
     before = model._optimizer.step
     model.partial_fit(rows, y, **({"X_val": rows, "y_val": y} if model.early_stopping else {}))
@@ -86,25 +86,32 @@ def test_a_released_estimator_trains_on(path, kinds):
     assert all(np.isfinite(part).all() for part in model.coefs_)
 
 
-@pytest.mark.parametrize("path", CHECKPOINTS, ids=called)
-def test_a_released_checkpoint_goes_on_as_it_did(path, tmp_path):
-    story, copy, seen = json.loads(path.with_suffix(".json").read_text()), tmp_path / "run.ckpt", []
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=file_id)
+def test_a_released_checkpoint_resumes_as_at_release(path, tmp_path):
+    expected, copy, seen = (
+        json.loads(path.with_suffix(".json").read_text()),
+        tmp_path / "run.ckpt",
+        [],
+    )
     copy.write_bytes(path.read_bytes())
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*goes on elsewhere")
-        model = train(**story["asked"], checkpoint=copy, resume=True, callbacks=[seen.append])
+        warnings.filterwarnings("ignore", ".*in another environment")
+        model = train(**expected["asked"], checkpoint=copy, resume=True, callbacks=[seen.append])
     assert [report.epoch for report in seen] == [3, 4]
-    found, near = model.predict(story["asked"]["X"]), NEAR["F32" if model.members else "F64"]
-    near *= TRAINED
-    np.testing.assert_allclose(found, story["answered"], rtol=near, atol=near)
+    found, tolerance = (
+        model.predict(expected["asked"]["X"]),
+        TOLERANCE["F32" if model.members else "F64"],
+    )
+    tolerance *= AFTER_TRAINING
+    np.testing.assert_allclose(found, expected["answered"], rtol=tolerance, atol=tolerance)
 
 
 def test_every_version_and_kind_has_files(kinds):
     for version in range(1, VERSION + 1):
-        here = {p.stem.partition("-")[0] for p in FILES if p.parent.name == f"version-{version}"}
-        assert here == set(kinds)
+        stored = {p.stem.partition("-")[0] for p in FILES if p.parent.name == f"version-{version}"}
+        assert stored == set(kinds)
 
 
-def test_every_file_has_its_story():
+def test_every_file_has_its_json():
     assert FILES
     assert all(path.with_suffix(".json").exists() for path in FILES)

@@ -1,4 +1,4 @@
-"""Model files with a table around the network: whole, the same, and refused when changed."""
+"""Model files of tables: they load unchanged, and a changed file is refused."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def frame():
     )
 
 
-def made(target):
+def fit(target):
     plan = Plan(target, drop=["k" if target == "y" else "y"])
     network = {"hidden": [4], "activation": "tanh", "dropout": 0.0}
     return fit_table(frame(), plan, network=network, settings={"epochs": 2}).model
@@ -42,12 +42,12 @@ def made(target):
 
 @pytest.fixture(scope="module")
 def number():
-    return made("y")
+    return fit("y")
 
 
 @pytest.fixture(scope="module")
 def label():
-    return made("k")
+    return fit("k")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["number", "label"])
-def test_a_table_model_comes_back(target, request, path):
+def test_a_table_model_loads_unchanged(target, request, path):
     model = request.getfixturevalue(target)
     model.save(path)
     found = load(path)
@@ -104,17 +104,17 @@ def test_it_loads_where_numpy_is_alone_and_predicts_where_narwhals_is(number, pa
     np.testing.assert_allclose(found, number.predict(frame()), rtol=1e-6)
 
 
-# what is changed is refused
+# changed files
 
 
-def taken_apart(data):
+def split_file(data):
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
     return header, json.loads(header["__metadata__"]["config"]), data[8 + size :]
 
 
-def put_together(header, config, body):
-    """A file whose digest is right for what it holds."""
+def join_file(header, config, body):
+    """A file with the correct digest."""
     header["__metadata__"] |= {"config": json.dumps(config), "sha256": BLANK}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -123,12 +123,12 @@ def put_together(header, config, body):
     return data.replace(f'"sha256":"{BLANK}"'.encode(), f'"sha256":"{digest}"'.encode(), 1)
 
 
-def at(*keys, value):
-    """A change of one entry of the configuration; `value` of None takes it away."""
+def set_entry(*keys, value):
+    """A change of one entry of the configuration; a `value` of None deletes it."""
 
     def change(config):
-        *way, last = keys
-        for key in way:
+        *parents, last = keys
+        for key in parents:
             config = config[key]
         if value is None:
             del config[last]
@@ -140,57 +140,61 @@ def at(*keys, value):
 
 COLUMN = ("table", "columns", 0)
 CHANGED = {
-    "no target": at("table", "target", value=None),
-    "a target that is no text": at("table", "target", value=3),
-    "no task": at("table", "task", value=None),
-    "another task": at("table", "task", value="ranking"),
-    "the other task": at("table", "task", value="classification"),
-    "no columns": at("table", "columns", value=None),
-    "columns that are no list": at("table", "columns", value={"a": 1}),
-    "a column too few": at(*COLUMN, value=None),
-    "a column that is no object": at(*COLUMN, value="a"),
-    "a column without a name": at(*COLUMN, "name", value=None),
-    "a column of another kind": at(*COLUMN, "kind", value="colour"),
-    "a column with more inputs": at(*COLUMN, "gaps", value=True),
-    "gaps that are no truth value": at(*COLUMN, "gaps", value=0),
-    "a category too many": at("table", "columns", 2, "categories", value=["y", "z", "w"]),
-    "a category twice": at("table", "columns", 2, "categories", value=["y", "y"]),
-    "a category that is no text": at("table", "columns", 2, "categories", value=["y", 1]),
-    "two columns of one name": at(*COLUMN, "name", value="gaps"),
-    "a table that is a list": at("table", value=[1]),
-    "a table that is a word": at("table", value="table"),
-    "no scores": at("table", "trained", value=None),
-    "no metrics": at("table", "trained", value={}),
-    "scores that are no numbers": at(
+    "no target": set_entry("table", "target", value=None),
+    "a target that is not a string": set_entry("table", "target", value=3),
+    "no task": set_entry("table", "task", value=None),
+    "another task": set_entry("table", "task", value="ranking"),
+    "the other task": set_entry("table", "task", value="classification"),
+    "no columns": set_entry("table", "columns", value=None),
+    "columns that are not a list": set_entry("table", "columns", value={"a": 1}),
+    "a column too few": set_entry(*COLUMN, value=None),
+    "a column that is not an object": set_entry(*COLUMN, value="a"),
+    "a column without a name": set_entry(*COLUMN, "name", value=None),
+    "a column of another kind": set_entry(*COLUMN, "kind", value="colour"),
+    "a column with more inputs": set_entry(*COLUMN, "gaps", value=True),
+    "gaps that are not boolean": set_entry(*COLUMN, "gaps", value=0),
+    "a category too many": set_entry("table", "columns", 2, "categories", value=["y", "z", "w"]),
+    "a category twice": set_entry("table", "columns", 2, "categories", value=["y", "y"]),
+    "a category that is not a string": set_entry(
+        "table", "columns", 2, "categories", value=["y", 1]
+    ),
+    "two columns of one name": set_entry(*COLUMN, "name", value="gaps"),
+    "a table that is a list": set_entry("table", value=[1]),
+    "a table that is a word": set_entry("table", value="table"),
+    "no scores": set_entry("table", "trained", value=None),
+    "no metrics": set_entry("table", "trained", value={}),
+    "scores that are not numbers": set_entry(
         "table", "trained", value={"metrics": {"r2": "good"}, "baseline": {}}
     ),
-    "a score no float holds": at("table", "trained", "metrics", value={"r2": 10**400}),
-    "half of a character for a name": at(*COLUMN, "name", value="\ud800"),
-    "another network": at("spec", "layers", value=[[4, 9, "tanh", 0.0], [1, 4, "identity", 0.0]]),
-    "no trained": at("trained", value=None),
-    "categories in one text": at("table", "columns", 2, "categories", value="y"),
-    "categories of a number": at(*COLUMN, "categories", value=["y"]),
-    "no counts of rows": at("table", "trained", "rows", value=None),
-    "counts that are no numbers": at("table", "trained", "rows", value={"training": [1]}),
-    "two axes of answers": at("one_dimensional", value=False),
+    "a score beyond float64": set_entry("table", "trained", "metrics", value={"r2": 10**400}),
+    "an unpaired surrogate in a name": set_entry(*COLUMN, "name", value="\ud800"),
+    "another network": set_entry(
+        "spec", "layers", value=[[4, 9, "tanh", 0.0], [1, 4, "identity", 0.0]]
+    ),
+    "no trained": set_entry("trained", value=None),
+    "categories in one string": set_entry("table", "columns", 2, "categories", value="y"),
+    "categories of a number": set_entry(*COLUMN, "categories", value=["y"]),
+    "no counts of rows": set_entry("table", "trained", "rows", value=None),
+    "counts that are not numbers": set_entry("table", "trained", "rows", value={"training": [1]}),
+    "two axes of answers": set_entry("one_dimensional", value=False),
 }
 
 
 @pytest.mark.parametrize("kind", CHANGED)
 def test_a_changed_configuration_is_refused_with_the_path(kind, number, path):
     number.save(path)
-    header, config, body = taken_apart(path.read_bytes())
+    header, config, body = split_file(path.read_bytes())
     CHANGED[kind](config)
-    path.write_bytes(put_together(header, config, body))
+    path.write_bytes(join_file(header, config, body))
     with pytest.raises(ValueError, match="is not a whole model file") as caught:
         load(path)
     assert str(path) in str(caught.value)
 
 
-def test_put_together_unchanged_is_read(number, path):
-    """So the tests above and below refuse for their change alone."""
+def test_join_file_unchanged_is_read(number, path):
+    """So the files of the tests above and below are refused only for their change."""
     number.save(path)
-    path.write_bytes(put_together(*taken_apart(path.read_bytes())))
+    path.write_bytes(join_file(*split_file(path.read_bytes())))
     assert load(path).columns == number.columns
 
 
@@ -198,7 +202,7 @@ def test_put_together_unchanged_is_read(number, path):
 @pytest.mark.parametrize("odd", ["gone", "nan", "shape"])
 def test_changed_arrays_are_refused_with_the_path(name, odd, number, path):
     number.save(path)
-    header, config, body = taken_apart(path.read_bytes())
+    header, config, body = split_file(path.read_bytes())
     if odd == "gone":
         header[f"table.other.{name}"] = header.pop(name)
     elif odd == "shape":
@@ -206,21 +210,21 @@ def test_changed_arrays_are_refused_with_the_path(name, odd, number, path):
     else:
         at, _ = header[name]["data_offsets"]
         body = body[:at] + struct.pack("<d", float("nan")) + body[at + 8 :]
-    path.write_bytes(put_together(header, config, body))
+    path.write_bytes(join_file(header, config, body))
     with pytest.raises(ValueError, match="is not a whole model file") as caught:
         load(path)
     assert str(path) in str(caught.value)
 
 
-def test_a_population_is_no_tables_network(number, path):
+def test_a_population_is_not_the_network_of_a_table(number, path):
     several = replace(number, model=replace(number.model, flat=number.model.flat[None, :]))
     several.save(path)
-    with pytest.raises(ValueError, match="does not give one answer per row"):
+    with pytest.raises(ValueError, match="does not predict one value per row"):
         load(path)
 
 
-def test_a_score_that_is_no_number_is_saved(number, path):
-    """R2 of a single held-out row is NaN, which JSON has no word for."""
+def test_a_nan_score_is_saved(number, path):
+    """R2 of a single held-out row is NaN, which JSON lacks."""
     odd = replace(number, trained=number.trained | {"metrics": {"r2": float("nan"), "mae": 1.0}})
     odd.save(path)
     found = load(path).trained["metrics"]
@@ -242,11 +246,11 @@ def test_extreme_centers_and_scales_predict_without_a_warning(number, path):
     assert load(path).predict(frame()).shape == (60,)
 
 
-def test_classes_and_task_must_go_together(label, path):
+def test_classes_must_fit_the_task(label, path):
     label.save(path)
-    header, config, body = taken_apart(path.read_bytes())
+    header, config, body = split_file(path.read_bytes())
     config["table"]["task"] = "regression"
-    path.write_bytes(put_together(header, config, body))
+    path.write_bytes(join_file(header, config, body))
     with pytest.raises(ValueError, match="classes do not fit its task 'regression'"):
         load(path)
 

@@ -1,11 +1,11 @@
-"""A table in, a model out: what is guessed, what is held out, and that nothing leaks."""
+"""Training on a table: guessed tasks, held-out rows, and no leaks."""
 
 import numpy as np
 import pytest
 
 from xpmlp.tabular.fitting import Plan, fit_table
-from xpmlp.tabular.model import learn_columns
-from xpmlp.tabular.reading import TableError, column
+from xpmlp.tabular.model import fit_columns
+from xpmlp.tabular.reading import TableError, decode_column
 
 polars = pytest.importorskip("polars")
 pytest.importorskip("sklearn")
@@ -15,8 +15,8 @@ NOISE = 0.05  # of r2 and of accuracy between trainings that differ by rounding 
 ROUNDING = 1e-4  # relative, of a float32 training whose input differs in the last bit
 
 
-def fit(frame, target="y", *, epochs=30, test=None, network=NETWORK, started=None, **plan):
-    found = {} if started is None else {"started": started}
+def fit(frame, target="y", *, epochs=30, test=None, network=NETWORK, on_start=None, **plan):
+    found = {} if on_start is None else {"on_start": on_start}
     return fit_table(
         frame,
         Plan(target, **plan),
@@ -43,7 +43,7 @@ def frame(rng):
     return polars.DataFrame({"a": a, "b": b, "gappy": gappy, "c": c, "y": y, "k": k})
 
 
-# what is guessed
+# guessed tasks
 
 GUESSES = {
     "texts": (["x", "y"] * 20, "classification"),
@@ -62,7 +62,7 @@ def test_the_task_is_guessed_by_the_target(kind, rng):
     assert set(found.metrics) >= ({"rmse"} if task == "regression" else {"accuracy"})
 
 
-def test_the_task_that_is_asked_for_decides(rng):
+def test_a_given_task_overrides_the_guess(rng):
     table = polars.DataFrame({"a": rng.normal(size=40), "y": [1, 2] * 20})
     assert fit(table, epochs=1).model.classes_.tolist() == [1, 2]
     found = fit(table, epochs=1, task="regression").model
@@ -71,7 +71,7 @@ def test_the_task_that_is_asked_for_decides(rng):
     assert fit(real, epochs=1, task="classification").model.classes_.tolist() == [0.5, 1.0]
 
 
-def test_dates_booleans_and_many_categories_are_learnt_from(rng):
+def test_dates_booleans_and_many_categories(rng):
     from datetime import date, timedelta
 
     n = 200
@@ -94,7 +94,7 @@ def test_dates_booleans_and_many_categories_are_learnt_from(rng):
 # how good it is
 
 
-def test_it_beats_the_baseline_on_rows_that_it_has_not_seen(frame):
+def test_held_out_scores_beat_the_baseline(frame):
     number = fit(frame, drop=["k"])
     assert number.metrics["r2"] > 0.9
     assert number.baseline["r2"] < 0.05
@@ -112,7 +112,7 @@ def test_the_scores_are_those_of_the_held_out_rows(frame):
     assert np.isin(found.truth, frame["y"].to_numpy()).all()
 
 
-def test_a_naive_answer_is_the_mean_or_the_shares_of_the_training_rows(frame, rng):
+def test_the_baseline_is_the_mean_or_the_class_frequencies_of_the_training_rows(frame, rng):
     given = {"y": [0.0] * 50 + [1.0] * 50, "a": rng.normal(size=100)}
     test = polars.DataFrame({"y": [3.0] * 5 + [4.0] * 5, "a": rng.normal(size=10)})
     found = fit(polars.DataFrame(given), test=test, epochs=1)
@@ -179,17 +179,17 @@ def test_a_frame_of_pandas_gives_the_same_scores(frame, optional):
 # what is held out
 
 
-def seen(monkeypatch):
-    """The frames that preprocessing is learnt from."""
+def record_frames(monkeypatch):
+    """The frames that encoders are fitted to."""
     from xpmlp.tabular import fitting
 
     frames = []
 
-    def learning(frame, names):
+    def record(frame, names):
         frames.append(frame)
-        return learn_columns(frame, names)
+        return fit_columns(frame, names)
 
-    monkeypatch.setattr(fitting, "learn_columns", learning)
+    monkeypatch.setattr(fitting, "fit_columns", record)
     return frames
 
 
@@ -197,8 +197,8 @@ def numbered(frame):
     return frame.with_columns(row=polars.Series(np.arange(len(frame))))
 
 
-def test_preprocessing_is_learnt_from_the_training_rows_alone(frame, monkeypatch):
-    frames = seen(monkeypatch)
+def test_encoders_are_fitted_to_the_training_rows_only(frame, monkeypatch):
+    frames = record_frames(monkeypatch)
     found = fit(numbered(frame), drop=["k"], epochs=1)
     (source,) = frames
     assert len(source) == found.rows["training"]
@@ -210,7 +210,7 @@ def test_preprocessing_is_learnt_from_the_training_rows_alone(frame, monkeypatch
     assert (found.model.center, found.model.scale) == pytest.approx((y.mean(), y.std()))
 
 
-def test_what_held_out_rows_hold_changes_nothing_of_the_model(frame):
+def test_held_out_rows_do_not_change_the_model(frame):
     """Neither their cells nor their targets reach the network, its columns or its units."""
     test = frame[:40]
     wild = test.with_columns(a=polars.col("a") * 1e6, c=polars.lit("new"), y=polars.col("y") * 1e6)
@@ -219,8 +219,8 @@ def test_what_held_out_rows_hold_changes_nothing_of_the_model(frame):
     assert (one.columns, one.center, one.scale) == (two.columns, two.center, two.scale)
 
 
-def test_held_out_groups_are_whole_and_no_input(frame, monkeypatch):
-    frames = seen(monkeypatch)
+def test_held_out_groups_are_whole_and_not_an_input(frame, monkeypatch):
+    frames = record_frames(monkeypatch)
     groups = [f"g{i % 12}" for i in range(len(frame))]
     found = fit(frame.with_columns(g=polars.Series(groups)), drop=["k"], group="g", epochs=1)
     group_of = dict(zip(frame["y"].to_list(), groups, strict=True))
@@ -230,13 +230,13 @@ def test_held_out_groups_are_whole_and_no_input(frame, monkeypatch):
 
 
 def test_held_out_times_are_the_latest(frame, monkeypatch):
-    frames = seen(monkeypatch)
+    frames = record_frames(monkeypatch)
     found = fit(numbered(frame), drop=["k"], time="row", epochs=1, test_size=0.3)
     assert set(found.truth.tolist()) == set(frame["y"].to_list()[-90:])
     assert frames[0]["row"].max() < 210
 
 
-def test_classes_are_held_out_in_their_shares(rng):
+def test_the_split_is_stratified(rng):
     labels = ["rare"] * 20 + ["often"] * 180
     table = polars.DataFrame({"a": rng.normal(size=200), "y": labels})
     found = fit(table, epochs=1)
@@ -258,15 +258,17 @@ def test_held_out_rows_may_all_be_of_one_class(frame):
     assert set(found.metrics) == {"accuracy", "log_loss"}
 
 
-def test_what_started_is_told_is_what_is_done(frame):
-    told = []
-    found = fit(frame, drop=["k"], epochs=1, started=lambda model, rows: told.append((model, rows)))
-    ((model, rows),) = told
+def test_on_start_receives_the_model_and_the_rows(frame):
+    calls = []
+    found = fit(
+        frame, drop=["k"], epochs=1, on_start=lambda model, rows: calls.append((model, rows))
+    )
+    ((model, rows),) = calls
     assert rows == found.rows
     assert (model.target, model.columns) == ("y", found.model.columns)
 
 
-# what is refused, before training
+# errors before training
 
 
 def change(name, row, value):
@@ -293,18 +295,18 @@ REFUSED = {
         {"drop_missing_target": "drop"},
         "'a' has 1 infinite .* row 8",
     ),
-    "texts as numbers": (lambda f: f.with_columns(y="c"), {"task": "regression"}, "holds texts"),
+    "strings as numbers": (lambda f: f.with_columns(y="c"), {"task": "regression"}, "holds str"),
     "an unknown target": (lambda f: f.rename({"y": "yy"}), {}, "no column 'y'; did you mean 'yy'"),
     "an unknown drop": (lambda f: f, {"drop": ["gapy"]}, "did you mean 'gappy'"),
     "an unknown group": (lambda f: f, {"group": "cc"}, "no column 'cc'"),
     "an unknown time": (lambda f: f, {"time": "bb"}, "no column 'bb'"),
-    "a time that is a text": (lambda f: f, {"time": "c"}, "'c' is no time and no number"),
-    "no row left to learn from": (lambda f: f, {"test_size": 0.999}, "0 are left to learn from"),
+    "a time that is a string": (lambda f: f, {"time": "c"}, "'c' is neither a time nor a number"),
+    "no row left to train on": (lambda f: f, {"test_size": 0.999}, "0 are left to train on"),
     "two rows": (lambda f: f[:2], {}, "of 2 rows 1 are left"),
-    "a class that is held out whole": (
+    "a class with all rows held out": (
         lambda f: f.with_columns(y="c"),
         {"group": "c"},
-        "'y' is '(red|green|blue)' in rows to compare with",
+        "'y' is '(red|green|blue)' in held-out rows but in no training row",
     ),
 }  # fmt: skip
 
@@ -318,14 +320,14 @@ REFUSED |= {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_table_that_cannot_be_learnt_is_refused(kind, frame):
+def test_an_invalid_table_is_refused(kind, frame):
     changed, plan, said = REFUSED[kind]
 
-    def started(model, rows):
-        raise AssertionError("it came to training")
+    def on_start(model, rows):
+        raise AssertionError("training started")
 
     with pytest.raises(TableError, match=said):
-        fit(changed(frame.drop("k")), started=started, **plan)
+        fit(changed(frame.drop("k")), on_start=on_start, **plan)
 
 
 TESTS = {
@@ -338,25 +340,25 @@ TESTS = {
 
 
 @pytest.mark.parametrize("kind", TESTS)
-def test_a_held_out_table_that_does_not_fit_is_refused_before_training(kind, frame):
+def test_an_invalid_held_out_table_is_refused_before_training(kind, frame):
     changed, said = TESTS[kind]
 
-    def started(model, rows):
-        raise AssertionError("it came to training")
+    def on_start(model, rows):
+        raise AssertionError("training started")
 
     with pytest.raises(TableError, match=said):
-        fit(frame, drop=["k"], test=changed(frame[:20]), started=started)
+        fit(frame, drop=["k"], test=changed(frame[:20]), on_start=on_start)
 
 
 @pytest.mark.parametrize(("name", "target", "said"), [
     ("squared_error", "k", "loss 'squared_error' is not for the labels .* 'cross_entropy'$"),
-    ("binary_cross_entropy", "k", "'cross_entropy', which for two classes is the same$"),
-    ("binary_cross_entropy", "y", "loss 'binary_cross_entropy' is for labels: a regression has"),
-    ("cross_entropy", "y", "loss 'cross_entropy' is for labels: a regression has 'squared_err"),
+    ("binary_cross_entropy", "k", "'cross_entropy', which is the same for two classes$"),
+    ("binary_cross_entropy", "y", "loss 'binary_cross_entropy' is for labels: a regression uses"),
+    ("cross_entropy", "y", "loss 'cross_entropy' is for labels: a regression uses 'squared_err"),
 ])  # fmt: skip
 def test_a_loss_that_is_not_for_labels_is_refused(name, target, said, frame):
-    def started(model, rows):
-        raise AssertionError("it came to training")
+    def on_start(model, rows):
+        raise AssertionError("training started")
 
     with pytest.raises(TableError, match=said):
         fit(
@@ -364,11 +366,11 @@ def test_a_loss_that_is_not_for_labels_is_refused(name, target, said, frame):
             target,
             drop=[{"k": "y", "y": "k"}[target]],
             network=NETWORK | {"loss": name},
-            started=started,
+            on_start=on_start,
         )
 
 
-def test_counts_are_learnt_in_their_own_unit(frame):
+def test_counts_are_not_standardized(frame):
     """Poisson's link makes counts of the scores: a standardised target would have none."""
     rate = np.exp(frame["a"].to_numpy().clip(-2, 2))
     counts = frame.drop("k").with_columns(y=np.random.default_rng(0).poisson(rate).astype(float))
@@ -380,13 +382,13 @@ def test_counts_are_learnt_in_their_own_unit(frame):
     assert (plain.model.center, plain.model.scale) != (0, 1)
 
 
-def test_a_gap_in_a_row_that_is_dropped_is_no_matter(frame):
+def test_a_missing_time_in_a_dropped_row_is_ignored(frame):
     gaps = change("a", 4, None)(change("y", 4, None)(frame))
     found = fit(gaps, drop=["k"], time="a", drop_missing_target="drop", epochs=1)
     assert sum(found.rows.values()) == len(frame) - 1
 
 
-def test_missing_targets_are_dropped_where_that_is_asked_for(frame):
+def test_rows_with_missing_targets_are_dropped(frame):
     gaps = change("y", 4, None)(change("y", 100, None)(frame))
     found = fit(gaps, drop=["k"], drop_missing_target="drop", epochs=1)
     assert sum(found.rows.values()) == len(frame) - 2
@@ -396,7 +398,7 @@ PLANS = {
     "a task misspelt": ({"task": "regresion"}, "task must be regression or classification"),
     "a share of nothing": ({"test_size": 0}, r"test_size must be in \(0, 1\); got 0"),
     "a share of all": ({"test_size": 1.0}, r"test_size must be in \(0, 1\)"),
-    "a share that is no number": ({"test_size": float("nan")}, "test_size must be in"),
+    "a share that is not a number": ({"test_size": float("nan")}, "test_size must be in"),
     "two splits": ({"group": "a", "time": "b"}, "not both"),
 }
 
@@ -408,8 +410,8 @@ def test_a_plan_out_of_range_is_refused(kind):
         Plan("y", **plan)
 
 
-def test_the_cells_of_a_frame_are_left_alone(frame):
+def test_the_frame_is_not_modified(frame):
     before = frame.clone()
     fit(frame, drop=["k"], epochs=1)
     assert frame.equals(before)
-    assert column(frame, "a").kind == "number"
+    assert decode_column(frame, "a").kind == "number"

@@ -60,7 +60,7 @@ def test_the_columns_order_does_not_matter(number, frame):
     assert number.predict(other).tobytes() == number.predict(frame).tobytes()
 
 
-def test_the_target_and_extra_columns_are_not_looked_at(number, frame):
+def test_the_target_and_extra_columns_are_ignored(number, frame):
     bare = frame.drop("y", "k").with_columns(more=polars.lit("?"), also=1)
     found = number.inputs(bare)
     assert found.ignored == ["more", "also"]
@@ -82,7 +82,7 @@ def test_unknown_categories_are_counted(number, frame):
     assert number.inputs(frame).unknown == {}
 
 
-def test_numbers_that_stand_for_texts_must_be_known(number, frame):
+def test_numbers_for_strings_must_be_known_categories(number, frame):
     """7 may have been "007": what is none of the categories is not guessed at."""
     codes = frame.with_columns(c=polars.Series(["7", "8"] * 60))
     learnt = fitted(codes, "y", "k")
@@ -92,18 +92,22 @@ def test_numbers_that_stand_for_texts_must_be_known(number, frame):
     whole = cells | {"c": [int(code) for code in cells["c"]]}
     assert learnt.predict(whole).tobytes() == learnt.predict(codes).tobytes()
     for strange in (frame.with_columns(c=polars.lit(9)), whole | {"c": [9] * 120}):
-        with pytest.raises(TableError, match=r"column 'c' holds 9, which is none of the categ"):
+        with pytest.raises(
+            TableError, match=r"column 'c' holds 9, which is not a category of training"
+        ):
             learnt.predict(strange)
 
 
-def test_numbers_that_stand_for_many_texts_are_rare_ones_or_unknown(frame):
+def test_numbers_for_many_strings_may_be_rare_categories(frame):
     """Of more than 64 categories the rarer ones are not kept by name."""
     many = frame.with_columns(c=polars.Series([str(200 + i) for i in range(120)]))
     learnt = fitted(many, "y", "k")
     assert learnt.columns[-1].rest
     ints = many.with_columns(c=many["c"].cast(polars.Int64))
     assert learnt.predict(ints).tobytes() == learnt.predict(many).tobytes()
-    with pytest.raises(TableError, match=r"column 'c' holds 1, which is none of the categories"):
+    with pytest.raises(
+        TableError, match=r"column 'c' holds 1, which is not a category of training"
+    ):
         learnt.predict(many.with_columns(c=polars.Series(range(1, 121))))
     empty = frame.with_columns(c=polars.lit(None, dtype=polars.String))
     with pytest.warns(UserWarning, match="unknown category"):
@@ -165,7 +169,9 @@ def test_a_frame_of_another_library_gives_the_same(number, frame, optional):
 
 
 def test_scores_are_refused_for_a_label_that_training_did_not_have(label, frame):
-    with pytest.raises(TableError, match="'k' is 'sideways' in rows to compare with"):
+    with pytest.raises(
+        TableError, match="'k' is 'sideways' in held-out rows but in no training row"
+    ):
         evaluate(label, frame[:3], np.array(["up", "sideways", "down"]))
 
 

@@ -8,16 +8,16 @@ import pytest
 
 import xpmlp
 from xpmlp.recording.onnx_graph import Graph
-from xpmlp.storage.onnx import graph_of, serialized
+from xpmlp.storage.onnx import graph_of, serialize
 from xpmlp.tabular.fitting import Plan, fit_table
-from xpmlp.tabular.onnx import inputs
-from xpmlp.tabular.preprocessing import CATEGORIES
+from xpmlp.tabular.onnx import add_inputs
+from xpmlp.tabular.preprocessing import MAX_CATEGORIES
 
 polars = pytest.importorskip("polars")
 pytest.importorskip("sklearn")
 pytest.importorskip("onnx")
 
-RELATIVE = 1e-6  # what is asked for
+RELATIVE = 1e-6  # tolerance
 ROWS = 300
 TARGETS = ("price", "sold", "floors")  # numbers, texts, whole numbers
 
@@ -32,7 +32,7 @@ def frame():
             "gaps": [None if i % 5 == 0 else i / 3 for i in range(ROWS)],
             "texts": ['é "x"', "y", None] * (ROWS // 3),
             "no gaps": ["u", "v"] * (ROWS // 2),
-            "many": [f"k{i % (CATEGORIES + 30)}" for i in range(ROWS)],
+            "many": [f"k{i % (MAX_CATEGORIES + 30)}" for i in range(ROWS)],
             "when": [start + datetime.timedelta(minutes=i) for i in range(ROWS)],
             "constant": [3.0] * ROWS,
             "flag": [i % 3 == 0 for i in range(ROWS)],
@@ -95,7 +95,7 @@ def odd():
 @pytest.mark.parametrize("rows", ["training's", "odd", "one"])
 def test_what_a_table_model_predicts(target, rows, models, run_onnx):
     model, table = models[target], {"training's": frame(), "odd": odd(), "one": frame()[:1]}[rows]
-    found = run_onnx(serialized(graph_of(model)), fed(model, table))
+    found = run_onnx(serialize(graph_of(model)), fed(model, table))
     if target == "price":
         assert list(found) == ["prediction"]
         assert found["prediction"].dtype == np.float64
@@ -112,15 +112,15 @@ def test_the_encoded_columns_are_the_networks_inputs(models, run_onnx):
     model = models["price"]
     for table in (frame(), odd()):
         graph = Graph()
-        graph.output("x", inputs(graph, model.columns))
-        found = run_onnx(serialized(graph), fed(model, table))["x"]
+        graph.output("x", add_inputs(graph, model.columns))
+        found = run_onnx(serialize(graph), fed(model, table))["x"]
         np.testing.assert_allclose(found, model.inputs(table).x, rtol=1e-7, atol=0)
 
 
 def test_inputs_say_what_they_take(models):
     import onnx
 
-    model = onnx.load_from_string(serialized(graph_of(models["sold"])))
+    model = onnx.load_from_string(serialize(graph_of(models["sold"])))
     said = {value.name: value.doc_string for value in model.graph.input}
     assert said["when"] == "seconds since 1970, NaN where missing"
     assert said["texts"] == "empty where missing"
@@ -150,5 +150,5 @@ def test_a_column_that_cannot_be_an_input_is_refused(name, said, models, tmp_pat
 def test_a_column_may_have_any_other_name(name, models, run_onnx):
     model = renamed(models["price"], name)
     table = frame().rename({"far from 0": name})
-    found = run_onnx(serialized(graph_of(model)), fed(model, table))["prediction"]
+    found = run_onnx(serialize(graph_of(model)), fed(model, table))["prediction"]
     np.testing.assert_allclose(found, model.predict(table), rtol=RELATIVE)

@@ -8,11 +8,11 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from xpmlp.tabular.preprocessing import (
-    CATEGORIES,
+    MAX_CATEGORIES,
     MinMax,
     encode,
-    from_saved,
-    learn,
+    fit_column,
+    from_config,
     robust_scale,
     smooth_clip,
     to_arrays,
@@ -26,7 +26,7 @@ ROUNDING = 1e-6  # relative, of float32 inputs
 
 
 def numeric(values):
-    return learn("a", "number", np.array(values, dtype=float))
+    return fit_column("a", "number", np.array(values, dtype=float))
 
 
 # numbers
@@ -51,7 +51,7 @@ def test_where_the_quartiles_agree_the_range_decides():
 
 @given(values=CELLS)
 def test_inputs_are_finite_bounded_and_ordered_as_the_cells(values):
-    known = learn("a", "number", values)
+    known = fit_column("a", "number", values)
     x, _ = encode(known, values)
     assert x.shape == (len(values), known.width)
     assert np.isfinite(x).all()
@@ -68,9 +68,9 @@ def test_a_columns_unit_does_not_matter(values, scale, shift):
         return
     if 0 < np.subtract(*np.quantile(known, [0.75, 0.25])) < 1:
         return
-    one, _ = encode(learn("a", "number", values), values)
+    one, _ = encode(fit_column("a", "number", values), values)
     moved = values * scale + shift
-    two, _ = encode(learn("a", "number", moved), moved)
+    two, _ = encode(fit_column("a", "number", moved), moved)
     # cells up to 1e6 beside a spread from 0.01: the shift costs eight digits of sixteen
     np.testing.assert_allclose(one, two, atol=1e-4)
 
@@ -86,7 +86,7 @@ def test_smooth_clip_is_its_formula(z):
     assert smooth_clip(np, np.array(z)) == pytest.approx(z / np.sqrt(1 + (z / 3) ** 2), rel=1e-12)
 
 
-def test_a_missing_cell_lies_in_the_middle_and_says_so():
+def test_a_missing_cell_is_the_median_and_is_flagged():
     known = numeric([1.0, nan, 3.0, 5.0])
     assert (known.center, known.gaps, known.width) == (3.0, True, 2)
     x, _ = encode(known, np.array([nan, 3.0, 5.0]))
@@ -102,7 +102,7 @@ def test_a_missing_cell_that_training_did_not_know_is_the_median():
 
 
 @pytest.mark.parametrize("values", [[7.0, 7.0], [nan, nan]])
-def test_a_column_that_says_nothing_becomes_nothing(values):
+def test_a_constant_column_is_encoded_as_zeros(values):
     known = numeric(values)
     x, _ = encode(known, np.array([7.0, 8.0, nan]))
     assert (x[:, 0] == 0).all()
@@ -113,7 +113,7 @@ def test_a_column_that_says_nothing_becomes_nothing(values):
 
 
 def test_every_category_has_its_input():
-    known = learn("a", "category", ["y", "x", "y"])
+    known = fit_column("a", "category", ["y", "x", "y"])
     assert known.categories == ("y", "x")  # the more frequent one first
     x, unknown = encode(known, ["x", "y", "x"])
     assert x.tolist() == [[0, 1], [1, 0], [0, 1]]
@@ -121,46 +121,46 @@ def test_every_category_has_its_input():
 
 
 def test_an_unknown_category_is_counted_and_has_no_input():
-    known = learn("a", "category", ["x", "y"])
+    known = fit_column("a", "category", ["x", "y"])
     x, unknown = encode(known, ["z", "x", "w", "z"])
     assert x.tolist() == [[0, 0], [1, 0], [0, 0], [0, 0]]
     assert unknown == 3
 
 
-def test_a_missing_category_says_so_where_training_had_one():
-    known = learn("a", "category", ["x", None, "y"])
+def test_a_missing_category_is_flagged_if_training_had_one():
+    known = fit_column("a", "category", ["x", None, "y"])
     x, unknown = encode(known, [None, "x", "z"])
     assert x.tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
     assert unknown == 1
-    x, unknown = encode(learn("a", "category", ["x", "y"]), [None])
+    x, unknown = encode(fit_column("a", "category", ["x", "y"]), [None])
     assert (x.tolist(), unknown) == ([[0, 0]], 0)
 
 
-def test_many_categories_are_capped_and_the_rest_share_an_input():
-    cells = [f"c{i}" for i in range(CATEGORIES + 10)] + [f"c{i}" for i in range(CATEGORIES)]
-    known = learn("a", "category", cells)
-    assert set(known.categories) == {f"c{i}" for i in range(CATEGORIES)}
-    assert (known.rest, known.width) == (True, CATEGORIES + 1)
-    x, _ = encode(known, [f"c{CATEGORIES}", f"c{CATEGORIES + 9}", "c0"])
+def test_rare_categories_share_an_input():
+    cells = [f"c{i}" for i in range(MAX_CATEGORIES + 10)] + [f"c{i}" for i in range(MAX_CATEGORIES)]
+    known = fit_column("a", "category", cells)
+    assert set(known.categories) == {f"c{i}" for i in range(MAX_CATEGORIES)}
+    assert (known.rest, known.width) == (True, MAX_CATEGORIES + 1)
+    x, _ = encode(known, [f"c{MAX_CATEGORIES}", f"c{MAX_CATEGORIES + 9}", "c0"])
     assert x[:, -1].tolist() == [1, 1, 0]
     assert (x.sum(axis=1) == 1).all()
 
 
 def test_as_many_categories_as_fit_are_kept_without_a_rest():
-    known = learn("a", "category", [f"c{i}" for i in range(CATEGORIES)])
-    assert (known.rest, known.width) == (False, CATEGORIES)
+    known = fit_column("a", "category", [f"c{i}" for i in range(MAX_CATEGORIES)])
+    assert (known.rest, known.width) == (False, MAX_CATEGORIES)
 
 
 @given(cells=st.lists(st.sampled_from(["x", "y", "z", None]), min_size=1), seed=st.integers(0, 9))
-def test_what_is_learnt_does_not_depend_on_the_rows_order(cells, seed):
+def test_an_encoder_does_not_depend_on_the_order_of_rows(cells, seed):
     mixed = [cells[i] for i in np.random.default_rng(seed).permutation(len(cells))]
-    assert learn("a", "category", cells) == learn("a", "category", mixed)
+    assert fit_column("a", "category", cells) == fit_column("a", "category", mixed)
 
 
 @given(cells=st.lists(st.sampled_from(["x", "y", None]), min_size=1))
 def test_a_row_is_encoded_alone(cells):
     """No input depends on the other rows that are predicted."""
-    known = learn("a", "category", ["x", "y", None, "y"])
+    known = fit_column("a", "category", ["x", "y", None, "y"])
     together, _ = encode(known, cells)
     alone = np.concatenate([encode(known, [cell])[0] for cell in cells])
     assert together.tolist() == alone.tolist()
@@ -173,15 +173,15 @@ def test_a_row_is_encoded_alone(cells):
 def columns():
     return (
         numeric([1.0, nan, 1 / 3]),
-        learn("b", "category", ['say "x"', "é", None]),
-        learn("c", "date", np.array([1e9, 2e9])),
-        learn("d", "category", [f"c{i}" for i in range(CATEGORIES + 1)]),
+        fit_column("b", "category", ['say "x"', "é", None]),
+        fit_column("c", "date", np.array([1e9, 2e9])),
+        fit_column("d", "category", [f"c{i}" for i in range(MAX_CATEGORIES + 1)]),
     )
 
 
-def test_what_was_learnt_comes_back_from_arrays_and_json(columns):
+def test_encoders_round_trip_through_arrays_and_json(columns):
     config = json.loads(json.dumps(to_config(columns)))
-    assert from_saved(config, to_arrays(columns)) == columns
+    assert from_config(config, to_arrays(columns)) == columns
 
 
 def without(key):
@@ -190,16 +190,16 @@ def without(key):
 
 MUTATIONS = {
     "no name": without("name"),
-    "a name that is no text": lambda entry: entry | {"name": 3},
+    "a name that is not a string": lambda entry: entry | {"name": 3},
     "one more key": lambda entry: entry | {"more": 1},
     "another kind": lambda entry: entry | {"kind": "colour"},
-    "gaps that are no truth value": lambda entry: entry | {"gaps": 1},
-    "a rest that is none": lambda entry: entry | {"rest": "no"},
-    "categories that are no texts": lambda entry: entry | {"categories": [1]},
+    "gaps that are not boolean": lambda entry: entry | {"gaps": 1},
+    "a rest that is not boolean": lambda entry: entry | {"rest": "no"},
+    "categories that are not strings": lambda entry: entry | {"categories": [1]},
     "no categories": lambda entry: entry | {"categories": None},
     "a category twice": lambda entry: entry | {"categories": ["x", "x"]},
     "the name of another column": lambda entry: entry | {"name": "b"},
-    "no object": lambda entry: "a",
+    "not an object": lambda entry: "a",
 }
 
 
@@ -208,7 +208,7 @@ def test_a_changed_configuration_is_refused(kind, columns):
     config = to_config(columns)
     config[0] = MUTATIONS[kind](config[0])
     with pytest.raises((ValueError, TypeError, KeyError)):
-        from_saved(config, to_arrays(columns))
+        from_config(config, to_arrays(columns))
 
 
 @pytest.mark.parametrize("name", ["table.center", "table.scale"])
@@ -220,7 +220,7 @@ def test_changed_arrays_are_refused(name, odd, columns):
     else:
         found[name] = odd
     with pytest.raises(ValueError, match="column"):
-        from_saved(to_config(columns), found)
+        from_config(to_config(columns), found)
 
 
 @given(values=arrays(np.float64, (5, 2), elements=st.floats(-1e6, 1e6)))

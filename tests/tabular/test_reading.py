@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from xpmlp.tabular.reading import (
-    MISSING,
+    NULL_VALUES,
     TableError,
-    column,
-    features,
-    names_of,
+    column_names,
+    decode_column,
+    feature_names,
+    first_non_number,
     read_table,
-    stray,
-    texts_of,
+    string_columns,
 )
 
 polars = pytest.importorskip("polars")
@@ -60,7 +60,7 @@ def plain(cell):
     return float((cell - date(1970, 1, 1)).days * 86400 if isinstance(cell, date) else cell)
 
 
-def same(found, name):
+def assert_same(found, name):
     kind, values = expected(name)
     assert found.kind == kind
     if kind == "category":
@@ -81,9 +81,9 @@ def test_every_kind_of_file_holds_the_same_columns(ending, frame, tmp_path):
     else:
         path = written(frame, tmp_path / ending)
     found = read_table(path)
-    assert names_of(found) == list(CELLS)
+    assert column_names(found) == list(CELLS)
     for name in CELLS:
-        same(column(found, name), name)
+        assert_same(decode_column(found, name), name)
 
 
 def frames(kind, optional):
@@ -104,42 +104,42 @@ def frames(kind, optional):
 def test_every_frame_holds_the_same_columns(kind, optional):
     found = frames(kind, optional)
     for name in CELLS:
-        same(column(found, name), name)
+        assert_same(decode_column(found, name), name)
 
 
 def test_a_pandas_string_column_has_its_gaps(optional):
     pandas = optional("pandas")
     found = pandas.DataFrame({"text": pandas.Series(CELLS["text"], dtype="string")})
-    same(column(found, "text"), "text")
+    assert_same(decode_column(found, "text"), "text")
 
 
-@pytest.mark.parametrize("word", MISSING)
-def test_every_word_for_a_missing_cell_is_one(word, tmp_path):
+@pytest.mark.parametrize("word", NULL_VALUES)
+def test_null_values_are_missing(word, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(f"a,b\n1,x\n{word},{word}\n3,y\n")
     found = read_table(path)
-    np.testing.assert_array_equal(column(found, "a").values, [1, nan, 3])
-    assert column(found, "b").values == ["x", None, "y"]
+    np.testing.assert_array_equal(decode_column(found, "a").values, [1, nan, 3])
+    assert decode_column(found, "b").values == ["x", None, "y"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "tsv"])
-def test_texts_are_read_as_they_stand(ending, tmp_path):
+def test_strings_are_read_unchanged(ending, tmp_path):
     frame = polars.DataFrame({"code": ["007", "010", None], "flag": ["true"] * 3, "a": [1, 2, 3]})
     path = written(frame, tmp_path / f"a.{ending}")
-    plain, asked = read_table(path), read_table(path, texts=["code", "flag", "not there"])
-    assert [column(plain, name).kind for name in frame.columns] == ["number"] * 3
-    assert column(asked, "code").values == ["007", "010", None]
-    assert column(asked, "flag").values == ["true"] * 3
-    assert column(asked, "a").kind == "number"
-    assert texts_of(asked) == ["code", "flag"]
+    plain, asked = read_table(path), read_table(path, strings=["code", "flag", "not there"])
+    assert [decode_column(plain, name).kind for name in frame.columns] == ["number"] * 3
+    assert decode_column(asked, "code").values == ["007", "010", None]
+    assert decode_column(asked, "flag").values == ["true"] * 3
+    assert decode_column(asked, "a").kind == "number"
+    assert string_columns(asked) == ["code", "flag"]
 
 
-def test_a_time_of_day_is_the_text_that_it_is(tmp_path):
+def test_a_time_of_day_is_a_string(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("at,on,a\n9:05,2020-01-01,1\n12:30,2020-01-02,2\n,2020-01-03,3\n")
-    for found in (read_table(path), read_table(path, texts=["at"])):
-        assert column(found, "at").values == ["9:05", "12:30", None]
-        assert [column(found, name).kind for name in ("on", "a")] == ["date", "number"]
+    for found in (read_table(path), read_table(path, strings=["at"])):
+        assert decode_column(found, "at").values == ["9:05", "12:30", None]
+        assert [decode_column(found, name).kind for name in ("on", "a")] == ["date", "number"]
 
 
 @pytest.mark.parametrize("library", ["polars", "pandas", "pyarrow"])
@@ -154,31 +154,31 @@ def test_moments_of_a_zone_are_seconds_since_1970(library, optional):
         assert found["at"].dtype.tz is not None
     else:
         found = frame.table({"at": frame.array(moments, frame.timestamp("us", "Europe/Rome"))})
-    kind, values, _, _ = column(found, "at")
+    kind, values, _, _ = decode_column(found, "at")
     assert kind == "date"
     np.testing.assert_array_equal(values, [3600.25, nan])
 
 
-def test_the_first_text_among_numbers_is_found():
+def test_the_first_non_number():
     numbers = [str(i / 2) for i in range(40)]
-    assert stray([*numbers, None, "-", "?"]) == 41
-    assert stray(numbers) is None
-    assert stray(["x", "y", "1", "2"]) is None
-    assert stray([]) is None
+    assert first_non_number([*numbers, None, "-", "?"]) == 41
+    assert first_non_number(numbers) is None
+    assert first_non_number(["x", "y", "1", "2"]) is None
+    assert first_non_number([]) is None
 
 
-def test_a_type_is_decided_by_every_row(tmp_path):
+def test_a_dtype_is_inferred_from_all_rows(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a\n" + "1\n" * 2000 + "word\n")
-    assert column(read_table(path), "a").kind == "category"
+    assert decode_column(read_table(path), "a").kind == "category"
 
 
 @pytest.mark.parametrize("dtype", ["Duration", "Decimal", "UInt8", "Float32"])
-def test_what_counts_is_a_number(dtype):
+def test_numeric_dtypes(dtype):
     cells = [timedelta(seconds=2), None] if dtype == "Duration" else [2, None]
     wanted = polars.Decimal(9, 1) if dtype == "Decimal" else getattr(polars, dtype)
     series = polars.Series(cells).cast(wanted)
-    found = column(polars.DataFrame({"a": series}), "a")
+    found = decode_column(polars.DataFrame({"a": series}), "a")
     assert found.kind == "number"
     np.testing.assert_array_equal(found.values, [2, nan])
 
@@ -186,15 +186,15 @@ def test_what_counts_is_a_number(dtype):
 # the kind that training saw
 
 
-def test_numbers_serve_where_training_had_texts():
-    found = column(polars.DataFrame({"a": [1, None, 2]}), "a", "category")
+def test_numbers_are_accepted_as_strings():
+    found = decode_column(polars.DataFrame({"a": [1, None, 2]}), "a", "category")
     assert found.values == ["1", None, "2"]
 
 
 @pytest.mark.parametrize("kind", ["number", "date", "category"])
 def test_a_column_without_a_cell_is_of_any_kind(kind):
     frame = polars.DataFrame({"a": [None, None]}, schema={"a": polars.String})
-    found = column(frame, "a", kind)
+    found = decode_column(frame, "a", kind)
     assert found.kind == kind
     assert [value is None or np.isnan(value) for value in found.values] == [True, True]
 
@@ -206,65 +206,65 @@ MISFITS = {"number": ["x", "y"], "date": [1, 2]}
 def test_another_kind_than_in_training_is_refused(kind):
     frame = polars.DataFrame({"speed": MISFITS[kind]})
     with pytest.raises(TableError, match=f"column 'speed' was a {kind} in training"):
-        column(frame, "speed", kind)
+        decode_column(frame, "speed", kind)
 
 
 # what is refused
 
 
-def test_a_column_that_is_not_there_is_refused_with_the_nearest():
+def test_a_missing_column_is_named_with_the_nearest():
     frame = polars.DataFrame({"price": [1, 2], "size": [1, 2]})
     with pytest.raises(TableError, match=r"no column 'prise'; did you mean 'price'\?"):
-        column(frame, "prise")
+        decode_column(frame, "prise")
 
 
 @pytest.mark.parametrize("infinite", [float("inf"), float("-inf")])
 def test_an_infinite_cell_is_refused_with_column_and_row(infinite):
     frame = polars.DataFrame({"a": [1.0, 2.0, infinite, infinite]})
     with pytest.raises(TableError, match="column 'a' has 2 infinite values, the first in row 3"):
-        column(frame, "a")
+        decode_column(frame, "a")
 
 
 def test_two_columns_of_one_name_are_refused(optional):
     frame = optional("pandas").DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
-    with pytest.raises(TableError, match=r"two columns have one name: .*'a'"):
-        column(frame, "a")
+    with pytest.raises(TableError, match=r"column names are not unique: .*'a'"):
+        decode_column(frame, "a")
 
 
 @pytest.mark.parametrize("odd", [[1, 2], {"a": [1]}, np.zeros((2, 2)), None])
-def test_what_is_no_frame_is_refused_by_its_type(odd):
+def test_only_a_frame_is_accepted(odd):
     with pytest.raises(
         TypeError, match=f"pandas, polars or pyarrow frame; got {type(odd).__name__}"
     ):
-        column(odd, "a")
+        decode_column(odd, "a")
 
 
 def test_features_are_all_columns_but_those_left_out():
     frame = polars.DataFrame({"b": [1], "a": [1], "c": [1]})
-    assert features(frame, ["a"]) == ["b", "c"]
+    assert feature_names(frame, ["a"]) == ["b", "c"]
     with pytest.raises(TableError, match="no column is left"):
-        features(frame, ["a", "b", "c"])
+        feature_names(frame, ["a", "b", "c"])
     with pytest.raises(TableError, match="no column 'd'"):
-        features(frame, ["d"])
+        feature_names(frame, ["d"])
 
 
 BAD = {
-    "not there": ("a.csv", None, "there is no such file"),
+    "not there": ("a.csv", None, "does not exist"),
     "empty": ("a.csv", b"", "is empty"),
-    "blank": ("a.csv", b"\n\n", "is no readable table"),
+    "blank": ("a.csv", b"\n\n", "is not a readable table"),
     "another ending": ("a.xlsx", b"PK", r"must end in one of \.csv, "),
     "a header": ("a.csv", b"a,b\n", "has a header but no rows"),
     "one row": ("a.csv", b"a,b\n1,2\n", "has one row"),
-    "a row too long": ("a.csv", b"a,b\n1,2\n1,2,3\n", "is no readable table"),
-    "noise": ("a.csv", bytes(range(128, 256)) * 2 + b"\n\xff,\xfe\n", "is no readable table"),
-    "noise in Parquet": ("a.parquet", bytes(range(256)), "is no readable table"),
-    "a cut Parquet": ("a.parquet", b"PAR1", "is no readable table"),
-    "half a gzip": ("a.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99)[:30], "is no readable table"),
+    "a row too long": ("a.csv", b"a,b\n1,2\n1,2,3\n", "is not a readable table"),
+    "noise": ("a.csv", bytes(range(128, 256)) * 2 + b"\n\xff,\xfe\n", "is not a readable table"),
+    "noise in Parquet": ("a.parquet", bytes(range(256)), "is not a readable table"),
+    "a cut Parquet": ("a.parquet", b"PAR1", "is not a readable table"),
+    "half a gzip": ("a.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99)[:30], "is not a readable table"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_file_that_is_no_table_is_refused_in_one_line(kind, tmp_path):
+def test_an_unreadable_file_is_refused_in_one_line(kind, tmp_path):
     name, data, said = BAD[kind]
     path = tmp_path / name
     if data is not None:
@@ -280,7 +280,7 @@ def test_a_directory_is_refused(tmp_path):
         read_table(tmp_path)
 
 
-def test_one_row_is_enough_where_it_is_said(tmp_path):
+def test_min_rows_of_one(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1,2\n")
-    assert len(read_table(path, fewest=1)) == 1
+    assert len(read_table(path, min_rows=1)) == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from xpmlp.tabular.scoring import class_scores, number_scores, rounded, score_table
+from xpmlp.tabular.scoring import class_scores, number_scores, round_scores, score_table
 
 ROUNDING = 1e-9
 
@@ -75,8 +75,8 @@ def test_the_table_shows_both_side_by_side():
 
 
 def test_six_digits_are_kept():
-    assert rounded({"a": 0.123456789, "b": 1234567.0}) == {"a": 0.123457, "b": 1.23457e6}
+    assert round_scores({"a": 0.123456789, "b": 1234567.0}) == {"a": 0.123457, "b": 1.23457e6}
 
 
-def test_what_is_no_number_is_null_in_json():
-    assert rounded({"r2": float("nan"), "rmse": float("inf")}) == {"r2": None, "rmse": None}
+def test_nan_is_null_in_json():
+    assert round_scores({"r2": float("nan"), "rmse": float("inf")}) == {"r2": None, "rmse": None}

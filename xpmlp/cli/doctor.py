@@ -1,4 +1,4 @@
-"""`xpmlp doctor`: what this machine offers; exit 2 only where a device asked for fails."""
+"""`xpmlp doctor`: the packages, BLAS and GPU of this machine; exit 2 if --device fails."""
 
 import argparse
 import json
@@ -15,11 +15,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    blas, gpu = found["blas"], found["gpu"]
-    packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
-    shown = [
-        f"xpmlp {found['xpmlp']}, Python {found['python']}, {found['system']}",
+def lines(info: dict[str, Any]) -> list[str]:
+    blas, gpu = info["blas"], info["gpu"]
+    packages = ", ".join(f"{name} {version}" for name, version in info["packages"].items())
+    text = [
+        f"xpmlp {info['xpmlp']}, Python {info['python']}, {info['system']}",
         f"packages: {packages}",
         f"BLAS: {blas['library']} {blas['version']}, threads: {blas['threads']}, "
         f"processors: {blas['processors']}",
@@ -27,27 +27,27 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
     for check in gpu["checks"]:
         verdict = "ok" if check["problem"] is None else f"failed: {check['problem']}"
-        shown.append(f"  {check['stage']}. {check['doing']}: {verdict}")
+        text.append(f"  {check['stage']}. {check['doing']}: {verdict}")
         if check["problem"] is not None:
-            shown.append(f"     to mend it: {check['mend']}")
+            text.append(f"     to fix it: {check['mend']}")
     if gpu["usable"]:
-        shown.append(
+        text.append(
             f"  {gpu['name']}, driver {gpu['driver']}, runtime {gpu['runtime']}, "
             f"{gpu['bytes_free'] / 2**30:.1f} of {gpu['bytes'] / 2**30:.1f} GiB free"
         )
-        why = gpu["recording"]
-        shown.append(
+        error = gpu["recording"]
+        text.append(
             "  training steps are recorded as a CUDA graph and replayed"
-            if why is None
-            else f"  training steps run one by one: recording them failed: {why}"
+            if error is None
+            else f"  training steps run one by one: recording them failed: {error}"
         )
-    return shown
+    return text
 
 
 def run(options: argparse.Namespace) -> int:
     word = options.device or default_word()
     _, _, index = word.partition(":")
-    found = report(int(index) if index.isdecimal() else 0)
-    print(json.dumps(found) if options.json else "\n".join(lines(found)))
-    place_for(word)  # raises where the device asked for fails
+    info = report(int(index) if index.isdecimal() else 0)
+    print(json.dumps(info) if options.json else "\n".join(lines(info)))
+    place_for(word)  # raises if the device cannot be used
     return 0

@@ -1,4 +1,4 @@
-"""`xpmlp gradcheck`: backprop against central differences; exit 1 where they disagree."""
+"""`xpmlp gradcheck`: backpropagation against central differences; exit 1 if they disagree."""
 
 import argparse
 

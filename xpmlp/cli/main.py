@@ -1,4 +1,4 @@
-"""`xpmlp COMMAND`: reads the command line, runs the command, and turns errors into one line."""
+"""`xpmlp COMMAND`: parse the command line, run the command, print an error as one line."""
 
 import argparse
 import os
@@ -14,15 +14,15 @@ from xpmlp import __version__
 from xpmlp.training.interruption import Terminated, terminated
 
 COMMANDS = {
-    "train": "learn a column of a table from the others",
+    "train": "train a model that predicts a column of a table",
     "predict": "predictions of a model for every row of a table",
-    "score": "how good a model is on rows with a known target",
-    "inspect": "what a model file holds",
+    "score": "scores of a model on rows with a known target",
+    "inspect": "the contents of a model file",
     "export": "a model file as ONNX, for other runtimes",
-    "demo": "train on handwritten digits, draw the loss, save the model",
+    "demo": "train on handwritten digits, plot the loss, save the model",
     "shapes": "every formula of a training step with its shapes",
-    "doctor": "what this machine offers, and what mends it",
-    "gradcheck": "backprop against central differences",
+    "doctor": "packages, BLAS and GPU of this machine, and how to fix them",
+    "gradcheck": "backpropagation against central differences",
 }
 
 
@@ -30,7 +30,7 @@ ERRORS = (ValueError, TypeError, ImportError, OSError, RuntimeError, ArithmeticE
 
 
 def parser_for(name: str | None) -> argparse.ArgumentParser:
-    """The parser with every command's help; only the command that is asked for is imported."""
+    """The parser of all commands; only the module of command `name` is imported."""
     parser = argparse.ArgumentParser(
         prog="xpmlp", description="Multi-layer perceptrons on NumPy and CuPy."
     )
@@ -47,19 +47,20 @@ def parser_for(name: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def interrupted(error: KeyboardInterrupt) -> int:
-    """130, or 143 for SIGTERM, and one line; a library may deliver a Ctrl-C a second time."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def report_interrupt(error: KeyboardInterrupt) -> int:
+    """Print one line and return 130, or 143 for SIGTERM."""
+    # a library may deliver a Ctrl-C a second time
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     by_term = isinstance(error, Terminated)
     where = f": {error}" if str(error) else ""
     print(f"xpmlp: {'terminated' if by_term else 'interrupted'}{where}", file=sys.stderr)
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, handler)
     return 143 if by_term else 130
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Inside it SIGTERM ends a command as Ctrl-C does, a training after its present step."""
+def handle_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: a training after its current step."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -72,22 +73,22 @@ def terminable() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it did what was asked, 2 for bad input, 130 on Ctrl-C, 143 on SIGTERM."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    name = next((word for word in given if word in COMMANDS), None)
+    """Run a command; return 0, 2 for bad input, 130 on Ctrl-C or 143 on SIGTERM."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    name = next((word for word in arguments if word in COMMANDS), None)
     try:
-        with warnings.catch_warnings(), terminable():
+        with warnings.catch_warnings(), handle_sigterm():
             warnings.showwarning = lambda message, *_: print(
                 f"xpmlp {name}: warning: {message}", file=sys.stderr
             )
-            options = parser_for(name).parse_args(given)
+            options = parser_for(name).parse_args(arguments)
             code = int(options.run(options))
-            if sys.stdout is not None:  # here, where a pipe without a reader is no surprise
+            if sys.stdout is not None:  # here, where a BrokenPipeError is handled
                 sys.stdout.flush()
             return code
     except KeyboardInterrupt as error:
-        return interrupted(error)
-    except BrokenPipeError:  # the reader, such as head, has enough: say no more
+        return report_interrupt(error)
+    except BrokenPipeError:  # the reader, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ERRORS as error:

@@ -1,4 +1,4 @@
-"""`xpmlp train TABLE --target COLUMN`: a table in, a trained model file out."""
+"""`xpmlp train TABLE --target COLUMN`: train on a table and write a model file."""
 
 import argparse
 import json
@@ -13,10 +13,16 @@ from xpmlp.devices.words import default_word, place_for
 from xpmlp.losses import loss
 from xpmlp.names import whole
 from xpmlp.storage import atomic
-from xpmlp.tabular.fitting import DEFAULTS, Fitted, Plan, fit_table
-from xpmlp.tabular.model import CLASSIFICATION, REGRESSION, TableModel, capped, described
-from xpmlp.tabular.reading import column, read_table, stray, texts_of
-from xpmlp.tabular.scoring import rounded, score_table
+from xpmlp.tabular.fitting import DEFAULTS, FitResult, Plan, fit_table
+from xpmlp.tabular.model import (
+    CLASSIFICATION,
+    REGRESSION,
+    TableModel,
+    columns_with_rest,
+    count_kinds,
+)
+from xpmlp.tabular.reading import decode_column, first_non_number, read_table, string_columns
+from xpmlp.tabular.scoring import round_scores, score_table
 from xpmlp.training.callbacks import ProgressBar
 from xpmlp.training.divergence import DivergedError
 from xpmlp.training.settings import Settings
@@ -31,24 +37,24 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_network(parser)
     add_training(parser)
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the model here")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="write every epoch here")
-    parser.add_argument("--resume", action="store_true", help="go on from --checkpoint, if there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw losses and predictions")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="written every epoch")
+    parser.add_argument("--resume", action="store_true", help="resume from --checkpoint, if any")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot losses and predictions")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no notes")
 
 
 def add_table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help=".csv, .csv.gz, .tsv or .parquet")
-    parser.add_argument("--target", required=True, metavar="COLUMN", help="what to predict")
+    parser.add_argument("--target", required=True, metavar="COLUMN", help="column to predict")
     parser.add_argument("--task", choices=("regression", "classification"), help="(guessed)")
-    parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave out")
+    parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="ignore it")
     parser.add_argument("--drop-missing-target", action="store_true", help="drop such rows")
-    held = parser.add_mutually_exclusive_group()
-    held.add_argument("--test-size", type=float, default=0.2, help="share held out (0.2)")
-    held.add_argument("--test", metavar="TABLE2", help="hold out this table instead")
-    held.add_argument("--group", metavar="COLUMN", help="hold out whole groups")
-    held.add_argument("--time", metavar="COLUMN", help="hold out the latest rows")
+    split = parser.add_mutually_exclusive_group()
+    split.add_argument("--test-size", type=float, default=0.2, help="share held out (0.2)")
+    split.add_argument("--test", metavar="TABLE2", help="hold out this table instead")
+    split.add_argument("--group", metavar="COLUMN", help="hold out whole groups")
+    split.add_argument("--time", metavar="COLUMN", help="hold out the latest rows")
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -70,11 +76,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="full", help="full, or tf32 on a GPU (full)")
     parser.add_argument("--dtype", default="float32", help="float32, float64 (float32)")
     parser.add_argument("--seed", type=int, default=0, help="(0)")
-    parser.add_argument("--threads", type=int, help="threads of a product (all processors)")
+    parser.add_argument("--threads", type=int, help="threads of BLAS (all processors)")
 
 
-def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
-    """Plan, network and settings; ValueError naming what is out of range, before any work."""
+def parse_options(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
+    """Plan, network and settings; ValueError naming an invalid option, before any work."""
     plan = Plan(
         target=options.target,
         task=options.task,
@@ -93,83 +99,83 @@ def checked(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str
         loss(options.loss)
     network = {"hidden": hidden, "activation": options.activation, "dropout": options.dropout}
     names = ("optimizer", "learning_rate", "schedule", "epochs", "batch_size", "dtype", "seed")
-    chosen = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
-    Settings(**{name: value for name, value in chosen.items() if value is not None})
+    settings = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
+    Settings(**{name: value for name, value in settings.items() if value is not None})
     inputs = [options.table, *filter(None, [options.test])]
-    written: dict[Path, str] = {}
+    outputs: dict[Path, str] = {}
     for name in ("save", "plot", "checkpoint"):
         path = getattr(options, name)
         if path is None:
             continue
-        writable(path, inputs)
-        first = written.setdefault(atomic.behind(path), name)
+        check_output(path, inputs)
+        first = outputs.setdefault(atomic.resolve_symlink(path), name)
         if first != name:
             raise ValueError(f"--{first} and --{name} are the same file: {path}")
     if options.resume and options.checkpoint is None:
-        raise ValueError("--resume goes on from --checkpoint: give its FILE")
+        raise ValueError("--resume needs --checkpoint FILE")
     if options.checkpoint is not None and options.checkpoint.exists() and not options.resume:
-        raise ValueError(f"--checkpoint {options.checkpoint} is there already: add --resume")
+        raise ValueError(f"--checkpoint {options.checkpoint} already exists: add --resume")
     if options.plot is not None and options.plot.suffix not in PICTURES:
         raise ValueError(f"--plot must end in {', '.join(PICTURES)}; got {options.plot}")
     place_for(options.device, options.precision)
-    chosen |= {"device": options.device, "precision": options.precision}
-    chosen |= {"checkpoint": options.checkpoint, "resume": options.resume}
-    return plan, network | {"loss": options.loss}, chosen
+    settings |= {"device": options.device, "precision": options.precision}
+    settings |= {"checkpoint": options.checkpoint, "resume": options.resume}
+    return plan, network | {"loss": options.loss}, settings
 
 
-def writable(path: Path, inputs: Sequence[str]) -> None:
-    """ValueError where a file cannot be written at `path`, or is one that is read."""
+def check_output(path: Path, inputs: Sequence[str]) -> None:
+    """ValueError if a file cannot be written at `path`, or `path` is an input."""
     for name in inputs:
         if path.exists() and Path(name).exists() and path.samefile(name):
-            raise ValueError(f"{path} is read here: writing to it would destroy it")
-    atomic.writable(path)
+            raise ValueError(f"{path} is an input: writing to it would destroy it")
+    atomic.check_writable(path)
 
 
 def run(options: argparse.Namespace) -> int:
-    plan, network, chosen = checked(options)
+    plan, network, settings = parse_options(options)
 
-    def say(line: str) -> None:
+    def show(line: str) -> None:
         if not options.quiet:
             print(line, file=sys.stderr if options.json else sys.stdout)
 
     frame = read_table(options.table)
-    test = None if options.test is None else read_table(options.test, texts=texts_of(frame))
+    test = None if options.test is None else read_table(options.test, strings=string_columns(frame))
     place = place_for(options.device, options.precision)
 
-    def started(model: TableModel, rows: dict[str, int]) -> None:
+    def on_start(model: TableModel, rows: dict[str, int]) -> None:
         if options.quiet:
             return
         counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in rows.items())
         other = REGRESSION if model.task == CLASSIFICATION else CLASSIFICATION
-        can = other == CLASSIFICATION or column(frame, model.target).kind != "category"
-        hint = f"; --task {other} for the other" if can else ""
+        possible = other == CLASSIFICATION or decode_column(frame, model.target).kind != "category"
+        hint = f"; --task {other} for the other" if possible else ""
         guessed = "" if options.task else f" (guessed{hint})"
-        say(f"{model.task} of {model.target!r}{guessed} on device {place.name}; rows: {counts}")
-        say(f"inputs: {described(model.columns)}")
+        show(f"{model.task} of {model.target!r}{guessed} on device {place.name}; rows: {counts}")
+        show(f"inputs: {count_kinds(model.columns)}")
         for known in model.columns:
-            values = column(frame, known.name).values if known.kind == "category" else ()
-            row = stray(values)
+            values = decode_column(frame, known.name).values if known.kind == "category" else ()
+            row = first_non_number(values)
             if row is not None:
-                say(
-                    f"column {known.name!r} is taken as texts, as not all of it are numbers: row "
+                show(
+                    f"column {known.name!r} is read as strings, as not all cells are numbers: row "
                     f"{row + 1} has {values[row]!r}"
                 )
-        for name in capped(model.columns):
-            say(f"column {name!r} has many values: the rarer ones share one input")
+        for name in columns_with_rest(model.columns):
+            show(f"column {name!r} has many categories: the rarer ones share one input")
 
     threads = options.threads
-    most = None if threads is None else blas_threads(whole(threads, "--threads"))
+    limit = None if threads is None else blas_threads(whole(threads, "--threads"))
     bars = [] if options.quiet else [ProgressBar()]
     try:
-        with limit_threads(most):
+        with limit_threads(limit):
             fitted = fit_table(
                 frame,
                 plan,
                 network=network,
-                settings=chosen,
+                settings=settings,
                 test=test,
                 callbacks=bars,
-                started=started,
+                on_start=on_start,
             )
     except DivergedError as error:
         raise ValueError(
@@ -178,15 +184,15 @@ def run(options: argparse.Namespace) -> int:
         ) from error
     history = fitted.model.model.history
     epochs, seconds = len(history["loss"]), history["seconds"][-1]
-    say(f"{epochs} epochs in {seconds:.1f} s\n{score_table(fitted.metrics, fitted.baseline)}")
-    write(options, fitted, say)
+    show(f"{epochs} epochs in {seconds:.1f} s\n{score_table(fitted.metrics, fitted.baseline)}")
+    write(options, fitted, show)
     if options.json:
         result = {
             "device": place.name,
             "task": fitted.model.task,
             "rows": fitted.rows,
-            "metrics": rounded(fitted.metrics),
-            "baseline": rounded(fitted.baseline),
+            "metrics": round_scores(fitted.metrics),
+            "baseline": round_scores(fitted.baseline),
             "epochs": epochs,
             "seconds": round(seconds, 3),
             "model": None if options.save is None else str(options.save),
@@ -196,13 +202,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def write(options: argparse.Namespace, fitted: Fitted, say: Any) -> None:
-    """The files that were asked for."""
+def write(options: argparse.Namespace, fitted: FitResult, show: Any) -> None:
+    """Write the model and the plot."""
     if options.save is not None:
         fitted.model.save(options.save)
-        say(f"wrote {options.save}")
+        show(f"wrote {options.save}")
     if options.plot is not None:
         from xpmlp.cli.plots import plot_fit
 
         plot_fit(fitted, options.plot)
-        say(f"wrote {options.plot}")
+        show(f"wrote {options.plot}")

@@ -19,8 +19,8 @@ from xpmlp.losses import loss
 from xpmlp.optimizers import OPTIMIZERS
 from xpmlp.recording.executors import EXECUTORS
 from xpmlp.spec import Spec
-from xpmlp.storage.checksummed import UNFIT, refusal
-from xpmlp.storage.class_labels import listed, unlisted
+from xpmlp.storage.checksummed import INVALID_FILE_ERRORS, invalid_file
+from xpmlp.storage.class_labels import labels_from_json, labels_to_json
 from xpmlp.storage.model_file import Contents, read
 from xpmlp.training.data import own_dtype
 from xpmlp.training.labels import Labels
@@ -179,7 +179,7 @@ def parts(est: Any) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
             "type": binarizer.y_type_,
             "values": written(list(est.classes_), "classes_")
             if objects(est)
-            else listed(est.classes_),
+            else labels_to_json(est.classes_),
             "dtype": est.classes_.dtype.str,
             "sparse": binarizer.sparse_input_,
         }
@@ -210,8 +210,8 @@ def restored(cls: type, path: str | os.PathLike[str], device: str | None) -> Any
     place = CPU if device is None else place_for(device)
     try:
         return rebuilt(cls, found, section, place)
-    except UNFIT as error:
-        raise refusal(path, error) from None
+    except INVALID_FILE_ERRORS as error:
+        raise invalid_file(path, error) from None
 
 
 def rebuilt(cls: Any, found: Contents, section: dict[str, Any], place: Place) -> Any:
@@ -264,7 +264,7 @@ def binarizer_of(saved: dict[str, Any], outputs: int) -> LabelBinarizer:
     found = LabelBinarizer()
     values, dtype = saved["values"], saved["dtype"]
     is_object = dtype == np.dtype(object).str
-    found.classes_ = objects_of(reread(values)) if is_object else unlisted(values, dtype)
+    found.classes_ = objects_of(reread(values)) if is_object else labels_from_json(values, dtype)
     found.y_type_, found.sparse_input_ = saved["type"], saved["sparse"]
     count = len(found.classes_)
     wanted = {"binary": (1, 2), "multiclass": (outputs,), "multilabel-indicator": (outputs,)}

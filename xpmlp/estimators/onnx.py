@@ -8,7 +8,7 @@ import numpy as np
 from xpmlp.estimators.classes import is_multilabel
 from xpmlp.estimators.files import network as fitted
 from xpmlp.recording.onnx_graph import Graph
-from xpmlp.storage.onnx import answer, answers, network, rows
+from xpmlp.storage.onnx import add_network, add_outputs, add_rows_input, prediction_outputs
 from xpmlp.training.labels import Labels
 
 
@@ -17,9 +17,9 @@ def write(est: Any, graph: Graph) -> None:
     model, binarizer = fitted(est), getattr(est, "_label_binarizer", None)
     if binarizer is not None and len(est.classes_) == 1:  # `predict` knows no other label
         model = replace(model, labels=Labels(np.repeat(est.classes_, 2), flat=True))
-    linked = network(graph, model, rows(graph, model))
+    linked = add_network(graph, model, add_rows_input(graph, model))
     if binarizer is not None and is_multilabel(binarizer):
         label = graph.astype(graph.greater(linked, 0.5), "int64")
-        answer(graph, {"label": label, "probabilities": linked})
+        add_outputs(graph, {"label": label, "probabilities": linked})
     else:
-        answer(graph, answers(graph, model, linked))
+        add_outputs(graph, prediction_outputs(graph, model, linked))

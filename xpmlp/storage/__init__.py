@@ -1,1 +1,1 @@
-"""What outlives the process: model files."""
+"""Model files, checkpoints and ONNX export."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside the target, then moved over it."""
+"""Atomic writes: to a temporary file in the same folder, which then replaces the target."""
 
 import hashlib
 import os
@@ -7,95 +7,94 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-SHORT = 200  # bytes of a name that endings of ours may follow
-TOKEN = 6  # random bytes in the name of a file that is being written
+MAX_NAME_BYTES = 200  # leaves room for the suffixes that are added to a file name
+TOKEN_BYTES = 6  # random bytes in the name of a temporary file
 
 
-def file_at(path: Any) -> Path:
-    """The path of a file; ValueError where it is none, or names none."""
+def to_path(path: Any) -> Path:
+    """`path` as a Path; ValueError if it is not a path or names no file."""
     try:
-        found = Path(path)
+        file = Path(path)
     except TypeError:
         raise ValueError(f"path must be a path; got {path!r}") from None
-    if not found.name or "\0" in found.name:
+    if not file.name or "\0" in file.name:
         raise ValueError(f"path must name a file; got {os.fspath(path)!r}")
-    return found
+    return file
 
 
-def behind(path: str | os.PathLike[str]) -> Path:
-    """The path that symbolic links lead to: a link stays, and what it leads to is written."""
+def resolve_symlink(path: str | os.PathLike[str]) -> Path:
+    """The target of a symbolic link: a write replaces the target and keeps the link."""
     return Path(os.path.realpath(path))
 
 
-def cut(name: str) -> str:
-    """A file's name, to which an ending may be added: systems allow 255 bytes. A long one is its
-    beginning and a digest of it all."""
+def shorten_name(name: str) -> str:
+    """A file name that leaves room for a suffix (systems allow 255 bytes): of a long name the
+    beginning and a digest."""
     data = os.fsencode(name)
-    if len(data) <= SHORT:
+    if len(data) <= MAX_NAME_BYTES:
         return name
-    return f"{data[:SHORT].decode(errors='ignore')}.{hashlib.sha256(data).hexdigest()[:16]}"
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return f"{data[:MAX_NAME_BYTES].decode(errors='ignore')}.{digest}"
 
 
 def is_special(path: Path) -> bool:
-    """Whether a device, pipe or socket is there, which has no end and must not be replaced."""
+    """Whether `path` is a device, pipe or socket: it may be endless and must not be replaced."""
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
-def contents(path: Any) -> bytes:
-    """What stands in a file; OSError with the path, ValueError for what has no end, as a device."""
-    found = file_at(path)
-    if is_special(found):
-        raise ValueError(f"{found} is no file")
-    return found.read_bytes()
+def read_bytes(path: Any) -> bytes:
+    """The contents of a file; OSError with the path, ValueError for a device or a pipe."""
+    file = to_path(path)
+    if is_special(file):
+        raise ValueError(f"{file} is not a regular file")
+    return file.read_bytes()
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` so that a crash at any moment leaves the old file or the new one.
 
-    Raises OSError with the path; the old file is then intact and nothing is left beside it.
+    Raises OSError with the path; the old file is then intact and the temporary one removed.
     ValueError for a device or a pipe.
     """
-    target = behind(file_at(path))
+    target = resolve_symlink(to_path(path))
     if is_special(target):
-        raise ValueError(f"{path} is no file")
-    # a name of its own: threads and processes may write the same target at once
-    beside = target.with_name(f".{cut(target.name)}.{secrets.token_hex(TOKEN)}.part")
+        raise ValueError(f"{path} is not a regular file")
+    # a unique name: threads and processes may write the same target at once
+    token = secrets.token_hex(TOKEN_BYTES)
+    partial = target.with_name(f".{shorten_name(target.name)}.{token}.part")
     try:
-        with open(beside, "wb") as file:  # open() applies the umask
+        with open(partial, "wb") as file:  # open() applies the umask
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, target)
+        os.replace(partial, target)
     except BaseException as error:
         with suppress(OSError):
-            beside.unlink()
-        if isinstance(error, OSError):  # the user knows this name alone
+            partial.unlink()
+        if isinstance(error, OSError):  # the user knows only this path
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
     sync_directory(target.parent)
 
 
-def writable(path: str | os.PathLike[str], what: str = "") -> None:
-    """ValueError where it can be told beforehand that no file can be written at `path`.
-
-    what: is to be written, in words before the path.
-    """
-    target = behind(path)
+def check_writable(path: str | os.PathLike[str], prefix: str = "") -> None:
+    """ValueError, its message `prefix` and the path, if a file cannot be written at `path`."""
+    target = resolve_symlink(path)
     folder = target.parent
     if target.is_dir():
-        raise ValueError(f"{what}{path} is a directory: give a file")
+        raise ValueError(f"{prefix}{path} is a directory: give a file")
     if is_special(target):
-        raise ValueError(f"{what}{path} is no file")
+        raise ValueError(f"{prefix}{path} is not a regular file")
     for parent in (Path(path).parent, folder):
         if not parent.is_dir():
-            raise ValueError(f"{what}{path} cannot be written: there is no folder {parent}")
-    # a file is written beside it first
-    if not all(os.access(one, os.W_OK) for one in (folder, target) if one.exists()):
-        raise ValueError(f"{what}{path} cannot be written: no permission")
+            raise ValueError(f"{prefix}{path} cannot be written: folder {parent} does not exist")
+    # the folder too: the temporary file is written there
+    if not all(os.access(p, os.W_OK) for p in (folder, target) if p.exists()):
+        raise ValueError(f"{prefix}{path} cannot be written: no permission")
 
 
 def sync_directory(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can."""
+    """Flush a rename in `folder` to the disk, where the system supports it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -104,17 +103,17 @@ def sync_directory(folder: Path) -> None:
             os.close(handle)
 
 
-def sweep(path: str | os.PathLike[str]) -> None:
-    """Remove what a process that was killed while it wrote `path` has left beside it.
+def remove_partial_files(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of processes that were killed while writing `path`.
 
-    No other may be writing `path` at that time.
+    No other process may be writing `path` at the same time.
     """
-    target = behind(path)
-    start = f".{cut(target.name)}."
+    target = resolve_symlink(path)
+    prefix = f".{shorten_name(target.name)}."
     if not target.parent.is_dir():
         return
-    for beside in target.parent.iterdir():
-        middle = beside.name.removeprefix(start).removesuffix(".part")
-        if beside.name == f"{start}{middle}.part" and len(middle) == 2 * TOKEN:
+    for file in target.parent.iterdir():
+        token = file.name.removeprefix(prefix).removesuffix(".part")
+        if file.name == f"{prefix}{token}.part" and len(token) == 2 * TOKEN_BYTES:
             with suppress(OSError):
-                beside.unlink()
+                file.unlink()

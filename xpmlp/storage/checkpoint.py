@@ -1,9 +1,9 @@
-"""A training under way in one file: kill it at any moment, and it goes on to the same bits.
+"""Checkpoints: a training that is killed at any moment resumes to the same bits.
 
-A checkpoint is a safetensors file like a model's (see `checksummed`), written whole or not at
-all. It holds what the trainer changes (parameters, the optimizer's slots, best weights, history,
-where it stands), and what was asked for: network, settings, and a SHA-256 of the data. Orders
-and dropout follow from seed, epoch and step, so that there is no generator to keep.
+A checkpoint is a safetensors file like a model's (see `checksummed`), written atomically. It holds
+the state of the trainer (parameters, the optimizer's slots, best weights, history, epoch and step)
+and a signature: network, settings, and a SHA-256 of the data. Orders and dropout follow from seed,
+epoch and step, so that there is no generator to save.
 """
 
 import json
@@ -26,16 +26,16 @@ from xpmlp.devices.namespace import running, to_host, to_place
 from xpmlp.devices.threads import available_threads, blas_threads
 from xpmlp.names import whole
 from xpmlp.recording.executors import EXECUTORS
-from xpmlp.storage.atomic import contents, sweep, writable, write_atomic
+from xpmlp.storage.atomic import check_writable, read_bytes, remove_partial_files, write_atomic
 from xpmlp.storage.checksummed import (
-    UNFIT,
-    checksummed,
+    INVALID_FILE_ERRORS,
+    invalid_file,
+    pack_checksummed,
     read_metadata,
     read_object,
-    refusal,
-    unpacked,
+    read_tensors,
 )
-from xpmlp.storage.lock import locked
+from xpmlp.storage.lock import file_lock
 from xpmlp.storage.signature import differences, run_signature, to_jsonable
 from xpmlp.training.divergence import Divergence
 from xpmlp.training.report import Report
@@ -44,9 +44,9 @@ from xpmlp.types import Array
 
 FORMAT = "xpmlp-checkpoint"
 VERSION = 1
-HISTORY = "history."
-COUNTS = ("best_epoch", "restored")  # whole numbers of a history; its other numbers are not
-MEASURED = [
+HISTORY_PREFIX = "history."
+INTEGER_SERIES = ("best_epoch", "restored")  # of a history; the other series are floats
+SERIES = [
     f.name
     for f in fields(Report)
     if f.name not in ("epoch", "epochs", "step", "metrics", "trainer")
@@ -54,10 +54,10 @@ MEASURED = [
 
 
 class Checkpoint:
-    """Where a training is kept while it runs, and how often: `train(..., checkpoint=...)`.
+    """Where and how often a training writes its checkpoint: `train(..., checkpoint=...)`.
 
-    path: of the file. every_epochs: epochs from one writing to the next; every_seconds: seconds,
-    looked at after every window of minibatches too. Without both, every epoch. The end of a
+    path: of the file. every_epochs: epochs between two writes; every_seconds: seconds between two
+    writes, checked after every window of minibatches too. Without both, every epoch. The end of a
     training is always written.
 
     >>> import os, tempfile, xpmlp
@@ -90,22 +90,21 @@ class Checkpoint:
 
     @contextmanager
     def opened(self, trainer: Trainer, resume: bool) -> Iterator["CheckpointWriter"]:
-        """Inside it the file is this run's alone, and the run stands where the file says.
+        """Lock the file, and restore the trainer from it if it exists.
 
-        Raises BlockingIOError where another training has it, ValueError where it cannot be
-        written, or holds one that is not to be resumed, that has other data or settings, or that
-        is damaged.
+        Raises BlockingIOError if another training holds the lock, ValueError if the file cannot be
+        written, exists without `resume`, is damaged, or is of other data or settings.
         """
-        writable(self.path, "checkpoint ")
-        with locked(self.path):
-            sweep(self.path)
+        check_writable(self.path, "checkpoint ")
+        with file_lock(self.path):
+            remove_partial_files(self.path)
             with running(trainer.place):
                 writer = CheckpointWriter(self, trainer, run_signature(trainer))
                 if self.path.exists():
                     if not resume:
                         raise ValueError(
-                            f"checkpoint {self.path} is there already: resume=True goes on with "
-                            "it, and without the file training begins anew"
+                            f"checkpoint {self.path} already exists: resume=True continues it; "
+                            "delete the file to start anew"
                         )
                     writer.restore()
             trainer.after_window = writer.after_window
@@ -113,57 +112,57 @@ class Checkpoint:
 
 
 class CheckpointWriter:
-    """Writes a training's checkpoint when it is time. Called with the report of every epoch."""
+    """Writes a training's checkpoint when it is due. Called with the report of every epoch."""
 
     def __init__(self, checkpoint: Checkpoint, trainer: Trainer, signature: dict[str, Any]) -> None:
         self.checkpoint, self.trainer, self.signature = checkpoint, trainer, signature
-        self.about = about(trainer)  # now: steps may have fewer threads
-        self.written, self.epoch = time.monotonic(), trainer.epoch
+        self.environment = environment(trainer)  # here: during steps BLAS may have fewer threads
+        self.last_write, self.epoch = time.monotonic(), trainer.epoch
 
     def __call__(self, report: Any) -> None:
         trainer, epochs = self.trainer, self.checkpoint.epochs
-        ended = trainer.epoch >= trainer.settings.epochs or trainer.stopped
-        if ended or trainer.epoch - self.epoch >= epochs or self.late():
+        finished = trainer.epoch >= trainer.settings.epochs or trainer.stopped
+        if finished or trainer.epoch - self.epoch >= epochs or self.is_due():
             self.write()
 
     def after_window(self) -> None:
         """Called between the windows of an epoch."""
-        if self.trainer.counter.in_epoch < self.trainer.steps_per_epoch and self.late():
+        if self.trainer.counter.in_epoch < self.trainer.steps_per_epoch and self.is_due():
             self.write()
 
-    def late(self) -> bool:
-        return time.monotonic() - self.written >= self.checkpoint.seconds
+    def is_due(self) -> bool:
+        return time.monotonic() - self.last_write >= self.checkpoint.seconds
 
     def write(self) -> None:
-        """Write the checkpoint, whole or not at all: OSError leaves the one before."""
-        write_atomic(self.checkpoint.path, encode(self.trainer, self.signature, self.about))
-        self.written, self.epoch = time.monotonic(), self.trainer.epoch
+        """Write the checkpoint atomically: on an OSError the old file is intact."""
+        write_atomic(self.checkpoint.path, encode(self.trainer, self.signature, self.environment))
+        self.last_write, self.epoch = time.monotonic(), self.trainer.epoch
 
     def restore(self) -> None:
-        """Let the run stand where the file says."""
+        """Restore the trainer from the file."""
         path, trainer = self.checkpoint.path, self.trainer
-        data = contents(path)
+        data = read_bytes(path)
         try:
-            found = read_object(read_metadata(data, FORMAT, VERSION).get("config"))
-            other = differences(found["signature"], self.signature, found["epoch"])
-            changed = differences(found["about"], self.about, 0)
-            if not other:
-                take(trainer, found, unpacked(data))
-        except UNFIT as error:
-            raise refusal(path, error, "checkpoint") from None
-        if other:
-            raise ValueError(f"checkpoint {path} is of another training: {'; '.join(other)}")
+            config = read_object(read_metadata(data, FORMAT, VERSION).get("config"))
+            changed = differences(config["signature"], self.signature, config["epoch"])
+            moved = differences(config["about"], self.environment, 0)
+            if not changed:
+                restore_trainer(trainer, config, read_tensors(data))
+        except INVALID_FILE_ERRORS as error:
+            raise invalid_file(path, error, "checkpoint") from None
         if changed:
+            raise ValueError(f"checkpoint {path} is of another training: {'; '.join(changed)}")
+        if moved:
             warnings.warn(
-                f"checkpoint {path} goes on elsewhere, so the last bits may differ: "
-                f"{'; '.join(changed)}",
+                f"checkpoint {path} resumes in another environment, so the last bits may differ: "
+                f"{'; '.join(moved)}",
                 stacklevel=5,
             )
         self.epoch = trainer.epoch
 
 
-def about(trainer: Trainer) -> dict[str, Any]:
-    """What the bits depend on beside what was asked for."""
+def environment(trainer: Trainer) -> dict[str, Any]:
+    """What the bits depend on besides the signature."""
     return {
         "device": trainer.place.name,
         "machine": platform.machine(),
@@ -175,7 +174,7 @@ def about(trainer: Trainer) -> dict[str, Any]:
 
 
 def buffers(trainer: Trainer) -> dict[str, Array]:
-    """The arrays that a training goes on from, by their names in the file."""
+    """The arrays of a training's state, by their names in the file."""
     state, step = trainer.state, trainer.step
     slots = {f"slots.{i}": buffer for i, buffer in enumerate(state.slots)}
     average = {} if step.average is None else {"average": step.average}
@@ -197,56 +196,58 @@ def buffers(trainer: Trainer) -> dict[str, Array]:
     )
 
 
-def encode(trainer: Trainer, signature: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:
-    """The bytes of a run's checkpoint. Numbers of its history are arrays, which hold NaN too."""
+def encode(trainer: Trainer, signature: Mapping[str, Any], environment: Mapping[str, Any]) -> bytes:
+    """The bytes of a checkpoint. Numbers of its history are arrays, which can hold NaN."""
     arrays = {name: to_host(buffer) for name, buffer in buffers(trainer).items()}
     words: dict[str, Any] = {}
     done = trainer.epoch - trainer.first_epoch
     for name, series in trainer.history.items() if done else ():
-        own = series[-done:]  # of this training
-        if all(one is None or isinstance(one, str) for one in own):
-            words[name] = own
+        values = series[-done:]  # of this training
+        if all(value is None or isinstance(value, str) for value in values):
+            words[name] = values
         else:
-            arrays[HISTORY + name] = np.array(own)
+            arrays[HISTORY_PREFIX + name] = np.array(values)
     config = {
         "signature": signature,
-        "about": about,
+        "about": environment,
         "epoch": trainer.epoch,
         "step_in_epoch": trainer.counter.in_epoch,
         "seconds": trainer.seconds,
         "words": words,
         "extra_state": trainer.extra_state,
-        "divergences": to_jsonable({str(k): one for k, one in trainer.divergences.items()}),
+        "divergences": to_jsonable({str(k): d for k, d in trainer.divergences.items()}),
     }
-    return checksummed(FORMAT, VERSION, arrays, json.dumps(config, allow_nan=False))
+    return pack_checksummed(FORMAT, VERSION, arrays, json.dumps(config, allow_nan=False))
 
 
-def take(trainer: Trainer, found: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Let a run stand where a checkpoint says; an UNFIT error, and no change, where none can."""
+def restore_trainer(
+    trainer: Trainer, config: Mapping[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
+    """Set a trainer's state from a checkpoint, or raise and leave it unchanged."""
     names = ("epoch", "step_in_epoch", "seconds", "extra_state")
-    epoch, step_in_epoch, seconds, extra = (found[name] for name in names)
-    for name, value, least, end in (
+    epoch, step_in_epoch, seconds, extra = (config[name] for name in names)
+    for name, value, low, high in (
         ("epoch", epoch, trainer.first_epoch, 2**53),
         ("step_in_epoch", step_in_epoch, 0, trainer.steps_per_epoch),
     ):
-        if type(value) is not int or not least <= value < end:
-            raise ValueError(f"{name} must be in [{least}, {end}); it has {value!r}")
+        if type(value) is not int or not low <= value < high:
+            raise ValueError(f"{name} must be in [{low}, {high}); it has {value!r}")
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"seconds must be at least 0; it has {seconds!r}")
-    if kinds(extra) != kinds(trainer.extra_state) or not all(
+    if types(extra) != types(trainer.extra_state) or not all(
         0 <= n < math.inf for n in extra.values()
     ):
         raise ValueError(f"its extra_state is {extra!r}")
-    into = buffers(trainer)
-    divergences = {int(k): divergence(**one) for k, one in found["divergences"].items()}
-    history = past(trainer, found["words"], arrays, epoch - trainer.first_epoch)
-    wanted = {name: (tuple(b.shape), to_host(b).dtype) for name, b in into.items()}
-    held = {n: (a.shape, a.dtype) for n, a in arrays.items() if not n.startswith(HISTORY)}
-    for name in sorted(wanted.keys() | held.keys()):
-        if wanted.get(name) != held.get(name):
-            raise ValueError(f"its tensor {name!r} is {held.get(name)}, not {wanted.get(name)}")
+    state = buffers(trainer)
+    divergences = {int(k): read_divergence(**d) for k, d in config["divergences"].items()}
+    history = read_history(trainer, config["words"], arrays, epoch - trainer.first_epoch)
+    expected = {name: (tuple(b.shape), to_host(b).dtype) for name, b in state.items()}
+    stored = {n: (a.shape, a.dtype) for n, a in arrays.items() if not n.startswith(HISTORY_PREFIX)}
+    for name in sorted(expected.keys() | stored.keys()):
+        if expected.get(name) != stored.get(name):
+            raise ValueError(f"its tensor {name!r} is {stored.get(name)}, not {expected.get(name)}")
     step, largest = int(arrays["step"]), float(np.finfo(arrays["learning_rate_scale"].dtype).max)
-    for name, most in (
+    for name, maximum in (
         ("step", 2**53),
         ("best_epoch", epoch),
         ("finite_steps", step_in_epoch or trainer.steps_per_epoch),
@@ -254,10 +255,10 @@ def take(trainer: Trainer, found: Mapping[str, Any], arrays: dict[str, np.ndarra
         ("slots_reset_step", step),
         ("learning_rate_scale", largest),
     ):
-        bad = ~((arrays[name] >= 0) & (arrays[name] <= most))
-        if bad.any():
-            raise ValueError(f"its {name} must be in [0, {most:g}]; it has {arrays[name][bad][0]}")
-    for name, buffer in into.items():
+        invalid = arrays[name][~((arrays[name] >= 0) & (arrays[name] <= maximum))]  # NaN too
+        if invalid.size:
+            raise ValueError(f"its {name} must be in [0, {maximum:g}]; it has {invalid[0]}")
+    for name, buffer in state.items():
         buffer[...] = to_place(trainer.place, arrays[name])
     trainer.epoch, trainer.seconds, trainer.extra_state = epoch, seconds, extra
     trainer.counter.in_epoch, trainer.divergences = step_in_epoch, divergences
@@ -265,36 +266,38 @@ def take(trainer: Trainer, found: Mapping[str, Any], arrays: dict[str, np.ndarra
         trainer.history.setdefault(name, []).extend(values)
 
 
-def divergence(step: int, epoch: int, learning_rate: Any, gradients: list[Any]) -> Divergence:
-    """A divergence as JSON tells of it, where "inf" and "nan" are texts."""
+def read_divergence(step: int, epoch: int, learning_rate: Any, gradients: list[Any]) -> Divergence:
+    """A divergence from JSON, where "inf" and "nan" are strings."""
     return Divergence(index(step), index(epoch), float(learning_rate), tuple(map(float, gradients)))
 
 
-def kinds(numbers: Mapping[str, Any]) -> dict[str, type]:
+def types(numbers: Mapping[str, Any]) -> dict[str, type]:
     return {name: type(number) for name, number in numbers.items()}
 
 
-def past(
+def read_history(
     trainer: Trainer, words: Mapping[str, Any], arrays: Mapping[str, np.ndarray], done: int
 ) -> dict[str, list[Any]]:
-    """The history of `done` epochs by name: numbers, or an array (K,) of each epoch."""
-    numbers = {n.removeprefix(HISTORY): a for n, a in arrays.items() if n.startswith(HISTORY)}
+    """The history of `done` epochs by name: a number, or an array (K,), of each epoch."""
+    numbers = {
+        n.removeprefix(HISTORY_PREFIX): a for n, a in arrays.items() if n.startswith(HISTORY_PREFIX)
+    }
     known: dict[str, tuple[str | None, ...]] = {"executor": EXECUTORS}
     if not trainer.val_data:
         known |= {"val_loss": (None,), "val_score": (None,)}
-    columns = [*MEASURED, *trainer.metrics] if done else []
-    named = {*columns}
-    if words.keys() != named & known.keys() or numbers.keys() != named - known.keys():
-        raise ValueError(f"its history is of {sorted(numbers.keys() | words.keys())}")
+    series = [*SERIES, *trainer.metrics] if done else []
+    names = {*series}
+    if words.keys() != names & known.keys() or numbers.keys() != names - known.keys():
+        raise ValueError(f"its history holds {sorted(numbers.keys() | words.keys())}")
     history: dict[str, list[Any]] = {}
     for name, values in numbers.items():
         shape = (done, *(() if name == "seconds" else trainer.settings.lead))
-        wide = values.ndim > 1 or values.dtype.itemsize == 8  # as Python's own numbers are
-        if values.shape != shape or values.dtype.kind != "fi"[name in COUNTS] or not wide:
+        wide = values.ndim > 1 or values.dtype.itemsize == 8  # of Python numbers
+        if values.shape != shape or values.dtype.kind != "fi"[name in INTEGER_SERIES] or not wide:
             raise ValueError(f"its history of {name!r} is {values.shape}, {values.dtype}")
         history[name] = values.tolist() if values.ndim == 1 else [row.copy() for row in values]
     for name, listed in words.items():
         if not isinstance(listed, list) or len(listed) != done or {*listed} - {*known[name]}:
             raise ValueError(f"its history of {name!r} is not one of {done} epochs")
         history[name] = listed
-    return {name: history[name] for name in columns}
+    return {name: history[name] for name in series}

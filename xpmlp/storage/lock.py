@@ -1,4 +1,4 @@
-"""A file that one process writes: the operating system's lock, which dies with its holder."""
+"""A lock on a file by the operating system, which releases it when its process ends."""
 
 import os
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from xpmlp.storage.atomic import behind, cut
+from xpmlp.storage.atomic import resolve_symlink, shorten_name
 
 
-def system() -> Any:
-    """The operating system's locks; None where it has none (Windows)."""
+def import_fcntl() -> Any:
+    """The module of file locks; None where the system has none (Windows)."""
     try:
         return import_module("fcntl")
     except ImportError:
@@ -19,45 +19,45 @@ def system() -> Any:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Inside it `path` is this caller's alone; BlockingIOError where it is another's.
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of `path`; BlockingIOError if another holds it.
 
-    The lock is on a file beside it, `path`.lock, because `path` itself is replaced whenever it is
-    written; a symbolic link has its file's lock. Where the system has no flock (Windows), nothing
+    The lock is on the file `path`.lock, because `path` itself is replaced whenever it is written;
+    a symbolic link shares the lock of its target. Where the system has no flock (Windows), nothing
     is locked.
     """
-    fcntl = system()
+    fcntl = import_fcntl()
     if fcntl is None:
         yield
         return
-    target = behind(path)
-    beside = target.with_name(f"{cut(target.name)}.lock")
+    target = resolve_symlink(path)
+    lock = target.with_name(f"{shorten_name(target.name)}.lock")
     while True:
-        handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
             raise BlockingIOError(
-                f"{path} is in use by another training: give each a checkpoint of its own"
+                f"{path} is in use by another training: give each its own checkpoint"
             ) from None
         except BaseException:
             os.close(handle)
             raise
-        if is_still(beside, handle):
+        if is_same_file(lock, handle):
             break
-        os.close(handle)  # its last holder unlinked it while we came
+        os.close(handle)  # its last holder unlinked it between open and flock
     try:
         yield
     finally:
         with suppress(OSError):
-            beside.unlink()
+            lock.unlink()
         os.close(handle)
 
 
-def is_still(beside: Path, handle: int) -> bool:
-    """Whether the file of that name is the one that is open."""
+def is_same_file(path: Path, handle: int) -> bool:
+    """Whether `path` names the open file."""
     try:
-        return os.path.samestat(os.stat(beside), os.fstat(handle))
+        return os.path.samestat(os.stat(path), os.fstat(handle))
     except OSError:
         return False

@@ -16,37 +16,37 @@ from xpmlp.devices.words import place_for
 from xpmlp.layout import padded_size, stored_shapes, tensors as layer_tensors
 from xpmlp.losses import loss
 from xpmlp.spec import Spec
-from xpmlp.storage.atomic import contents, write_atomic
+from xpmlp.storage.atomic import read_bytes, write_atomic
 from xpmlp.storage.checksummed import (
-    UNFIT,
-    checksummed,
+    INVALID_FILE_ERRORS,
+    invalid_file,
+    pack_checksummed,
     read_metadata,
     read_object,
-    refusal,
-    unpacked,
+    read_tensors,
 )
-from xpmlp.storage.class_labels import listed, unlisted
+from xpmlp.storage.class_labels import labels_from_json, labels_to_json
 from xpmlp.training.labels import Labels
 from xpmlp.training.model import Model
 
 FORMAT = "xpmlp-model"
 VERSION = 1
-SECTIONS = ("table", "estimator")  # what may stand around a network
+SECTIONS = ("table", "estimator")  # of models that have more than a network
 DTYPES = ("float32", "float64")
-KEYS = {"spec", "members", "dtype", "classes", "classes_dtype", "one_dimensional"}
+REQUIRED_KEYS = {"spec", "members", "dtype", "classes", "classes_dtype", "one_dimensional"}
 
 
 class Savable(Protocol):
-    """A model that says what its file holds: network, sections' JSON by name, their arrays."""
+    """A model that gives its file's network, its sections as JSON by name, and their arrays."""
 
     def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]: ...
 
 
 def save(model: Savable, path: str | os.PathLike[str]) -> None:
-    """Write `model` to one file that loads wherever NumPy is.
+    """Write `model` to one file, which needs no package but NumPy and safetensors to load.
 
-    The file is written whole or not at all. Raises TypeError for what is no model, ValueError
-    where the network holds a function of the user's own, OSError where the path cannot be written.
+    The write is atomic. Raises TypeError if `model` is not a model, ValueError if its network holds
+    a function of the user's own, OSError if the path cannot be written.
 
     >>> import os, tempfile, xpmlp
     >>> model = xpmlp.train("1-2-1", [[0.0], [1.0]], [0.0, 1.0], epochs=1)
@@ -64,26 +64,26 @@ def save(model: Savable, path: str | os.PathLike[str]) -> None:
 
 
 class Contents(NamedTuple):
-    """All that a model file holds."""
+    """The contents of a model file."""
 
     model: Model
-    sections: dict[str, Any]  # JSON of what stands around the network, by name
+    sections: dict[str, Any]  # JSON by name: a table or an estimator
     arrays: dict[str, np.ndarray]  # the sections' arrays
-    trained: dict[str, Any]  # what training came to: epochs, last losses and scores
+    trained: dict[str, Any]  # number of epochs, last losses and scores
 
 
 def read(path: str | os.PathLike[str], device: str | None = None) -> Contents:
-    """All that a model file holds; ValueError with the path as for `load`."""
+    """The contents of a model file; ValueError with the path as for `load`."""
     place = CPU if device is None else place_for(device)
-    data = contents(path)
+    data = read_bytes(path)
     try:
         return decode(data, place)
-    except UNFIT as error:
-        raise refusal(path, error) from None
+    except INVALID_FILE_ERRORS as error:
+        raise invalid_file(path, error) from None
 
 
-def configuration(model: Model, sections: Mapping[str, Any]) -> str:
-    """Everything but the arrays, as JSON; ValueError for labels that JSON cannot hold."""
+def to_config(model: Model, sections: Mapping[str, Any]) -> str:
+    """The configuration of a model file as JSON; ValueError for labels that JSON cannot hold."""
     classes = model.classes_
     last = {name: entries[-1] for name, entries in model.history.items() if entries}
     return json.dumps(
@@ -91,28 +91,28 @@ def configuration(model: Model, sections: Mapping[str, Any]) -> str:
             "spec": json.loads(model.spec.to_json()),
             "members": model.members,
             "dtype": str(to_host(model.flat).dtype),
-            "classes": None if classes is None else listed(classes),
+            "classes": None if classes is None else labels_to_json(classes),
             "classes_dtype": None if classes is None else classes.dtype.str,
             "one_dimensional": model.labels.flat,
             "trained": {"epochs": len(model.history.get("loss", ()))}
-            | {name: finite(np.asarray(value).tolist()) for name, value in last.items()},
+            | {name: nan_to_none(np.asarray(value).tolist()) for name, value in last.items()},
         }
         | {name: sections.get(name) for name in SECTIONS},
         allow_nan=False,
     )
 
 
-def finite(value: Any) -> Any:
-    """`value` with null for NaN and infinity, which JSON lacks (a member that diverged)."""
+def nan_to_none(value: Any) -> Any:
+    """`value` with None for NaN and infinity, which JSON lacks (a member that diverged)."""
     if isinstance(value, list):
-        return [finite(one) for one in value]
+        return [nan_to_none(item) for item in value]
     return value if not isinstance(value, float) or np.isfinite(value) else None
 
 
 def encode(model: Model, sections: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of a model file; `arrays` are the sections', if any."""
+    """The bytes of a model file; `arrays` are those of the sections."""
     tensors = dict(layer_tensors(np, model.spec, to_host(model.flat)))
-    return checksummed(FORMAT, VERSION, {**arrays, **tensors}, configuration(model, sections))
+    return pack_checksummed(FORMAT, VERSION, {**arrays, **tensors}, to_config(model, sections))
 
 
 class Config(NamedTuple):
@@ -127,14 +127,14 @@ class Config(NamedTuple):
 
 
 def read_config(text: Any) -> Config:
-    """The configuration in the metadata; ValueError for anything that `save` does not write."""
+    """The configuration of a model file; ValueError for anything that `save` does not write."""
     config = read_object(text)
-    if not set(config) >= KEYS:
-        raise ValueError(f"its configuration must hold {', '.join(sorted(KEYS))}")
+    if not set(config) >= REQUIRED_KEYS:
+        raise ValueError(f"its configuration must hold {', '.join(sorted(REQUIRED_KEYS))}")
     spec = read_spec(config["spec"])
     members, flat = config["members"], config["one_dimensional"]
     if not (members is None or (type(members) is int and members >= 1)):
-        raise ValueError(f"members must be a whole number or null; it has {members!r}")
+        raise ValueError(f"members must be an integer or null; it has {members!r}")
     if config["dtype"] not in DTYPES:
         raise ValueError(f"it holds {config['dtype']!r}, not {' or '.join(DTYPES)}")
     if not isinstance(flat, bool):
@@ -143,7 +143,7 @@ def read_config(text: Any) -> Config:
     lead = () if members is None else (members,)
     trained = config.get("trained")
     if not isinstance(trained, dict):
-        raise ValueError("it does not say what training came to")
+        raise ValueError("it has no results of training")
     sections = {name: config[name] for name in SECTIONS if config.get(name) is not None}
     if not all(isinstance(section, dict) for section in sections.values()):
         raise ValueError(f"{' or '.join(sections)} must be an object")
@@ -151,43 +151,42 @@ def read_config(text: Any) -> Config:
 
 
 def read_spec(value: Any) -> Spec:
-    """The network, whose layers are written in full."""
+    """The network; each of its layers is written in full."""
     return Spec.from_json(json.dumps(value))
 
 
 def read_classes(labels: Any, dtype: Any, spec: Spec) -> np.ndarray | None:
-    """The class labels; ValueError where they do not fit the network."""
+    """The class labels; ValueError if they do not fit the network."""
     if labels is None and dtype is None:
         return None
     if not isinstance(labels, list) or not isinstance(dtype, str):
-        raise ValueError("its classes are no list with a dtype")
-    classes = unlisted(labels, dtype)
-    wanted = 2 if spec.n_out == 1 else spec.n_out
-    if classes.shape != (wanted,) or loss(spec.loss).labels == "none":
+        raise ValueError("its classes are not a list with a dtype")
+    classes = labels_from_json(labels, dtype)
+    n_classes = 2 if spec.n_out == 1 else spec.n_out
+    if classes.shape != (n_classes,) or loss(spec.loss).labels == "none":
         raise ValueError(f"it has {len(labels)} classes for a network of {spec.n_out} outputs")
     if not (classes[:-1] < classes[1:]).all():
-        raise ValueError("its classes are not sorted, or one stands twice")
+        raise ValueError("its classes are not sorted and unique")
     return classes
 
 
 def decode(data: bytes, place: Place) -> Contents:
-    """What the bytes of a file hold; an UNFIT error for anything but what `encode` writes."""
+    """The contents of a file; INVALID_FILE_ERRORS for what `encode` does not write."""
     config = read_config(read_metadata(data, FORMAT, VERSION).get("config"))
-    tensors = unpacked(data)
-    shapes = stored_shapes(config.spec)
-    wanted = {name: (*config.lead, *shape) for name, shape in shapes}
-    around = [name for name in sorted(tensors) if name.partition(".")[0] in SECTIONS]
-    arrays = {name: tensors.pop(name) for name in around}
-    strange = [name for name in around if name.partition(".")[0] not in config.sections]
-    if strange:
-        raise ValueError(f"it has {strange} but describes no {strange[0].partition('.')[0]}")
-    found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-    asked = {name: (shape, np.dtype(config.dtype)) for name, shape in wanted.items()}
-    for name in sorted(found.keys() | asked.keys()):
-        if found.get(name) != asked.get(name):
-            raise ValueError(f"its tensor {name!r} is {found.get(name)}, not {asked.get(name)}")
+    tensors = read_tensors(data)
+    section_of = {name: name.partition(".")[0] for name in sorted(tensors)}
+    arrays = {name: tensors.pop(name) for name in section_of if section_of[name] in SECTIONS}
+    unknown = [name for name in arrays if section_of[name] not in config.sections]
+    if unknown:
+        raise ValueError(f"it has {unknown} but no section {section_of[unknown[0]]!r}")
+    dtype = np.dtype(config.dtype)
+    expected = {n: ((*config.lead, *shape), dtype) for n, shape in stored_shapes(config.spec)}
+    stored = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    for name in sorted(stored.keys() | expected.keys()):
+        if stored.get(name) != expected.get(name):
+            raise ValueError(f"its tensor {name!r} is {stored.get(name)}, not {expected.get(name)}")
     flat = np.zeros((*config.lead, padded_size(config.spec)), dtype=config.dtype)
-    for name, into in layer_tensors(np, config.spec, flat):
-        into[...] = tensors[name]
+    for name, view in layer_tensors(np, config.spec, flat):
+        view[...] = tensors[name]
     model = Model(config.spec, to_place(place, flat), place, config.labels)
     return Contents(model, config.sections, arrays, config.trained)

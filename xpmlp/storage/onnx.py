@@ -1,8 +1,8 @@
-"""A model as an ONNX file: the network in float32, for any runtime, without xpmlp.
+"""Export of a model to ONNX: the network in float32, for any runtime, without xpmlp.
 
-Inputs: `X` (N, n_in) float32, or of a table one for each column. Outputs: `label` (N,) and
-`probabilities` (N, C) for classes, else `prediction`, shaped as `predict` gives it; of a
-population with its axis of members in front, as everywhere.
+Inputs: `X` (N, n_in) float32, or for a table one per column. Outputs: `label` (N,) and
+`probabilities` (N, C) of a classification, else `prediction`, in the shape that `predict` returns;
+for a population with the leading axis of members, as everywhere.
 """
 
 import os
@@ -23,16 +23,16 @@ from xpmlp.training.labels import both, likeliest
 from xpmlp.training.model import Model
 from xpmlp.types import Array
 
-# ONNX 1.8, of 2020: the first whose operators are all that is needed here (comparisons, choices
-# and reductions as they still are), so that old runtimes read the file, and every later one
-OPSET, TEXTS_OPSET, IR_VERSION = 13, 2, 7
-LIMIT = 2**31 - 1  # bytes of one protobuf message
+# ONNX 1.8 (2020), the first with all operators that are needed here (comparisons, Where and
+# reductions in their present form), so that old runtimes read the file too
+OPSET, TEXT_OPSET, IR_VERSION = 13, 2, 7
+MAX_BYTES = 2**31 - 1  # of a protobuf message
 INT64 = np.iinfo(np.int64)
 
 
 @runtime_checkable
 class Exportable(Protocol):
-    """A model that has something around its network, and writes it into a graph."""
+    """A model that writes its network, and what surrounds it, into a graph."""
 
     def into_onnx(self, graph: Graph) -> None: ...
 
@@ -41,13 +41,13 @@ def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     """Write `model` as an ONNX file (opset 13) whose outputs are those of `model.predict`.
 
     model: a Model, a TableModel or a fitted estimator. A Model and an estimator take `X`
-    (N, n_in) float32; a table takes one input (N,) for each column, by its name: float64 for
-    numbers and dates (seconds since 1970; NaN where missing), texts for categories ("" where
-    missing). Whole-number labels are int64, texts are texts. All sums are in float32.
+    (N, n_in) float32; a table takes one input (N,) per column, by its name: float64 for numbers
+    and dates (seconds since 1970; NaN where missing), strings for categories ("" where missing).
+    Integer labels are int64, strings are strings. All sums are in float32.
 
-    The file is written whole or not at all. Raises ImportError where onnx is not installed
-    (`pip install 'xpmlp[onnx]'`), TypeError for anything else, ValueError naming the activation,
-    the loss or the labels that ONNX cannot hold, OSError where the path cannot be written.
+    The write is atomic. Raises ImportError if onnx is not installed (`pip install 'xpmlp[onnx]'`),
+    TypeError if `model` is of another type, ValueError naming an activation, a loss or labels that
+    ONNX cannot express, OSError if the path cannot be written.
 
     >>> import os, tempfile, xpmlp
     >>> model = xpmlp.train("1-2-1", [[0.0], [1.0]], [0.0, 1.0], epochs=1)
@@ -57,14 +57,19 @@ def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
     >>> [value.name for value in onnx.load(path).graph.output]
     ['prediction']
     """
-    write_atomic(path, serialized(graph_of(model)))
+    write_atomic(path, serialize(graph_of(model)))
 
 
 def graph_of(model: Any) -> Graph:
     """The graph that `to_onnx` writes."""
     graph = Graph()
     if isinstance(model, Model):
-        answer(graph, answers(graph, model, network(graph, model, rows(graph, model))))
+        add_outputs(
+            graph,
+            prediction_outputs(
+                graph, model, add_network(graph, model, add_rows_input(graph, model))
+            ),
+        )
     elif isinstance(model, Exportable) and not isinstance(model, type):
         model.into_onnx(graph)
     else:
@@ -75,13 +80,13 @@ def graph_of(model: Any) -> Graph:
     return graph
 
 
-def rows(graph: Graph, model: Model) -> Symbol:
-    """The rows of a network on arrays, (N, n_in), as an input."""
+def add_rows_input(graph: Graph, model: Model) -> Symbol:
+    """The input (N, n_in) of a network on arrays."""
     return graph.input("X", "float32", ("N", model.spec.n_in))
 
 
-def network(graph: Graph, model: Model, x: Symbol) -> Symbol:
-    """The linked scores (..., N, n_out) of rows x: the layers, run on the graph."""
+def add_network(graph: Graph, model: Model, x: Symbol) -> Symbol:
+    """The linked scores (..., N, n_out) of rows x."""
     spec, host = model.spec, to_host(model.flat)
     params = packed(
         spec,
@@ -93,76 +98,73 @@ def network(graph: Graph, model: Model, x: Symbol) -> Symbol:
     for number, (layer, p) in enumerate(zip(spec.layers, params, strict=True), 1):
         what = f"layer {number} ({layer.title})"
         shape = (*host.shape[:-1], x.shape[-2], layer.n_out)
-        x = noted(what, lambda: layer.run_forward(graph, p, x, None, plain).y, shape)  # noqa: B023
+        x = check_export(what, lambda: layer.run_forward(graph, p, x, None, plain).y, shape)  # noqa: B023
     graph.metadata["spec"] = spec.described()
     what = f"the link of loss {title(spec.loss)!r}"
-    return noted(what, lambda: loss(spec.loss).link(graph, x), x.shape)
+    return check_export(what, lambda: loss(spec.loss).link(graph, x), x.shape)
 
 
-def noted(what: str, function: Callable[[], Any], shape: Any) -> Symbol:
-    """function(); ValueError saying what it is where it makes no array of that shape."""
+def check_export(what: str, function: Callable[[], Any], shape: Any) -> Symbol:
+    """function(); ValueError naming `what` if it does not return a float32 array of that shape."""
     try:
-        found = function()
+        value = function()
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{what} cannot be exported: {error}") from error
-    if not isinstance(found, Symbol) or (found.shape, found.dtype) != (shape, "float32"):
-        raise ValueError(f"{what} cannot be exported: it does not give an array like its input")
-    return found
+    if not isinstance(value, Symbol) or (value.shape, value.dtype) != (shape, "float32"):
+        raise ValueError(f"{what} cannot be exported: it does not return an array like its input")
+    return value
 
 
-def answers(graph: Graph, model: Model, linked: Array) -> dict[str, Symbol]:
-    """What `predict` and `predict_proba` make of linked scores, by the outputs' names."""
+def prediction_outputs(graph: Graph, model: Model, linked: Array) -> dict[str, Symbol]:
+    """The results of `predict` and `predict_proba` from linked scores, by output name."""
     classes = model.classes_
     if classes is None:
         flat = model.labels.flat and linked.shape[-1] == 1
         return {"prediction": linked[..., 0] if flat else linked}
-    label = graph.take(labels(graph, classes), likeliest(graph, linked))
+    label = graph.take(class_labels(graph, classes), likeliest(graph, linked))
     return {"label": label, "probabilities": both(graph, linked)}
 
 
-def answer(graph: Graph, found: dict[str, Symbol]) -> None:
-    for name, value in found.items():
+def add_outputs(graph: Graph, outputs: dict[str, Symbol]) -> None:
+    for name, value in outputs.items():
         graph.output(name, value)
 
 
-def labels(graph: Graph, classes: np.ndarray) -> Symbol:
-    """Class labels as int64 where they are whole numbers, as texts where they are texts.
-
-    ValueError for any other label: an ONNX classifier has no others.
-    """
-    listed = classes.tolist()
-    if all(isinstance(label, str) for label in listed):
+def class_labels(graph: Graph, classes: np.ndarray) -> Symbol:
+    """Class labels as int64 or strings; ValueError for others, which ONNX does not have."""
+    values = classes.tolist()
+    if all(isinstance(label, str) for label in values):
         try:
-            "".join(listed).encode()
+            "".join(values).encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"a class label cannot be exported: {error}") from None
         return graph.tensor(classes, TEXT, "classes")
-    whole = all(isinstance(label, int | float) and label == label // 1 for label in listed)
-    if not whole or not INT64.min <= min(listed) <= max(listed) <= INT64.max:
+    whole = all(isinstance(label, int | float) and label == label // 1 for label in values)
+    if not whole or not INT64.min <= min(values) <= max(values) <= INT64.max:
         raise ValueError(
-            f"class labels such as {listed[0]!r} (dtype {classes.dtype}) cannot be exported: ONNX "
-            "has int64 and texts. Train with whole numbers or texts as labels"
+            f"class labels such as {values[0]!r} (dtype {classes.dtype}) cannot be exported: ONNX "
+            "has int64 and strings. Train with integers or strings as labels"
         )
     return graph.tensor(classes.astype(np.int64), "int64", "classes")
 
 
-def serialized(graph: Graph) -> bytes:
-    """The bytes of an ONNX file; ValueError where there are too many for one."""
-    helper, nodes, wanted = graph.onnx.helper, [], set(graph.outputs)
-    for node in reversed(graph.nodes):  # a slope that came with a user's function is left out
-        if wanted.intersection(node.output):
+def serialize(graph: Graph) -> bytes:
+    """The bytes of an ONNX file; ValueError if it would be too large."""
+    helper, nodes, used = graph.onnx.helper, [], set(graph.outputs)
+    for node in reversed(graph.nodes):  # without the unused slopes of activations
+        if used.intersection(node.output):
             nodes.append(node)
-            wanted.update(node.input)
-    made = helper.make_graph(
+            used.update(node.input)
+    onnx_graph = helper.make_graph(
         nodes[::-1],
         "xpmlp",
-        [value_info(graph, one, graph.meanings[name]) for name, one in graph.inputs.items()],
-        [value_info(graph, one) for one in graph.outputs.values()],
-        [tensor for name, tensor in graph.tensors.items() if name in wanted],
+        [value_info(graph, value, graph.meanings[n]) for n, value in graph.inputs.items()],
+        [value_info(graph, value) for value in graph.outputs.values()],
+        [tensor for name, tensor in graph.tensors.items() if name in used],
     )
-    opsets = {"": OPSET} | {node.domain: TEXTS_OPSET for node in nodes if node.domain}
+    opsets = {"": OPSET} | {node.domain: TEXT_OPSET for node in nodes if node.domain}
     model = helper.make_model(
-        made,
+        onnx_graph,
         opset_imports=[helper.make_opsetid(*pair) for pair in opsets.items()],
         ir_version=IR_VERSION,
         producer_name="xpmlp",
@@ -170,14 +172,16 @@ def serialized(graph: Graph) -> bytes:
     )
     helper.set_model_props(model, graph.metadata)
     size = model.ByteSize()
-    if size > LIMIT:
-        raise ValueError(f"the model takes {size:,} bytes; an ONNX file holds {LIMIT:,} at most")
-    found: bytes = model.SerializeToString()
-    return found
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"the model takes {size:,} bytes; an ONNX file holds {MAX_BYTES:,} at most"
+        )
+    data: bytes = model.SerializeToString()
+    return data
 
 
 def value_info(graph: Graph, value: Symbol, meaning: str = "") -> Any:
-    number = graph.onnx.helper.np_dtype_to_tensor_dtype
-    texts = graph.onnx.TensorProto.STRING
-    kind = texts if value.dtype == TEXT else number(np.dtype(value.dtype))
+    element_type = graph.onnx.helper.np_dtype_to_tensor_dtype
+    string = graph.onnx.TensorProto.STRING
+    kind = string if value.dtype == TEXT else element_type(np.dtype(value.dtype))
     return graph.onnx.helper.make_tensor_value_info(value.name, kind, value.shape, meaning)

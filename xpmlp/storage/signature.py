@@ -1,4 +1,4 @@
-"""What a training was asked for, as JSON that another's can be compared with."""
+"""The arguments and data of a training as JSON, to compare two trainings."""
 
 import hashlib
 import json
@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 
 from xpmlp.devices.namespace import dtype_name, to_host
-from xpmlp.storage.checksummed import parsed
+from xpmlp.storage.checksummed import parse_json
 from xpmlp.training.data import Data
 from xpmlp.training.trainer import Trainer
 
-AT_ONCE = 2**22  # numbers that are brought to the host and hashed at once
-ENDLESS = ("constant", "step", "exponential", "warmup", "inverse_scaling")  # schedules
-# settings that are no difference, or compared apart
-BESIDE = ("epochs", "capture", "dtype", "n_threads")
-SAID = 80  # characters of a value that an error repeats
-NAMED = 8  # differences that it names, of what may be thousands in a hostile file
+CHUNK_SIZE = 2**22  # numbers that are copied to the host and hashed at once
+# schedules that do not depend on the number of epochs
+OPEN_ENDED_SCHEDULES = ("constant", "step", "exponential", "warmup", "inverse_scaling")
+# settings that do not change the result, or are compared separately
+IGNORED_SETTINGS = ("epochs", "capture", "dtype", "n_threads")
+MAX_VALUE_LENGTH = 80  # characters of a value in an error message
+MAX_DIFFERENCES = 8  # in an error message; a malformed file may have thousands
 
 
 def run_signature(trainer: Trainer) -> dict[str, Any]:
     """Network, settings and data of a training, by the names of its caller's arguments."""
     settings = to_jsonable(trainer.signature(trainer))
-    asked = {name: value for name, value in settings.items() if name not in BESIDE}
-    asked |= {
+    signature = {name: value for name, value in settings.items() if name not in IGNORED_SETTINGS}
+    signature |= {
         "spec": to_jsonable(trainer.spec.layers),
         "loss": to_jsonable(trainer.spec.loss),
         "dtype": dtype_name(trainer.state.params),
@@ -35,14 +36,14 @@ def run_signature(trainer: Trainer) -> dict[str, Any]:
     }
     sets = [(trainer.data, "")] + ([(trainer.val_data, "_val")] if trainer.val_data else [])
     for data, suffix in sets:
-        prints = fingerprints(data, trainer.labels.classes)
-        asked |= {name + suffix: f"SHA-256 {digest}" for name, digest in prints.items()}
-    compared: dict[str, Any] = parsed(json.dumps(asked, allow_nan=False))
-    return compared
+        digests = fingerprints(data, trainer.labels.classes)
+        signature |= {name + suffix: f"SHA-256 {digest}" for name, digest in digests.items()}
+    normalized: dict[str, Any] = parse_json(json.dumps(signature, allow_nan=False))
+    return normalized
 
 
 def to_jsonable(value: Any) -> Any:
-    """A value as JSON: functions by their names, what is infinite or no number as text."""
+    """A value as JSON: functions by their names, infinity and NaN as strings."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | str):
@@ -50,73 +51,79 @@ def to_jsonable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
-        return {str(key): to_jsonable(one) for key, one in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if hasattr(value, "_fields"):
         return {name: to_jsonable(getattr(value, name)) for name in value._fields}
     if is_dataclass(value) and not isinstance(value, type):
         return {entry.name: to_jsonable(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, list | tuple | range | np.ndarray):
-        return [to_jsonable(one) for one in value]
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+        return [to_jsonable(item) for item in value]
+    owner = value if hasattr(value, "__qualname__") else type(value)
+    return f"{owner.__module__}.{owner.__qualname__}"
 
 
 def fingerprints(data: Data, classes: Any) -> dict[str, str]:
-    """SHA-256 of rows, targets with the classes they stand for, and weights."""
-    known = "" if classes is None else f"{classes.dtype.str} {classes.tolist()}"
-    flat = (to_host(data.target), to_host(data.weight))
-    parts = {"X": rows(data), "y": iter([known.encode(), flat[0]]), "sample_weight": iter(flat[1:])}
+    """SHA-256 of rows, of targets with their classes, and of weights."""
+    labels = "" if classes is None else f"{classes.dtype.str} {classes.tolist()}"
+    target, weight = to_host(data.target), to_host(data.weight)
+    parts = {
+        "X": row_chunks(data),
+        "y": iter([labels.encode(), target]),
+        "sample_weight": iter([weight]),
+    }
     return {name: digest(pieces) for name, pieces in parts.items()}
 
 
-def rows(data: Data) -> Iterator[np.ndarray]:
-    """The rows on the host, so many at once as are worth it."""
+def row_chunks(data: Data) -> Iterator[np.ndarray]:
+    """The shape of the rows, then the rows on the host in chunks."""
     count, width = data.x.shape
-    size = max(1, AT_ONCE // width)
+    size = max(1, CHUNK_SIZE // width)
     yield np.array((count, width))
     for start in range(0, count, size):
         yield to_host(data.x.between(start, min(start + size, count)))
 
 
 def digest(pieces: Iterator[Any]) -> str:
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for piece in pieces:
-        found.update(piece if isinstance(piece, bytes) else np.ascontiguousarray(piece).data)
-    return found.hexdigest()
+        sha256.update(piece if isinstance(piece, bytes) else np.ascontiguousarray(piece).data)
+    return sha256.hexdigest()
 
 
-def differences(before: Any, now: Mapping[str, Any], done: int) -> list[str]:
-    """What was asked for otherwise before, a line each. done: epochs.
+def differences(old: Any, new: Mapping[str, Any], epoch: int) -> list[str]:
+    """How two signatures differ, a line each, after `epoch` epochs of the old training.
 
-    More or fewer epochs are none, as long as the schedule does not look ahead to the last.
+    More or fewer epochs are not a difference unless the schedule depends on their number.
     """
-    if not isinstance(before, dict):
-        raise ValueError("it does not say what was asked for")
-    found = []
-    for name in sorted(before.keys() | now.keys()):
-        was, is_now = before.get(name), now.get(name)
-        if was == is_now and type(was) is type(is_now):
+    if not isinstance(old, dict):
+        raise ValueError("it has no signature")
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        before, now = old.get(name), new.get(name)
+        if before == now and type(before) is type(now):
             continue
         if name != "epochs":
-            found.append(f"{name[:SAID]} was {short(was)} and is {short(is_now)}")
-        elif now["epochs"] < done:
-            found.append(f"it has done {done} epochs and epochs is {short(is_now)}")
-        elif not endless(now["schedule"]):
-            found.append(
-                f"epochs was {short(was)} and is {short(is_now)}, which the schedule "
-                f"{short(now['schedule'])} goes by"
+            lines.append(
+                f"{name[:MAX_VALUE_LENGTH]} was {shorten_repr(before)} and is {shorten_repr(now)}"
             )
-    return found[:NAMED]
+        elif new["epochs"] < epoch:
+            lines.append(f"it has done {epoch} epochs and epochs is {shorten_repr(now)}")
+        elif not is_open_ended(new["schedule"]):
+            lines.append(
+                f"epochs was {shorten_repr(before)} and is {shorten_repr(now)}, on which the "
+                f"schedule {shorten_repr(new['schedule'])} depends"
+            )
+    return lines[:MAX_DIFFERENCES]
 
 
-def endless(schedule: Any) -> bool:
-    """Whether a schedule is the same however many epochs are to come."""
+def is_open_ended(schedule: Any) -> bool:
+    """Whether a schedule does not depend on the number of epochs."""
     if schedule is None:
         return True
     words = [part.partition(":")[0].strip() for part in schedule.split("*")]
-    return all(word in ENDLESS for word in words)
+    return all(word in OPEN_ENDED_SCHEDULES for word in words)
 
 
-def short(value: Any) -> str:
-    said = repr(value)
-    return said if len(said) <= SAID else f"{said[:SAID]}..."
+def shorten_repr(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

@@ -1,4 +1,4 @@
-"""A table in, a trained TableModel out: split, columns, network, training, scores."""
+"""Training on a table: split, encoders, network, training, scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,26 +7,33 @@ from typing import Any
 import numpy as np
 
 from xpmlp.activations import identity
-from xpmlp.losses import Loss, loss
+from xpmlp.losses import Loss, loss as get_loss
 from xpmlp.names import title
 from xpmlp.spec import Spec
 from xpmlp.tabular.model import (
     CLASSIFICATION,
     REGRESSION,
     TableModel,
+    fit_columns,
     guess_task,
-    learn_columns,
 )
-from xpmlp.tabular.reading import TableError, column, features, find, narwhal, refuse_gaps
+from xpmlp.tabular.reading import (
+    TableError,
+    check_no_missing,
+    decode_column,
+    feature_names,
+    get_series,
+    to_narwhals,
+)
 from xpmlp.tabular.scoring import class_scores, number_scores
-from xpmlp.tabular.splits import Split, at_random, by_group, by_time
+from xpmlp.tabular.splits import Split, group_split, random_split, time_split
 from xpmlp.training.checks import TOP
 from xpmlp.training.labels import is_missing, plain_labels
 from xpmlp.training.train import train
 
-VALIDATION = 0.15  # of the training rows: early stopping watches them
+VALIDATION = 0.15  # fraction of the training rows, for early stopping
 PATIENCE = 16
-# Numbers are smooth and want a fast fit; labels are noisy, and over-fit within a few epochs
+# a regression is smooth and is fitted fast; labels are noisy and overfit within a few epochs
 RATES = {REGRESSION: 5e-3, CLASSIFICATION: 1e-3}
 DROPOUTS = {REGRESSION: 0.0, CLASSIFICATION: 0.1}
 DEFAULTS: dict[str, Any] = {
@@ -39,10 +46,10 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is learnt from which rows; every field is checked before any work."""
+    """The target, and how rows are selected and split; validated on construction."""
 
     target: str
-    task: str | None = None  # "regression" or "classification"; None is guessed
+    task: str | None = None  # "regression" or "classification"; None: guess
     drop: Sequence[str] = ()
     test_size: float = 0.2
     group: str | None = None
@@ -56,97 +63,101 @@ class Plan:
         if not 0 < self.test_size < 1:
             raise ValueError(f"test_size must be in (0, 1); got {self.test_size}")
         if self.target in (*self.drop, self.group, self.time):
-            raise ValueError(f"{self.target!r} is the target: it cannot be left out or split by")
+            raise ValueError(f"{self.target!r} is the target: it cannot be dropped or split by")
         if self.group is not None and self.time is not None:
             raise ValueError("give --group or --time, not both")
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A model and how good it is on rows that it has not seen."""
+class FitResult:
+    """A model and its scores on held-out rows."""
 
     model: TableModel
     metrics: dict[str, float]
     baseline: dict[str, float]
     truth: np.ndarray = field(repr=False)  # (M,) of the held-out rows
     predicted: np.ndarray = field(repr=False)  # (M,) labels or numbers
-    rows: dict[str, int] = field(default_factory=dict)  # learnt from, stopped by, held out
+    rows: dict[str, int] = field(default_factory=dict)  # training, validation, held out
 
 
 def read_target(frame: Any, plan: Plan) -> tuple[np.ndarray, str]:
-    """The target (N,) as labels or float64, and the task; TableError where it is unfit."""
-    kind, values, type_name, _ = column(frame, plan.target)
+    """The target (N,) as labels or float64, and the task; TableError if it is invalid."""
+    kind, values, type_name, _ = decode_column(frame, plan.target)
     if kind != "category":
         values = np.asarray(values)
-    refuse_gaps(values, f"target {plan.target!r}", "--drop-missing-target leaves those rows out")
+    check_no_missing(values, f"target {plan.target!r}", "--drop-missing-target drops such rows")
     task = plan.task or guess_task(values, kind, type_name)
     if task == REGRESSION:
         if kind == "category":
-            raise TableError(f"target {plan.target!r} holds texts: it cannot be a regression's")
+            raise TableError(
+                f"target {plan.target!r} holds strings: it cannot be the target of a regression"
+            )
         y = np.asarray(values, dtype=np.float64)
     else:
-        y = plain_labels(np.asarray(find(frame, plan.target).to_list()), f"target {plan.target!r}")
+        y = plain_labels(
+            np.asarray(get_series(frame, plan.target).to_list()), f"target {plan.target!r}"
+        )
     return y, task
 
 
-def known_labels(truth: np.ndarray, classes: Any, target: str) -> None:
-    """TableError where `truth` has a label that is none of the classes learnt."""
+def check_labels(truth: np.ndarray, classes: Any, target: str) -> None:
+    """TableError if `truth` has a label that is not in `classes`."""
     known = set(np.asarray(classes).tolist())
-    strange = [label for label in np.unique(truth).tolist() if label not in known]
-    if strange:
+    unknown = [label for label in np.unique(truth).tolist() if label not in known]
+    if unknown:
         raise TableError(
-            f"target {target!r} is {strange[0]!r} in rows to compare with, which is in none to "
-            f"learn from: a classification needs rows of every label, and there are {len(known)}"
+            f"target {target!r} is {unknown[0]!r} in held-out rows but in no training row: a "
+            f"classification needs training rows of every label, and has {len(known)} labels"
         )
 
 
-def rows_kept(frame: Any, plan: Plan) -> list[bool]:
-    """Which rows are not left out because their target is missing."""
+def selected_rows(frame: Any, plan: Plan) -> list[bool]:
+    """Whether each row is used: not if it is dropped because its target is missing."""
     if plan.drop_missing_target != "drop":
-        return [True] * len(narwhal(frame))
-    keep = [not is_missing(value) for value in column(frame, plan.target).values]
-    if not any(keep):
+        return [True] * len(to_narwhals(frame))
+    selected = [not is_missing(value) for value in decode_column(frame, plan.target).values]
+    if not any(selected):
         raise TableError(f"target {plan.target!r} is missing in every row")
-    return keep
+    return selected
 
 
-def without_gaps(frame: Any, plan: Plan) -> Any:
-    """The frame without the rows whose target is missing, where that is asked for."""
-    find(frame, plan.target)
-    keep = rows_kept(frame, plan)
-    return frame if all(keep) else narwhal(frame).filter(keep).to_native()
+def drop_missing_target(frame: Any, plan: Plan) -> Any:
+    """The frame without rows whose target is missing, if the plan drops them."""
+    get_series(frame, plan.target)
+    selected = selected_rows(frame, plan)
+    return frame if all(selected) else to_narwhals(frame).filter(selected).to_native()
 
 
 def split_rows(frame: Any, plan: Plan, labels: Any) -> Split:
-    """The held-out rows: by group, by time, or at random."""
-    count = len(narwhal(frame))
+    """Split into training and held-out rows: by group, by time, or at random."""
+    count = len(to_narwhals(frame))
     if plan.group is not None:
-        return by_group(find(frame, plan.group).to_list(), plan.test_size, plan.seed)
+        return group_split(get_series(frame, plan.group).to_list(), plan.test_size, plan.seed)
     if plan.time is not None:
-        moments = column(frame, plan.time)
-        if moments.kind == "category":
-            raise TableError(f"column {plan.time!r} is no time and no number")
-        return by_time(np.asarray(moments.values), plan.test_size)
-    return at_random(labels, plan.test_size, plan.seed, 0, count)
+        times = decode_column(frame, plan.time)
+        if times.kind == "category":
+            raise TableError(f"column {plan.time!r} is neither a time nor a number")
+        return time_split(np.asarray(times.values), plan.test_size)
+    return random_split(labels, plan.test_size, plan.seed, 0, count)
 
 
 def hold_out(
     frame: Any, plan: Plan, y: np.ndarray, task: str, test: Any
 ) -> tuple[np.ndarray, Any, np.ndarray]:
-    """The rows to learn from, the held-out table, and its target."""
+    """The training rows, the held-out frame, and its target."""
     if test is not None:
-        test = without_gaps(test, plan)
+        test = drop_missing_target(test, plan)
         return np.arange(len(y)), test, read_target(test, Plan(plan.target, task))[0]
-    learn, held = split_rows(frame, plan, y if task == CLASSIFICATION else None)
-    if len(learn) < 2:
+    train_rows, test_rows = split_rows(frame, plan, y if task == CLASSIFICATION else None)
+    if len(train_rows) < 2:
         raise TableError(
-            f"of {len(y)} rows {len(learn)} are left to learn from: hold out fewer, or bring more"
+            f"of {len(y)} rows {len(train_rows)} are left to train on: hold out fewer rows"
         )
-    return learn, take(frame, held), y[held]
+    return train_rows, take_rows(frame, test_rows), y[test_rows]
 
 
-def take(frame: Any, rows: np.ndarray) -> Any:
-    return narwhal(frame)[rows.tolist(), :].to_native()
+def take_rows(frame: Any, rows: np.ndarray) -> Any:
+    return to_narwhals(frame)[rows.tolist(), :].to_native()
 
 
 def fit_table(
@@ -157,133 +168,132 @@ def fit_table(
     settings: Mapping[str, Any],
     test: Any = None,
     callbacks: Sequence[Callable[[Any], Any]] = (),
-    started: Callable[[TableModel, dict[str, int]], None] = lambda model, rows: None,
-) -> Fitted:
-    """Learn `plan.target` from the other columns of `frame`.
+    on_start: Callable[[TableModel, dict[str, int]], None] = lambda model, rows: None,
+) -> FitResult:
+    """Train a model that predicts `plan.target` from the other columns of `frame`.
 
-    network: hidden (sizes), activation, dropout, loss (None is the task's). settings: of
-    `xpmlp.train`, over DEFAULTS; a rate or dropout of None is the task's, a batch of None at most
-    all rows. test: a frame to hold out instead of a share of the rows.
-    started: called before training with an untrained stand-in of the model and the row counts.
+    network: hidden (sizes), activation, dropout, loss (None: by the task). settings: of
+    `xpmlp.train`, over DEFAULTS; a learning rate or dropout of None is set by the task, a batch
+    size of None is at most all rows. test: a held-out frame, instead of a part of `frame`.
+    on_start: called before training with the untrained model and the numbers of rows.
     """
-    names = features(frame, [plan.target, *plan.drop, *filter(None, [plan.group])])
+    names = feature_names(frame, [plan.target, *plan.drop, *filter(None, [plan.group])])
     for name in names:
-        column(frame, name)  # refused here, with the row's number in the whole table
+        decode_column(frame, name)  # first, so that errors count the rows of the whole table
     for name in filter(None, (plan.group, plan.time) if test is None else ()):
-        instead = "rows are held out by it: fill those cells or leave the rows out"
-        kept = zip(column(frame, name).values, rows_kept(frame, plan), strict=True)
-        refuse_gaps([cell if keep else 0 for cell, keep in kept], f"column {name!r}", instead)
-    frame = without_gaps(frame, plan)
+        hint = "rows are held out by it: fill those cells or drop the rows"
+        cells = zip(decode_column(frame, name).values, selected_rows(frame, plan), strict=True)
+        check_no_missing([c if used else 0 for c, used in cells], f"column {name!r}", hint)
+    frame = drop_missing_target(frame, plan)
     y, task = read_target(frame, plan)
-    measure = loss_for(task, network)
+    loss = resolve_loss(task, network)
     if len(np.unique(y)) < 2:
-        raise TableError(f"target {plan.target!r} is constant ({y[0]}): nothing can be learnt")
-    learn, test, truth = hold_out(frame, plan, y, task, test)
-    labels = y[learn] if task == CLASSIFICATION else None
-    inner = at_random(labels, VALIDATION, plan.seed, 1, len(learn))
-    fitted, watched = learn[inner.learn], learn[inner.held]
+        raise TableError(f"target {plan.target!r} is constant ({y[0]}): there is nothing to learn")
+    rest, test, truth = hold_out(frame, plan, y, task, test)
+    labels = y[rest] if task == CLASSIFICATION else None
+    inner = random_split(labels, VALIDATION, plan.seed, 1, len(rest))
+    train_rows, val_rows = rest[inner.train], rest[inner.test]
     if labels is not None:
-        known_labels(np.concatenate([y[watched], truth]), y[fitted], plan.target)
-    source = take(frame, fitted)
-    columns = learn_columns(source, names)
-    # a link, such as poisson's, makes numbers of the target's own unit
-    own = task == CLASSIFICATION or measure.link is not identity
-    center, scale = (0.0, 1.0) if own else unit(y[fitted])
-    rows = {"training": len(fitted), "validation": len(watched), "held_out": len(truth)}
-    spec = network_for(columns, y, task, network)
+        check_labels(np.concatenate([y[val_rows], truth]), y[train_rows], plan.target)
+    source = take_rows(frame, train_rows)
+    columns = fit_columns(source, names)
+    # a link, such as that of poisson, predicts in the unit of the target
+    unscaled = task == CLASSIFICATION or loss.link is not identity
+    center, scale = (0.0, 1.0) if unscaled else mean_and_std(y[train_rows])
+    rows = {"training": len(train_rows), "validation": len(val_rows), "held_out": len(truth)}
+    spec = build_spec(columns, y, task, network)
     rate = RATES[task] if settings.get("learning_rate") is None else settings["learning_rate"]
-    batch = settings.get("batch_size") or min(DEFAULTS["batch_size"], len(fitted))
-    blank = TableModel(None, columns, plan.target, task, center, scale)  # type: ignore[arg-type]
-    blank.inputs(test)  # refused before training, not after
-    started(blank, rows)
-    wanted = scaled(y, center, scale, plan.target) if task == REGRESSION else y
+    batch = settings.get("batch_size") or min(DEFAULTS["batch_size"], len(train_rows))
+    untrained = TableModel(None, columns, plan.target, task, center, scale)  # type: ignore[arg-type]
+    untrained.inputs(test)  # so that its errors come before training
+    on_start(untrained, rows)
+    y_scaled = standardize(y, center, scale, plan.target) if task == REGRESSION else y
     model = train(
         spec,
-        blank.inputs(source).x,
-        wanted[fitted],
-        X_val=blank.inputs(take(frame, watched)).x,
-        y_val=wanted[watched],
+        untrained.inputs(source).x,
+        y_scaled[train_rows],
+        X_val=untrained.inputs(take_rows(frame, val_rows)).x,
+        y_val=y_scaled[val_rows],
         callbacks=callbacks,
         **{"patience": PATIENCE, "seed": plan.seed}
         | DEFAULTS
         | dict(settings)
         | {"learning_rate": rate, "batch_size": batch},
     )
-    done = TableModel(model, columns, plan.target, task, center, scale)
-    return scored(done, test, truth, y[fitted], rows)
+    trained = TableModel(model, columns, plan.target, task, center, scale)
+    return evaluate_fit(trained, test, truth, y[train_rows], rows)
 
 
-def unit(values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation, the unit that a regression is learnt in."""
-    with np.errstate(all="ignore"):  # what overflows is refused by `scaled`
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation; 1 for a standard deviation of 0."""
+    with np.errstate(all="ignore"):  # `standardize` raises on overflow
         return float(values.mean()), float(values.std()) or 1.0
 
 
-def scaled(y: np.ndarray, center: float, scale: float, target: str) -> np.ndarray:
-    """The target in the unit it is learnt in; TableError where that is no number of float32."""
+def standardize(y: np.ndarray, center: float, scale: float, target: str) -> np.ndarray:
+    """(y - center) / scale; TableError if it overflows float32."""
     with np.errstate(all="ignore"):
-        wanted = np.asarray((y - center) / scale)
-    if not (np.isfinite(scale) and (np.abs(wanted) <= TOP).all()):
+        y_scaled = np.asarray((y - center) / scale)
+    if not (np.isfinite(scale) and (np.abs(y_scaled) <= TOP).all()):
         row = int(np.abs(y).argmax())
         raise TableError(
-            f"target {target!r} is too large to be learnt, such as {y[row]:g}: scale it, or leave "
-            "such rows out"
+            f"target {target!r} is too large, such as {y[row]:g}: scale it, or drop such rows"
         )
-    return wanted
+    return y_scaled
 
 
-def network_for(columns: Any, y: np.ndarray, task: str, network: Mapping[str, Any]) -> Spec:
-    """Inputs as wide as the columns, the hidden layers asked for, one output or one per class."""
+def build_spec(columns: Any, y: np.ndarray, task: str, network: Mapping[str, Any]) -> Spec:
+    """The network: inputs of the columns, hidden layers, one output or one per class."""
     outputs = 1 if task == REGRESSION else len(np.unique(y))
     sizes = [sum(known.width for known in columns), *network["hidden"], outputs]
     dropout = DROPOUTS[task] if network.get("dropout") is None else network["dropout"]
     return Spec.parse(
-        sizes, activation=network["activation"], dropout=dropout, loss=loss_for(task, network)
+        sizes, activation=network["activation"], dropout=dropout, loss=resolve_loss(task, network)
     )
 
 
-def loss_for(task: str, network: Mapping[str, Any]) -> Loss:
-    """The loss that was asked for, or the task's; TableError where it is for other targets."""
-    usual = "squared_error" if task == REGRESSION else "cross_entropy"
-    found = loss(network.get("loss") or usual)
-    if task == CLASSIFICATION and found.labels != "classes":
-        same = ", which for two classes is the same" if found.labels == "binary" else ""
+def resolve_loss(task: str, network: Mapping[str, Any]) -> Loss:
+    """The loss, by default that of the task; TableError if it is for other targets."""
+    default = "squared_error" if task == REGRESSION else "cross_entropy"
+    loss = get_loss(network.get("loss") or default)
+    if task == CLASSIFICATION and loss.labels != "classes":
+        same = ", which is the same for two classes" if loss.labels == "binary" else ""
         raise TableError(
-            f"loss {title(found)!r} is not for the labels of a table: a classification has "
-            f"{usual!r}{same}"
+            f"loss {title(loss)!r} is not for the labels of a table: a classification uses "
+            f"{default!r}{same}"
         )
-    if task == REGRESSION and found.labels != "none":
+    if task == REGRESSION and loss.labels != "none":
         raise TableError(
-            f"loss {title(found)!r} is for labels: a regression has {usual!r}, or is it "
+            f"loss {title(loss)!r} is for labels: a regression uses {default!r}, or is it "
             f"--task {CLASSIFICATION}?"
         )
-    return found
+    return loss
 
 
-def scored(
-    model: TableModel, test: Any, truth: np.ndarray, learnt: np.ndarray, rows: dict[str, int]
-) -> Fitted:
-    """The model with its held-out scores, and what always answering the same would get."""
+def evaluate_fit(
+    model: TableModel, test: Any, truth: np.ndarray, y_train: np.ndarray, rows: dict[str, int]
+) -> FitResult:
+    """The model with its held-out scores and those of a constant prediction."""
     metrics, predicted = evaluate(model, test, truth)
     if model.task == REGRESSION:
-        baseline = number_scores(truth, np.full(len(truth), learnt.mean()))
+        baseline = number_scores(truth, np.full(len(truth), y_train.mean()))
     else:
-        shares = np.array([(learnt == label).mean() for label in model.classes_])
+        shares = np.array([(y_train == label).mean() for label in model.classes_])
         baseline = class_scores(truth, model.classes_, np.tile(shares, (len(truth), 1)))
     trained = {"metrics": metrics, "baseline": baseline, "rows": rows}
-    kept = TableModel(
+    with_scores = TableModel(
         model.model, model.columns, model.target, model.task, model.center, model.scale, trained
     )
-    return Fitted(kept, metrics, baseline, truth, predicted, rows)
+    return FitResult(with_scores, metrics, baseline, truth, predicted, rows)
 
 
 def evaluate(model: TableModel, frame: Any, truth: np.ndarray) -> tuple[dict[str, float], Any]:
-    """Scores of the model on rows with a known target, and its predictions."""
+    """Scores of the model on a frame with target `truth`, and its predictions."""
     x = model.inputs(frame).x
     if model.task == CLASSIFICATION:
-        known_labels(truth, model.classes_, model.target)
+        check_labels(truth, model.classes_, model.target)
     if model.task == REGRESSION:
-        predicted = model.from_network(model.model.predict(x))
+        predicted = model.unscale(model.model.predict(x))
         return number_scores(truth, predicted), predicted
     proba = model.model.predict_proba(x).astype(np.float64)
     proba = proba / proba.sum(axis=1, keepdims=True)  # float32 sums to 1 within 1e-7 only

@@ -1,7 +1,7 @@
-"""Files and frames to plain columns: Polars reads files, narwhals takes any frame.
+"""Files and frames to columns: Polars reads files, narwhals takes any frame.
 
-A column is (kind, values, missing): numbers as float64, texts as a list of strings. What a
-column is for (its kind) is seen in training and asked for again in prediction.
+A column is float64 numbers or a list of strings. Its kind is inferred in training, and required in
+prediction.
 """
 
 import os
@@ -17,10 +17,10 @@ from xpmlp.shapes import many
 from xpmlp.training.labels import is_missing
 from xpmlp.types import Array
 
-ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+NULL_VALUES = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
 NUMERIC, DATE, TEXT = "number", "date", "category"
-NESTED = ("List", "Array", "Struct", "Binary")  # types whose cells are no single value
+NESTED = ("List", "Array", "Struct", "Binary")  # dtypes whose cells are not scalars
 
 
 HALF = sys.float_info.max / 2
@@ -31,76 +31,80 @@ class Column(NamedTuple):
 
     kind: str  # "number" (booleans too), "date" (seconds since 1970) or "category"
     values: Any  # (N,) float64 with NaN where missing; a list of str or None for a category
-    type: str  # what the frame called it, such as "Int64", for messages
-    looks: str  # the kind that its type is of, whatever it was asked for as
+    dtype: str  # of the frame, such as "Int64", for messages
+    native_kind: str  # the kind of that dtype, whatever kind was requested
 
 
 class TableError(ValueError):
-    """A table that cannot be used: names the file or column, and what is wrong."""
+    """An invalid table; the message names the file or column and the problem."""
 
 
-def read_table(path: str | os.PathLike[str], *, fewest: int = 2, texts: Sequence[str] = ()) -> Any:
-    """The table in a file as a Polars frame; TableError naming the path otherwise.
+def read_table(
+    path: str | os.PathLike[str], *, min_rows: int = 2, strings: Sequence[str] = ()
+) -> Any:
+    """The table in a file as a Polars frame; TableError naming the path if it is invalid.
 
-    fewest: the rows that it must have: two to learn or to compare, one to predict. texts: columns
-    to read as they stand, even where every cell looks like a number: "007" is not 7.
+    min_rows: two for training and scores, one for predictions. strings: columns to read as strings
+    even if every cell is a number: "007" is not 7.
     """
     polars, name = import_extra("polars", "table"), os.fspath(path)
     file = Path(path)
     if not file.exists():
-        raise TableError(f"{name}: there is no such file")
+        raise TableError(f"{name} does not exist")
     if file.is_dir():
         raise TableError(f"{name} is a directory, not a table")
-    if not file.name.lower().endswith(ENDINGS):
-        raise TableError(f"{name} must end in one of {', '.join(ENDINGS)}")
+    if not file.name.lower().endswith(SUFFIXES):
+        raise TableError(f"{name} must end in one of {', '.join(SUFFIXES)}")
     if file.stat().st_size == 0:
         raise TableError(f"{name} is empty")
     try:
-        frame = read_any(polars, file, texts)
+        frame = read_file(polars, file, strings)
     except (polars.exceptions.PolarsError, OSError, UnicodeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise TableError(f"{name} is no readable table: {reason}") from None
+        raise TableError(f"{name} is not a readable table: {reason}") from None
     if frame.height == 0:
         raise TableError(f"{name} has a header but no rows")
-    if frame.height < fewest:
-        raise TableError(f"{name} has one row: there is nothing to learn or to compare")
+    if frame.height < min_rows:
+        raise TableError(f"{name} has one row: at least two are needed")
     return frame
 
 
-def read_any(polars: Any, file: Path, texts: Sequence[str]) -> Any:
-    """By the file's ending. Every row is looked at before a column's type is decided.
+def read_file(polars: Any, file: Path, strings: Sequence[str]) -> Any:
+    """Read by the file's suffix; all rows are read before a column's dtype is inferred.
 
-    A time of day stays the text that it is: "9:05" would else come back as "09:05:00".
+    A time of day stays a string: otherwise "9:05" would become "09:05:00".
     """
     if file.name.lower().endswith(".parquet"):
         return polars.read_parquet(file)
     separator = "\t" if file.name.lower().endswith((".tsv", ".tsv.gz")) else ","
-    reading = partial(
+    read = partial(
         polars.read_csv,
         file,
         separator=separator,
-        null_values=MISSING,
+        null_values=NULL_VALUES,
         infer_schema_length=None,
         try_parse_dates=True,
     )
-    frame = reading()
-    other = [
+    frame = read()
+    strings = [
         name
         for name, dtype in frame.schema.items()
-        if dtype == polars.Time or (name in texts and dtype != polars.String)
+        if dtype == polars.Time or (name in strings and dtype != polars.String)
     ]
-    if other:
-        frame = reading(schema_overrides=dict.fromkeys(other, polars.String))
-    if any("_duplicated_" in name for name in frame.columns):  # Polars's own way out
-        head = polars.read_csv(file, separator=separator, has_header=False, n_rows=1).row(0)
-        twice = sorted({str(name) for name in head if head.count(name) > 1})
-        if twice:
-            raise TableError(f"{file}: two columns are named {twice[0]!r}")
+    if strings:
+        frame = read(schema_overrides=dict.fromkeys(strings, polars.String))
+    if any(
+        "_duplicated_" in name for name in frame.columns
+    ):  # Polars renames a second column of a name
+        header = polars.read_csv(file, separator=separator, has_header=False, n_rows=1).row(0)
+        duplicates = sorted({str(name) for name in header if header.count(name) > 1})
+        if duplicates:
+            raise TableError(f"{file}: two columns are named {duplicates[0]!r}")
     return frame
 
 
-def narwhal(frame: Any) -> Any:
-    """Any frame as narwhals knows it; TypeError for what is none."""
+def to_narwhals(frame: Any) -> Any:
+    """Any frame as a narwhals frame; TypeError if it is not a frame."""
     narwhals = import_extra("narwhals", "table")
     try:
         return narwhals.from_native(frame, eager_only=True)
@@ -110,41 +114,41 @@ def narwhal(frame: Any) -> Any:
         ) from None
 
 
-def names_of(frame: Any) -> list[str]:
-    """The frame's column names, which must differ."""
+def column_names(frame: Any) -> list[str]:
+    """The frame's column names, which must be unique."""
     try:
-        return list(map(str, narwhal(frame).columns))
+        return list(map(str, to_narwhals(frame).columns))
     except import_extra("narwhals.exceptions", "table").DuplicateError as error:
-        said = " ".join(str(error).split())  # one line
-        raise TableError(f"two columns have one name: {said}") from None
+        reason = " ".join(str(error).split())  # one line
+        raise TableError(f"column names are not unique: {reason}") from None
 
 
-def column(frame: Any, name: str, kind: str | None = None) -> Column:
-    """A column, as the kind it was trained as, or as what it looks like.
+def decode_column(frame: Any, name: str, kind: str | None = None) -> Column:
+    """Decode a column as the kind it had in training, or by its dtype.
 
-    TableError naming the column (and the row, from 1) where it cannot be that.
+    TableError naming the column (and the row, from 1) if that is not possible.
     """
-    series = find(frame, name)
+    series = get_series(frame, name)
     dtype = series.dtype
-    found = kind_of(dtype)
+    native = kind_of(dtype)
     type_name = str(dtype)
     if type_name.startswith(NESTED):
-        raise TableError(f"column {name!r} holds {type_name}: numbers, texts or dates are learnt")
-    if kind is None or kind == found or (found, kind) == (NUMERIC, TEXT):
-        kind = kind or found
-    elif not (found == TEXT and series.null_count() == len(series)):
+        raise TableError(f"column {name!r} holds {type_name}, not numbers, strings or dates")
+    if kind is None or kind == native or (native, kind) == (NUMERIC, TEXT):
+        kind = kind or native
+    elif not (native == TEXT and series.null_count() == len(series)):
         raise TableError(f"column {name!r} was a {kind} in training; here it holds {type_name}")
     if kind == TEXT:
-        return Column(TEXT, texts(series), type_name, found)
-    return Column(kind, finite(numbers(series, found), name), type_name, found)
+        return Column(TEXT, to_strings(series), type_name, native)
+    return Column(kind, check_finite(to_numbers(series, native), name), type_name, native)
 
 
-def find(frame: Any, name: str) -> Any:
-    """The series of that name; TableError with the nearest name otherwise."""
-    names = names_of(frame)
+def get_series(frame: Any, name: str) -> Any:
+    """The series of a column; TableError with the nearest name if there is none."""
+    names = column_names(frame)
     if name not in names:
         raise TableError(f"there is no column {name!r}{nearest(name, names)}")
-    return narwhal(frame)[name]
+    return to_narwhals(frame)[name]
 
 
 def kind_of(dtype: Any) -> str:
@@ -154,17 +158,17 @@ def kind_of(dtype: Any) -> str:
     return DATE if dtype in (narwhals.Date, narwhals.Datetime) else TEXT
 
 
-def texts_of(frame: Any) -> list[str]:
-    """The names of the columns that hold texts."""
-    return [name for name in names_of(frame) if kind_of(find(frame, name).dtype) == TEXT]
+def string_columns(frame: Any) -> list[str]:
+    """The names of the columns of strings."""
+    return [name for name in column_names(frame) if kind_of(get_series(frame, name).dtype) == TEXT]
 
 
-def numbers(series: Any, found: str) -> Array:
+def to_numbers(series: Any, native: str) -> Array:
     """Float64, NaN where missing; dates as seconds since 1970, durations as seconds."""
     narwhals = import_extra("narwhals", "table")
-    if found == TEXT:  # every cell is missing
+    if native == TEXT:  # every cell is missing
         series = series.cast(narwhals.String)
-    elif found == DATE:
+    elif native == DATE:
         if series.dtype == narwhals.Date:
             series = series.cast(narwhals.Datetime("us"))
         series = series.dt.timestamp("us") / 1e6
@@ -173,11 +177,8 @@ def numbers(series: Any, found: str) -> Array:
     return series.cast(narwhals.Float64).fill_null(float("nan")).to_numpy()
 
 
-def finite(values: Array, name: str) -> Array:
-    """`values` where none is infinite; TableError naming column and row otherwise.
-
-    So is a range beyond the largest number: nothing could be said of where in it a value is.
-    """
+def check_finite(values: Array, name: str) -> Array:
+    """`values`; TableError naming column and row if one is infinite or their range overflows."""
     infinite = abs(values) == float("inf")
     if infinite.any():
         rows = infinite.nonzero()[0]
@@ -188,33 +189,33 @@ def finite(values: Array, name: str) -> Array:
     known = values[values == values]  # noqa: PLR0124 - NaN
     if len(known) and known.max() / 2 - known.min() / 2 > HALF:
         raise TableError(
-            f"column {name!r} has a range from {known.min():g} to {known.max():g}, which no "
-            "number holds: scale it"
+            f"column {name!r} has a range from {known.min():g} to {known.max():g}, which "
+            "overflows float64: scale it"
         )
     return values
 
 
-def texts(series: Any) -> list[str | None]:
-    """Strings, None where missing: as they stand, or as they are written."""
-    gaps = series.is_null().to_list()  # pandas' NA compares as neither true nor false
+def to_strings(series: Any) -> list[str | None]:
+    """Strings, None where missing."""
+    nulls = series.is_null().to_list()  # comparing pandas' NA gives neither true nor false
     return [
-        None if gap or is_missing(item) else str(item)
-        for item, gap in zip(series.to_list(), gaps, strict=True)
+        None if null or is_missing(item) else str(item)
+        for item, null in zip(series.to_list(), nulls, strict=True)
     ]
 
 
-def refuse_gaps(values: Any, what: str, instead: str) -> None:
-    """TableError with the count and the first row where a cell is missing."""
-    gaps = [i for i, value in enumerate(values) if is_missing(value)]
-    if gaps:
+def check_no_missing(values: Any, what: str, hint: str) -> None:
+    """TableError with the count and the first row if cells are missing."""
+    missing = [i for i, value in enumerate(values) if is_missing(value)]
+    if missing:
         raise TableError(
-            f"{what} has {many(len(gaps), 'missing cell')}, the first in row {gaps[0] + 1}; "
-            f"{instead}"
+            f"{what} has {many(len(missing), 'missing cell')}, the first in row {missing[0] + 1}; "
+            f"{hint}"
         )
 
 
-def stray(values: Sequence[str | None]) -> int | None:
-    """The first row whose text is no number, where nine in ten are: such as "-" for a gap."""
+def first_non_number(values: Sequence[str | None]) -> int | None:
+    """The first row that is not a number if at least 90 % are, such as "-" for a missing cell."""
     present = [i for i, value in enumerate(values) if value is not None]
     words = [i for i in present if not is_number(values[i])]
     return words[0] if words and len(words) * 10 <= len(present) else None
@@ -228,11 +229,11 @@ def is_number(text: Any) -> bool:
     return True
 
 
-def features(frame: Any, leave: Sequence[str]) -> list[str]:
-    """The names of the columns to learn from: all but those in `leave`, which must exist."""
-    for name in leave:
-        find(frame, name)
-    kept = [name for name in names_of(frame) if name not in leave]
-    if not kept:
-        raise TableError("no column is left to learn from")
-    return kept
+def feature_names(frame: Any, excluded: Sequence[str]) -> list[str]:
+    """The names of all columns but those in `excluded`, which must exist."""
+    for name in excluded:
+        get_series(frame, name)
+    names = [name for name in column_names(frame) if name not in excluded]
+    if not names:
+        raise TableError("no column is left to train on")
+    return names
