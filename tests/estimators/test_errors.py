@@ -56,8 +56,8 @@ OWN = [
     ("verbose", "loud", "'verbose' parameter.*Got 'loud'"),
     ("hidden_layer_sizes", (0,), r"hidden_layer_sizes must be > 0, got \[0\]"),
     ("hidden_layer_sizes", (5, -1), r"hidden_layer_sizes must be > 0, got \[5, -1\]"),
-    ("hidden_layer_sizes", (2.5,), "hidden_layer_sizes must hold whole numbers; got 2.5"),
-    ("hidden_layer_sizes", (True,), "hidden_layer_sizes must hold whole numbers; got True"),
+    ("hidden_layer_sizes", (2.5,), "hidden_layer_sizes must hold integers; got 2.5"),
+    ("hidden_layer_sizes", (True,), "hidden_layer_sizes must hold integers; got True"),
     ("hidden_layer_sizes", -3, "'hidden_layer_sizes' parameter.*Got -3"),
     ("class_weight", {0: -1.0}, "class_weight must hold numbers of at least 0; got -1.0 for 0"),
     ("class_weight", {0: np.nan}, "class_weight must hold numbers of at least 0; got nan for 0"),
@@ -195,7 +195,7 @@ def test_rows_too_large_to_predict_are_named(kind, ask, data):
     large = X.copy()
     large[[7, 30]] = 1.7e308
     given = (large, y) if ask == "score" else (large,)
-    with pytest.raises(ValueError, match="the prediction of row 7 of X is no finite number"):
+    with pytest.raises(ValueError, match="the prediction of row 7 of X is not finite"):
         getattr(est, ask)(*given)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from xpmlp import __version__
-from xpmlp.training.interruption import Terminated, terminated
+from xpmlp.training.interruption import Terminated, raise_terminated
 
 COMMANDS = {
     "train": "train a model that predicts a column of a table",
@@ -65,7 +65,7 @@ def handle_sigterm() -> Iterator[None]:
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, terminated)
+    signal.signal(signal.SIGTERM, raise_terminated)
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ from xpmlp.tabular.reading import (
 )
 from xpmlp.tabular.scoring import class_scores, number_scores
 from xpmlp.tabular.splits import Split, group_split, random_split, time_split
-from xpmlp.training.checks import TOP
+from xpmlp.training.checks import FLOAT32_MAX
 from xpmlp.training.labels import is_missing, plain_labels
 from xpmlp.training.train import train
 
@@ -234,7 +234,7 @@ def standardize(y: np.ndarray, center: float, scale: float, target: str) -> np.n
     """(y - center) / scale; TableError if it overflows float32."""
     with np.errstate(all="ignore"):
         y_scaled = np.asarray((y - center) / scale)
-    if not (np.isfinite(scale) and (np.abs(y_scaled) <= TOP).all()):
+    if not (np.isfinite(scale) and (np.abs(y_scaled) <= FLOAT32_MAX).all()):
         row = int(np.abs(y).argmax())
         raise TableError(
             f"target {target!r} is too large, such as {y[row]:g}: scale it, or drop such rows"

@@ -9,7 +9,7 @@ from xpmlp.devices.namespace import CPU, to_host
 from xpmlp.layout import windows
 from xpmlp.losses import loss
 from xpmlp.training.inference import scores
-from xpmlp.training.labels import both, likeliest
+from xpmlp.training.labels import class_probabilities, most_probable_class
 from xpmlp.types import Array
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def predictions(trainer: "Trainer", data: "Data") -> Predictions:
         return Predictions(
             target[:, 0] if flat else target, linked[..., 0] if flat else linked, None
         )
-    y = labels.classes[likeliest(CPU.xp, target)]
-    return Predictions(y, labels.classes[likeliest(CPU.xp, linked)], both(CPU.xp, linked))
+    y = labels.classes[most_probable_class(CPU.xp, target)]
+    return Predictions(
+        y, labels.classes[most_probable_class(CPU.xp, linked)], class_probabilities(CPU.xp, linked)
+    )
 
 
 def check_metrics(metrics: Any) -> dict[str, Metric]:

@@ -28,7 +28,7 @@ from xpmlp.recording.engine import Engine
 from xpmlp.recording.executors import StepCounter
 from xpmlp.spec import Spec
 from xpmlp.step import State, new_state
-from xpmlp.training.batches import orders, unbiased, windows
+from xpmlp.training.batches import orders, unbiased_weights, windows
 from xpmlp.training.callbacks import early_stopping
 from xpmlp.training.checks import all_finite, all_true, any_true
 from xpmlp.training.data import Data, move
@@ -36,7 +36,7 @@ from xpmlp.training.divergence import Divergence
 from xpmlp.training.held_out import check_metrics, measure_metrics
 from xpmlp.training.inference import scores
 from xpmlp.training.labels import Labels
-from xpmlp.training.memory import Need, explained
+from xpmlp.training.memory import MemoryEstimate, explain_memory_error
 from xpmlp.training.metrics import mean_loss, score_for
 from xpmlp.training.model import Model, snapshot
 from xpmlp.training.recovery import recover
@@ -80,9 +80,9 @@ class Trainer:
         start: Start,
         *,
         labels: Labels,
-        need: Need,
+        need: MemoryEstimate,
         val_data: Data | None = None,
-        row_weights: Callable[..., Any] = unbiased,
+        row_weights: Callable[..., Any] = unbiased_weights,
         metric: Callable[..., Array] | None = None,
         metrics: Any = None,
         history: dict[str, list[Any]] | None = None,
@@ -212,7 +212,7 @@ class Trainer:
         """
         started, step, counter = time.perf_counter(), self.step, self.counter
         threads = limit_threads(self.settings.n_threads)  # of what is measured too
-        with running(self.place), explained(self.need), threads:
+        with running(self.place), explain_memory_error(self.need), threads:
             active = step.learning_rate_scale[..., 0] > 0
             self.begin_epoch()
             with step.engine.executor.open():
