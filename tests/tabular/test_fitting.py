@@ -185,9 +185,9 @@ def record_frames(monkeypatch):
 
     frames = []
 
-    def record(frame, names):
-        frames.append(frame)
-        return fit_columns(frame, names)
+    def record(table, names):
+        frames.append(table.frame)
+        return fit_columns(table, names)
 
     monkeypatch.setattr(fitting, "fit_columns", record)
     return frames
@@ -415,3 +415,27 @@ def test_the_frame_is_not_modified(frame):
     fit(frame, drop=["k"], epochs=1)
     assert frame.equals(before)
     assert decode_column(frame, "a").kind == "number"
+
+
+@pytest.mark.parametrize(("target", "split"), [
+    ("y", {}), ("k", {}), ("y", {"group": "c"}), ("y", {"time": "a"}),
+    ("y", {"drop_missing_target": "drop"}),
+])  # fmt: skip
+def test_every_column_is_decoded_once(target, split, frame, monkeypatch):
+    import narwhals
+
+    decoded = []
+
+    def record(original, series):
+        if series.dtype != narwhals.Boolean:  # not a mask of missing cells
+            decoded.append(series.name)
+        return original(series)
+
+    for name in ("to_list", "to_numpy"):
+        original = getattr(narwhals.Series, name)
+        monkeypatch.setattr(
+            narwhals.Series, name, lambda series, original=original: record(original, series)
+        )
+    gaps = change("y", 4, None)(frame) if "drop_missing_target" in split else frame
+    fit(gaps, target, epochs=1, **split)
+    assert sorted(decoded) == sorted(frame.columns)

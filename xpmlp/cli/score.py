@@ -5,7 +5,7 @@ import json
 
 from xpmlp.cli.using import encode_table, load_table_model
 from xpmlp.tabular.fitting import Plan, drop_missing_target, evaluate, read_target
-from xpmlp.tabular.reading import read_table
+from xpmlp.tabular.reading import Table, read_table
 from xpmlp.tabular.scoring import round_scores, score_table
 
 EXAMPLE = "xpmlp score houses.safetensors sold.csv"
@@ -22,10 +22,11 @@ def run(options: argparse.Namespace) -> int:
     model = load_table_model(options.model)
     gaps = "drop" if options.drop_missing_target else "refuse"
     plan = Plan(model.target, model.task, drop_missing_target=gaps)
-    frame = drop_missing_target(read_table(options.table, strings=model.string_columns), plan)
-    truth, _ = read_target(frame, plan)
-    encode_table(model, frame)
-    scores, _ = evaluate(model, frame, truth)
+    table = Table(read_table(options.table, strings=model.string_columns))
+    table = drop_missing_target(table, plan)
+    truth, _ = read_target(table, plan)
+    encode_table(model, table)
+    scores, _ = evaluate(model, table, truth)
     if options.json:
         result = {"model": options.model, "rows": len(truth), "metrics": round_scores(scores)}
         print(json.dumps(result))

@@ -21,7 +21,7 @@ from xpmlp.tabular.model import (
     columns_with_rest,
     count_kinds,
 )
-from xpmlp.tabular.reading import decode_column, first_non_number, read_table, string_columns
+from xpmlp.tabular.reading import Table, first_non_number, read_table, string_columns
 from xpmlp.tabular.scoring import round_scores, score_table
 from xpmlp.training.callbacks import ProgressBar
 from xpmlp.training.divergence import DivergedError
@@ -138,8 +138,12 @@ def run(options: argparse.Namespace) -> int:
         if not options.quiet:
             print(line, file=sys.stderr if options.json else sys.stdout)
 
-    frame = read_table(options.table)
-    test = None if options.test is None else read_table(options.test, strings=string_columns(frame))
+    table = Table(read_table(options.table))
+    test = (
+        None
+        if options.test is None
+        else read_table(options.test, strings=string_columns(table.frame))
+    )
     place = place_for(options.device, options.precision)
 
     def on_start(model: TableModel, rows: dict[str, int]) -> None:
@@ -147,13 +151,13 @@ def run(options: argparse.Namespace) -> int:
             return
         counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in rows.items())
         other = REGRESSION if model.task == CLASSIFICATION else CLASSIFICATION
-        possible = other == CLASSIFICATION or decode_column(frame, model.target).kind != "category"
+        possible = other == CLASSIFICATION or table.column(model.target).kind != "category"
         hint = f"; --task {other} for the other" if possible else ""
         guessed = "" if options.task else f" (guessed{hint})"
         show(f"{model.task} of {model.target!r}{guessed} on device {place.name}; rows: {counts}")
         show(f"inputs: {count_kinds(model.columns)}")
         for known in model.columns:
-            values = decode_column(frame, known.name).values if known.kind == "category" else ()
+            values = table.column(known.name).values if known.kind == "category" else ()
             row = first_non_number(values)
             if row is not None:
                 show(
@@ -169,7 +173,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with limit_threads(limit):
             fitted = fit_table(
-                frame,
+                table,
                 plan,
                 network=network,
                 settings=settings,

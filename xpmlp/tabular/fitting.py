@@ -18,12 +18,12 @@ from xpmlp.tabular.model import (
     guess_task,
 )
 from xpmlp.tabular.reading import (
+    Table,
     TableError,
+    as_table,
     check_no_missing,
-    decode_column,
     feature_names,
     get_series,
-    to_narwhals,
 )
 from xpmlp.tabular.scoring import class_scores, number_scores
 from xpmlp.tabular.splits import Split, group_split, random_split, time_split
@@ -80,9 +80,9 @@ class FitResult:
     rows: dict[str, int] = field(default_factory=dict)  # training, validation, held out
 
 
-def read_target(frame: Any, plan: Plan) -> tuple[np.ndarray, str]:
+def read_target(table: Table, plan: Plan) -> tuple[np.ndarray, str]:
     """The target (N,) as labels or float64, and the task; TableError if it is invalid."""
-    kind, values, type_name, _ = decode_column(frame, plan.target)
+    kind, values, type_name, _ = table.column(plan.target)
     if kind != "category":
         values = np.asarray(values)
     check_no_missing(values, f"target {plan.target!r}", "--drop-missing-target drops such rows")
@@ -94,9 +94,7 @@ def read_target(frame: Any, plan: Plan) -> tuple[np.ndarray, str]:
             )
         y = np.asarray(values, dtype=np.float64)
     else:
-        y = plain_labels(
-            np.asarray(get_series(frame, plan.target).to_list()), f"target {plan.target!r}"
-        )
+        y = plain_labels(np.asarray(table.cells(plan.target)), f"target {plan.target!r}")
     return y, task
 
 
@@ -111,53 +109,48 @@ def check_labels(truth: np.ndarray, classes: Any, target: str) -> None:
         )
 
 
-def selected_rows(frame: Any, plan: Plan) -> list[bool]:
+def selected_rows(table: Table, plan: Plan) -> list[bool]:
     """Whether each row is used: not if it is dropped because its target is missing."""
     if plan.drop_missing_target != "drop":
-        return [True] * len(to_narwhals(frame))
-    selected = [not is_missing(value) for value in decode_column(frame, plan.target).values]
+        return [True] * len(table)
+    selected = [not is_missing(value) for value in table.column(plan.target).values]
     if not any(selected):
         raise TableError(f"target {plan.target!r} is missing in every row")
     return selected
 
 
-def drop_missing_target(frame: Any, plan: Plan) -> Any:
-    """The frame without rows whose target is missing, if the plan drops them."""
-    get_series(frame, plan.target)
-    selected = selected_rows(frame, plan)
-    return frame if all(selected) else to_narwhals(frame).filter(selected).to_native()
+def drop_missing_target(table: Table, plan: Plan) -> Table:
+    """The table without rows whose target is missing, if the plan drops them."""
+    get_series(table.frame, plan.target)
+    selected = selected_rows(table, plan)
+    return table if all(selected) else table.take(np.flatnonzero(selected))
 
 
-def split_rows(frame: Any, plan: Plan, labels: Any) -> Split:
+def split_rows(table: Table, plan: Plan, labels: Any) -> Split:
     """Split into training and held-out rows: by group, by time, or at random."""
-    count = len(to_narwhals(frame))
     if plan.group is not None:
-        return group_split(get_series(frame, plan.group).to_list(), plan.test_size, plan.seed)
+        return group_split(table.cells(plan.group), plan.test_size, plan.seed)
     if plan.time is not None:
-        times = decode_column(frame, plan.time)
+        times = table.column(plan.time)
         if times.kind == "category":
             raise TableError(f"column {plan.time!r} is neither a time nor a number")
         return time_split(np.asarray(times.values), plan.test_size)
-    return random_split(labels, plan.test_size, plan.seed, 0, count)
+    return random_split(labels, plan.test_size, plan.seed, 0, len(table))
 
 
 def hold_out(
-    frame: Any, plan: Plan, y: np.ndarray, task: str, test: Any
-) -> tuple[np.ndarray, Any, np.ndarray]:
-    """The training rows, the held-out frame, and its target."""
+    table: Table, plan: Plan, y: np.ndarray, task: str, test: Any
+) -> tuple[np.ndarray, Table, np.ndarray]:
+    """The training rows, the held-out table, and its target."""
     if test is not None:
-        test = drop_missing_target(test, plan)
+        test = drop_missing_target(as_table(test), plan)
         return np.arange(len(y)), test, read_target(test, Plan(plan.target, task))[0]
-    train_rows, test_rows = split_rows(frame, plan, y if task == CLASSIFICATION else None)
+    train_rows, test_rows = split_rows(table, plan, y if task == CLASSIFICATION else None)
     if len(train_rows) < 2:
         raise TableError(
             f"of {len(y)} rows {len(train_rows)} are left to train on: hold out fewer rows"
         )
-    return train_rows, take_rows(frame, test_rows), y[test_rows]
-
-
-def take_rows(frame: Any, rows: np.ndarray) -> Any:
-    return to_narwhals(frame)[rows.tolist(), :].to_native()
+    return train_rows, table.take(test_rows), y[test_rows]
 
 
 def fit_table(
@@ -177,25 +170,26 @@ def fit_table(
     size of None is at most all rows. test: a held-out frame, instead of a part of `frame`.
     on_start: called before training with the untrained model and the numbers of rows.
     """
-    names = feature_names(frame, [plan.target, *plan.drop, *filter(None, [plan.group])])
+    table = as_table(frame)
+    names = feature_names(table.frame, [plan.target, *plan.drop, *filter(None, [plan.group])])
     for name in names:
-        decode_column(frame, name)  # first, so that errors count the rows of the whole table
+        table.column(name)  # first, so that errors count the rows of the whole table
     for name in filter(None, (plan.group, plan.time) if test is None else ()):
         hint = "rows are held out by it: fill those cells or drop the rows"
-        cells = zip(decode_column(frame, name).values, selected_rows(frame, plan), strict=True)
+        cells = zip(table.column(name).values, selected_rows(table, plan), strict=True)
         check_no_missing([c if used else 0 for c, used in cells], f"column {name!r}", hint)
-    frame = drop_missing_target(frame, plan)
-    y, task = read_target(frame, plan)
+    table = drop_missing_target(table, plan)
+    y, task = read_target(table, plan)
     loss = resolve_loss(task, network)
     if len(np.unique(y)) < 2:
         raise TableError(f"target {plan.target!r} is constant ({y[0]}): there is nothing to learn")
-    rest, test, truth = hold_out(frame, plan, y, task, test)
+    rest, test, truth = hold_out(table, plan, y, task, test)
     labels = y[rest] if task == CLASSIFICATION else None
     inner = random_split(labels, VALIDATION, plan.seed, 1, len(rest))
     train_rows, val_rows = rest[inner.train], rest[inner.test]
     if labels is not None:
         check_labels(np.concatenate([y[val_rows], truth]), y[train_rows], plan.target)
-    source = take_rows(frame, train_rows)
+    source = table.take(train_rows)
     columns = fit_columns(source, names)
     # a link, such as that of poisson, predicts in the unit of the target
     unscaled = task == CLASSIFICATION or loss.link is not identity
@@ -212,7 +206,7 @@ def fit_table(
         spec,
         untrained.inputs(source).x,
         y_scaled[train_rows],
-        X_val=untrained.inputs(take_rows(frame, val_rows)).x,
+        X_val=untrained.inputs(table.take(val_rows)).x,
         y_val=y_scaled[val_rows],
         callbacks=callbacks,
         **{"patience": PATIENCE, "seed": plan.seed}

@@ -27,7 +27,7 @@ from xpmlp.tabular.preprocessing import (
     to_arrays,
     to_config,
 )
-from xpmlp.tabular.reading import TableError, check_finite, column_names, decode_column, is_number
+from xpmlp.tabular.reading import Table, TableError, as_table, check_finite, column_names, is_number
 from xpmlp.tabular.scoring import nan_to_none
 from xpmlp.training.labels import is_missing
 from xpmlp.training.model import Model
@@ -76,17 +76,18 @@ class TableModel:
     def inputs(self, frame: Any) -> Inputs:
         """Encode the frame's columns, by name.
 
-        frame: a pandas, polars or pyarrow frame, or a dict {name: cells}, which needs no other
-        package. TableError naming a column that is missing or of another kind.
+        frame: a pandas, polars or pyarrow frame, a Table, or a dict {name: cells}, which needs no
+        other package. TableError naming a column that is missing or of another kind.
         """
         parts, unknown = [], {}
+        table = frame if isinstance(frame, Mapping) else as_table(frame)
         for known in self.columns:
-            part, count = encode(known, column_cells(frame, known))
+            part, count = encode(known, column_cells(table, known))
             parts.append(part)
             if count:
                 unknown[known.name] = count
         used = {known.name for known in self.columns} | {self.target}
-        names = list(frame) if isinstance(frame, Mapping) else column_names(frame)
+        names = list(table) if isinstance(table, Mapping) else column_names(table.frame)
         ignored = [name for name in names if name not in used]
         if len({len(part) for part in parts}) > 1:
             raise TableError("the columns differ in length")
@@ -191,13 +192,13 @@ def from_parts(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> Ta
     return TableModel(model, columns, table["target"], table["task"], center, scale, trained)
 
 
-def column_cells(frame: Any, known: ColumnEncoder) -> Any:
+def column_cells(table: Mapping[str, Any] | Table, known: ColumnEncoder) -> Any:
     """The cells of a column for `encode`."""
-    if not isinstance(frame, Mapping):
-        decoded = decode_column(frame, known.name, known.kind)
+    if isinstance(table, Table):
+        decoded = table.column(known.name, known.kind)
         values, are_strings = decoded.values, decoded.native_kind == "category"
     else:
-        values, are_strings = dict_cells(frame, known)
+        values, are_strings = dict_cells(table, known)
     if known.kind == "category" and known.categories and not are_strings:  # 7 may be "007"
         present = {value for value in values if value is not None}
         unknown = sorted(present.difference(known.categories))
@@ -252,9 +253,9 @@ def guess_task(values: Sequence[Any], kind: str, type_name: str) -> str:
     return CLASSIFICATION if is_integer and len(set(values)) <= MAX_CLASSES else REGRESSION
 
 
-def fit_columns(frame: Any, names: Sequence[str]) -> tuple[ColumnEncoder, ...]:
+def fit_columns(table: Table, names: Sequence[str]) -> tuple[ColumnEncoder, ...]:
     """Fit an encoder to every column."""
-    columns = ((name, decode_column(frame, name)) for name in names)
+    columns = ((name, table.column(name)) for name in names)
     return tuple(fit_column(name, decoded.kind, decoded.values) for name, decoded in columns)
 
 

@@ -7,6 +7,7 @@ prediction.
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,12 @@ class Column(NamedTuple):
     values: Any  # (N,) float64 with NaN where missing; a list of str or None for a category
     dtype: str  # of the frame, such as "Int64", for messages
     native_kind: str  # the kind of that dtype, whatever kind was requested
+
+    def take(self, rows: Array) -> "Column":
+        """The column of those rows."""
+        values = self.values
+        taken = [values[i] for i in rows] if isinstance(values, list) else values[rows]
+        return self._replace(values=taken)
 
 
 class TableError(ValueError):
@@ -112,6 +119,39 @@ def to_narwhals(frame: Any) -> Any:
         raise TypeError(
             f"a table must be a pandas, polars or pyarrow frame; got {type(frame).__name__}"
         ) from None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame with its decoded columns: each column is decoded once, on first use."""
+
+    frame: Any
+    decoded: dict[str, Column] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(to_narwhals(self.frame))
+
+    def column(self, name: str, kind: str | None = None) -> Column:
+        """The decoded column, see `decode_column`."""
+        column = self.decoded.get(name)
+        if column is None or kind not in (None, column.kind):
+            column = self.decoded[name] = decode_column(self.frame, name, kind)
+        return column
+
+    def cells(self, name: str) -> list[Any]:
+        """The cells of a column that has no missing ones, as Python objects."""
+        series = get_series(self.frame, name)
+        is_string = str(series.dtype) == "String"
+        return list(self.column(name).values if is_string else series.to_list())
+
+    def take(self, rows: Array) -> "Table":
+        """The table of those rows."""
+        frame = to_narwhals(self.frame)[rows.tolist(), :].to_native()
+        return Table(frame, {name: column.take(rows) for name, column in self.decoded.items()})
+
+
+def as_table(frame: Any) -> Table:
+    return frame if isinstance(frame, Table) else Table(frame)
 
 
 def column_names(frame: Any) -> list[str]:
