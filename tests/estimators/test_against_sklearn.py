@@ -235,7 +235,7 @@ def test_lbfgs_gives_the_same_for_chunks_of_rows(data, monkeypatch, quietly):
     X, y = data("cancer")
     steady = {"solver": "lbfgs", "max_iter": 10, "random_state": 0, "activation": "tanh"}
     whole = quietly(xpmlp.MLPClassifier(**steady).fit, X, y)
-    monkeypatch.setattr(lbfgs, "AT_ONCE", 1)  # the smallest chunk: 256 rows of 569
+    monkeypatch.setattr(lbfgs, "CHUNK_BYTES", 1)  # the smallest chunk: 256 rows of 569
     parts = quietly(xpmlp.MLPClassifier(**steady).fit, X, y)
     np.testing.assert_allclose(parts.coefs_[0], whole.coefs_[0], rtol=1e-6, atol=1e-9)
 

@@ -195,7 +195,7 @@ def test_rows_too_large_to_predict_are_named(kind, ask, data):
     large = X.copy()
     large[[7, 30]] = 1.7e308
     given = (large, y) if ask == "score" else (large,)
-    with pytest.raises(ValueError, match="the prediction of row 7 of X is no finite number"):
+    with pytest.raises(ValueError, match="the prediction of row 7 of X is not finite"):
         getattr(est, ask)(*given)
 
 

@@ -94,7 +94,7 @@ def use_trainer(trainer: Trainer) -> None:
     lengths = {name: len(series) for name, series in trainer.history.items()}
     if lengths and {*lengths.values()} != {trainer.epoch}:
         raise IndexError(f"after {trainer.epoch} epochs its history is {lengths} long")
-    trainer.model().predict(trainer.data.x.between(0, 2))
+    trainer.model().predict(trainer.data.x.slice(0, 2))
     pack_trainer(trainer)
 
 

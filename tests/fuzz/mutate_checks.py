@@ -75,7 +75,6 @@ CALLED = (
     "warn",
     "known_labels",
     "validate",
-    "same_shape",
     "writable",
     "numbered",
 )

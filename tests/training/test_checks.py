@@ -8,7 +8,7 @@ import pytest
 
 from xpmlp import ShapeError, Spec, train
 from xpmlp.devices.namespace import to_host
-from xpmlp.training.checks import check_fits, host_numbers, numbers, place_in
+from xpmlp.training.checks import check_fits, describe_index, host_numbers, numbers
 
 ROWS = np.arange(24.0).reshape(8, 3) / 10
 TARGET = np.arange(8.0)
@@ -337,9 +337,9 @@ def test_a_predictions_array_is_the_callers_to_change(rng):
 
 
 def test_the_place_of_an_element_is_named_by_row_and_column():
-    assert place_in((4, 3), 5) == "row 1, column 2"
-    assert place_in((4,), 3) == "row 3"
-    assert place_in((2, 2, 2), 7) == "row 1, column 1, axis 2 1"
+    assert describe_index((4, 3), 5) == "row 1, column 2"
+    assert describe_index((4,), 3) == "row 3"
+    assert describe_index((2, 2, 2), 7) == "row 1, column 1, axis 2 1"
 
 
 def test_numbers_come_back_as_they_lie(place):

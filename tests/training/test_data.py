@@ -9,8 +9,8 @@ from xpmlp.devices.namespace import CPU, to_host, to_place
 from xpmlp.initializers import initial
 from xpmlp.optimizers import optimizer
 from xpmlp.step import gradient
-from xpmlp.training.batches import epoch_order, minibatch, unshuffled, windows
-from xpmlp.training.data import Elsewhere, Resident, prepare
+from xpmlp.training.batches import epoch_order, minibatch, sequential_order, windows
+from xpmlp.training.data import DeviceRows, StreamedRows, prepare
 from xpmlp.training.labels import Labels
 
 EXACT = 1e-12  # relative: the same float64 terms, added up in another order
@@ -20,11 +20,11 @@ def flat(model):
     return to_host(model.flat)
 
 
-def prepared(spec, X, y, place=CPU, **arguments):
+def prepared_data(spec, X, y, place=CPU, **arguments):
     return prepare(X, y, spec, place, "float64", **arguments)[0]
 
 
-def started(place, spec, seed=0):
+def initial_params(place, spec, seed=0):
     params = to_place(place, initial(spec, seed), "float64")
     return new_state(place.xp, spec, optimizer("sgd"), params)
 
@@ -38,7 +38,7 @@ def batches(place, data, orders, size, steps=3):
 
 def gradient_of(place, spec, data, orders, size):
     """The mean of the batches' gradients and losses, each by its share of the rows."""
-    state, total, loss = started(place, spec), 0.0, 0.0
+    state, total, loss = initial_params(place, spec), 0.0, 0.0
     for batch, share, _ in batches(place, data, orders, size):
         value = gradient(place.xp, spec, state, batch)
         total = total + to_host(share) * to_host(state.grad)
@@ -55,15 +55,15 @@ def test_an_order_is_a_permutation(seed, epoch, count):
 
 
 def test_unshuffled_rows_come_as_they_are_for_every_member():
-    assert unshuffled((1, 2), (2,), 5, 4).tolist() == [[0, 1, 2, 3]] * 2
-    assert unshuffled((1,), (), 5, 4).tolist() == [0, 1, 2, 3]
+    assert sequential_order((1, 2), (2,), 5, 4).tolist() == [[0, 1, 2, 3]] * 2
+    assert sequential_order((1,), (), 5, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_take_gives_each_member_its_own_rows(place):
     values = to_place(place, np.arange(12.0).reshape(4, 3))
     index = np.array([[3, 0], [1, 1]])
     index_there = to_place(place, index)
-    picked = Resident(place.xp, values).take(index_there)
+    picked = DeviceRows(place.xp, values).take(index_there)
     assert (to_host(picked) == np.arange(12.0).reshape(4, 3)[index]).all()
 
 
@@ -71,15 +71,15 @@ def test_take_gives_each_member_its_own_rows(place):
 def test_rows_from_elsewhere_are_the_same_rows(place, members, optional):
     csr = optional("scipy.sparse").csr_array
     X = np.round(np.random.default_rng(0).normal(size=(7, 3)))
-    here = Resident(place.xp, to_place(place, X, "float32"))
+    here = DeviceRows(place.xp, to_place(place, X, "float32"))
     index = epoch_order((1,) * (members or (1,))[0], members, 0, 7)[..., :5]
     index_there = to_place(place, index)
     for other in (X, csr(X)):
-        there = Elsewhere(place, other, "float32")
+        there = StreamedRows(place, other, "float32")
         assert there.shape == here.shape == (7, 3)
         for found, expected in (
             (there.take(index), here.take(index_there)),
-            (there.between(2, 6), here.between(2, 6)),
+            (there.slice(2, 6), here.slice(2, 6)),
         ):
             assert found.dtype == expected.dtype
             assert (to_host(found) == to_host(expected)).all()
@@ -92,7 +92,7 @@ def test_rows_from_elsewhere_are_the_same_rows(place, members, optional):
 def test_batches_have_one_shape_and_hold_every_row_once(count, size, seed):
     size = min(size, count)
     X = np.arange(count, dtype=float)[:, None]
-    data = prepared(Spec.parse("1-1"), X, X[:, 0])
+    data = prepared_data(Spec.parse("1-1"), X, X[:, 0])
     orders = epoch_order((seed,), (), 0, count)
     seen, shares = [], 0.0
     for batch, share, _ in batches(CPU, data, orders, size):
@@ -106,7 +106,7 @@ def test_batches_have_one_shape_and_hold_every_row_once(count, size, seed):
 
 
 def test_padding_is_a_real_row_of_weight_zero(place):
-    data = prepared(Spec.parse("1-1"), [[1.0], [2.0], [3.0]], [4.0, 5.0, 6.0], place)
+    data = prepared_data(Spec.parse("1-1"), [[1.0], [2.0], [3.0]], [4.0, 5.0, 6.0], place)
     *_, (last, share, _) = batches(place, data, np.array([2, 0, 1]), 2)
     assert to_host(last.x).tolist() == [[2.0], [2.0]]
     assert to_host(last.target).tolist() == [[5.0], [5.0]]
@@ -116,7 +116,7 @@ def test_padding_is_a_real_row_of_weight_zero(place):
 
 def test_members_batches_follow_their_own_orders(place):
     X = np.arange(5.0)[:, None]
-    data = prepared(Spec.parse("1-1"), X, X[:, 0], place)
+    data = prepared_data(Spec.parse("1-1"), X, X[:, 0], place)
     orders = epoch_order((3, 4), (2,), 0, 5)
     for i, (batch, *_) in enumerate(batches(place, data, orders, 2)):
         real = orders[:, 2 * i : 2 * i + 2]
@@ -137,10 +137,10 @@ def test_batch_gradients_average_to_the_full_gradient(weights, size, shuffled):
     size = min(size, count)
     rng = np.random.default_rng(count)
     spec = Spec.parse("2-4-2", activation="tanh")
-    data = prepared(
+    data = prepared_data(
         spec, rng.normal(size=(count, 2)), rng.normal(size=(count, 2)), sample_weight=weights
     )
-    orders = (epoch_order if shuffled else unshuffled)((1,), (), 0, count)
+    orders = (epoch_order if shuffled else sequential_order)((1,), (), 0, count)
     found, loss = gradient_of(CPU, spec, data, orders, size)
     full, full_loss = gradient_of(CPU, spec, data, np.arange(count), count)
     assert np.allclose(found, full, rtol=EXACT, atol=EXACT)
@@ -150,9 +150,11 @@ def test_batch_gradients_average_to_the_full_gradient(weights, size, shuffled):
 def test_batch_gradients_average_to_the_full_gradient_everywhere(place, rng):
     spec = Spec.parse("2-4-2")
     X, y, weight = rng.normal(size=(11, 2)), rng.normal(size=(11, 2)), rng.uniform(size=11)
-    there = prepared(spec, X, y, place, sample_weight=weight)
+    there = prepared_data(spec, X, y, place, sample_weight=weight)
     found, _ = gradient_of(place, spec, there, epoch_order((1,), (), 0, 11), 4)
-    full, _ = gradient_of(CPU, spec, prepared(spec, X, y, sample_weight=weight), np.arange(11), 11)
+    full, _ = gradient_of(
+        CPU, spec, prepared_data(spec, X, y, sample_weight=weight), np.arange(11), 11
+    )
     assert np.allclose(found, full, rtol=EXACT, atol=EXACT)
 
 
@@ -190,7 +192,9 @@ def test_balanced_positives_carry_half_of_the_weight(size):
     y = np.zeros(1000, dtype=int)
     y[:10] = 1  # 1% positives
     X = np.ones((1000, 1))
-    data = prepared(Spec.parse("1-1", loss="binary_cross_entropy"), X, y, class_weight="balanced")
+    data = prepared_data(
+        Spec.parse("1-1", loss="binary_cross_entropy"), X, y, class_weight="balanced"
+    )
     positive = total = 0.0
     for batch, share, _ in batches(CPU, data, epoch_order((0,), (), 0, 1000), size):
         positive += share * (batch.weight * batch.target[:, 0]).sum()

@@ -211,13 +211,13 @@ def test_estimators_compile_no_reduction_of_truths(solver, launches, rng):
 
 
 def test_eager_windows_are_large_on_a_gpu(card, rng, monkeypatch):
-    taken, take = [], batches.Resident.take
+    taken, take = [], batches.DeviceRows.take
 
     def counted(rows, index):
         taken.append(index.shape)
         return take(rows, index)
 
-    monkeypatch.setattr(batches.Resident, "take", counted)
+    monkeypatch.setattr(batches.DeviceRows, "take", counted)
     X = rng.normal(size=(1280, 1023)).astype("float32")
     run = make_trainer("1023-2-1", X, X[:, 0], batch_size=128, epochs=1, device=GPU, capture=False)
     finish(run, [])

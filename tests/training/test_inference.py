@@ -13,7 +13,7 @@ from xpmlp.layout import windows
 from xpmlp.recording import engine
 from xpmlp.recording.numpy_writer import Workspace
 from xpmlp.training import inference
-from xpmlp.training.data import Resident
+from xpmlp.training.data import DeviceRows
 from xpmlp.training.inference import scores
 
 EXACT = 1e-12  # relative: a matrix product of fewer rows may add up in another order
@@ -27,12 +27,12 @@ def network(place, spec, members=None):
 @pytest.mark.parametrize("count", [1, 2, 255, 256, 257, 511, 512, 513, 1000])
 @pytest.mark.parametrize("members", [None, 3])
 def test_chunks_give_what_one_go_gives(monkeypatch, count, members, rng):
-    monkeypatch.setattr(inference, "AT_ONCE", 1)  # the smallest chunk: 256 rows
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 1)  # the smallest chunk: 256 rows
     from xpmlp.devices.namespace import CPU
 
     spec = Spec.parse("5-8-3")
     params, x = network(CPU, spec, members), rng.normal(size=(count, 5))
-    found = scores(np, spec, params, Resident(np, x))
+    found = scores(np, spec, params, DeviceRows(np, x))
     whole = forward(np, spec, params, x)[-1].a
     assert found.shape == whole.shape
     assert np.allclose(found, whole, rtol=EXACT, atol=EXACT)
@@ -40,9 +40,9 @@ def test_chunks_give_what_one_go_gives(monkeypatch, count, members, rng):
 
 @pytest.mark.parametrize("count", [1, 300])
 def test_chunks_in_every_namespace(monkeypatch, place, count, rng):
-    monkeypatch.setattr(inference, "AT_ONCE", 1)
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 1)
     spec, x = Spec.parse("5-8-3"), rng.normal(size=(count, 5))
-    rows = Resident(place.xp, to_place(place, x))
+    rows = DeviceRows(place.xp, to_place(place, x))
     found = scores(place.xp, spec, network(place, spec), rows)
     from xpmlp.devices.namespace import CPU
 
@@ -58,8 +58,8 @@ def test_the_memory_of_a_prediction_does_not_grow_with_the_rows(rng):
     model.predict(X)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # whole traces would hold 30,000 x 4 x 512 numbers; a chunk holds AT_ONCE and some scratch
-    assert peak < 3 * inference.AT_ONCE < 30_000 * 4 * 512 * 8 / 2
+    # whole traces would hold 30,000 x 4 x 512 numbers; a chunk holds CHUNK_BYTES and some scratch
+    assert peak < 3 * inference.CHUNK_BYTES < 30_000 * 4 * 512 * 8 / 2
 
 
 def test_threads_may_predict_at_the_same_time(rng):

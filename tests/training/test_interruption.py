@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from xpmlp import train
-from xpmlp.training.interruption import Terminated, terminated
+from xpmlp.training.interruption import Terminated, raise_terminated
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(64, 3))
@@ -37,7 +37,7 @@ def calm(xp, now):
 
 @pytest.fixture
 def by_term():
-    signal.signal(signal.SIGTERM, terminated)
+    signal.signal(signal.SIGTERM, raise_terminated)
     yield
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -56,7 +56,7 @@ def test_the_step_is_finished_and_the_weights_are_kept(number, raised, step, by_
         assert (caught.value.model.flat == alone.flat).all() == (rows == 64)
     assert np.isfinite(caught.value.model.predict(X)).all()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.getsignal(signal.SIGTERM) is terminated
+    assert signal.getsignal(signal.SIGTERM) is raise_terminated
 
 
 def test_a_callback_may_strike_too():

@@ -237,8 +237,8 @@ def test_a_missing_label_is_an_error(kind, sizes, name, separable):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (["a"] * 40, r"^y has 1 class.*2 apart"),
-        (["a", "b", "c", "d"] * 10, r"^y has 4 classes.*2 apart"),
+        (["a"] * 40, r"^y has 1 class.*distinguishes 2"),
+        (["a", "b", "c", "d"] * 10, r"^y has 4 classes.*distinguishes 2"),
         ([["a"], ["b"]] * 20 + [["c"]], r"y"),
         (["a", 1] * 20, r"^y mixes strings"),
         (None, r"^y .*None"),

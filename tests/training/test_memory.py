@@ -10,8 +10,14 @@ import pytest
 from xpmlp.devices.namespace import CPU, to_host
 from xpmlp.spec import Spec
 from xpmlp.training import inference
-from xpmlp.training.data import Elsewhere, Resident
-from xpmlp.training.memory import USABLE, DataWarning, TrainingMemoryError, need, shown
+from xpmlp.training.data import DeviceRows, StreamedRows
+from xpmlp.training.memory import (
+    USABLE,
+    DataWarning,
+    TrainingMemoryError,
+    estimate_training,
+    format_bytes,
+)
 from xpmlp.training.settings import Settings
 from xpmlp.training.train import finish, make_trainer, train
 
@@ -24,7 +30,7 @@ def limited(card, gpu, monkeypatch):
     import cupy
 
     monkeypatch.setenv("XPMLP_DEVICE", gpu.name)
-    monkeypatch.setattr(inference, "AT_ONCE", 2**14)
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 2**14)
     gpu.xp.matmul(cupy.ones((2, 2)), cupy.ones((2, 2)))  # whose workspace stays
 
     def limit(count):
@@ -45,7 +51,7 @@ def test_rows_that_fit_lie_on_the_device(limited, rows):
     limited(10_000_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert isinstance(make_trainer(SPEC, *rows, epochs=2).data.x, Resident)
+        assert isinstance(make_trainer(SPEC, *rows, epochs=2).data.x, DeviceRows)
 
 
 @pytest.mark.parametrize("members", [None, pytest.param(2, marks=pytest.mark.slow)])
@@ -63,7 +69,7 @@ def test_rows_that_do_not_fit_come_window_by_window_to_the_same_bits(
     with pytest.warns(DataWarning, match="X takes 2.0 MB") as warned:
         run = make_trainer(SPEC, *rows, **arguments)
     assert "window by window" in str(warned[0].message)
-    assert isinstance(run.data.x, Elsewhere)
+    assert isinstance(run.data.x, StreamedRows)
     found = finish(run, [])
     assert found.history["executor"] == ["captured" if capture else "eager"] * 3
     assert (to_host(found.flat) == expected).all()
@@ -77,8 +83,8 @@ def test_held_out_rows_may_stay_outside_alone(limited, rows):
     limited(round(needed / USABLE) + 3_000_000)
     with pytest.warns(DataWarning, match="X_val"):
         run = make_trainer(SPEC, X, y, **arguments)
-    assert isinstance(run.data.x, Resident)
-    assert isinstance(run.val_data.x, Elsewhere)
+    assert isinstance(run.data.x, DeviceRows)
+    assert isinstance(run.val_data.x, StreamedRows)
     assert np.isfinite(finish(run, []).history["val_loss"]).all()
 
 
@@ -117,7 +123,7 @@ def test_members_that_would_fit_fit(limited, rows):
 
 def test_a_network_that_is_too_large_says_so(limited, rows):
     limited(1_000_000)
-    with pytest.raises(TrainingMemoryError, match="take hidden layers of smaller"):
+    with pytest.raises(TrainingMemoryError, match="use smaller hidden layers"):
         train("64-2000-1", *rows, epochs=1)
 
 
@@ -127,7 +133,7 @@ def test_a_host_that_is_out_of_memory_is_left_alone(rows):
 
     with pytest.raises(MemoryError, match="your own"):
         train(SPEC, *rows, epochs=1, callbacks=[greedy])
-    assert need(CPU, SPEC, Settings(), "float32").free is None
+    assert estimate_training(CPU, SPEC, Settings(), "float32").free is None
 
 
 def test_memory_comes_back_after_a_fit(limited, rows):
@@ -146,4 +152,4 @@ def test_memory_comes_back_after_a_fit(limited, rows):
     ("count", "words"), [(0, "0 bytes"), (999, "999 bytes"), (2_500_000, "2.5 MB")]
 )
 def test_bytes_for_a_person(count, words):
-    assert shown(count) == words
+    assert format_bytes(count) == words

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from xpmlp import __version__
-from xpmlp.training.interruption import Terminated, terminated
+from xpmlp.training.interruption import Terminated, raise_terminated
 
 COMMANDS = {
     "train": "learn a column of a table from the others",
@@ -64,7 +64,7 @@ def terminable() -> Iterator[None]:
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, terminated)
+    signal.signal(signal.SIGTERM, raise_terminated)
     try:
         yield
     finally:

@@ -41,9 +41,9 @@ from xpmlp.losses import loss as find_loss
 from xpmlp.recording.onnx_graph import Graph
 from xpmlp.spec import AnyLoss, Spec
 from xpmlp.storage.model_file import save
-from xpmlp.training.checks import warn_of_little
+from xpmlp.training.checks import warn_of_constant_data
 from xpmlp.training.data import own_dtype
-from xpmlp.training.memory import estimate, explained
+from xpmlp.training.memory import estimate_memory, explain_memory_error
 from xpmlp.training.metrics import reported
 from xpmlp.training.model import Model
 from xpmlp.types import Array
@@ -151,9 +151,9 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         spec = spec_of(self, table.x.shape[1], sizes, n_out, reported(self.loss_asked()))
         place, dtype = self.whereabouts(table.x, first=first)
         if not once:
-            warn_of_little(table.x, table.target if is_classifier(self) else None)
-        asked = estimate(place, spec, dtype, min(200, len(table.target)))
-        with running(place), explained(asked):
+            warn_of_constant_data(table.x, table.target if is_classifier(self) else None)
+        asked = estimate_memory(place, spec, dtype, min(200, len(table.target)))
+        with running(place), explain_memory_error(asked):
             if first:
                 self.start(spec, place, dtype)
             if self.solver == LBFGS:

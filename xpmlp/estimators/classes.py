@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
 from xpmlp.estimators.inputs import check_sizes
-from xpmlp.training.labels import balanced
+from xpmlp.training.labels import balanced_weights
 
 
 def encoded(binarizer: LabelBinarizer, y: Any) -> np.ndarray:
@@ -76,7 +76,7 @@ def weighted(asked: Any, classes: np.ndarray, y: Any, given: np.ndarray | None) 
     """What the rows weigh (N,): their classes' weight times the sample weights given."""
     if isinstance(asked, str) and y.ndim == 1:
         rows = np.ones(len(y)) if given is None else given
-        weight = balanced(np.searchsorted(classes, y), rows)
+        weight = balanced_weights(np.searchsorted(classes, y), rows)
     else:
         weight = compute_sample_weight(asked, y)
     weight = weight if given is None else weight * given

@@ -23,7 +23,7 @@ from xpmlp.estimators.classes import check_class_weight, encoded, is_multilabel,
 from xpmlp.estimators.inference import answer
 from xpmlp.estimators.inputs import host, named, read_labels, read_targets, read_weight
 from xpmlp.estimators.parameters import CONSTRAINTS, shared
-from xpmlp.training.labels import both, likeliest
+from xpmlp.training.labels import class_probabilities, most_probable_class
 from xpmlp.types import Array, Namespace
 
 
@@ -240,7 +240,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         several = is_multilabel(self._label_binarizer)
 
         def told(xp: Namespace, p: Array) -> Array:
-            return xp.astype(p > 0.5, xp.int64) if several else likeliest(xp, p)[:, None]
+            return xp.astype(p > 0.5, xp.int64) if several else most_probable_class(xp, p)[:, None]
 
         found = answer(self, X, told)
         if several:
@@ -265,7 +265,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         (n_samples, n_classes); of several labels per row each on its own
         """
         check_is_fitted(self)
-        return answer(self, X, both)
+        return answer(self, X, class_probabilities)
 
     def predict_log_proba(self, X: Any) -> Array:
         """The logarithm of `predict_proba`.

@@ -13,8 +13,8 @@ from xpmlp.estimators.inputs import incoming, read_rows
 from xpmlp.estimators.network import bare_spec, dense
 from xpmlp.losses import exp, softmax
 from xpmlp.training.checks import is_float
-from xpmlp.training.data import Elsewhere, own_dtype
-from xpmlp.training.inference import certain, scores
+from xpmlp.training.data import StreamedRows, own_dtype
+from xpmlp.training.inference import require_finite, scores
 from xpmlp.types import Array, Namespace
 
 LINKS = {"identity": identity, "exp": exp, "softmax": softmax, "logistic": sigmoid}
@@ -34,7 +34,7 @@ def answer(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) -> Arr
     spec = bare_spec(est, layers[0].weights.shape[0], sizes[:-1], sizes[-1])
     wanted = getattr(xp, own_dtype(rows) if is_float(rows) else dtype)
 
-    linked = certain(xp, LINKS[est.out_activation_])
+    linked = require_finite(xp, LINKS[est.out_activation_])
 
     def finished(score: Array) -> Array:
         found = finish(xp, linked(score))
@@ -42,5 +42,5 @@ def answer(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) -> Arr
         return xp.astype(found, wanted, copy=False) if real else found
 
     with limited(est.n_threads), running(place):
-        found = scores(xp, spec, layers, Elsewhere(place, rows, dtype), finished)
+        found = scores(xp, spec, layers, StreamedRows(place, rows, dtype), finished)
         return to_host(found) if est.output == "numpy" else like_caller(X, found, place)

@@ -17,11 +17,11 @@ from xpmlp.training.checks import (
     all_finite,
     check_finite,
     host_numbers,
-    not_finite,
+    not_finite_error,
     numbers,
-    unmasked,
+    remove_mask,
 )
-from xpmlp.training.labels import loosely, plain_labels
+from xpmlp.training.labels import list_dtype, plain_labels
 
 TRAINED = [np.float64, np.float32]  # what a network is trained in; anything else becomes the first
 
@@ -90,7 +90,7 @@ def check_sparse(value: Any, name: str) -> None:
     bad = ~np.isfinite(cells.data)
     if bad.any():
         row, column, first = (part[bad][0] for part in (cells.row, cells.col, cells.data))
-        raise not_finite(name, int(bad.sum()), float(first), f"row {row}, column {column}")
+        raise not_finite_error(name, int(bad.sum()), float(first), f"row {row}, column {column}")
 
 
 def real(value: Any, name: str) -> Any:
@@ -179,11 +179,11 @@ def read_targets(est: Any, y: Any, count: int) -> Any:
 def read_labels(y: Any, name: str) -> Any:
     """One label per row without a missing one, objects that are no texts as what they are;
     several labels per row as they come."""
-    y = unmasked(y, name)
+    y = remove_mask(y, name)
     if is_sparse(y):
         return y
     with named(name, y):
-        array = np.asarray(y, dtype=loosely(y))
+        array = np.asarray(y, dtype=list_dtype(y))
     if array.ndim != 1:
         return y
     found = plain_labels(array, name)

@@ -12,7 +12,7 @@ from xpmlp.layout import block_factors
 from xpmlp.spec import Spec
 from xpmlp.step import Batch, gradient, new_state, penalize
 from xpmlp.training.data import Data
-from xpmlp.training.inference import AT_ONCE
+from xpmlp.training.inference import CHUNK_BYTES
 from xpmlp.types import Array
 
 NEED_EPOCHS = ("schedule", "clip", "weight_decay", "checkpoint")
@@ -40,7 +40,7 @@ class Objective:
         total = xp.sum(data.weight)
         self.weight = data.weight / total
         self.strength = alpha * block_factors(xp, spec, flat, "decay_factor") / total
-        self.chunk = max(256, AT_ONCE // (12 * sum(spec.sizes)))
+        self.chunk = max(256, CHUNK_BYTES // (12 * sum(spec.sizes)))
 
     def loss(self, spec: Spec) -> Array:
         """The loss of the present weights; their gradient is in state.grad."""
@@ -48,7 +48,7 @@ class Objective:
         value, grad = xp.sum(self.weight[:1]) * 0, xp.zeros_like(state.grad)
         for start in range(0, count, self.chunk):
             stop = min(start + self.chunk, count)
-            rows, target = self.data.x.between(start, stop), self.data.target[start:stop, :]
+            rows, target = self.data.x.slice(start, stop), self.data.target[start:stop, :]
             batch = Batch(rows, target, self.weight[start:stop])
             value = value + gradient(xp, spec, state, batch)
             grad = grad + state.grad

@@ -21,11 +21,11 @@ from xpmlp.spec import Spec
 from xpmlp.training.batches import per_batch, per_row
 from xpmlp.training.callbacks import ProgressBar
 from xpmlp.training.checks import all_finite
-from xpmlp.training.data import Data, Elsewhere, Rows, move, resident
+from xpmlp.training.data import Data, Rows, StreamedRows, device_rows, move
 from xpmlp.training.divergence import DivergedError
-from xpmlp.training.interruption import finishing_the_step
+from xpmlp.training.interruption import finish_step_on_signal
 from xpmlp.training.labels import Labels
-from xpmlp.training.memory import brought, explained, need
+from xpmlp.training.memory import estimate_training, explain_memory_error, load_rows
 from xpmlp.training.train import check_callbacks, checkpointing
 from xpmlp.training.trainer import Start, Trainer
 from xpmlp.training.validation import validate_callables
@@ -64,13 +64,13 @@ class Table:
         weight = None if self.weight is None else self.weight[index]
         return Table(x, self.target[index], self.labels[index], weight)
 
-    def data(self, place: Place, dtype: str, bring: Callable[..., Rows] = resident) -> Data:
+    def data(self, place: Place, dtype: str, load_rows: Callable[..., Rows] = device_rows) -> Data:
         """The rows where training runs; sparse ones come there window by window."""
         name = "X" + self.suffix
         if hasattr(self.x, "toarray"):
-            rows: Any = Elsewhere(place, self.x, dtype, name)
+            rows: Any = StreamedRows(place, self.x, dtype, name)
         else:
-            rows = bring(place, self.x, dtype, name)
+            rows = load_rows(place, self.x, dtype, name)
         weight = np.ones(len(self.target)) if self.weight is None else self.weight
         target = move(place, self.target, dtype, "y" + self.suffix)
         return Data(rows, target, to_place(place, weight, dtype))
@@ -141,21 +141,21 @@ def make_trainer(
     settings = settings_of(est, state, epochs, size, dtype, capture=not once)
     check_callbacks(est.callbacks)
     validate_callables(place, spec, settings)
-    needed = need(place, spec, settings, dtype)
-    bring = partial(brought, needed)
+    needed = estimate_training(place, spec, settings, dtype)
+    load = partial(load_rows, needed)
     row_weights: Callable[..., Any] = per_batch
     if getattr(est, "class_weight", None) is not None and table.weight is not None:
         row_weights = per_row(float(table.weight.mean()))
-    with explained(needed):
+    with explain_memory_error(needed):
         trainer = Trainer(
             spec,
             settings,
             place,
-            table.data(place, dtype, bring),
+            table.data(place, dtype, load),
             start_of(est, spec, place, dtype),
             labels=Labels(None, False),
             need=needed,
-            val_data=None if held is None else held.data(place, dtype, bring),
+            val_data=None if held is None else held.data(place, dtype, load),
             row_weights=row_weights,
             metric=scorer(est, held),
             history=est.history_,
@@ -191,7 +191,7 @@ def train(est: Any, trainer: Trainer, *, once: bool) -> None:
     bar = [ProgressBar()] if est.verbose == "bar" else []
     callbacks: list[Any] = [rule, *bar, *check_callbacks(est.callbacks)]
     try:
-        with opened(trainer) as writer, finishing_the_step(trainer):
+        with opened(trainer) as writer, finish_step_on_signal(trainer):
             rule.resume()
             for _ in trainer.reports(callbacks, writer):
                 if once:

@@ -19,7 +19,7 @@ from xpmlp.losses import loss
 from xpmlp.names import title
 from xpmlp.recording.onnx_graph import TEXT, Graph, Symbol
 from xpmlp.storage.atomic import write_atomic
-from xpmlp.training.labels import both, likeliest
+from xpmlp.training.labels import class_probabilities, most_probable_class
 from xpmlp.training.model import Model
 from xpmlp.types import Array
 
@@ -116,8 +116,8 @@ def answers(graph: Graph, model: Model, linked: Array) -> dict[str, Symbol]:
     if classes is None:
         flat = model.labels.flat and linked.shape[-1] == 1
         return {"prediction": linked[..., 0] if flat else linked}
-    label = graph.take(labels(graph, classes), likeliest(graph, linked))
-    return {"label": label, "probabilities": both(graph, linked)}
+    label = graph.take(labels(graph, classes), most_probable_class(graph, linked))
+    return {"label": label, "probabilities": class_probabilities(graph, linked)}
 
 
 def answer(graph: Graph, found: dict[str, Symbol]) -> None:

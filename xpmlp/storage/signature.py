@@ -75,7 +75,7 @@ def rows(data: Data) -> Iterator[np.ndarray]:
     size = max(1, AT_ONCE // width)
     yield np.array((count, width))
     for start in range(0, count, size):
-        yield to_host(data.x.between(start, min(start + size, count)))
+        yield to_host(data.x.slice(start, min(start + size, count)))
 
 
 def digest(pieces: Iterator[Any]) -> str:

@@ -20,7 +20,7 @@ from xpmlp.tabular.model import (
 from xpmlp.tabular.reading import TableError, column, features, find, narwhal, refuse_gaps
 from xpmlp.tabular.scoring import class_scores, number_scores
 from xpmlp.tabular.splits import Split, at_random, by_group, by_time
-from xpmlp.training.checks import TOP
+from xpmlp.training.checks import FLOAT32_MAX
 from xpmlp.training.labels import is_missing, plain_labels
 from xpmlp.training.train import train
 
@@ -223,7 +223,7 @@ def scaled(y: np.ndarray, center: float, scale: float, target: str) -> np.ndarra
     """The target in the unit it is learnt in; TableError where that is no number of float32."""
     with np.errstate(all="ignore"):
         wanted = np.asarray((y - center) / scale)
-    if not (np.isfinite(scale) and (np.abs(wanted) <= TOP).all()):
+    if not (np.isfinite(scale) and (np.abs(wanted) <= FLOAT32_MAX).all()):
         row = int(np.abs(y).argmax())
         raise TableError(
             f"target {target!r} is too large to be learnt, such as {y[row]:g}: scale it, or leave "

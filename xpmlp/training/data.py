@@ -1,4 +1,4 @@
-"""Rows, targets and weights, checked and brought to where training runs."""
+"""Rows, targets and sample weights, validated and copied to the device of training."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,8 +21,8 @@ from xpmlp.training.labels import Labels, sample_weights, targets
 from xpmlp.types import Array, Namespace
 
 
-class Resident(NamedTuple):
-    """Rows (N, n_in) that lie where training runs."""
+class DeviceRows(NamedTuple):
+    """Rows (N, n_in) on the device of training."""
 
     xp: Namespace
     x: Array
@@ -36,13 +36,13 @@ class Resident(NamedTuple):
         picked = self.xp.take(self.x, self.xp.reshape(index, (-1,)), axis=0)
         return self.xp.reshape(picked, (*index.shape, *self.x.shape[1:]))
 
-    def between(self, start: int, stop: int) -> Array:
+    def slice(self, start: int, stop: int) -> Array:
         return self.x[start:stop, :]
 
 
-class Elsewhere(NamedTuple):
-    """Rows (N, n_in) that come to `place` a batch at a time: from another device, in another
-    dtype, or sparse (SciPy's CSR), made dense on the way."""
+class StreamedRows(NamedTuple):
+    """Rows (N, n_in) that are copied to `place` a batch at a time: from another device, from
+    another dtype, or from SciPy's CSR format, each batch made dense."""
 
     place: Place
     x: Any
@@ -54,25 +54,25 @@ class Elsewhere(NamedTuple):
         return tuple(self.x.shape)
 
     def take(self, index: Array) -> Array:
-        """The rows of an index (...), which lies on the host, (..., n)."""
+        """The rows of an index (...) on the host, (..., n)."""
         with running(place_of(self.x)):
             part = self.x[np.reshape(index, -1)]
-        picked = self.moved(part)
+        picked = self.transfer(part)
         return self.place.xp.reshape(picked, (*index.shape, *self.x.shape[1:]))
 
-    def between(self, start: int, stop: int) -> Array:
-        return self.moved(self.x[start:stop, :])
+    def slice(self, start: int, stop: int) -> Array:
+        return self.transfer(self.x[start:stop, :])
 
-    def moved(self, part: Any) -> Array:
+    def transfer(self, part: Any) -> Array:
         dense = part.toarray() if hasattr(part, "toarray") else part
         return move(self.place, dense, self.dtype, self.name)
 
 
-Rows = Resident | Elsewhere
+Rows = DeviceRows | StreamedRows
 
 
 class Data(NamedTuple):
-    """A training or held-out set, at one place and in one dtype."""
+    """A training or validation set, at one place and in one dtype."""
 
     x: Rows  # (N, n_in)
     target: Array  # (N, n_out)
@@ -84,7 +84,7 @@ class Data(NamedTuple):
 
 
 def move(place: Place, value: Array, dtype: str, name: str) -> Array:
-    """`value` at `place` in the float dtype of that name; one that overflows is refused."""
+    """`value` at `place` in the float dtype of that name; ValueError where a number overflows."""
     check_fits(value, dtype, name)
     if isinstance(value, np.ndarray):
         return to_place(place, value, dtype)
@@ -93,13 +93,13 @@ def move(place: Place, value: Array, dtype: str, name: str) -> Array:
     return move(place, to_host(value), dtype, name)
 
 
-def resident(place: Place, x: Array, dtype: str, name: str) -> Rows:
-    """Rows brought to a place, all at once."""
-    return Resident(place.xp, move(place, x, dtype, name))
+def device_rows(place: Place, x: Array, dtype: str, name: str) -> Rows:
+    """All the rows, copied to a place."""
+    return DeviceRows(place.xp, move(place, x, dtype, name))
 
 
-def rows(value: Any, spec: Spec, name: str = "X") -> Array:
-    """X (N, n_in), where it lies; ShapeError with the ledger's line where it does not fit."""
+def check_rows(value: Any, spec: Spec, name: str = "X") -> Array:
+    """X (N, n_in) on its own device; ShapeError with the ledger's line where it does not fit."""
     x = numbers(value, name, (2,))
     if x.shape[-1] != spec.n_in:
         raise spec.layers[0].misfit(LedgerPlace(1, name, "B"), tuple(x.shape))
@@ -107,8 +107,8 @@ def rows(value: Any, spec: Spec, name: str = "X") -> Array:
 
 
 def own_dtype(value: Any) -> str:
-    """The dtype that data trains in by default: its own float32 or float64, else float64
-    for host numbers and float32 for narrower floats."""
+    """The default dtype of training on this data: its own float32 or float64, float32 for
+    narrower floats, float64 for anything else."""
     if is_array(value) or hasattr(value, "dtype"):
         name = dtype_name(value)
         if name in FLOATS:
@@ -127,24 +127,24 @@ def prepare(
     *,
     sample_weight: Any = None,
     class_weight: Any = None,
-    known: Labels | None = None,
+    known_labels: Labels | None = None,
     suffix: str = "",
-    bring: Callable[..., Rows] = resident,
+    load_rows: Callable[..., Rows] = device_rows,
 ) -> tuple[Data, Labels]:
-    """A checked set at `place`; errors name X, y and sample_weight with the suffix.
+    """A validated set at `place`; errors name X, y and sample_weight with the suffix.
 
-    bring: what takes X where it is trained on, a function like `resident`.
+    load_rows: what makes Rows of X, a function like `device_rows`.
     """
-    x = rows(X, spec, "X" + suffix)
-    here = bring(place, x, dtype, "X" + suffix)
+    x = check_rows(X, spec, "X" + suffix)
+    rows = load_rows(place, x, dtype, "X" + suffix)
     y_name, weight_name = "y" + suffix, "sample_weight" + suffix
-    target, labels = targets(y, spec, y_name, known)
+    target, labels = targets(y, spec, y_name, known_labels)
     if target.shape[0] != x.shape[0]:
         raise ValueError(f"X{suffix} has {x.shape[0]} rows but {y_name} has {target.shape[0]}")
     weight = sample_weights(
         sample_weight, int(x.shape[0]), target, labels, class_weight, weight_name
     )
     return (
-        Data(here, move(place, target, dtype, y_name), to_place(place, weight, dtype)),
+        Data(rows, move(place, target, dtype, y_name), to_place(place, weight, dtype)),
         labels,
     )

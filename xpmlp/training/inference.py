@@ -1,4 +1,4 @@
-"""What a network gives for any number of rows, in bounded memory."""
+"""Predictions for any number of rows in bounded memory."""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -12,11 +12,11 @@ from xpmlp.training.checks import all_finite
 from xpmlp.training.data import Rows
 from xpmlp.types import Array, Namespace
 
-AT_ONCE = 2**24  # bytes that the values of one chunk may fill
+CHUNK_BYTES = 2**24  # of the activations of a chunk of rows
 
 
 class PredictionError(ValueError):
-    """A prediction is no finite number."""
+    """A prediction is not finite."""
 
 
 def scores(
@@ -26,46 +26,48 @@ def scores(
     rows: Rows,
     finish: Callable[[Array], Array] = lambda score: score,
 ) -> Array:
-    """What the last layer computes for all the rows (N, n_in), finished chunk by chunk.
+    """The outputs of the last layer for all rows (N, n_in), passed to `finish` chunk by chunk.
 
-    finish: what is made of a chunk's scores (..., n, n_out), such as its most probable classes
-    (..., n, 1). Returns (..., N, whatever it gives).
+    finish: a function of a chunk's scores (..., n, n_out), such as its most probable classes
+    (..., n, 1). Returns its results (..., N, n_finished).
     """
-    held = [one for layer, p in zip(spec.layers, params, strict=True) for one in layer.unpack(p)]
-    lead = held[0].shape[: held[0].ndim - len(spec.layers[0].shapes[0])]
-    row = prod(lead) * sum(spec.sizes) * xp.finfo(held[0].dtype).bits // 8  # its bytes
-    count, found = rows.shape[0], None
-    chunks = -(-count // max(256, AT_ONCE // row))
-    chunk = max(1, -(-count // max(1, chunks)))  # all alike, but for the last
+    blocks = [
+        block for layer, p in zip(spec.layers, params, strict=True) for block in layer.unpack(p)
+    ]
+    members_shape = blocks[0].shape[: blocks[0].ndim - len(spec.layers[0].shapes[0])]
+    row_bytes = prod(members_shape) * sum(spec.sizes) * xp.finfo(blocks[0].dtype).bits // 8
+    count, out = rows.shape[0], None
+    chunks = -(-count // max(256, CHUNK_BYTES // row_bytes))
+    chunk = max(1, -(-count // max(1, chunks)))  # all of one size but the last
     with predicting(xp) as fast:
         for start in range(0, count, chunk):
             stop = min(start + chunk, count)
             fast.restart()
-            traces = forward(fast.xp, spec, params, rows.between(start, stop), apply=fast.apply)
+            traces = forward(fast.xp, spec, params, rows.slice(start, stop), apply=fast.apply)
             part = finish(traces[-1].y)
-            if found is None:
+            if out is None:
                 shape = (*part.shape[:-2], count, part.shape[-1])
-                found = xp.empty(shape, dtype=part.dtype, device=part.device)
-            found[..., start:stop, :] = part
-    return found
+                out = xp.empty(shape, dtype=part.dtype, device=part.device)
+            out[..., start:stop, :] = part
+    return out
 
 
-def certain(xp: Namespace, link: Callable[..., Array]) -> Callable[[Array], Array]:
-    """link(xp, score) of one chunk after the other for the user, to whom no number that is none
-    may look like an answer: PredictionError with the first row that has one."""
-    done = 0
+def require_finite(xp: Namespace, link: Callable[..., Array]) -> Callable[[Array], Array]:
+    """The link as a function of one chunk of scores after the other, which raises
+    PredictionError with the first row whose prediction is not finite."""
+    rows_done = 0
 
-    def linked(score: Array) -> Array:
-        nonlocal done
-        found = link(xp, score)
-        if not all_finite(xp, found):
-            bad = to_host(~xp.isfinite(found))
-            row = done + int(bad.any(axis=-1).reshape(-1, bad.shape[-2]).any(axis=0).argmax())
+    def finite_link(score: Array) -> Array:
+        nonlocal rows_done
+        prediction = link(xp, score)
+        if not all_finite(xp, prediction):
+            bad = to_host(~xp.isfinite(prediction))
+            row = rows_done + int(bad.any(axis=-1).reshape(-1, bad.shape[-2]).any(axis=0).argmax())
             raise PredictionError(
-                f"the prediction of row {row} of X is no finite number: the row, or the weights, "
-                f"are too large for {dtype_name(found)}"
+                f"the prediction of row {row} of X is not finite: the row or the weights are too "
+                f"large for {dtype_name(prediction)}"
             )
-        done += found.shape[-2]
-        return found
+        rows_done += prediction.shape[-2]
+        return prediction
 
-    return linked
+    return finite_link

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM while a training runs: the present step is finished, then it stops.
+"""Ctrl-C and SIGTERM during training: the current step is finished, then training stops.
 
-Nothing slow is imported here: every command of the command line asks for this module.
+Nothing slow is imported here: every command of the command line imports this module.
 """
 
 import signal
@@ -14,47 +14,48 @@ if TYPE_CHECKING:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM stopped what was running, where `terminated` is its handler."""
+    """Raised on SIGTERM where `raise_terminated` is its handler."""
 
 
-def terminated(number: int, frame: Any) -> None:
-    """A handler of SIGTERM that stops a program as Ctrl-C does."""
+def raise_terminated(number: int, frame: Any) -> None:
+    """Stop the program as Ctrl-C does: a handler of SIGTERM."""
     raise Terminated
 
 
-# handlers that raise at once, between any two lines: a step under way must be finished first
-RAISING = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminated}
+# handlers that raise immediately, between any two lines, even within a step
+RAISING = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: raise_terminated}
 
 
 @contextmanager
-def finishing_the_step(trainer: "Trainer") -> Iterator[None]:
-    """Inside it a signal that would raise makes training stop after the present step.
+def finish_step_on_signal(trainer: "Trainer") -> Iterator[None]:
+    """A context in which a signal that would raise stops training after the current step.
 
-    A second one raises at once. Handlers of the user's own stay, and so do all of them outside
-    the main thread, where Python delivers no signal.
+    A second signal raises immediately. A user's own handlers are left in place, as are all
+    handlers outside of the main thread, where Python delivers no signals.
     """
 
-    def ask(number: int, frame: Any) -> None:
+    def request_stop(number: int, frame: Any) -> None:
         if trainer.counter.stop_signal:
             RAISING[signal.Signals(number)](number, frame)
         trainer.counter.stop_signal = number
 
-    main = threading.current_thread() is threading.main_thread()
-    ours = [n for n, raising in RAISING.items() if main and signal.getsignal(n) is raising]
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handled = [
+        n for n, handler in RAISING.items() if in_main_thread and signal.getsignal(n) is handler
+    ]
     try:
-        for number in ours:
-            signal.signal(number, ask)
+        for number in handled:
+            signal.signal(number, request_stop)
         yield
     finally:
-        for number in ours:
+        for number in handled:
             signal.signal(number, RAISING[number])
 
 
-def interruption(trainer: "Trainer") -> KeyboardInterrupt:
-    """The error that says where a stopped training stands; its `model` has the weights it had
-    come to.
+def interruption_error(trainer: "Trainer") -> KeyboardInterrupt:
+    """The error that names the epoch and step of a stopped training; its `model` has the weights.
 
-    Ctrl-C's is of no class of ours: Python ends by the signal for KeyboardInterrupt itself alone.
+    Ctrl-C raises KeyboardInterrupt itself: Python exits by the signal for that class alone.
     """
     from xpmlp.devices.namespace import running
     from xpmlp.training.checks import all_finite
@@ -65,7 +66,7 @@ def interruption(trainer: "Trainer") -> KeyboardInterrupt:
         finite = all_finite(trainer.place.xp, params)
     flat = trainer.best_params if trainer.keeps_best or not finite else params
     model = snapshot(trainer.spec, trainer.place, flat, trainer.labels, trainer.history)
-    raised = Terminated if trainer.counter.stop_signal == signal.SIGTERM else KeyboardInterrupt
-    error = raised(f"stopped in epoch {trainer.epoch + 1}, at step {int(trainer.state.step)}")
+    error_type = Terminated if trainer.counter.stop_signal == signal.SIGTERM else KeyboardInterrupt
+    error = error_type(f"stopped in epoch {trainer.epoch + 1}, at step {int(trainer.state.step)}")
     error.model = model  # type: ignore[attr-defined]
     return error

@@ -9,9 +9,9 @@ from xpmlp.devices.namespace import CPU, Place, dtype_name, like_caller, place_o
 from xpmlp.layout import windows
 from xpmlp.losses import loss
 from xpmlp.spec import Spec
-from xpmlp.training.data import Elsewhere, rows
-from xpmlp.training.inference import certain, scores
-from xpmlp.training.labels import Labels, both, decode
+from xpmlp.training.data import StreamedRows, check_rows
+from xpmlp.training.inference import require_finite, scores
+from xpmlp.training.labels import Labels, class_probabilities, decode
 from xpmlp.types import Array
 
 
@@ -65,7 +65,7 @@ class Model:
             return linked
         home = place_of(linked)
         with running(home):
-            return both(home.xp, linked)
+            return class_probabilities(home.xp, linked)
 
     def predict(self, X: Any) -> Array:
         """Labels (..., N), or numbers as y had them, (..., N) or (..., N, n_out)."""
@@ -76,9 +76,10 @@ class Model:
 
     def linked(self, X: Any, link: Callable[..., Array]) -> Array:
         """Linked scores of X in the caller's namespace."""
-        xp, x = self.place.xp, Elsewhere(self.place, rows(X, self.spec), dtype_name(self.flat))
+        xp = self.place.xp
+        x = StreamedRows(self.place, check_rows(X, self.spec), dtype_name(self.flat))
         with running(self.place):
-            found = scores(xp, self.spec, self.params, x, certain(xp, link))
+            found = scores(xp, self.spec, self.params, x, require_finite(xp, link))
             return like_caller(X, found, self.place)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from xpmlp.devices.words import choose, release
 from xpmlp.layers.layer import AnyActivation
 from xpmlp.layout import padded_size, views
 from xpmlp.spec import AnyLoss, Spec
-from xpmlp.training.checks import numbers, warn_of_little
+from xpmlp.training.checks import numbers, warn_of_constant_data
 from xpmlp.training.data import Data, own_dtype, prepare
-from xpmlp.training.interruption import finishing_the_step, interruption
+from xpmlp.training.interruption import finish_step_on_signal, interruption_error
 from xpmlp.training.labels import Labels
-from xpmlp.training.memory import brought, explained, need
+from xpmlp.training.memory import estimate_training, explain_memory_error, load_rows
 from xpmlp.training.model import Model
 from xpmlp.training.report import Report
 from xpmlp.training.settings import Number, Settings, with_hints
@@ -61,20 +61,21 @@ def make_trainer(
         raise ValueError(f"{'X_val' if X_val is None else 'y_val'} is missing: give both or none")
     if sample_weight_val is not None and X_val is None:
         raise ValueError("sample_weight_val is given without X_val and y_val")
-    needed = need(place, spec, settings, dtype)
-    take = partial(prepare, spec=spec, place=place, dtype=dtype, bring=partial(brought, needed))
-    with running(place), explained(needed):
+    needed = estimate_training(place, spec, settings, dtype)
+    load = partial(load_rows, needed)
+    take = partial(prepare, spec=spec, place=place, dtype=dtype, load_rows=load)
+    with running(place), explain_memory_error(needed):
         data, labels = take(
             X,
             y,
             sample_weight=sample_weight,
             class_weight=settings.class_weight,
-            known=None if model is None else model.labels,
+            known_labels=None if model is None else model.labels,
         )
         val_data = None
         if X_val is not None:
             val_data, _ = take(
-                X_val, y_val, sample_weight=sample_weight_val, known=labels, suffix="_val"
+                X_val, y_val, sample_weight=sample_weight_val, known_labels=labels, suffix="_val"
             )
         validate_callables(place, spec, settings)
         warn(data, labels, 0 if batch_size is None else settings.batch_size)
@@ -108,7 +109,7 @@ def packed_params(spec: Spec, params: Any, lead: tuple[int, ...]) -> Any:
 
 def warn(data: Data, labels: Labels, batch_size: int) -> None:
     """Of what trains, but not as the caller may think. batch_size: asked for, 0 where none was."""
-    warn_of_little(data.x.x, None if labels.classes is None else data.target)
+    warn_of_constant_data(data.x.x, None if labels.classes is None else data.target)
     if batch_size > data.rows:
         warnings.warn(
             f"batch_size is larger than the {data.rows:,} rows of X: it is clipped to that",
@@ -343,9 +344,9 @@ def checkpointing(checkpoint: Any, resume: Any) -> Callable[[Trainer], AbstractC
 
 def finish(trainer: Trainer, callbacks: Callbacks = (), writer: Any = None) -> Model:
     """Train to the end, or until a signal says to stop. writer: the checkpoint's, if any."""
-    with finishing_the_step(trainer):
+    with finish_step_on_signal(trainer):
         for _ in trainer.reports(callbacks, writer):
             pass
     if trainer.counter.stop_signal:
-        raise interruption(trainer)
+        raise interruption_error(trainer)
     return trainer.model()

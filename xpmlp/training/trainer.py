@@ -34,7 +34,7 @@ from xpmlp.training.data import Data, move
 from xpmlp.training.divergence import Divergence
 from xpmlp.training.inference import scores
 from xpmlp.training.labels import Labels
-from xpmlp.training.memory import Need, explained
+from xpmlp.training.memory import MemoryEstimate, explain_memory_error
 from xpmlp.training.metrics import mean_loss, score_for
 from xpmlp.training.model import Model, snapshot
 from xpmlp.training.recovery import recover
@@ -78,7 +78,7 @@ class Trainer:
         start: Start,
         *,
         labels: Labels,
-        need: Need,
+        need: MemoryEstimate,
         val_data: Data | None = None,
         row_weights: Callable[..., Any] = unbiased,
         metric: Callable[..., Array] | None = None,
@@ -205,7 +205,7 @@ class Trainer:
         """
         started, step, counter = time.perf_counter(), self.step, self.counter
         threads = limited(self.settings.n_threads)  # of what is measured too
-        with running(self.place), explained(self.need), threads:
+        with running(self.place), explain_memory_error(self.need), threads:
             active = step.learning_rate_scale[..., 0] > 0
             self.begin_epoch()
             with step.engine.executor.open():

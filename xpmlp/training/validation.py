@@ -1,7 +1,7 @@
-"""A user's own functions, tried once on a few numbers before any work is done.
+"""Validation of a user's own functions, by a call with a few numbers before training.
 
-What comes back wrong is named here, with what it should be; inside training it would surface as
-an error about shapes that are not the user's.
+A wrong result is named here, with what it should be; in training it would surface as an error
+about shapes that the user did not write.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ ROWS = 2
 
 
 def validate_callables(place: Place, spec: Spec, settings: Settings) -> None:
-    """ValueError naming the function of the user's that does not give what it should."""
+    """ValueError naming the user's function that does not return what it should."""
     for number, layer in enumerate(spec.layers, 1):
-        for one in layer.activations:
-            if not isinstance(one, str):
-                validate_activation(place, one, f"layer {number}'s activation")
+        for function in layer.activations:
+            if not isinstance(function, str):
+                validate_activation(place, function, f"layer {number}'s activation")
         if not type(layer).__module__.startswith("xpmlp."):
             validate_layer(place, layer, number)
     if not isinstance(spec.loss, str):
@@ -40,52 +40,52 @@ def validate_callables(place: Place, spec: Spec, settings: Settings) -> None:
         validate_initializer(settings.initializer)
 
 
-def tried(what: str, form: str, attempt: Callable[[], Any]) -> Any:
-    """What `attempt` gives; its own error with the name of the function and its form."""
+def call_function(what: str, form: str, call: Callable[[], Any]) -> Any:
+    """The result of `call`; its errors are raised with the function's name and signature."""
     try:
-        return attempt()
-    except Exception as error:  # whatever the user's function raises
+        return call()
+    except Exception as error:  # the user's function may raise anything
         raise ValueError(f"{what} must be a function {form}; trying it gave: {error}") from error
 
 
-def same_shape(what: str, part: str, found: Any, wanted: tuple[int, ...]) -> None:
-    shape = getattr(found, "shape", None)
-    if shape is None or tuple(shape) != wanted:
-        given = type(found).__name__ if shape is None else f"an array {tuple(shape)}"
-        raise ValueError(f"{what} must give {part} as an array {wanted} here; it gave {given}")
+def check_shape(what: str, part: str, value: Any, shape: tuple[int, ...]) -> None:
+    got = getattr(value, "shape", None)
+    if got is None or tuple(got) != shape:
+        description = type(value).__name__ if got is None else f"an array {tuple(got)}"
+        raise ValueError(f"{what} must give {part} as an array {shape} here; it gave {description}")
 
 
-def validate_activation(place: Place, asked: Any, what: str) -> None:
-    what, form = f"{what} {title(asked)}", "(xp, z) -> (a, slope)"
+def validate_activation(place: Place, custom: Any, what: str) -> None:
+    what, form = f"{what} {title(custom)}", "(xp, z) -> (a, slope)"
     z = place.xp.ones((ROWS, 3), device=place.device)
-    found = activation(asked)
-    a = tried(what, form, lambda: found.f(place.xp, z))
-    same_shape(what, "a", a, (ROWS, 3))
-    slope = tried(what, form, lambda: found.slope(place.xp, z, a))
-    same_shape(what, "slope", slope, (ROWS, 3))
+    function = activation(custom)
+    a = call_function(what, form, lambda: function.f(place.xp, z))
+    check_shape(what, "a", a, (ROWS, 3))
+    slope = call_function(what, form, lambda: function.slope(place.xp, z, a))
+    check_shape(what, "slope", slope, (ROWS, 3))
 
 
 def validate_layer(place: Place, layer: Layer, number: int) -> None:
-    """A kind of the user's own, on two rows."""
+    """A layer of a user's own class, on two rows."""
     what, xp = f"layer {number}, {type(layer).__name__},", place.xp
     x = xp.ones((ROWS, layer.n_in), device=place.device)
     blocks = [xp.full(b.shape, b.start, dtype=x.dtype, device=place.device) for b in layer.blocks]
     form = "whose forward is (xp, x, *blocks) -> y"
-    y = tried(what, form, lambda: layer.forward(xp, x, *blocks))
+    y = call_function(what, form, lambda: layer.forward(xp, x, *blocks))
     if tuple(getattr(y, "shape", ()))[-1:] != (layer.n_out,):
-        same_shape(what, "y", y, (ROWS, layer.n_out))
+        check_shape(what, "y", y, (ROWS, layer.n_out))
     form = "whose backward is (xp, x, y, g, *blocks) -> (dx, *dblocks)"
-    found = tried(what, form, lambda: layer.backward(xp, x, y, y, *blocks))
-    wanted = [x, *blocks]
-    if not isinstance(found, tuple):
-        found = (found,)
-    if len(found) != len(wanted):
+    gradients = call_function(what, form, lambda: layer.backward(xp, x, y, y, *blocks))
+    inputs = [x, *blocks]
+    if not isinstance(gradients, tuple):
+        gradients = (gradients,)
+    if len(gradients) != len(inputs):
         raise ValueError(
             f"{what} must return dx and a gradient for each of its {len(blocks)} blocks; its "
-            f"backward gave {len(found)} arrays"
+            f"backward gave {len(gradients)} arrays"
         )
-    for part, value, like in zip(("dx", *layer.block_names), found, wanted, strict=True):
-        same_shape(what, part, value, tuple(like.shape))
+    for part, value, like in zip(("dx", *layer.block_names), gradients, inputs, strict=True):
+        check_shape(what, part, value, tuple(like.shape))
 
 
 def validate_loss(place: Place, spec: Spec) -> None:
@@ -93,14 +93,14 @@ def validate_loss(place: Place, spec: Spec) -> None:
     measure = loss(spec.loss)
     score = place.xp.ones((ROWS, spec.n_out), device=place.device)
     target = score[:, :1] if measure.levels else score
-    value = tried(what, form, lambda: measure.value(place.xp, score, target))
-    same_shape(what, "value, one number per row,", value, (ROWS,))
-    delta = tried(what, form, lambda: measure.delta(place.xp, score, target))
-    same_shape(what, "delta", delta, (ROWS, spec.n_out))
+    value = call_function(what, form, lambda: measure.value(place.xp, score, target))
+    check_shape(what, "value, one number per row,", value, (ROWS,))
+    delta = call_function(what, form, lambda: measure.delta(place.xp, score, target))
+    check_shape(what, "delta", delta, (ROWS, spec.n_out))
 
 
 def validate_rule(place: Place, settings: Settings) -> None:
-    """The rule on four parameters, with the hyper-parameters that training will have."""
+    """The rule on four parameters, with the hyper-parameters of training."""
     rule = settings.rule()
     what, form = f"optimizer {title(settings.optimizer)}", "(xp, h, t, theta, g, *slots)"
     theta = place.xp.ones((4,), device=place.device)
@@ -111,34 +111,39 @@ def validate_rule(place: Place, settings: Settings) -> None:
     )
     slots = [0.0 * theta for _ in range(rule.slots)]
     try:
-        found = rule.rule(place.xp, h, one, theta, theta, *slots)
-    except Exception as error:  # whatever the user's rule raises
+        results = rule.rule(place.xp, h, one, theta, theta, *slots)
+    except Exception as error:  # the user's rule may raise anything
         if isinstance(error, AttributeError) and error.obj is h:
             raise ValueError(
                 f"{what} uses h.{error.name}: give it with optimizer_params={{{error.name!r}: ...}}"
             ) from None
         raise ValueError(f"{what} must be a rule {form}; trying it gave: {error}") from error
-    if not isinstance(found, tuple) or len(found) != 1 + rule.slots:
-        given = len(found) if isinstance(found, tuple) else type(found).__name__
+    if not isinstance(results, tuple) or len(results) != 1 + rule.slots:
+        returned = len(results) if isinstance(results, tuple) else type(results).__name__
         raise ValueError(
             f"{what} must return the tuple (theta, *slots), {1 + rule.slots} arrays for its "
-            f"{rule.slots} slots; it gave {given}"
+            f"{rule.slots} slots; it gave {returned}"
         )
-    for part, value in zip(("theta", *["slot"] * rule.slots), found, strict=True):
-        same_shape(what, part, value, (4,))
+    for part, value in zip(("theta", *["slot"] * rule.slots), results, strict=True):
+        check_shape(what, part, value, (4,))
 
 
-def validate_schedule(place: Place, asked: Any) -> None:
-    what, form = f"schedule {title(asked)}", "(xp, now) -> a number or a 0-d array"
+def validate_schedule(place: Place, custom: Any) -> None:
+    what, form = f"schedule {title(custom)}", "(xp, now) -> a number or a 0-d array"
     zero = place.xp.zeros((), device=place.device)
-    factor = tried(what, form, lambda: schedule(asked)(place.xp, Progress(zero, zero, zero)))
+    factor = call_function(
+        what, form, lambda: schedule(custom)(place.xp, Progress(zero, zero, zero))
+    )
     if not isinstance(factor, float | int):
-        same_shape(what, "a factor", factor, ())
+        check_shape(what, "a factor", factor, ())
 
 
-def validate_initializer(asked: Any) -> None:
-    what, form = f"initializer {title(asked)}", "(generator, n_in, n_out) -> (n_in, n_out)"
+def validate_initializer(custom: Any) -> None:
+    what, form = f"initializer {title(custom)}", "(generator, n_in, n_out) -> (n_in, n_out)"
     rng = generator(0, Stream.WEIGHTS)
-    same_shape(
-        what, "weights", tried(what, form, lambda: initializer(asked, "")(rng, 3, 2)), (3, 2)
+    check_shape(
+        what,
+        "weights",
+        call_function(what, form, lambda: initializer(custom, "")(rng, 3, 2)),
+        (3, 2),
     )

@@ -21,7 +21,7 @@ from xpmlp.devices.namespace import running
 from xpmlp.recording.captured import CudaGraphExecutor
 from xpmlp.shape_ledger import ledger
 from xpmlp.spec import Spec
-from xpmlp.training.batches import unshuffled, windows
+from xpmlp.training.batches import sequential_order, windows
 from xpmlp.training.report import Report
 from xpmlp.training.trainer import Trainer
 
@@ -92,7 +92,7 @@ def alone(trainer: Trainer, rounds: int) -> float:
             return device_us(made.launch, max(1, 80 // steps), rounds) / steps
     s = trainer.settings
     with running(trainer.place):
-        orders = unshuffled(s.seeds, s.lead, 0, trainer.data.rows)
+        orders = sequential_order(s.seeds, s.lead, 0, trainer.data.rows)
         window = next(
             windows(trainer.place, trainer.data, orders, trainer.batch_size, 1, trainer.row_weights)
         )()

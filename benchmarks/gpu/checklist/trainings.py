@@ -24,7 +24,7 @@ from xpmlp.devices.namespace import running, to_host, to_place
 from xpmlp.random import dropout_keys, lanes, mask
 from xpmlp.recording.captured import CaptureWarning
 from xpmlp.step import Batch, gradient, new_state
-from xpmlp.training.batches import minibatch, unshuffled, windows
+from xpmlp.training.batches import minibatch, sequential_order, windows
 from xpmlp.training.report import Report
 from xpmlp.training.train import finish, train
 from xpmlp.training.trainer import Trainer
@@ -125,7 +125,7 @@ def moving_rate(on: Setting) -> Result:
 def padded(trainer: Trainer) -> tuple[Batch, int]:
     """An epoch's last minibatch with numbers in its padding, and how many of its rows are real."""
     s, rows = trainer.settings, trainer.data.rows
-    orders = unshuffled(s.seeds, s.lead, 0, rows)
+    orders = sequential_order(s.seeds, s.lead, 0, rows)
     (gather,) = windows(
         trainer.place,
         trainer.data,
