@@ -276,7 +276,7 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path):
         ({"checkpoint": "a", "resume": 2}, "The 'resume' parameter of MLPRegressor must be"),
         ({"resume": True}, "resume goes on from a checkpoint: give checkpoint="),
         ({"resume": True, "solver": "lbfgs"}, "resume goes on from a checkpoint"),
-        ({"checkpoint": "a", "solver": "lbfgs"}, "checkpoint needs a solver that goes in epochs"),
+        ({"checkpoint": "a", "solver": "lbfgs"}, "checkpoint needs a solver with epochs"),
         ({"checkpoint": "a", "random_state": None}, "checkpoint needs a random_state"),
     ],
 )

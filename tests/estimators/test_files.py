@@ -260,7 +260,7 @@ def test_a_population_is_no_estimators_network(data, tmp_path):
     model, sections, arrays = est.parts()
     several = replace(model, flat=model.flat[None, :])
     (tmp_path / "model").write_bytes(model_file.encode(several, sections, arrays))
-    with pytest.raises(ValueError, match="do not ask for its network"):
+    with pytest.raises(ValueError, match="do not fit its network"):
         MLPRegressor.load(tmp_path / "model")
 
 

@@ -191,9 +191,9 @@ def test_bad_held_out_rows_are_named(held, message, data):
 def test_held_out_targets_have_the_columns_of_the_others(data):
     X, y = data("diabetes")
     both = np.stack([y, y], axis=1)
-    with pytest.raises(ValueError, match="y_val has 2 columns, but there are 1 to learn"):
+    with pytest.raises(ValueError, match="y_val has 2 columns, not 1 as in training"):
         MLPRegressor().fit(X, y, X_val=X, y_val=both)
-    with pytest.raises(ValueError, match="y_val has 1 columns, but there are 2 to learn"):
+    with pytest.raises(ValueError, match="y_val has 1 columns, not 2 as in training"):
         MLPRegressor().fit(X, both, X_val=X, y_val=y)
 
 

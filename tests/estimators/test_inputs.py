@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from xpmlp import MLPClassifier, MLPRegressor
 from xpmlp.devices.namespace import place_of, to_host, to_place
-from xpmlp.estimators.inputs import incoming
+from xpmlp.estimators.inputs import convert_input
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CLOSE = 1e-9  # relative: another library's float64 products, over some epochs
@@ -227,8 +227,8 @@ def test_a_frame_of_cudf_and_a_sparse_matrix_of_cupy_are_taken(data):
     X, _ = data("iris")
     frame = type("DataFrame", (SimpleNamespace,), {"__module__": "cudf.core.dataframe"})
     matrix = type("csr_matrix", (SimpleNamespace,), {"__module__": "cupyx.scipy.sparse"})
-    assert incoming(frame(to_cupy=lambda: X)) is X
-    assert incoming(matrix(get=lambda: X)) is X
+    assert convert_input(frame(to_cupy=lambda: X)) is X
+    assert convert_input(matrix(get=lambda: X)) is X
 
 
 # Sparse rows

@@ -316,7 +316,7 @@ def test_threads_are_limited_while_training_and_given_back(data):
 def test_lbfgs_says_what_it_cannot_do(more, data):
     X, y = data("iris")
     (name,) = more
-    with pytest.raises(ValueError, match=f"{name} needs a solver that goes in epochs"):
+    with pytest.raises(ValueError, match=f"{name} needs a solver with epochs"):
         MLPClassifier(solver="lbfgs", **more).fit(X, y)
 
 

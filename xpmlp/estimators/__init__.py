@@ -1,4 +1,4 @@
-"""The scikit-learn face: estimators that translate their parameters into trainings of `fit`."""
+"""The scikit-learn estimators, which translate their parameters into settings of training."""
 
 from xpmlp.devices.extras import needed
 

@@ -1,4 +1,4 @@
-"""What classifier and regressor share: fit, partial_fit, and the network's answer for rows."""
+"""The base class of classifier and regressor: fit, partial_fit, files and weights."""
 
 import operator
 import os
@@ -19,23 +19,23 @@ from xpmlp.devices.words import choose, home, release
 from xpmlp.estimators import files, lbfgs, onnx, stochastic
 from xpmlp.estimators.inference import LINKS
 from xpmlp.estimators.inputs import (
-    incoming,
-    named_val,
-    read_both,
+    convert_input,
+    name_errors_val,
+    read_rows_and_targets,
     read_weight,
 )
 from xpmlp.estimators.network import (
     ResumeState,
-    drawn,
+    as_array,
+    coefs_and_intercepts,
+    draw_initial_weights,
     hidden_sizes,
-    lists,
+    make_spec,
     new_resume_state,
-    plain,
-    spec_of,
 )
 from xpmlp.estimators.parameters import CONSTRAINTS
-from xpmlp.estimators.signature import refuse as refuse_checkpoint
-from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, Table
+from xpmlp.estimators.signature import check_checkpoint
+from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, RowSet
 from xpmlp.layout import windows
 from xpmlp.losses import loss as find_loss
 from xpmlp.recording.onnx_graph import Graph
@@ -49,11 +49,12 @@ from xpmlp.training.model import Model
 from xpmlp.types import Array
 
 LBFGS = "lbfgs"
-OWN_ARRAYS = ("coefs_", "intercepts_")
+WEIGHT_ATTRIBUTES = ("coefs_", "intercepts_")
+ValidationSet = tuple[Any, Any, Any]  # X_val, y_val, sample_weight_val
 
 
-def stochastic_only(est: Any) -> bool:
-    """Whether `partial_fit` is there: AttributeError for the solver that has no epochs."""
+def has_partial_fit(est: Any) -> bool:
+    """Whether `partial_fit` exists: AttributeError for the solver without epochs."""
     if est.solver == LBFGS:
         raise AttributeError(
             f"partial_fit is only available for stochastic optimizers. {est.solver} is not "
@@ -63,20 +64,20 @@ def stochastic_only(est: Any) -> bool:
 
 
 @contextmanager
-def all_or_nothing(est: Any) -> Iterator[None]:
-    """An error leaves the estimator as it was; one that diverges has its last good weights."""
-    before = dict(vars(est))
+def restore_on_error(est: Any) -> Iterator[None]:
+    """Restore the attributes on an error, except for divergence, which keeps finite weights."""
+    attributes = dict(vars(est))
     try:
         yield
     except NonFiniteError:
         raise
     except BaseException:
-        est.__dict__ = before
+        est.__dict__ = attributes
         raise
 
 
 class MLPBase(BaseEstimator):  # type: ignore[misc]
-    """Training and inference; subclasses say what y means and what the network's answer is."""
+    """Training and inference; subclasses define the meaning of y and of the outputs."""
 
     _parameter_constraints = CONSTRAINTS
     coefs_: list[Array]
@@ -88,46 +89,52 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
     best_loss_: float | None
     best_validation_score_: float | None
     _no_improvement_count: int
-    _optimizer: ResumeState  # as scikit-learn calls it
+    _optimizer: ResumeState  # scikit-learn's name
 
-    def take(self, given: dict[str, Any]) -> None:
-        """Hold the arguments of __init__ as they are, as scikit-learn asks."""
-        for name, value in given.items():
+    def store_arguments(self, arguments: dict[str, Any]) -> None:
+        """Store the arguments of __init__ unchanged, as scikit-learn requires."""
+        for name, value in arguments.items():
             if name != "self":
                 setattr(self, name, value)
 
-    # what a subclass says
+    # defined by subclasses
 
-    def loss_asked(self) -> AnyLoss:
-        """The loss by our name."""
+    def resolve_loss(self) -> AnyLoss:
+        """The loss by xpmlp's name."""
         raise NotImplementedError
 
-    def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
-        """Take or compare the classes of y."""
+    def learn_labels(self, y: np.ndarray, *, reset: bool) -> None:
+        """Learn the classes of y, or compare them with those known."""
 
     def check_labels(self, y: Any) -> None:
-        """ValueError where y holds no labels but numbers."""
+        """ValueError where y holds numbers instead of labels."""
 
     def targets(self, y: Any) -> np.ndarray:
-        """y as the loss takes it, (N, n_outputs)."""
+        """The targets of the loss, (N, n_outputs)."""
         raise NotImplementedError
 
-    def weights(self, given: np.ndarray | None, y: np.ndarray) -> np.ndarray | None:
-        """Sample weights (N,), with what the classes weigh."""
-        return given
+    def row_weights(self, sample_weight: np.ndarray | None, y: np.ndarray) -> np.ndarray | None:
+        """Sample weights times class weights, (N,)."""
+        return sample_weight
 
     def strata(self, target: np.ndarray) -> np.ndarray | None:
-        """What held-out rows are stratified by."""
+        """The classes by which the validation split is stratified, if any."""
         return None
+
+    def quantile_levels(self) -> tuple[float, ...]:
+        """The quantiles that the outputs predict, if any."""
+        return ()
 
     # fitting
 
-    def fit_rows(
-        self, X: Any, y: Any, sample_weight: Any, held: tuple[Any, Any, Any], *, once: bool
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, val_set: ValidationSet, *, single_epoch: bool
     ) -> Self:
-        """`fit`, or `partial_fit` where it is `once`."""
-        with all_or_nothing(self):
-            place, training = self.prepared(X, y, sample_weight, held, once=once)
+        """`partial_fit` where `single_epoch`, else `fit`."""
+        with restore_on_error(self):
+            place, training = self.prepare_training(
+                X, y, sample_weight, val_set, single_epoch=single_epoch
+            )
             with limited(self.n_threads):
                 training()
             del training
@@ -136,43 +143,48 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
             raise NonFiniteError(NON_FINITE)
         return self
 
-    def prepared(
-        self, X: Any, y: Any, sample_weight: Any, held: tuple[Any, Any, Any], *, once: bool
+    def prepare_training(
+        self, X: Any, y: Any, sample_weight: Any, val_set: ValidationSet, *, single_epoch: bool
     ) -> tuple[Place, Callable[[], None]]:
-        """Everything checked and in its place, and the training that is left to do."""
-        if once:
-            self.validate_what_changed()
-        self.refuse(*held, once=once)
+        """Validate everything and copy it to the device; returns the place and the training."""
+        if single_epoch:
+            self.revalidate_parameters()
+        self.check_arguments(*val_set, single_epoch=single_epoch)
         sizes = hidden_sizes(self)
-        first = not (hasattr(self, "coefs_") and (self.warm_start or once))
-        table = self.table(X, y, sample_weight, first=first, anew=not (self.warm_start or once))
-        apart = None if held[0] is None else self.held_table(*held, table.target.shape[1])
-        n_out = len(self.levels()) or table.target.shape[1]
-        spec = spec_of(self, table.x.shape[1], sizes, n_out, reported(self.loss_asked()))
-        place, dtype = self.whereabouts(table.x, first=first)
-        if not once:
-            warn_of_constant_data(table.x, table.target if is_classifier(self) else None)
-        asked = estimate_memory(place, spec, dtype, min(200, len(table.target)))
-        with running(place), explain_memory_error(asked):
-            if first:
-                self.start(spec, place, dtype)
+        warm = self.warm_start or single_epoch
+        first_fit = not (hasattr(self, "coefs_") and warm)
+        rows = self.read_rows(X, y, sample_weight, first_fit=first_fit, reset_classes=not warm)
+        n_targets, val_rows = rows.target.shape[1], None
+        if val_set[0] is not None:
+            val_rows = self.read_val_rows(*val_set, n_targets)
+        n_out = len(self.quantile_levels()) or n_targets
+        spec = make_spec(self, rows.x.shape[1], sizes, n_out, reported(self.resolve_loss()))
+        place, dtype = self.training_place(rows.x, first_fit=first_fit)
+        if not single_epoch:
+            warn_of_constant_data(rows.x, rows.target if is_classifier(self) else None)
+        memory = estimate_memory(place, spec, dtype, min(200, len(rows.target)))
+        with running(place), explain_memory_error(memory):
+            if first_fit:
+                self.initialize(spec, place, dtype)
             if self.solver == LBFGS:
-                honest = Spec(spec.layers, self.loss_asked())
-                data = table.data(place, dtype)
-                return place, partial(lbfgs.minimise, self, honest, spec, place, dtype, data)
-            state = self._optimizer = self.resume_state(first=first, once=once)
-            if self.early_stopping and apart is None:
-                strata = self.strata(table.target)
-                table, apart = stochastic.held_out(self, state, table, strata)
-            self.open_curves(apart)
-            tables = (table, apart)
-            trainer = stochastic.make_trainer(self, spec, place, dtype, tables, once=once)
-            return place, partial(stochastic.train, self, trainer, once=once)
+                loss_spec, data = Spec(spec.layers, self.resolve_loss()), rows.to_data(place, dtype)
+                return place, partial(
+                    lbfgs.minimize_loss, self, loss_spec, spec, place, dtype, data
+                )
+            state = self._optimizer = self.resume_state(first_fit, single_epoch)
+            if self.early_stopping and val_rows is None:
+                strata = self.strata(rows.target)
+                rows, val_rows = stochastic.split_validation(self, state, rows, strata)
+            self.copy_curves(val_rows)
+            trainer = stochastic.make_trainer(
+                self, spec, place, dtype, rows, val_rows, single_epoch=single_epoch
+            )
+            return place, partial(stochastic.train, self, trainer, single_epoch=single_epoch)
 
-    def validate_what_changed(self) -> None:
-        """Check the parameters again where one was set since `partial_fit` last did.
+    def revalidate_parameters(self) -> None:
+        """Validate the parameters again if one was set since the last `partial_fit`.
 
-        (scikit-learn leaves that out where an estimator is fitted.)
+        (scikit-learn omits that for a fitted estimator.)
         """
         now = [getattr(self, name) for name in self._parameter_constraints]
         before = self.__dict__.get("_validated", ())
@@ -180,60 +192,60 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
             self._validate_params()
             self._validated = now
 
-    def refuse(self, X_val: Any, y_val: Any, weight_val: Any, *, once: bool) -> None:
-        """ValueError for arguments that do not go together."""
+    def check_arguments(
+        self, X_val: Any, y_val: Any, weight_val: Any, *, single_epoch: bool
+    ) -> None:
+        """ValueError for arguments that cannot be combined."""
         if (X_val is None) != (y_val is None):
             missing = "X_val" if X_val is None else "y_val"
             raise ValueError(f"{missing} is missing: give both or none")
         if X_val is None and weight_val is not None:
             raise ValueError("sample_weight_val is given without X_val and y_val")
-        if once and self.early_stopping and X_val is None:
+        if single_epoch and self.early_stopping and X_val is None:
             raise ValueError("partial_fit does not support early_stopping=True without X_val")
         if self.solver == LBFGS:
-            lbfgs.refuse(self, X_val)
-        if not once:
-            refuse_checkpoint(self)
+            lbfgs.check_supported(self, X_val)
+        if not single_epoch:
+            check_checkpoint(self)
 
-    def table(self, X: Any, y: Any, sample_weight: Any, *, first: bool, anew: bool) -> Table:
-        """The checked rows to learn from; the estimator takes or compares features and classes."""
-        x, labels = read_both(self, incoming(X), y, reset=first)
-        own = read_weight(sample_weight, x.shape[0])
-        self.learn_labels(labels, anew=anew)
-        weight = self.weights(own, labels)
-        return Table(x, self.targets(labels), labels, weight)
+    def read_rows(
+        self, X: Any, y: Any, sample_weight: Any, *, first_fit: bool, reset_classes: bool
+    ) -> RowSet:
+        """The validated training rows; the estimator learns or compares features and classes."""
+        x, labels = read_rows_and_targets(self, convert_input(X), y, reset=first_fit)
+        weight = read_weight(sample_weight, x.shape[0])
+        self.learn_labels(labels, reset=reset_classes)
+        weight = self.row_weights(weight, labels)
+        return RowSet(x, self.targets(labels), labels, weight)
 
-    def held_table(self, X: Any, y: Any, sample_weight: Any, n_out: int) -> Table:
-        """The checked held-out rows; errors name them as such."""
-        with named_val():
-            x, labels = read_both(self, incoming(X), y, reset=False)
+    def read_val_rows(self, X: Any, y: Any, sample_weight: Any, n_targets: int) -> RowSet:
+        """The validated validation rows; errors name X_val and so on."""
+        with name_errors_val():
+            x, labels = read_rows_and_targets(self, convert_input(X), y, reset=False)
             self.check_labels(labels)
             weight, target = read_weight(sample_weight, x.shape[0]), self.targets(labels)
-            if target.shape[1] != n_out:
-                raise ValueError(f"y has {target.shape[1]} columns, but there are {n_out} to learn")
-        return Table(x, target, labels, weight, "_val")
+            if target.shape[1] != n_targets:
+                raise ValueError(f"y has {target.shape[1]} columns, not {n_targets} as in training")
+        return RowSet(x, target, labels, weight, "_val")
 
-    def levels(self) -> tuple[float, ...]:
-        """The quantiles that the outputs stand for, if any."""
-        return ()
-
-    def whereabouts(self, x: Any, *, first: bool) -> tuple[Place, str]:
-        """Where to train, and in which dtype: as asked for, else where the weights or X lie."""
-        like = x if first else self.coefs_[0]
-        if self.device is None and not first:
+    def training_place(self, x: Any, *, first_fit: bool) -> tuple[Place, str]:
+        """The place and dtype of training: the parameters', else those of the weights or of X."""
+        like = x if first_fit else self.coefs_[0]
+        if self.device is None and not first_fit:
             place = home(like, self.precision)
         else:
             place = choose(self.device, x, self.precision)
         return place, self.dtype or own_dtype(like)
 
-    def start(self, spec: Spec, place: Place, dtype: str) -> None:
+    def initialize(self, spec: Spec, place: Place, dtype: str) -> None:
         """Initial weights, empty curves, and a state at epoch 0."""
         random = check_random_state(self.random_state)
-        flat = to_place(place, drawn(self, spec, random), dtype)
-        self.coefs_, self.intercepts_ = lists(windows(place.xp, spec, flat))
+        flat = to_place(place, draw_initial_weights(self, spec, random), dtype)
+        self.coefs_, self.intercepts_ = coefs_and_intercepts(windows(place.xp, spec, flat))
         self.n_iter_, self.t_ = 0, 0
         self.n_outputs_, self.n_layers_ = spec.n_out, len(spec.sizes)
         link = find_loss(spec.loss).link
-        self.out_activation_ = next(name for name, known in LINKS.items() if known is link)
+        self.out_activation_ = next(name for name, value in LINKS.items() if value is link)
         self.__dict__.pop("_optimizer", None)
         if self.solver == LBFGS:
             return
@@ -244,23 +256,23 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         self.best_loss_ = self.best_validation_score_ = None
         self.validation_scores_ = self.validation_loss_curve_ = None
 
-    def resume_state(self, *, first: bool, once: bool) -> ResumeState:
-        """The state to go on with."""
+    def resume_state(self, first_fit: bool, single_epoch: bool) -> ResumeState:
+        """The state to continue from."""
         state: ResumeState | None = getattr(self, "_optimizer", None)
         if state is None:
             return new_resume_state(self, check_random_state(self.random_state))
-        state = replace(state)  # an error on the way leaves the old one as it was
-        if not (first or once) and self.continuation == "scikit-learn":
-            anew = new_resume_state(self, check_random_state(self.random_state))
-            anew.epoch, anew.best, anew.best_epoch = state.epoch, state.best, state.best_epoch
-            return anew
+        state = replace(state)  # an error leaves the old one unchanged
+        if not (first_fit or single_epoch) and self.continuation == "scikit-learn":
+            new = new_resume_state(self, check_random_state(self.random_state))
+            new.epoch, new.best, new.best_epoch = state.epoch, state.best, state.best_epoch
+            return new
         if state.learning_rate_init != self.learning_rate_init:
             state.learning_rate_init = self.learning_rate_init
             state.learning_rate = float(self.learning_rate_init)
         return state
 
-    def open_curves(self, held: Table | None) -> None:
-        """The lists and bests that this training writes, in copies where they are there."""
+    def copy_curves(self, val_rows: RowSet | None) -> None:
+        """Copy the curves that this training extends, or start them."""
         self._no_improvement_count = getattr(self, "_no_improvement_count", 0)
         self.history_ = {k: list(v) for k, v in getattr(self, "history_", {}).items()}
         self.loss_curve_ = list(getattr(self, "loss_curve_", ()))
@@ -269,16 +281,16 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
                 setattr(self, name, list(getattr(self, name)))
         if not self.early_stopping and getattr(self, "best_loss_", None) is None:
             self.best_loss_ = np.inf
-        if held is not None and getattr(self, "validation_scores_", None) is None:
+        if val_rows is not None and getattr(self, "validation_scores_", None) is None:
             self.validation_scores_ = []
             self.validation_loss_curve_ = []
             self.best_validation_score_ = -np.inf
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to one file, whole or not at all.
+        """Write the fitted estimator to a single file, atomically.
 
-        Everything is in it that `load` and further training need, but callbacks and checkpoint;
-        `xpmlp.load` reads the network alone, with NumPy alone. Raises ValueError naming a
+        It has all that `load` and further training need, except for callbacks and checkpoint;
+        `xpmlp.load` reads the network alone and needs NumPy alone. Raises ValueError naming a
         parameter that is a function or an object, which a file cannot hold.
 
         Parameters
@@ -301,25 +313,25 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         -------
         the fitted estimator; ValueError with the path for anything but a whole file of it
         """
-        found: Self = files.restored(cls, path, device)
-        return found
+        est: Self = files.load(cls, path, device)
+        return est
 
     def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
-        """What a model file holds (see `xpmlp.save`)."""
+        """The contents of a model file (see `xpmlp.save`)."""
         return files.parts(self)
 
     def into_onnx(self, graph: Graph) -> None:
-        """Write the fitted network and its answer (see `xpmlp.to_onnx`)."""
+        """Write the fitted network and its predictions (see `xpmlp.to_onnx`)."""
         check_is_fitted(self)
         onnx.write(self, graph)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickle keeps: arrays of the host, so that a GPU is not needed to load."""
+        """The state to pickle, with arrays on the host, so that loading needs no GPU."""
         state: dict[str, Any] = dict(super().__getstate__())
         state.pop("_validated", None)
-        for name in OWN_ARRAYS:
+        for name in WEIGHT_ATTRIBUTES:
             if name in state:
-                state[name] = [to_host(plain(part)) for part in state[name]]
+                state[name] = [to_host(as_array(part)) for part in state[name]]
         return state
 
     def __sklearn_tags__(self) -> Any:

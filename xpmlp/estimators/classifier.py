@@ -1,4 +1,4 @@
-"""`MLPClassifier`: scikit-learn's, and what it lacks."""
+"""`MLPClassifier`: that of scikit-learn with more parameters."""
 
 from typing import Any, Self
 
@@ -18,24 +18,30 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.devices.namespace import place_of, running, to_host, to_place
-from xpmlp.estimators.base import MLPBase, all_or_nothing, stochastic_only
-from xpmlp.estimators.classes import check_class_weight, encoded, is_multilabel, weighted
-from xpmlp.estimators.inference import answer
-from xpmlp.estimators.inputs import host, named, read_labels, read_targets, read_weight
-from xpmlp.estimators.parameters import CONSTRAINTS, shared
+from xpmlp.estimators.base import MLPBase, has_partial_fit, restore_on_error
+from xpmlp.estimators.classes import binarize, check_class_weight, class_row_weights, is_multilabel
+from xpmlp.estimators.inference import predict_rows
+from xpmlp.estimators.inputs import (
+    name_errors,
+    read_labels,
+    read_targets,
+    read_weight,
+    to_host_array,
+)
+from xpmlp.estimators.parameters import CONSTRAINTS, shared_doc
 from xpmlp.training.labels import class_probabilities, most_probable_class
 from xpmlp.types import Array, Namespace
 
 
 class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
-    __doc__ = f"""A multi-layer perceptron that tells classes apart or finds several labels.
+    __doc__ = f"""A multi-layer perceptron for classification, with one or several labels per row.
 
     scikit-learn's `MLPClassifier` with the same parameters, defaults, attributes and behaviour,
     and with parameters that it lacks (from `dropout` on).
 
     Parameters
     ----------
-    {shared("the accuracy")}
+    {shared_doc("the accuracy")}
     class_weight : dict, list of dicts, 'balanced' or None, default=None
         What the classes weigh, {{label: weight}}; 'balanced' is n_samples / (classes * count).
         A list of {{0: weight, 1: weight}} is for several labels per row.
@@ -121,18 +127,18 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         checkpoint: Any = None,
         resume: bool = False,
     ) -> None:
-        self.take(locals())
+        self.store_arguments(locals())
 
-    # what y means
+    # labels and targets
 
-    def loss_asked(self) -> str:
-        several = self._label_binarizer.y_type_ == "multiclass"
-        return "cross_entropy" if several else "binary_cross_entropy"
+    def resolve_loss(self) -> str:
+        multiclass = self._label_binarizer.y_type_ == "multiclass"
+        return "cross_entropy" if multiclass else "binary_cross_entropy"
 
-    def learn_labels(self, y: np.ndarray, *, anew: bool) -> None:
-        if anew or not hasattr(self, "classes_"):
+    def learn_labels(self, y: np.ndarray, *, reset: bool) -> None:
+        if reset or not hasattr(self, "classes_"):
             self.check_labels(y)
-            with named("y", y):
+            with name_errors("y", y):
                 self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         elif self.warm_start and set(classes := unique_labels(y)) != set(self.classes_):
@@ -142,17 +148,17 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
             )
 
     def check_labels(self, y: Any) -> None:
-        with named("y", y):
+        with name_errors("y", y):
             check_classification_targets(y)
 
     def targets(self, y: Any) -> np.ndarray:
-        return encoded(self._label_binarizer, y)
+        return binarize(self._label_binarizer, y)
 
-    def weights(self, given: np.ndarray | None, y: Any) -> np.ndarray | None:
+    def row_weights(self, sample_weight: np.ndarray | None, y: Any) -> np.ndarray | None:
         if self.class_weight is None:
-            return given
+            return sample_weight
         check_class_weight(self.class_weight, self._label_binarizer)
-        return weighted(self.class_weight, self.classes_, y, given)
+        return class_row_weights(self.class_weight, self.classes_, y, sample_weight)
 
     def strata(self, target: np.ndarray) -> np.ndarray | None:
         return target if target.shape[1] == 1 else None
@@ -185,9 +191,9 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         -------
         self
         """
-        return self.fit_rows(X, y, sample_weight, (X_val, y_val, sample_weight_val), once=False)
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), single_epoch=False)
 
-    @available_if(stochastic_only)  # type: ignore[untyped-decorator]
+    @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
@@ -211,19 +217,19 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         -------
         self
         """
-        labels = read_labels(host(y), "y")
+        labels = read_labels(to_host_array(y), "y")
         if classes is not None:
-            classes = read_labels(host(classes), "classes")
-        held = (X_val, y_val, sample_weight_val)
-        with all_or_nothing(self):
-            with named("classes", classes):
+            classes = read_labels(to_host_array(classes), "classes")
+        val_set = (X_val, y_val, sample_weight_val)
+        with restore_on_error(self):
+            with name_errors("classes", classes):
                 first = _check_partial_fit_first_call(self, classes)
             if first:
-                with named("y", labels):
-                    many = type_of_target(labels).startswith("multilabel")
-                with named("classes", classes):
-                    self._label_binarizer = LabelBinarizer().fit(labels if many else classes)
-            return self.fit_rows(X, labels, sample_weight, held, once=True)
+                with name_errors("y", labels):
+                    multilabel = type_of_target(labels).startswith("multilabel")
+                with name_errors("classes", classes):
+                    self._label_binarizer = LabelBinarizer().fit(labels if multilabel else classes)
+            return self._fit(X, labels, sample_weight, val_set, single_epoch=True)
 
     def predict(self, X: Any) -> Array:
         """The most probable label of each row, or a 0 or 1 for each of several.
@@ -237,15 +243,17 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         (n_samples,) labels, or (n_samples, n_classes) of 0 and 1
         """
         check_is_fitted(self)
-        several = is_multilabel(self._label_binarizer)
+        multilabel = is_multilabel(self._label_binarizer)
 
-        def told(xp: Namespace, p: Array) -> Array:
-            return xp.astype(p > 0.5, xp.int64) if several else most_probable_class(xp, p)[:, None]
+        def decide(xp: Namespace, p: Array) -> Array:
+            if multilabel:
+                return xp.astype(p > 0.5, xp.int64)
+            return most_probable_class(xp, p)[:, None]
 
-        found = answer(self, X, told)
-        if several:
-            return csr_matrix(to_host(found)) if self._label_binarizer.sparse_input_ else found
-        place, index = place_of(found), found[:, 0]
+        out = predict_rows(self, X, decide)
+        if multilabel:
+            return csr_matrix(to_host(out)) if self._label_binarizer.sparse_input_ else out
+        place, index = place_of(out), out[:, 0]
         classes = np.repeat(self.classes_, 2) if len(self.classes_) == 1 else self.classes_
         if classes.dtype.kind in "biuf":
             with running(place):
@@ -265,7 +273,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         (n_samples, n_classes); of several labels per row each on its own
         """
         check_is_fitted(self)
-        return answer(self, X, class_probabilities)
+        return predict_rows(self, X, class_probabilities)
 
     def predict_log_proba(self, X: Any) -> Array:
         """The logarithm of `predict_proba`.
@@ -284,7 +292,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
             return place.xp.log(proba)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of rows whose label, or set of labels, is predicted right.
+        """The fraction of rows whose label, or set of labels, is predicted correctly.
 
         Parameters
         ----------
@@ -294,10 +302,10 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         -------
         float
         """
-        predicted = host(self.predict(X))
+        predicted = to_host_array(self.predict(X))
         truth = read_targets(self, y, predicted.shape[0])
         weight = read_weight(sample_weight, predicted.shape[0])
-        with named("y", truth):
+        with name_errors("y", truth):
             return float(accuracy_score(truth, predicted, sample_weight=weight))
 
     def __sklearn_tags__(self) -> Any:

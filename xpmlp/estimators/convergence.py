@@ -1,4 +1,4 @@
-"""When an estimator's training ends: scikit-learn's rules, as a callback."""
+"""scikit-learn's stopping rules, as a callback of training."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -14,18 +14,18 @@ RECORDED = ("loss", "val_loss", "val_score")  # of a history
 class Convergence:
     """scikit-learn's rules of when to stop and what to print, as a callback.
 
-    It writes the estimator's fitted attributes after every epoch. What it goes by stands in the
-    trainer's history or its extra_state, and so in a checkpoint.
+    It updates the estimator's fitted attributes after every epoch. Its state is in the trainer's
+    history and extra_state, and so in a checkpoint.
     """
 
     def __init__(self, est: Any, trainer: Trainer) -> None:
         self.est, self.trainer, self.state = est, trainer, est._optimizer
-        self.printing = False  # until `resume` is over
-        self.done = False  # whether these rules ended training
+        self.printing = False  # until `resume` has run
+        self.done = False  # whether these rules stopped training
         self.set_scale()
 
     def resume(self) -> None:
-        """Let the estimator stand where the trainer does, which a checkpoint may have moved."""
+        """Update the estimator to the trainer's epoch, which a checkpoint may have restored."""
         est, trainer = self.est, self.trainer
         for i in range(trainer.first_epoch - trainer.epoch, 0):
             self.record(SimpleNamespace(**{name: trainer.history[name][i] for name in RECORDED}))
@@ -36,65 +36,69 @@ class Convergence:
         )
         self.printing = bool(est.verbose) and est.verbose != "bar"
 
-    def share(self) -> float:
-        """The part of its first learning rate that the state is at, in the trainer's dtype."""
-        share = self.state.learning_rate / self.est.learning_rate_init
+    def learning_rate_scale(self) -> float:
+        """The learning rate divided by the initial one, rounded to the trainer's dtype."""
+        scale = self.state.learning_rate / self.est.learning_rate_init
+        dtype = dtype_name(self.trainer.step.learning_rate_scale)
         with np.errstate(all="ignore"):
-            return float(np.asarray(share, dtype=dtype_name(self.trainer.step.learning_rate_scale)))
+            return float(np.asarray(scale, dtype=dtype))
 
     def set_scale(self) -> None:
-        """Give the trainer the learning rate that the state is at, and let a checkpoint know."""
+        """Pass the learning rate to the trainer, and the state of these rules to checkpoints."""
         place, scale = self.trainer.place, self.trainer.step.learning_rate_scale
         if not self.done:
             with running(place):
-                scale[...] = place.xp.full_like(scale, self.share())
+                scale[...] = place.xp.full_like(scale, self.learning_rate_scale())
         self.trainer.extra_state |= {
             "learning_rate": self.state.learning_rate,
             "missed": self.est._no_improvement_count,
             "done": self.done,
         }
 
-    def follow(self) -> None:
-        """Take over what other callbacks made of the rate."""
-        now, given = to_host(self.trainer.step.learning_rate_scale).item(), self.share()
-        if now and given and now != given:  # 0 is a stop
-            self.state.learning_rate *= now / given
+    def adopt_learning_rate(self) -> None:
+        """Adopt the learning rate that another callback may have set."""
+        scale, own = (
+            to_host(self.trainer.step.learning_rate_scale).item(),
+            self.learning_rate_scale(),
+        )
+        if scale and own and scale != own:  # 0 is a stop
+            self.state.learning_rate *= scale / own
 
     def __call__(self, report: Any) -> bool | None:
         est = self.est
-        self.follow()
+        self.adopt_learning_rate()
         self.record(report)
         if est.solver == "sgd" and est.learning_rate == "invscaling":
             rate = est.learning_rate_init / (est.t_ + 1) ** est.power_t
             self.state.learning_rate = float(rate)
         if est._no_improvement_count > est.n_iter_no_change:
-            self.done = self.ending()
+            self.done = self.check_stopping()
             if not self.done:
                 est._no_improvement_count = 0
         self.set_scale()
         return True if self.done else None
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         if self.printing:
             print(line)
 
     def record(self, report: Any) -> None:
-        """Write the fitted attributes of one epoch more."""
+        """Add an epoch to the fitted attributes."""
         est = self.est
         est.n_iter_ += 1
         est.t_ += self.trainer.data.rows
         est.loss_ = report.loss
         est.loss_curve_.append(report.loss)
-        self.say(f"Iteration {est.n_iter_}, loss = {report.loss:.8f}")
-        self.judge(report)
+        self.print_line(f"Iteration {est.n_iter_}, loss = {report.loss:.8f}")
+        self.track_improvement(report)
 
-    def judge(self, report: Any) -> None:
-        """Count the epochs without a better training loss or, stopping early, held-out score."""
+    def track_improvement(self, report: Any) -> None:
+        """Count the epochs without a better training loss or, stopping early, validation score."""
         est = self.est
         if report.val_score is not None:
             est.validation_loss_curve_.append(report.val_loss)
             est.validation_scores_.append(report.val_score)
-            self.say(f"Validation score: {report.val_score:f}")
+            self.print_line(f"Validation score: {report.val_score:f}")
         if est.early_stopping:
             missed = report.val_score < est.best_validation_score_ + est.tol
         else:
@@ -104,8 +108,8 @@ class Convergence:
         if report.val_score is not None:
             est.best_validation_score_ = max(est.best_validation_score_, report.val_score)
 
-    def ending(self) -> bool:
-        """Whether too many epochs without improvement end training; "adaptive" slows down first."""
+    def check_stopping(self) -> bool:
+        """Whether to stop for lack of improvement; "adaptive" first divides the learning rate."""
         est, state = self.est, self.state
         what = "Validation score" if est.early_stopping else "Training loss"
         line = (
@@ -113,11 +117,11 @@ class Convergence:
             "consecutive epochs."
         )
         if est.solver != "sgd" or est.learning_rate != "adaptive":
-            self.say(f"{line} Stopping.")
+            self.print_line(f"{line} Stopping.")
             return True
         if state.learning_rate <= 1e-6:
-            self.say(f"{line} Learning rate too small. Stopping.")
+            self.print_line(f"{line} Learning rate too small. Stopping.")
             return True
         state.learning_rate /= 5.0
-        self.say(f"{line} Setting learning rate to {state.learning_rate:f}")
+        self.print_line(f"{line} Setting learning rate to {state.learning_rate:f}")
         return False

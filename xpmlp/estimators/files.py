@@ -1,4 +1,4 @@
-"""An estimator in one model file: the network, and around it parameters, curves and memory."""
+"""An estimator in a model file: the network with parameters, curves and optimizer state."""
 
 import math
 import os
@@ -13,7 +13,14 @@ from xpmlp.devices.namespace import CPU, Place, dtype_name, to_host, to_place
 from xpmlp.devices.words import place_for
 from xpmlp.estimators.classes import is_multilabel
 from xpmlp.estimators.inference import LINKS
-from xpmlp.estimators.network import ResumeState, lists, packed, plain, rule_name, spec_of
+from xpmlp.estimators.network import (
+    ResumeState,
+    as_array,
+    coefs_and_intercepts,
+    make_spec,
+    optimizer_name,
+    pack_weights,
+)
 from xpmlp.layout import padded_size, windows
 from xpmlp.losses import loss
 from xpmlp.optimizers import OPTIMIZERS
@@ -29,56 +36,57 @@ from xpmlp.training.model import Model
 SECTION = "estimator"
 
 
-def whole(value: Any) -> bool:
+def is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**53
 
 
-def real(value: Any) -> bool:
+def is_real(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def positive(value: Any) -> bool:
-    return real(value) and 0 < value < math.inf
+def is_positive(value: Any) -> bool:
+    return is_real(value) and 0 < value < math.inf
 
 
-def curve(value: Any) -> bool:
-    return isinstance(value, list) and all(one is None or real(one) for one in value)
+def is_curve(value: Any) -> bool:
+    return isinstance(value, list) and all(number is None or is_real(number) for number in value)
 
 
-def history(value: Any) -> bool:
-    """By name a number an epoch, but for the words of "executor"."""
+def is_history(value: Any) -> bool:
+    """Whether `value` has a number per epoch under each name, and names under "executor"."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         return False
     words = value.get("executor", [])
-    known = isinstance(words, list) and all(word in EXECUTORS for word in words)
-    return known and all(curve(series) for name, series in value.items() if name != "executor")
+    valid = isinstance(words, list) and all(word in EXECUTORS for word in words)
+    return valid and all(is_curve(series) for name, series in value.items() if name != "executor")
 
 
-def optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
 
-# what a file holds of an estimator, by name, and whether a value can be it
+# the fields of an estimator in a file, each with a check of its value
 FITTED: dict[str, Callable[[Any], bool]] = {
-    "n_features_in_": whole, "n_iter_": whole, "t_": whole, "n_layers_": whole,
-    "n_outputs_": whole, "out_activation_": lambda value: value in LINKS, "loss_": real,
-    "loss_curve_": curve, "best_loss_": optional(real), "validation_scores_": optional(curve),
-    "validation_loss_curve_": optional(curve), "best_validation_score_": optional(real),
-    "_no_improvement_count": whole,
-    "history_": history,
+    "n_features_in_": is_count, "n_iter_": is_count, "t_": is_count, "n_layers_": is_count,
+    "n_outputs_": is_count, "out_activation_": lambda value: value in LINKS, "loss_": is_real,
+    "loss_curve_": is_curve, "best_loss_": or_none(is_real),
+    "validation_scores_": or_none(is_curve), "validation_loss_curve_": or_none(is_curve),
+    "best_validation_score_": or_none(is_real), "_no_improvement_count": is_count,
+    "history_": is_history,
 }  # fmt: skip
 RESUME_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "seed": whole, "solver": lambda value: isinstance(value, str), "step": whole, "epoch": whole,
-    "learning_rate_init": positive, "learning_rate": positive, "best": real, "best_epoch": whole,
+    "seed": is_count, "solver": lambda value: isinstance(value, str), "step": is_count,
+    "epoch": is_count, "learning_rate_init": is_positive, "learning_rate": is_positive,
+    "best": is_real, "best_epoch": is_count,
 }  # fmt: skip
-HELD = ("validation_scores_", "validation_loss_curve_", "best_validation_score_")
-HERE = ("checkpoint", "resume")  # parameters that mean this machine alone
-KEY = (624,)  # of a Mersenne twister
-SAME_HASH = 8  # keys of a dict; millions, which a forger can find, would take it hours
+VALIDATION_ATTRIBUTES = ("validation_scores_", "validation_loss_curve_", "best_validation_score_")
+MACHINE_PARAMETERS = ("checkpoint", "resume")  # parameters of this machine alone
+KEY_SHAPE = (624,)  # of the Mersenne Twister
+MAX_HASH_COLLISIONS = 8  # in a dict; millions, which an attacker can find, would take hours
 
 
-def written(value: Any, name: str) -> Any:
-    """`value` as JSON; ValueError naming the parameter that JSON cannot hold."""
+def to_json_value(value: Any, name: str) -> Any:
+    """`value` as JSON; ValueError naming a parameter that JSON cannot hold."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | str):
@@ -86,10 +94,12 @@ def written(value: Any, name: str) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, list | tuple | range | np.ndarray) and not hasattr(value, "_fields"):
-        listed = [written(one, name) for one in value]
-        return listed if isinstance(value, list) else {"tuple": listed}
+        items = [to_json_value(item, name) for item in value]
+        return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, dict):
-        pairs = [[written(key, name), written(one, name)] for key, one in value.items()]
+        pairs = [
+            [to_json_value(key, name), to_json_value(item, name)] for key, item in value.items()
+        ]
         return {"dict": pairs}
     raise ValueError(
         f"{name} is {value!r}, which a file cannot hold: give set_params({name}=...) a name or a "
@@ -97,10 +107,10 @@ def written(value: Any, name: str) -> Any:
     )
 
 
-def reread(value: Any) -> Any:
-    """What `written` was given."""
+def from_json_value(value: Any) -> Any:
+    """The inverse of `to_json_value`."""
     if isinstance(value, list):
-        return [reread(one) for one in value]
+        return [from_json_value(item) for item in value]
     if not isinstance(value, dict):
         return value
     if len(value) != 1:
@@ -109,36 +119,36 @@ def reread(value: Any) -> Any:
     if kind == "float" and inner in ("nan", "inf", "-inf"):
         return float(inner)
     if kind == "tuple" and isinstance(inner, list):
-        return tuple(reread(one) for one in inner)
+        return tuple(from_json_value(item) for item in inner)
     if kind != "dict" or not isinstance(inner, list):
         raise ValueError(f"it holds a value of the unknown kind {kind!r}")
-    pairs = [(reread(key), reread(one)) for key, one in inner]
-    if len({hash(key) for key, _ in pairs}) < len(pairs) - SAME_HASH:
-        raise ValueError("it holds keys that differ in nothing a dict goes by")
+    pairs = [(from_json_value(key), from_json_value(item)) for key, item in inner]
+    if len({hash(key) for key, _ in pairs}) < len(pairs) - MAX_HASH_COLLISIONS:
+        raise ValueError("it holds keys with equal hashes")
     return dict(pairs)
 
 
-def checked(values: Any, table: Mapping[str, Callable[[Any], bool]]) -> dict[str, Any]:
-    """The values by name, each of which can be what its name says."""
-    found = {name: reread(value) for name, value in values.items()}
-    for name, value in found.items():
-        if name not in table or not table[name](value):
+def decode_fields(values: Any, checks: Mapping[str, Callable[[Any], bool]]) -> dict[str, Any]:
+    """The decoded values by name; ValueError where a check fails."""
+    fields = {name: from_json_value(value) for name, value in values.items()}
+    for name, value in fields.items():
+        if name not in checks or not checks[name](value):
             raise ValueError(f"it has the attribute {name!r}, which is {value!r}")
-    return found
+    return fields
 
 
-def network(est: Any) -> Model:
-    """The fitted network by itself, on the host."""
+def to_model(est: Any) -> Model:
+    """The fitted network alone, on the host."""
     spec, labels = network_spec(est), network_labels(est)
-    flat = packed(CPU, spec, est.coefs_, est.intercepts_, own_dtype(plain(est.coefs_[0])))
+    flat = pack_weights(CPU, spec, est.coefs_, est.intercepts_, own_dtype(as_array(est.coefs_[0])))
     return Model(spec, flat, CPU, labels, getattr(est, "history_", {}))
 
 
 def network_spec(est: Any) -> Spec:
-    """The network that the weights and parameters make."""
-    layers = [plain(part) for part in est.coefs_]
+    """The network of the weights and parameters."""
+    layers = [as_array(part) for part in est.coefs_]
     sizes = [part.shape[1] for part in layers]
-    return spec_of(est, layers[0].shape[0], sizes[:-1], sizes[-1], est.loss_asked())
+    return make_spec(est, layers[0].shape[0], sizes[:-1], sizes[-1], est.resolve_loss())
 
 
 def network_labels(est: Any) -> Labels:
@@ -147,7 +157,7 @@ def network_labels(est: Any) -> Labels:
 
 
 def class_labels(est: Any) -> np.ndarray | None:
-    """The labels that one row has one of, as an array that a file can hold."""
+    """The labels of a classifier with one label per row, as an array that a file can hold."""
     binarizer = getattr(est, "_label_binarizer", None)
     if binarizer is None or is_multilabel(binarizer) or len(est.classes_) == 1:
         return None
@@ -155,20 +165,20 @@ def class_labels(est: Any) -> np.ndarray | None:
     return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
 
 
-def objects(est: Any) -> bool:
-    """Whether the labels are Python's objects, such as pandas's texts."""
+def has_object_labels(est: Any) -> bool:
+    """Whether the labels are Python objects, such as pandas's strings."""
     return bool(est.classes_.dtype.kind == "O")
 
 
 def parts(est: Any) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
-    """What the estimator's file holds."""
-    given = est.get_params(deep=False) | {"callbacks": ()}
-    parameters = {name: value for name, value in given.items() if name not in HERE}
+    """The contents of the estimator's file."""
+    params = est.get_params(deep=False) | {"callbacks": ()}
+    parameters = {name: value for name, value in params.items() if name not in MACHINE_PARAMETERS}
     section: dict[str, Any] = {
         "class": type(est).__name__,
-        "parameters": {name: written(value, name) for name, value in parameters.items()},
+        "parameters": {name: to_json_value(value, name) for name, value in parameters.items()},
         "fitted": {
-            name: written(getattr(est, name), name) for name in FITTED if hasattr(est, name)
+            name: to_json_value(getattr(est, name), name) for name in FITTED if hasattr(est, name)
         },
         "names": list(getattr(est, "feature_names_in_", ())),
         "resume_state": None,
@@ -177,8 +187,8 @@ def parts(est: Any) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
     if binarizer is not None:
         section["labels"] = {
             "type": binarizer.y_type_,
-            "values": written(list(est.classes_), "classes_")
-            if objects(est)
+            "values": to_json_value(list(est.classes_), "classes_")
+            if has_object_labels(est)
             else listed(est.classes_),
             "dtype": est.classes_.dtype.str,
             "sparse": binarizer.sparse_input_,
@@ -186,61 +196,62 @@ def parts(est: Any) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
     state = getattr(est, "_optimizer", None)
     if state is not None:
         section["resume_state"] = {
-            name: written(getattr(state, name), name) for name in RESUME_FIELDS
+            name: to_json_value(getattr(state, name), name) for name in RESUME_FIELDS
         }
         _, key, *rest = state.split.get_state(legacy=True)
-        section["resume_state"]["split"] = written(rest, "random_state")
+        section["resume_state"]["split"] = to_json_value(rest, "random_state")
         arrays["estimator.split"] = key
         for i, value in enumerate(state.slots):
             arrays[f"estimator.slots.{i}"] = to_host(value)
         if state.last is not None:
             arrays["estimator.last"] = to_host(state.last)
             arrays["estimator.kept"] = to_host(state.kept)
-    return network(est), {SECTION: section}, arrays
+    return to_model(est), {SECTION: section}, arrays
 
 
-def restored(cls: type, path: str | os.PathLike[str], device: str | None) -> Any:
-    """The estimator that a file holds; ValueError with the path for anything else."""
-    found = read(path)
-    section = found.sections.get(SECTION)
+def load(cls: type, path: str | os.PathLike[str], device: str | None) -> Any:
+    """The estimator in a file; ValueError with the path for anything else."""
+    contents = read(path)
+    section = contents.sections.get(SECTION)
     if section is None or section.get("class") != cls.__name__:
-        alone = "a network on a table" if "table" in found.sections else "a network alone"
-        held = alone if section is None else f"a {section.get('class')}"[:80]
-        raise ValueError(f"{os.fspath(path)} holds {held}, not a {cls.__name__}: see xpmlp.load")
+        alone = "a network on a table" if "table" in contents.sections else "a network alone"
+        content = alone if section is None else f"a {section.get('class')}"[:80]
+        raise ValueError(f"{os.fspath(path)} holds {content}, not a {cls.__name__}: see xpmlp.load")
     place = CPU if device is None else place_for(device)
     try:
-        return rebuilt(cls, found, section, place)
+        return build_estimator(cls, contents, section, place)
     except UNFIT as error:
         raise refusal(path, error) from None
 
 
-def rebuilt(cls: Any, found: Contents, section: dict[str, Any], place: Place) -> Any:
-    """The estimator of these parts; an UNFIT error where they do not go together."""
-    model, names = found.model, section["names"]
-    parameters = {name: reread(value) for name, value in section["parameters"].items()}
-    if known := parameters.keys() & {*HERE}:
-        raise ValueError(f"it has the parameter {min(known)!r}, which no file holds")
+def build_estimator(cls: Any, contents: Contents, section: dict[str, Any], place: Place) -> Any:
+    """The estimator of these contents; an UNFIT error where they do not fit one another."""
+    model, names = contents.model, section["names"]
+    parameters = {name: from_json_value(value) for name, value in section["parameters"].items()}
+    if local := parameters.keys() & {*MACHINE_PARAMETERS}:
+        raise ValueError(f"it has the parameter {min(local)!r}, which no file holds")
     est = cls(**parameters)
     est._validate_params()
-    est.__dict__.update(checked(section["fitted"], FITTED))
+    est.__dict__.update(decode_fields(section["fitted"], FITTED))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("its columns' names are no texts")
+        raise ValueError("its columns' names are not strings")
     if names:
         est.feature_names_in_ = np.array(names, dtype=object)
     flat = to_place(place, model.flat)
-    est.coefs_, est.intercepts_ = lists(windows(place.xp, model.spec, flat))
+    est.coefs_, est.intercepts_ = coefs_and_intercepts(windows(place.xp, model.spec, flat))
     if ("labels" in section) != is_classifier(est):
         raise ValueError(f"its labels are not those of a {cls.__name__}")
     if is_classifier(est):
-        est._label_binarizer = binarizer_of(section["labels"], model.spec.n_out)
+        est._label_binarizer = make_binarizer(section["labels"], model.spec.n_out)
         est.classes_ = est._label_binarizer.classes_
-    check_together(est, model, names)
+    check_consistent(est, model, names)
     if section["resume_state"] is not None:
-        est._optimizer = resume_state_of(section["resume_state"], found, padded_size(model.spec))
+        size = padded_size(model.spec)
+        est._optimizer = make_resume_state(section["resume_state"], contents, size)
     return est
 
 
-def check_together(est: Any, model: Model, names: list[str]) -> None:
+def check_consistent(est: Any, model: Model, names: list[str]) -> None:
     """ValueError where an estimator does not fit the network in its file."""
     spec, labels = model.spec, network_labels(est)
     if est.n_features_in_ != spec.n_in or len(names) not in (0, spec.n_in):
@@ -248,11 +259,11 @@ def check_together(est: Any, model: Model, names: list[str]) -> None:
     if len(set(names)) < len(names):
         raise ValueError("two columns have one name")
     if model.members is not None or network_spec(est) != spec or len(est.callbacks):
-        raise ValueError(f"its parameters do not ask for its network {spec}")
+        raise ValueError(f"its parameters do not fit its network {spec}")
     if (est.n_layers_, est.n_outputs_) != (len(spec.sizes), spec.n_out):
         raise ValueError(f"its layers and outputs are not those of its network {spec}")
-    if len({getattr(est, name, None) is None for name in HELD}) > 1:
-        raise ValueError(f"it has some of {', '.join(HELD)}, and others not")
+    if len({getattr(est, name, None) is None for name in VALIDATION_ATTRIBUTES}) > 1:
+        raise ValueError(f"it has some of {', '.join(VALIDATION_ATTRIBUTES)} without the others")
     if LINKS[est.out_activation_] is not loss(spec.loss).link:
         raise ValueError(f"its outputs are not {est.out_activation_!r}")
     classes: Any = labels.classes
@@ -260,43 +271,44 @@ def check_together(est: Any, model: Model, names: list[str]) -> None:
         raise ValueError("its labels are not those of its network")
 
 
-def binarizer_of(saved: dict[str, Any], outputs: int) -> LabelBinarizer:
-    found = LabelBinarizer()
+def make_binarizer(saved: dict[str, Any], outputs: int) -> LabelBinarizer:
+    binarizer = LabelBinarizer()
     values, dtype = saved["values"], saved["dtype"]
     is_object = dtype == np.dtype(object).str
-    found.classes_ = objects_of(reread(values)) if is_object else unlisted(values, dtype)
-    found.y_type_, found.sparse_input_ = saved["type"], saved["sparse"]
-    count = len(found.classes_)
-    wanted = {"binary": (1, 2), "multiclass": (outputs,), "multilabel-indicator": (outputs,)}
-    if count not in wanted[found.y_type_] or (found.y_type_ == "binary" and outputs != 1):
+    classes = object_labels(from_json_value(values)) if is_object else unlisted(values, dtype)
+    binarizer.classes_ = classes
+    binarizer.y_type_, binarizer.sparse_input_ = saved["type"], saved["sparse"]
+    count = len(binarizer.classes_)
+    allowed = {"binary": (1, 2), "multiclass": (outputs,), "multilabel-indicator": (outputs,)}
+    if count not in allowed[binarizer.y_type_] or (binarizer.y_type_ == "binary" and outputs != 1):
         raise ValueError(f"it has {count} classes for a network of {outputs} outputs")
-    if type(found.sparse_input_) is not bool:
-        raise ValueError(f"sparse must be true or false; it has {found.sparse_input_!r}")
-    return found
+    if type(binarizer.sparse_input_) is not bool:
+        raise ValueError(f"sparse must be true or false; it has {binarizer.sparse_input_!r}")
+    return binarizer
 
 
-def objects_of(values: Any) -> np.ndarray:
-    """Labels that are Python's objects: texts, numbers or booleans."""
+def object_labels(values: Any) -> np.ndarray:
+    """Labels that are Python objects: strings, numbers or booleans."""
     if not (isinstance(values, list) and all(isinstance(v, str | int | float) for v in values)):
-        raise ValueError("its labels are no list of texts and numbers")
+        raise ValueError("its labels are not a list of strings and numbers")
     return np.array(values, dtype=object)
 
 
-def resume_state_of(saved: dict[str, Any], found: Contents, size: int) -> ResumeState:
-    """What training goes on with; arrays that this version does not know are left alone."""
-    state = checked({name: saved[name] for name in RESUME_FIELDS}, RESUME_FIELDS)
-    arrays = {name.partition(".")[2]: value for name, value in found.arrays.items()}
+def make_resume_state(saved: dict[str, Any], contents: Contents, size: int) -> ResumeState:
+    """The state to resume training from; arrays unknown to this version are ignored."""
+    state = decode_fields({name: saved[name] for name in RESUME_FIELDS}, RESUME_FIELDS)
+    arrays = {name.partition(".")[2]: value for name, value in contents.arrays.items()}
     slots = [f"slots.{i}" for i in range(slot_count(state["solver"]))]
     if slots and slots[0] not in arrays:
         slots = []  # before the first update
     for name in (*slots, *(pair := [n for n in ("last", "kept") if n in arrays])):
         value = arrays[name]
-        if value.shape != (size,) or dtype_name(value) != dtype_name(found.model.flat):
+        if value.shape != (size,) or dtype_name(value) != dtype_name(contents.model.flat):
             raise ValueError(f"its array 'estimator.{name}' does not fit its network")
     if len(pair) == 1:
         raise ValueError(f"it has an array 'estimator.{pair[0]}' alone")
     return ResumeState(
-        split=split_of(arrays["split"], reread(saved["split"])),
+        split=make_split_generator(arrays["split"], from_json_value(saved["split"])),
         slots=tuple(arrays[name] for name in slots),
         last=arrays.get("last"),
         kept=arrays.get("kept"),
@@ -305,17 +317,18 @@ def resume_state_of(saved: dict[str, Any], found: Contents, size: int) -> Resume
 
 
 def slot_count(solver: str) -> int:
-    """How many buffers the rule of a solver remembers."""
-    return OPTIMIZERS[rule_name(solver, nesterov=False)].slots
+    """The number of slots of a solver's optimizer."""
+    return OPTIMIZERS[optimizer_name(solver, nesterov=False)].slots
 
 
-def split_of(key: np.ndarray, saved: Any) -> np.random.RandomState:
-    """The generator of held-out rows; NumPy itself would read beyond its key for a place beyond."""
-    place, has_gauss, gauss = saved
-    if key.shape != KEY or key.dtype != np.uint32 or not (whole(place) and place <= KEY[0]):
-        raise ValueError("its generator of held-out rows has no key of 624 numbers, or no place")
-    if has_gauss not in (0, 1) or not real(gauss):
-        raise ValueError("its generator of held-out rows has no number in hand")
+def make_split_generator(key: np.ndarray, saved: Any) -> np.random.RandomState:
+    """The generator of the validation split; NumPy does not check the position in its key."""
+    position, has_gauss, gauss = saved
+    valid_key = key.shape == KEY_SHAPE and key.dtype == np.uint32
+    if not (valid_key and is_count(position) and position <= KEY_SHAPE[0]):
+        raise ValueError("its generator of held-out rows has an invalid key or position")
+    if has_gauss not in (0, 1) or not is_real(gauss):
+        raise ValueError("its generator of held-out rows has an invalid stored number")
     split = np.random.RandomState()
-    split.set_state(("MT19937", key, place, int(has_gauss), float(gauss)))
+    split.set_state(("MT19937", key, position, int(has_gauss), float(gauss)))
     return split

@@ -1,4 +1,4 @@
-"""A fitted scikit-learn MLP becomes ours: the same network, and more can be done with it."""
+"""Conversion of a fitted scikit-learn MLP to an xpmlp estimator."""
 
 from copy import deepcopy
 from typing import Any
@@ -11,27 +11,27 @@ from sklearn.utils.validation import check_is_fitted
 from xpmlp.devices.namespace import CPU
 from xpmlp.estimators.base import MLPBase
 from xpmlp.estimators.classifier import MLPClassifier
-from xpmlp.estimators.network import drawn, new_resume_state, packed, spec_of
+from xpmlp.estimators.network import draw_initial_weights, make_spec, new_resume_state, pack_weights
 from xpmlp.estimators.regressor import MLPRegressor
 from xpmlp.spec import Spec
 from xpmlp.training.data import own_dtype
 
-PAIRS = (
+ESTIMATOR_PAIRS = (
     (neural_network.MLPClassifier, MLPClassifier),
     (neural_network.MLPRegressor, MLPRegressor),
 )
-PRIVATE = ("_label_binarizer", "_no_improvement_count")
-SLOTS = ("ms", "vs", "velocities")  # what scikit-learn's optimizers remember, as we order it
+PRIVATE_ATTRIBUTES = ("_label_binarizer", "_no_improvement_count")
+SLOTS = ("ms", "vs", "velocities")  # of scikit-learn's optimizers, in xpmlp's order
 
 
 def from_sklearn(fitted: Any) -> Any:
-    """The `xpmlp` estimator in place of a fitted scikit-learn one.
+    """The `xpmlp` estimator of a fitted scikit-learn one.
 
-    fitted: an `MLPClassifier` or `MLPRegressor` of scikit-learn. It is left alone.
+    fitted: an `MLPClassifier` or `MLPRegressor` of scikit-learn. It is not changed.
 
-    Returns an estimator with the same parameters, weights and curves, and the optimizer's memory:
-    it predicts the same, `partial_fit` and `warm_start` go on, on a GPU where asked, and `save`
-    writes a safe file. Raises TypeError for anything else, NotFittedError before `fit`.
+    Returns an estimator with the same parameters, weights, curves and optimizer state: it predicts
+    the same, `partial_fit` and `warm_start` continue, on a GPU if requested, and `save` writes a
+    safe file. Raises TypeError for anything else, NotFittedError before `fit`.
 
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.neural_network import MLPClassifier
@@ -41,37 +41,38 @@ def from_sklearn(fitted: Any) -> Any:
     >>> bool(abs(ours.predict_proba(X) - theirs.predict_proba(X)).max() < 1e-12)
     True
     """
-    ours = next((mine for theirs, mine in PAIRS if isinstance(fitted, theirs)), None)
-    if ours is None:
-        mine = "xpmlp's own " if isinstance(fitted, MLPBase) else ""
+    pairs = ESTIMATOR_PAIRS
+    estimator_class = next((own for sklearn, own in pairs if isinstance(fitted, sklearn)), None)
+    if estimator_class is None:
+        own = "xpmlp's own " if isinstance(fitted, MLPBase) else ""
         raise TypeError(
             f"from_sklearn takes a fitted MLPClassifier or MLPRegressor of scikit-learn; got "
-            f"{mine}{type(fitted).__name__}"
+            f"{own}{type(fitted).__name__}"
         )
     check_is_fitted(fitted)
-    est: MLPBase = ours(**fitted.get_params(deep=False))
+    est: MLPBase = estimator_class(**fitted.get_params(deep=False))
     for name, value in vars(fitted).items():
-        if name.endswith("_") or name in PRIVATE:
+        if name.endswith("_") or name in PRIVATE_ATTRIBUTES:
             setattr(est, name, deepcopy(value))
     est.coefs_, est.intercepts_ = list(est.coefs_), list(est.intercepts_)
     if hasattr(fitted, "_optimizer"):
-        go_on(est, fitted._optimizer)
+        copy_training_state(est, fitted._optimizer)
     return est
 
 
-def go_on(est: MLPBase, optimizer: Any) -> None:
-    """Give the estimator the state that scikit-learn's training was on."""
+def copy_training_state(est: MLPBase, optimizer: Any) -> None:
+    """Copy the state of scikit-learn's training to the estimator."""
     sizes = [len(bias) for bias in est.intercepts_]
-    spec = spec_of(est, len(est.coefs_[0]), sizes[:-1], sizes[-1], est.loss_asked())
+    spec = make_spec(est, len(est.coefs_[0]), sizes[:-1], sizes[-1], est.resolve_loss())
     dtype = own_dtype(est.coefs_[0])
     random = deepcopy(check_random_state(est.random_state))
-    drawn(est, spec, random)  # as before the held-out rows were drawn
+    draw_initial_weights(est, spec, random)  # advances random as before the validation split
     state = est._optimizer = new_resume_state(est, random)
-    if est.solver == "sgd":  # Adam's own holds the bias correction of its last update
+    if est.solver == "sgd":  # that of Adam includes the bias correction of its last update
         state.learning_rate = optimizer.learning_rate
     state.step, state.epoch = getattr(optimizer, "t", 0), len(est.loss_curve_)
     state.slots = tuple(
-        flat_slots(spec, getattr(optimizer, name), dtype)
+        pack_slots(spec, getattr(optimizer, name), dtype)
         for name in SLOTS
         if hasattr(optimizer, name)
     )
@@ -79,11 +80,11 @@ def go_on(est: MLPBase, optimizer: Any) -> None:
     scores = est.validation_scores_
     est.validation_loss_curve_ = None if scores is None else [np.nan] * len(scores)
     if est.best_validation_score_ is not None:
-        state.last = state.kept = packed(CPU, spec, est.coefs_, est.intercepts_, dtype)
+        state.last = state.kept = pack_weights(CPU, spec, est.coefs_, est.intercepts_, dtype)
         state.best = -est.best_validation_score_
 
 
-def flat_slots(spec: Spec, listed: list[Any], dtype: str) -> Any:
-    """A memory listed like coefs_ + intercepts_ as a flat buffer (P,)."""
+def pack_slots(spec: Spec, arrays: list[Any], dtype: str) -> Any:
+    """Slots in the order of coefs_ + intercepts_ as a flat buffer (P,)."""
     layers = len(spec.layers)
-    return packed(CPU, spec, listed[:layers], listed[layers:], dtype)
+    return pack_weights(CPU, spec, arrays[:layers], arrays[layers:], dtype)

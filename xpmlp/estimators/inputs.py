@@ -1,4 +1,4 @@
-"""What users hand to an estimator, checked in scikit-learn's words and made plain."""
+"""Validation of the inputs of an estimator, with scikit-learn's messages."""
 
 import re
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ from xpmlp.training.checks import (
 )
 from xpmlp.training.labels import list_dtype, plain_labels
 
-TRAINED = [np.float64, np.float32]  # what a network is trained in; anything else becomes the first
+TRAINING_DTYPES = [np.float64, np.float32]  # any other becomes the first
 
-SMALLEST = 1e-30  # of the largest sample weights
+SMALLEST_WEIGHT = 1e-30  # of the largest sample weights
 
 
-def incoming(X: Any) -> Any:
-    """X as something with a namespace, where it has none of its own but could.
+def convert_input(X: Any) -> Any:
+    """X as an array of a known namespace, if it can be converted.
 
-    A cuDF frame becomes the CuPy array of its columns, CuPy's sparse matrix SciPy's, and what
-    only speaks DLPack NumPy's or CuPy's array.
+    A cuDF frame becomes a CuPy array of its columns, CuPy's sparse matrix SciPy's, and an object
+    with DLPack alone a NumPy or CuPy array.
     """
     package = type(X).__module__.partition(".")[0]
     if package == "cudf":
@@ -57,26 +57,27 @@ def is_sparse(value: Any) -> bool:
 
 
 @contextmanager
-def named(name: str, value: Any) -> Iterator[None]:
-    """scikit-learn's errors about `value` with its name, the first bad place and the count."""
+def name_errors(name: str, value: Any) -> Iterator[None]:
+    """Add the name of `value`, the first bad element and the number of them to errors."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        said = str(error)
-        if known := re.match(".*contains (NaN|infinity)", said):
-            said = f"{known[0]}: {first_gap(value, name)}"
-        elif "Complex" in said or "inconsistent" in said:
-            said = f"{'X and y' if 'inconsistent' in said else name}: " + said.partition("\n")[0]
-        elif not re.search(rf"\b{name}\b", said):
-            said = f"{name}: {said}"
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(said) from None
+        message = str(error)
+        if match := re.match(".*contains (NaN|infinity)", message):
+            message = f"{match[0]}: {describe_non_finite(value, name)}"
+        elif "Complex" in message or "inconsistent" in message:
+            subject = "X and y" if "inconsistent" in message else name
+            message = f"{subject}: " + message.partition("\n")[0]
+        elif not re.search(rf"\b{name}\b", message):
+            message = f"{name}: {message}"
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(message) from None
 
 
-def first_gap(value: Any, name: str) -> str:
-    """Where the first number is that is not finite, and how many there are."""
+def describe_non_finite(value: Any, name: str) -> str:
+    """A message with the first number that is not finite and how many there are."""
     try:
         if is_sparse(value):
-            check_sparse(value, name)
+            check_sparse_finite(value, name)
         else:
             check_finite(host_numbers(value, name), name)
     except ValueError as error:
@@ -84,7 +85,7 @@ def first_gap(value: Any, name: str) -> str:
     raise AssertionError(f"{name} is finite")
 
 
-def check_sparse(value: Any, name: str) -> None:
+def check_sparse_finite(value: Any, name: str) -> None:
     """ValueError naming the first NaN or infinity of a sparse array, and how many there are."""
     cells = value.tocsr().tocoo()
     bad = ~np.isfinite(cells.data)
@@ -93,127 +94,129 @@ def check_sparse(value: Any, name: str) -> None:
         raise not_finite_error(name, int(bad.sum()), float(first), f"row {row}, column {column}")
 
 
-def real(value: Any, name: str) -> Any:
-    """`value` with real numbers for objects; ValueError for what scikit-learn would take for
-    numbers: dates, durations, texts of digits, None and what a mask hides."""
+def to_real_numbers(value: Any, name: str) -> Any:
+    """`value` with objects as real numbers; ValueError for what scikit-learn would convert to
+    numbers: dates, durations, strings of digits, None and masked elements."""
     if value is None:
         raise ValueError(f"{name} must be given; got None")
-    if is_sparse(value) or has_numbers(value):
+    if is_sparse(value) or is_numeric_frame(value):
         return value
     try:
-        found = host_numbers(value, name)
+        numbers = host_numbers(value, name)
     except ValueError as error:
-        known = "Complex data not supported: " if "complex" in str(error) else ""
-        raise type(error)(f"{known}{error}") from None
-    return value if is_frame(value) else found
+        prefix = "Complex data not supported: " if "complex" in str(error) else ""
+        raise type(error)(f"{prefix}{error}") from None
+    return value if is_frame(value) else numbers
 
 
 def is_frame(value: Any) -> bool:
     return not isinstance(value, np.ndarray) and nw.dependencies.is_into_dataframe(value)
 
 
-def is_plain(X: Any) -> bool:
-    """Whether X is a matrix of finite floats, in which no check could find anything."""
-    matrix = type(X) is np.ndarray and X.dtype in TRAINED and X.ndim == 2 and 0 not in X.shape
-    return matrix and all_finite(np, X)
+def is_finite_matrix(X: Any) -> bool:
+    """Whether X is a NumPy matrix of finite floats, which needs no further validation."""
+    if type(X) is not np.ndarray or X.dtype not in TRAINING_DTYPES:
+        return False
+    return X.ndim == 2 and 0 not in X.shape and all_finite(np, X)
 
 
-def has_numbers(value: Any) -> bool:
-    """Whether `value` is a frame whose every column has a numeric dtype."""
+def is_numeric_frame(value: Any) -> bool:
+    """Whether `value` is a frame of numeric columns alone."""
     if not is_frame(value):
         return False
-    types = nw.from_native(value).schema.dtypes()
-    return all(one.is_numeric() or one == nw.Boolean for one in types)
+    dtypes = nw.from_native(value).schema.dtypes()
+    return all(dtype.is_numeric() or dtype == nw.Boolean for dtype in dtypes)
 
 
-def float_types(X: Any) -> Any:
-    """The dtypes that X may have in training: a frame of float32 columns stays one."""
+def allowed_dtypes(X: Any) -> Any:
+    """The dtypes that X may have in training: float32 alone for a frame of float32 columns."""
     if is_frame(X):
-        types = nw.from_native(X).schema.dtypes()
-        return np.float32 if types and all(one == nw.Float32 for one in types) else TRAINED
-    return TRAINED
+        dtypes = nw.from_native(X).schema.dtypes()
+        if dtypes and all(dtype == nw.Float32 for dtype in dtypes):
+            return np.float32
+    return TRAINING_DTYPES
 
 
 def read_rows(est: Any, X: Any) -> Any:
-    """X (N, n_features) to predict: on the host as real numbers, or where it lies on a device."""
+    """X (N, n_features) to predict: real numbers on the host, or an array on its own device."""
     if on_device(X):
         rows = numbers(X, "X", (2,))
         validate_data(est, X, skip_check_array=True, reset=False)
         return rows
-    if is_plain(X):  # scikit-learn's checks take as long as a prediction of a few rows
+    if is_finite_matrix(X):  # scikit-learn's checks take as long as a prediction of a few rows
         return validate_data(est, X, skip_check_array=True, reset=False)
-    types = float_types(X)
-    wanted = "numeric" if types is TRAINED else types
-    X = real(X, "X")
-    with named("X", X):
-        return validate_data(est, X, reset=False, accept_sparse="csr", dtype=wanted)
+    dtypes = allowed_dtypes(X)
+    dtype = "numeric" if dtypes is TRAINING_DTYPES else dtypes
+    X = to_real_numbers(X, "X")
+    with name_errors("X", X):
+        return validate_data(est, X, reset=False, accept_sparse="csr", dtype=dtype)
 
 
-def read_both(est: Any, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
-    """X (N, n_features) to train on, NumPy's or SciPy's CSR array of floats or where it lies on a
-    device, and y (N,) or (N, n_outputs) on the host.
+def read_rows_and_targets(est: Any, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+    """X (N, n_features) to train on, floats as a NumPy or SciPy CSR array or on their own device,
+    and y (N,) or (N, n_outputs) on the host.
 
-    reset: whether the estimator learns the features' names and number from X, or compares.
+    reset: whether the estimator learns the features' names and number from X, or compares them.
     """
     if on_device(X):
         x = numbers(X, "X", (2,))
         validate_data(est, X, skip_check_array=True, reset=reset)
     else:
-        types, X = float_types(X), real(X, "X")
-        with named("X", X):
-            x = validate_data(est, X, reset=reset, accept_sparse="csr", dtype=types)
+        dtypes, X = allowed_dtypes(X), to_real_numbers(X, "X")
+        with name_errors("X", X):
+            x = validate_data(est, X, reset=reset, accept_sparse="csr", dtype=dtypes)
     return x, read_targets(est, y, x.shape[0])
 
 
 def read_targets(est: Any, y: Any, count: int) -> Any:
     """y (N,) or (N, n_outputs) on the host: numbers, or labels of any kind."""
-    y = host(y)
-    if y is not None:  # scikit-learn has words of its own for y=None
-        y = real(y, "y") if is_regressor(est) else read_labels(y, "y")
-    asked = {"multi_output": True, "y_numeric": is_regressor(est)}
-    with named("y", y):
-        _, y = check_X_y(np.zeros((count, 1)), y, estimator=est, **asked)
+    y = to_host_array(y)
+    if y is not None:  # scikit-learn has its own message for y=None
+        y = to_real_numbers(y, "y") if is_regressor(est) else read_labels(y, "y")
+    options = {"multi_output": True, "y_numeric": is_regressor(est)}
+    with name_errors("y", y):
+        _, y = check_X_y(np.zeros((count, 1)), y, estimator=est, **options)
         return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
 
 def read_labels(y: Any, name: str) -> Any:
-    """One label per row without a missing one, objects that are no texts as what they are;
-    several labels per row as they come."""
+    """One label per row, none missing, with objects other than strings converted; several labels
+    per row unchanged."""
     y = remove_mask(y, name)
     if is_sparse(y):
         return y
-    with named(name, y):
+    with name_errors(name, y):
         array = np.asarray(y, dtype=list_dtype(y))
     if array.ndim != 1:
         return y
-    found = plain_labels(array, name)
-    return found if found.dtype.kind not in "OUT" or array.dtype.kind != "O" else y
+    labels = plain_labels(array, name)
+    return labels if labels.dtype.kind not in "OUT" or array.dtype.kind != "O" else y
 
 
 @contextmanager
-def named_val() -> Iterator[None]:
-    """Errors about X, y and sample_weight name X_val, y_val and sample_weight_val."""
+def name_errors_val() -> Iterator[None]:
+    """Errors about X, y and sample_weight name X_val, y_val and sample_weight_val instead."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        told = re.sub(r"\b(X|y|sample_weight)\b", r"\1_val", str(error))
+        message = re.sub(r"\b(X|y|sample_weight)\b", r"\1_val", str(error))
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(told if "_val" in told else f"X_val and y_val: {told}") from error
+        raise kind(message if "_val" in message else f"X_val and y_val: {message}") from error
 
 
-def host(value: Any) -> Any:
-    """`value` on the host, where it is an array; anything else as it is."""
-    value = incoming(value)
+def to_host_array(value: Any) -> Any:
+    """`value` on the host if it is an array; anything else unchanged."""
+    value = convert_input(value)
     return to_host(value) if on_device(value) else value
 
 
 def read_weight(value: Any, count: int, name: str = "sample_weight") -> np.ndarray | None:
-    """Sample weights (N,) float64 of at least 0, or None where none are given."""
+    """Sample weights (N,) float64 of at least 0, or None."""
     if value is None:
         return None
-    value = host(value)
-    value = value if isinstance(value, Number) else real(value, name)
-    with named(name, value):
+    value = to_host_array(value)
+    value = value if isinstance(value, Number) else to_real_numbers(value, name)
+    with name_errors(name, value):
         weight: np.ndarray = _check_sample_weight(value, np.zeros((count, 1)), dtype=np.float64)
     if weight.min() < 0:
         row = int(weight.argmin())
@@ -222,14 +225,14 @@ def read_weight(value: Any, count: int, name: str = "sample_weight") -> np.ndarr
         )
     if not weight.any():
         raise ValueError(f"{name} must not be all zero")
-    check_sizes(weight, name)
+    check_weight_range(weight, name)
     return weight
 
 
-def check_sizes(weight: np.ndarray, name: str) -> None:
-    """ValueError where a loss that is weighed so, or a sum over rows, would leave float32."""
-    if not SMALLEST <= weight.max() <= 1 / SMALLEST:
+def check_weight_range(weight: np.ndarray, name: str) -> None:
+    """ValueError where a weighted loss, or its sum over rows, would be beyond float32."""
+    if not SMALLEST_WEIGHT <= weight.max() <= 1 / SMALLEST_WEIGHT:
         raise ValueError(
-            f"{name} must have its largest in [{SMALLEST:g}, {1 / SMALLEST:g}]; it is "
-            f"{weight.max():g}: divide them all by their mean"
+            f"{name} must have its largest in [{SMALLEST_WEIGHT:g}, {1 / SMALLEST_WEIGHT:g}]; "
+            f"it is {weight.max():g}: divide them all by their mean"
         )

@@ -1,4 +1,4 @@
-"""solver="lbfgs": SciPy's L-BFGS-B over the flat buffer, the rows in chunks of bounded memory."""
+"""solver="lbfgs": SciPy's L-BFGS-B on the flat buffer, with rows in chunks of bounded memory."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from sklearn.utils.optimize import _check_optimize_result
 
 from xpmlp.devices.namespace import Place, running, to_host, to_place
-from xpmlp.estimators.network import lists, packed
+from xpmlp.estimators.network import coefs_and_intercepts, pack_weights
 from xpmlp.layout import block_factors
 from xpmlp.spec import Spec
 from xpmlp.step import Batch, gradient, new_state, penalize
@@ -15,18 +15,18 @@ from xpmlp.training.data import Data
 from xpmlp.training.inference import CHUNK_BYTES
 from xpmlp.types import Array
 
-NEED_EPOCHS = ("schedule", "clip", "weight_decay", "checkpoint")
+EPOCH_PARAMETERS = ("schedule", "clip", "weight_decay", "checkpoint")
 
 
-def refuse(est: Any, X_val: Any) -> None:
-    """ValueError naming what was asked for that lbfgs cannot do."""
-    asked = [name for name in NEED_EPOCHS if getattr(est, name) is not None]
-    asked += ["dropout"] if np.any(np.asarray(est.dropout) != 0) else []
-    asked += ["X_val"] if X_val is not None else []
-    asked += ["callbacks"] if len(est.callbacks) else []
-    if asked:
+def check_supported(est: Any, X_val: Any) -> None:
+    """ValueError naming a parameter or argument that lbfgs does not support."""
+    unsupported = [name for name in EPOCH_PARAMETERS if getattr(est, name) is not None]
+    unsupported += ["dropout"] if np.any(np.asarray(est.dropout) != 0) else []
+    unsupported += ["X_val"] if X_val is not None else []
+    unsupported += ["callbacks"] if len(est.callbacks) else []
+    if unsupported:
         raise ValueError(
-            f"{asked[0]} needs a solver that goes in epochs, such as 'adam'; solver is 'lbfgs'"
+            f"{unsupported[0]} needs a solver with epochs, such as 'adam'; solver is 'lbfgs'"
         )
 
 
@@ -43,7 +43,7 @@ class Objective:
         self.chunk = max(256, CHUNK_BYTES // (12 * sum(spec.sizes)))
 
     def loss(self, spec: Spec) -> Array:
-        """The loss of the present weights; their gradient is in state.grad."""
+        """The loss at the current weights; its gradient is left in state.grad."""
         xp, state, count = self.place.xp, self.state, self.data.rows
         value, grad = xp.sum(self.weight[:1]) * 0, xp.zeros_like(state.grad)
         for start in range(0, count, self.chunk):
@@ -61,23 +61,25 @@ class Objective:
         return value, to_host(self.state.grad).astype(np.float64)
 
 
-def minimise(est: Any, spec: Spec, shown: Spec, place: Place, dtype: str, data: Data) -> None:
-    """Bring the estimator's weights to a minimum of the loss.
+def minimize_loss(
+    est: Any, spec: Spec, reported_spec: Spec, place: Place, dtype: str, data: Data
+) -> None:
+    """Minimize the loss over the estimator's weights.
 
-    shown: the network with the loss as it is reported.
+    reported_spec: the network with the loss that `loss_` reports.
     """
-    flat = packed(place, spec, est.coefs_, est.intercepts_, dtype)
+    flat = pack_weights(place, spec, est.coefs_, est.intercepts_, dtype)
     with running(place):
         objective = Objective(spec, place, data, flat, est.alpha)
-        started = to_host(objective.state.params).astype(np.float64)
-        found = minimize(
+        initial = to_host(objective.state.params).astype(np.float64)
+        result = minimize(
             objective,
-            started,
+            initial,
             method="L-BFGS-B",
             jac=True,
             options={"maxfun": est.max_fun, "maxiter": est.max_iter, "gtol": est.tol},
         )
-        objective(found.x)
-        est.n_iter_ = _check_optimize_result("lbfgs", found, est.max_iter)
-        est.loss_ = to_host(objective.loss(shown)).item()
-    est.coefs_, est.intercepts_ = lists(objective.state.layers)
+        objective(result.x)
+        est.n_iter_ = _check_optimize_result("lbfgs", result, est.max_iter)
+        est.loss_ = to_host(objective.loss(reported_spec)).item()
+    est.coefs_, est.intercepts_ = coefs_and_intercepts(objective.state.layers)

@@ -1,4 +1,4 @@
-"""An estimator's parameters as a network, a rule and settings; its weights as a flat buffer."""
+"""A network, an optimizer and settings from an estimator's parameters and weights."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -17,31 +17,36 @@ from xpmlp.spec import AnyLoss, Spec, is_listed
 from xpmlp.training.settings import Settings
 from xpmlp.types import Array
 
-LOGISTIC = ("logistic", "sigmoid")  # scikit-learn's name of an activation, and ours
-HYPER = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon", "momentum": "momentum"}
+LOGISTIC = ("logistic", "sigmoid")  # scikit-learn's name of the activation, and xpmlp's
+OPTIMIZER_PARAMETERS = {
+    "beta1": "beta_1",
+    "beta2": "beta_2",
+    "eps": "epsilon",
+    "momentum": "momentum",
+}
 
 
 @dataclass
 class ResumeState:
-    """What training goes on with, beside the weights. Kept by an estimator as `_optimizer`."""
+    """The state to resume training from, beside the weights: an estimator's `_optimizer`."""
 
     seed: int  # of orders and dropout masks
-    split: Any  # the RandomState that held-out rows are drawn from
-    solver: Any  # whose slots they are
-    learning_rate_init: float  # what learning_rate started from
-    learning_rate: float  # of the coming update, before any schedule
+    split: Any  # the RandomState of the validation split
+    solver: Any  # that the slots belong to
+    learning_rate_init: float  # the first learning_rate
+    learning_rate: float  # of the next update, before any schedule
     slots: tuple[Array, ...] = ()  # the solver's, each (P,)
     step: int = 0  # updates done
     epoch: int = 0  # epochs done
-    last: Array | None = None  # (P,) where training stands, if coefs_ holds better weights ...
-    kept: Array | None = None  # (P,) ... and what those are
-    best: float = float("inf")  # the lowest of what the best weights go by
+    last: Array | None = None  # (P,) the last weights, where coefs_ holds better ones ...
+    kept: Array | None = None  # (P,) ... which are these
+    best: float = float("inf")  # the lowest value of what selects the best weights
     best_epoch: int = 0
-    engine: Engine | None = None  # of the last training, with its plans, ...
-    engine_at: str = ""  # ... and the name of the place it is for
+    engine: Engine | None = None  # of the last training, with its plans
+    engine_at: str = ""  # the name of the engine's place
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickle keeps: arrays of the host, so that a GPU is not needed to load."""
+        """The state to pickle, with arrays on the host, so that loading needs no GPU."""
         on_host = {
             name: None if value is None else to_host(value)
             for name, value in (("last", self.last), ("kept", self.kept))
@@ -51,59 +56,59 @@ class ResumeState:
 
 
 def hidden_sizes(est: Any) -> list[int]:
-    """The hidden layers' sizes as a list; ValueError naming what is no whole number above 0."""
-    asked = est.hidden_layer_sizes
-    sizes = list(asked) if hasattr(asked, "__iter__") else [asked]
+    """The hidden layers' sizes as a list; ValueError naming one that is not a positive integer."""
+    value = est.hidden_layer_sizes
+    sizes = list(value) if hasattr(value, "__iter__") else [value]
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, Integral):
-            raise ValueError(f"hidden_layer_sizes must hold whole numbers; got {size!r} in {asked}")
+            raise ValueError(f"hidden_layer_sizes must hold integers; got {size!r} in {value}")
     if any(size <= 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
     return [int(size) for size in sizes]
 
 
-def one_each(est: Any, name: str, hidden: int) -> list[Any]:
-    """The parameter `name` for each hidden layer: one for all of them, or one for each."""
-    asked = getattr(est, name)
-    asked = asked.tolist() if isinstance(asked, np.ndarray) else asked
-    if not is_listed(asked):
-        return [asked] * hidden
-    if len(asked) != hidden:
+def broadcast_per_layer(est: Any, name: str, hidden: int) -> list[Any]:
+    """The parameter `name` for each hidden layer, from one value for all or one for each."""
+    value = getattr(est, name)
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if not is_listed(value):
+        return [value] * hidden
+    if len(value) != hidden:
         raise ValueError(
             f"{name} must be one for all or one for each of the {hidden} hidden layers; "
-            f"got {len(asked)}: {asked!r}"
+            f"got {len(value)}: {value!r}"
         )
-    return list(asked)
+    return list(value)
 
 
-def spec_of(est: Any, n_in: int, sizes: Sequence[int], n_out: int, loss: AnyLoss) -> Spec:
-    """The network with hidden layers of these sizes that the parameters ask for."""
-    dropout = one_each(est, "dropout", len(sizes))
-    activation = activations(est, len(sizes))
+def make_spec(est: Any, n_in: int, sizes: Sequence[int], n_out: int, loss: AnyLoss) -> Spec:
+    """The network of the estimator's parameters."""
+    dropout = broadcast_per_layer(est, "dropout", len(sizes))
+    activation = layer_activations(est, len(sizes))
     return Spec.parse([n_in, *sizes, n_out], activation=activation, dropout=dropout, loss=loss)
 
 
-def bare_spec(est: Any, n_in: int, sizes: Sequence[int], n_out: int) -> Spec:
-    """The same for inference: without dropout, and the loss is not asked for."""
-    return Spec.parse([n_in, *sizes, n_out], activation=activations(est, len(sizes)))
+def make_inference_spec(est: Any, n_in: int, sizes: Sequence[int], n_out: int) -> Spec:
+    """The network for inference, without dropout and loss."""
+    return Spec.parse([n_in, *sizes, n_out], activation=layer_activations(est, len(sizes)))
 
 
-def activations(est: Any, hidden: int) -> list[Any]:
-    """Each hidden layer's activation by our name."""
-    asked = one_each(est, "activation", hidden)
-    return [LOGISTIC[1] if isinstance(one, str) and one == LOGISTIC[0] else one for one in asked]
+def layer_activations(est: Any, hidden: int) -> list[Any]:
+    """Each hidden layer's activation by xpmlp's name."""
+    names = broadcast_per_layer(est, "activation", hidden)
+    return ["sigmoid" if isinstance(name, str) and name == "logistic" else name for name in names]
 
 
-def drawn(est: Any, spec: Spec, random: np.random.RandomState) -> np.ndarray:
-    """Initial weights (P,) as scikit-learn draws them: uniform, layer by layer, then its bias.
+def draw_initial_weights(est: Any, spec: Spec, random: np.random.RandomState) -> np.ndarray:
+    """Initial weights (P,) as scikit-learn draws them: uniform, each layer's weights, then bias.
 
-    The bound is Glorot & Bengio's 2010, as scikit-learn has it; the last layer goes by the
+    The bound is that of Glorot & Bengio 2010, as in scikit-learn; the last layer has that of the
     activation before it.
     """
     flat = np.zeros(padded_size(spec))
-    asked = one_each(est, "activation", len(spec.layers) - 1) or [est.activation]
+    names = broadcast_per_layer(est, "activation", len(spec.layers) - 1) or [est.activation]
     for layer, window, name in zip(
-        spec.layers, windows(np, spec, flat), [*asked, asked[-1]], strict=False
+        spec.layers, windows(np, spec, flat), [*names, names[-1]], strict=False
     ):
         factor = 2.0 if name in LOGISTIC else 6.0
         bound = np.sqrt(factor / (layer.n_in + layer.n_out))
@@ -112,64 +117,69 @@ def drawn(est: Any, spec: Spec, random: np.random.RandomState) -> np.ndarray:
     return flat
 
 
-def lists(layers: Sequence[Any]) -> tuple[list[Array], list[Array]]:
+def coefs_and_intercepts(layers: Sequence[Any]) -> tuple[list[Array], list[Array]]:
     """The layers' weights and biases as `coefs_` and `intercepts_`: views, not copies."""
     return [layer.weights for layer in layers], [layer.bias[0, :] for layer in layers]
 
 
-def dense(coefs: Sequence[Array], intercepts: Sequence[Array]) -> list[Any]:
+def dense_params(coefs: Sequence[Array], intercepts: Sequence[Array]) -> list[Any]:
     """`coefs_` and `intercepts_` as the parameters that `forward` takes."""
-    pairs = [(plain(w), plain(b)[None, :]) for w, b in zip(coefs, intercepts, strict=True)]
+    pairs = [(as_array(w), as_array(b)[None, :]) for w, b in zip(coefs, intercepts, strict=True)]
     return [Dense(*w.shape).pack(iter((w, b))) for w, b in pairs]
 
 
-def plain(values: Any) -> Array:
-    """Weights as an array, where the user wrote a list."""
+def as_array(values: Any) -> Array:
+    """Weights as an array, which a user may have assigned as lists."""
     return values if is_array(values) else np.asarray(values)
 
 
-def packed(
+def pack_weights(
     place: Place, spec: Spec, coefs: Sequence[Array], intercepts: Sequence[Array], dtype: str
 ) -> Array:
-    """`coefs_` and `intercepts_`, or what is listed like them, as a flat buffer (P,): a copy."""
+    """`coefs_` and `intercepts_`, or lists of the same shapes, copied to a flat buffer (P,)."""
     flat = np.zeros(padded_size(spec), dtype=dtype)
     for i, window in enumerate(windows(np, spec, flat)):
-        for name, into, values in (
+        for name, target, values in (
             ("coefs_", window.weights, coefs[i]),
             ("intercepts_", window.bias[0], intercepts[i]),
         ):
-            held = to_host(plain(values))
-            if held.shape != into.shape:
+            array = to_host(as_array(values))
+            if array.shape != target.shape:
                 raise ValueError(
-                    f"{name}[{i}] has shape {held.shape}, but the network {spec} that X, y and "
-                    f"hidden_layer_sizes ask for has {into.shape} there"
+                    f"{name}[{i}] has shape {array.shape}, but the network {spec} of X, y and "
+                    f"hidden_layer_sizes has {target.shape} there"
                 )
-            into[...] = held
+            target[...] = array
     return to_place(place, flat)
 
 
-def rule_name(solver: str, *, nesterov: bool) -> str:
-    """Our name of the optimizer that a solver is."""
-    own = {"adam": "adam_sklearn", "sgd": "nesterov" if nesterov else "momentum"}
-    return own.get(solver, solver)
+def optimizer_name(solver: str, *, nesterov: bool) -> str:
+    """xpmlp's name of a solver's optimizer."""
+    names = {"adam": "adam_sklearn", "sgd": "nesterov" if nesterov else "momentum"}
+    return names.get(solver, solver)
 
 
-def rule_of(est: Any) -> tuple[Optimizer, dict[str, float]]:
-    """The optimizer that `solver` asks for, and its hyper-parameters.
+def make_optimizer(est: Any) -> tuple[Optimizer, dict[str, float]]:
+    """The optimizer of `solver` and its hyper-parameters.
 
-    "adam" and "sgd" are scikit-learn's: epsilon beside the raw root, and momentum in the
-    velocity, Nesterov's or not.
+    "adam" and "sgd" are scikit-learn's: epsilon is added to the root without bias correction,
+    and the velocity has momentum, Nesterov's or not.
     """
-    asked = est.solver
-    named = isinstance(asked, str)
-    rule = find_optimizer(rule_name(asked, nesterov=est.nesterovs_momentum) if named else asked)
-    return rule, {ours: getattr(est, name) for ours, name in HYPER.items() if ours in rule.defaults}
+    solver = est.solver
+    if isinstance(solver, str):
+        solver = optimizer_name(solver, nesterov=est.nesterovs_momentum)
+    rule = find_optimizer(solver)
+    return rule, {
+        ours: getattr(est, name)
+        for ours, name in OPTIMIZER_PARAMETERS.items()
+        if ours in rule.defaults
+    }
 
 
 def new_resume_state(est: Any, random: np.random.RandomState) -> ResumeState:
-    """A state at epoch 0. Nothing is drawn from `random` itself: its copies are asked."""
-    given = est.random_state
-    seed = int(given) if isinstance(given, Integral) else deepcopy(random).randint(2**31 - 1)
+    """A state at epoch 0. `random` itself is left as it is: numbers are drawn from copies."""
+    seed = est.random_state
+    seed = int(seed) if isinstance(seed, Integral) else deepcopy(random).randint(2**31 - 1)
     return ResumeState(
         seed=seed,
         split=deepcopy(random),
@@ -179,17 +189,17 @@ def new_resume_state(est: Any, random: np.random.RandomState) -> ResumeState:
     )
 
 
-def settings_of(
-    est: Any, state: ResumeState, epochs: int, batch: int, dtype: str, **more: Any
+def make_settings(
+    est: Any, state: ResumeState, epochs: int, batch_size: int, dtype: str, **more: Any
 ) -> Settings:
-    """How to train: scikit-learn's parameters in our words."""
-    rule, params = rule_of(est)
+    """The settings of training by scikit-learn's parameters."""
+    rule, params = make_optimizer(est)
     return Settings(
         optimizer=rule,
         learning_rate=float(est.learning_rate_init),
         schedule=est.schedule,
         epochs=epochs,
-        batch_size=batch,
+        batch_size=batch_size,
         seed=state.seed,
         dtype=dtype,
         shuffle=bool(est.shuffle),

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 from xpmlp.estimators.classes import is_multilabel
-from xpmlp.estimators.files import network as fitted
+from xpmlp.estimators.files import to_model
 from xpmlp.recording.onnx_graph import Graph
 from xpmlp.storage.onnx import answer, answers, network, rows
 from xpmlp.training.labels import Labels
 
 
 def write(est: Any, graph: Graph) -> None:
-    """Write the network and what `predict` and `predict_proba` make of it."""
-    model, binarizer = fitted(est), getattr(est, "_label_binarizer", None)
+    """Write the network with the results of `predict` and `predict_proba`."""
+    model, binarizer = to_model(est), getattr(est, "_label_binarizer", None)
     if binarizer is not None and len(est.classes_) == 1:  # `predict` knows no other label
         model = replace(model, labels=Labels(np.repeat(est.classes_, 2), flat=True))
     linked = network(graph, model, rows(graph, model))

@@ -1,4 +1,4 @@
-"""What the estimators' parameters may be, for scikit-learn's own validation, and how they read."""
+"""Constraints of the estimators' parameters, for scikit-learn's validation, and their text."""
 
 from numbers import Integral, Real
 from os import PathLike
@@ -12,7 +12,7 @@ from xpmlp.optimizers import OPTIMIZERS, Optimizer
 from xpmlp.storage.checkpoint import Checkpoint
 
 
-class Named(StrOptions):  # type: ignore[misc]
+class NameWithArguments(StrOptions):  # type: ignore[misc]
     """Names that may carry arguments after a colon, such as "leaky_relu:0.1"."""
 
     def is_satisfied_by(self, value: Any) -> bool:
@@ -23,11 +23,11 @@ AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 AT_LEAST_0 = Interval(Real, 0, None, closed="left")
 ABOVE_0 = Interval(Real, 0, None, closed="neither")
 THREADS = Interval(Integral, 1, 2**31 - 1, closed="both")  # BLAS takes a C int
-SHARE = Interval(Real, 0, 1, closed="left")
+FRACTION = Interval(Real, 0, 1, closed="left")
 
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", AT_LEAST_1],
-    "activation": [Named({*ACTIVATIONS, "logistic"}), callable, "array-like"],
+    "activation": [NameWithArguments({*ACTIVATIONS, "logistic"}), callable, "array-like"],
     "solver": [StrOptions({*OPTIMIZERS, "lbfgs"}), callable, Optimizer],
     "alpha": [AT_LEAST_0],
     "batch_size": [StrOptions({"auto"}), AT_LEAST_1],
@@ -43,13 +43,13 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "momentum": [Interval(Real, 0, 1, closed="both")],
     "nesterovs_momentum": ["boolean"],
     "early_stopping": ["boolean"],
-    "validation_fraction": [SHARE],
-    "beta_1": [SHARE],
-    "beta_2": [SHARE],
+    "validation_fraction": [FRACTION],
+    "beta_1": [FRACTION],
+    "beta_2": [FRACTION],
     "epsilon": [ABOVE_0],
     "n_iter_no_change": [AT_LEAST_1, Options(Real, {np.inf})],
     "max_fun": [AT_LEAST_1],
-    "dropout": [SHARE, "array-like"],
+    "dropout": [FRACTION, "array-like"],
     "schedule": [str, callable, None],
     "weight_decay": [AT_LEAST_0, None],
     "clip": [ABOVE_0, None],
@@ -80,15 +80,15 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
         Rows per update; 'auto' is min(200, n_samples). Not for 'lbfgs'.
     learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
         For 'sgd': 'invscaling' divides by the power `power_t` of the rows seen so far,
-        'adaptive' by 5 whenever `n_iter_no_change` epochs brought nothing.
+        'adaptive' by 5 after `n_iter_no_change` epochs without improvement.
     learning_rate_init : float, default=0.001
-        The learning rate, at first.
+        The initial learning rate.
     power_t : float, default=0.5
         The exponent of 'invscaling'.
     max_iter : int, default=200
-        The most epochs, or iterations of 'lbfgs'.
+        The maximum number of epochs, or of iterations of 'lbfgs'.
     shuffle : bool, default=True
-        Whether every epoch has an order of its own.
+        Whether the rows are shuffled in every epoch.
     random_state : int, RandomState instance, default=None
         Initial weights (the same as scikit-learn's), held-out rows (likewise), orders and dropout.
     tol : float, default=1e-4
@@ -96,7 +96,7 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
     verbose : bool, int or 'bar', default=False
         True prints scikit-learn's lines, 'bar' shows a progress bar (needs tqdm).
     warm_start : bool, default=False
-        Whether `fit` goes on from the present weights.
+        Whether `fit` continues from the current weights.
     momentum : float, default=0.9
         Of 'sgd', in [0, 1].
     nesterovs_momentum : bool, default=True
@@ -113,7 +113,7 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
     n_iter_no_change : int, default=10
         Epochs without improvement after which training ends.
     max_fun : int, default=15000
-        The most evaluations of 'lbfgs'.
+        The maximum number of evaluations of 'lbfgs'.
     dropout : float or one for each hidden layer, default=0.0
         Probability in [0, 1) that a neuron is left out of an update.
     schedule : str, callable or None, default=None
@@ -122,24 +122,24 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
     weight_decay : float or None, default=None
         Decoupled weight decay (AdamW), on weights alone; None is the rule's own.
     clip : float or None, default=None
-        The largest norm that a gradient keeps.
+        The maximum norm of the gradient, which is scaled down to it.
     scoring : str, callable or None, default=None
         scikit-learn's scorer of the held-out rows; None is SCORE.
     callbacks : sequence of functions, default=()
         Each is called with an `xpmlp.Report` after every epoch; one that returns True ends
         training.
     continuation : {'exact', 'scikit-learn'}, default='exact'
-        How `fit` with `warm_start` goes on: 'exact' as if it had never stopped, with the
-        optimizer's memory and new orders; 'scikit-learn' with an optimizer that starts anew.
+        How `fit` with `warm_start` continues: 'exact' as if it had never stopped, with the
+        optimizer's state and new orders; 'scikit-learn' with a new optimizer.
     device : {'auto', 'cpu', 'gpu', 'gpu:N'} or None, default=None
         Where to train; None is where X lies, or for X on the host the environment variable
         XPMLP_DEVICE.
     dtype : {'float32', 'float64'} or None, default=None
-        Of weights and arithmetic; None is X's own, float64 for other numbers.
+        Of weights and arithmetic; None is X's own float32 or float64, else float64.
     precision : {'full', 'tf32'}, default='full'
         'tf32' is for faster float32 products on a GPU.
     n_threads : int or None, default=None
-        The most threads of a product on the CPU.
+        The maximum number of threads of a product on the CPU.
     output : {'numpy'} or None, default=None
         None answers with arrays of X's own namespace and device, 'numpy' with NumPy's.
     checkpoint : str, path, `xpmlp.Checkpoint` or None, default=None
@@ -148,9 +148,9 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
     resume : bool, default=False
         Whether `fit` goes on from the checkpoint where the file is, to the same bits as if it had
         never stopped. Refused with other rows, parameters or start, but max_iter may be larger.
-        A `fit` that was over is given back as it was."""
+        A finished `fit` is restored as it was."""
 
 
-def shared(score: str) -> str:
-    """What both docstrings say of their parameters; `score` is what early stopping goes by."""
+def shared_doc(score: str) -> str:
+    """The parameters' text in both docstrings; `score` is the score of early stopping."""
     return SHARED_TEXT.replace("SCORE", score)

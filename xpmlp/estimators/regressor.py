@@ -1,4 +1,4 @@
-"""`MLPRegressor`: scikit-learn's, and what it lacks."""
+"""`MLPRegressor`: that of scikit-learn with more parameters."""
 
 from typing import Any, Self
 
@@ -7,14 +7,14 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import d2_pinball_score, r2_score
 from sklearn.utils.metaestimators import available_if
 
-from xpmlp.estimators.base import MLPBase, stochastic_only
-from xpmlp.estimators.inference import answer
-from xpmlp.estimators.inputs import host, read_targets, read_weight
-from xpmlp.estimators.parameters import CONSTRAINTS, Named, shared
+from xpmlp.estimators.base import MLPBase, has_partial_fit
+from xpmlp.estimators.inference import predict_rows
+from xpmlp.estimators.inputs import read_targets, read_weight, to_host_array
+from xpmlp.estimators.parameters import CONSTRAINTS, NameWithArguments, shared_doc
 from xpmlp.losses import LOSSES, Loss
 from xpmlp.types import Array
 
-OF_NUMBERS = {name for name in LOSSES if not name.endswith("cross_entropy")}
+REGRESSION_LOSSES = {name for name in LOSSES if not name.endswith("cross_entropy")}
 
 
 class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
@@ -28,7 +28,7 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
     loss : {{'squared_error', 'poisson'}}, any of xpmlp's, or a function, default='squared_error'
         Half of the squared error, half of the Poisson deviance (for counts, with a logarithmic
         link). Beyond those 'huber', 'huber:1.35', 'absolute_error', 'quantile:0.9'.
-    {shared("R2")}
+    {shared_doc("R2")}
     quantiles : sequence of floats in (0, 1) or None, default=None
         Predict these quantiles of one target, (n_samples, n_quantiles), by the pinball loss.
 
@@ -63,7 +63,7 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
     """
 
     _parameter_constraints = CONSTRAINTS | {
-        "loss": [Named(OF_NUMBERS), callable, Loss],
+        "loss": [NameWithArguments(REGRESSION_LOSSES), callable, Loss],
         "quantiles": ["array-like", None],
     }
 
@@ -110,30 +110,30 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         checkpoint: Any = None,
         resume: bool = False,
     ) -> None:
-        self.take(locals())
+        self.store_arguments(locals())
 
-    # what y means
+    # targets and quantiles
 
-    def levels(self) -> tuple[float, ...]:
+    def quantile_levels(self) -> tuple[float, ...]:
         if self.quantiles is None:
             if (
                 isinstance(self.loss, str)
                 and self.loss.startswith("quantile:")
                 and "," in self.loss
             ):
-                given = self.loss.partition(":")[2]
-                raise ValueError(f"loss is {self.loss!r}: give quantiles=({given}) instead")
+                text = self.loss.partition(":")[2]
+                raise ValueError(f"loss is {self.loss!r}: give quantiles=({text}) instead")
             return ()
-        asked = np.atleast_1d(np.asarray(self.quantiles))
+        levels = np.atleast_1d(np.asarray(self.quantiles))
         if self.loss not in ("squared_error", "quantile"):
             raise ValueError(f"quantiles have a loss of their own; loss is {self.loss!r}")
-        real = asked.dtype.kind in "iuf" and asked.ndim == 1 and asked.size > 0
-        if not (real and ((asked > 0) & (asked < 1)).all()):
+        numeric = levels.dtype.kind in "iuf" and levels.ndim == 1 and levels.size > 0
+        if not (numeric and ((levels > 0) & (levels < 1)).all()):
             raise ValueError(f"quantiles must be numbers in (0, 1); got {self.quantiles!r}")
-        return tuple(asked.tolist())
+        return tuple(levels.tolist())
 
-    def loss_asked(self) -> Any:
-        levels = self.levels()
+    def resolve_loss(self) -> Any:
+        levels = self.quantile_levels()
         return f"quantile:{','.join(map(str, levels))}" if levels else self.loss
 
     def targets(self, y: Any) -> np.ndarray:
@@ -142,7 +142,7 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
             raise ValueError(f"y must be at least 0 for loss='poisson'; got {target.min():g}")
         if target.ndim == 1:
             return target[:, None]
-        if self.levels() and target.shape[1] != 1:
+        if self.quantile_levels() and target.shape[1] != 1:
             raise ValueError(f"quantiles are of one target; y has {target.shape[1]} columns")
         return target
 
@@ -173,9 +173,9 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         -------
         self
         """
-        return self.fit_rows(X, y, sample_weight, (X_val, y_val, sample_weight_val), once=False)
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), single_epoch=False)
 
-    @available_if(stochastic_only)  # type: ignore[untyped-decorator]
+    @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
@@ -197,7 +197,7 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         -------
         self
         """
-        return self.fit_rows(X, y, sample_weight, (X_val, y_val, sample_weight_val), once=True)
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), single_epoch=True)
 
     def predict(self, X: Any) -> Array:
         """The number, numbers or quantiles of each row.
@@ -210,8 +210,8 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         -------
         (n_samples,), or (n_samples, n_outputs)
         """
-        found = answer(self, X, lambda xp, prediction: prediction)
-        return found[:, 0] if found.shape[1] == 1 else found
+        out = predict_rows(self, X, lambda xp, prediction: prediction)
+        return out[:, 0] if out.shape[1] == 1 else out
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R2 of the predictions; of quantiles the mean of their D2 pinball scores.
@@ -224,14 +224,15 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         -------
         float
         """
-        found = host(self.predict(X))
-        truth, weight = read_targets(self, y, len(found)), read_weight(sample_weight, len(found))
-        levels = self.levels()
+        predicted = to_host_array(self.predict(X))
+        truth = read_targets(self, y, len(predicted))
+        weight = read_weight(sample_weight, len(predicted))
+        levels = self.quantile_levels()
         if not levels:
-            return float(r2_score(truth, found, sample_weight=weight))
-        columns = found.reshape(len(found), -1).T
-        each = [
+            return float(r2_score(truth, predicted, sample_weight=weight))
+        columns = predicted.reshape(len(predicted), -1).T
+        scores = [
             d2_pinball_score(truth, column, sample_weight=weight, alpha=level)
             for column, level in zip(columns, levels, strict=True)
         ]
-        return float(np.mean(each))
+        return float(np.mean(scores))
