@@ -17,7 +17,7 @@ from xpmlp.recording.cuda_writer import FEATURES
 from xpmlp.recording.engine import MIN_RECORDED_STEPS
 from xpmlp.spec import Spec
 from xpmlp.storage.checkpoint import Checkpoint
-from xpmlp.training.batches import per_batch_weights, unbiased_weights
+from xpmlp.training.batches import per_batch, unbiased
 from xpmlp.training.train import finish, make_trainer
 
 ORDER = 1e-12  # relative, float64: libraries round exp and tanh, and add up, in their own ways
@@ -27,7 +27,7 @@ RAGGED = (  # beside the cases of parity: windows of every kind
     case("one window an epoch", "5-4-1", batch_size=10),
     case("whole windows only", "5-4-1", batch_size=2, epochs=4),
     case("a tail of its own", "5-4-2", batch_size=1, epochs=3, loss="quantile:0.1,0.9"),
-    case("scikit-learn's weights", "5-8-3", loss="cross_entropy", weigh=per_batch_weights, l2=1e-3),
+    case("scikit-learn's weights", "5-8-3", loss="cross_entropy", weigh=per_batch, l2=1e-3),
     case(
         "a population by itself", "5-4-1", members=5, batch_size=7, clip=0.1, schedule="one_cycle"
     ),
@@ -40,7 +40,7 @@ def begun(gpu):
 
     def begin(asked: Case, place=gpu, dtype="float64", **more):
         arguments = {"batch_size": 16, "epochs": EPOCHS, **asked.arguments, **more}
-        weigh = arguments.pop("weigh", unbiased_weights)
+        weigh = arguments.pop("weigh", unbiased)
         arguments |= rows_for(asked.spec, dtype, CPU, arguments)
         X, y = arguments.pop("X"), arguments.pop("y")
         run = make_trainer(asked.spec, X, y, dtype=dtype, device=place.name, **arguments)

@@ -33,7 +33,7 @@ def test_predictions_in_chunks_equal_those_in_one_go(monkeypatch, count, members
     model = train("3-6-1", *rows, epochs=2, members=members)
     X = rng.normal(size=(count, 3))
     whole = model.predict(X)
-    monkeypatch.setattr(inference, "AT_ONCE", 1)  # chunks of 256 rows
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 1)  # chunks of 256 rows
     chunked = model.predict(X)
     assert chunked.shape == whole.shape
     assert np.allclose(chunked, whole, rtol=EXACT, atol=EXACT)
@@ -177,7 +177,7 @@ def test_a_torch_models_pickle_needs_no_torch(optional):
 @pytest.mark.parametrize("row", [0, 255, 299])
 def test_rows_too_large_to_predict_are_named(members, row, rng, monkeypatch):
     """In whatever chunk: their scores are no numbers, and a label of them would be wrong."""
-    monkeypatch.setattr(inference, "AT_ONCE", 1)  # chunks of 256 rows
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 1)  # chunks of 256 rows
     X = rng.normal(size=(300, 3)).astype(np.float32)
     model = train(Spec.parse("3-8-2", loss="cross_entropy"), X, X[:, 0] > 0, epochs=1,
                   members=members)  # fmt: skip

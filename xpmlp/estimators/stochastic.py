@@ -18,7 +18,7 @@ from xpmlp.estimators.network import ResumeState, coefs_and_intercepts, make_set
 from xpmlp.estimators.signature import fit_signature
 from xpmlp.layout import windows
 from xpmlp.spec import Spec
-from xpmlp.training.batches import per_batch_weights, per_row_weights
+from xpmlp.training.batches import per_batch, per_row
 from xpmlp.training.callbacks import ProgressBar
 from xpmlp.training.checks import all_finite
 from xpmlp.training.data import Data, Rows, StreamedRows, device_rows, move
@@ -148,9 +148,9 @@ def make_trainer(
     validate_callables(place, spec, settings)
     estimate = estimate_training(place, spec, settings, dtype)
     load = partial(load_rows, estimate)
-    row_weights: Callable[..., Any] = per_batch_weights
+    row_weights: Callable[..., Any] = per_batch
     if getattr(est, "class_weight", None) is not None and train_rows.weight is not None:
-        row_weights = per_row_weights(float(train_rows.weight.mean()))
+        row_weights = per_row(float(train_rows.weight.mean()))
     with explain_memory_error(estimate):
         trainer = Trainer(
             spec,

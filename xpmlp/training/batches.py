@@ -69,14 +69,15 @@ def orders(settings: Settings, epoch: int, count: int) -> np.ndarray:
 
 # Row weights in a batch: functions of the sample weights (W, ..., B), 0 for padding, and of the
 # number of real rows (W, ..., 1). They return row weights and the factor on every penalty.
+# Checkpoints store their names.
 
 
-def unbiased_weights(xp: Namespace, weight: Array, real: Array) -> tuple[Array, float]:
+def unbiased(xp: Namespace, weight: Array, real: Array) -> tuple[Array, float]:
     """Row weights whose gradient is unbiased, with unscaled penalties (see `Batch`)."""
     return weight / real, 1.0
 
 
-def per_batch_weights(xp: Namespace, weight: Array, real: Array) -> tuple[Array, Array]:
+def per_batch(xp: Namespace, weight: Array, real: Array) -> tuple[Array, Array]:
     """scikit-learn's row weights: normalised within each batch, with alpha divided likewise.
 
     A batch of zero weights has a gradient of zero.
@@ -86,7 +87,7 @@ def per_batch_weights(xp: Namespace, weight: Array, real: Array) -> tuple[Array,
     return weight / total, 1 / total
 
 
-def per_row_weights(mean: float) -> Callable[..., Any]:
+def per_row(mean: float) -> Callable[..., Any]:
     """Row weights that do not depend on the batch, so that the gradient is unbiased.
 
     mean: of the sample weights of all rows. Alpha is divided likewise.
@@ -108,13 +109,13 @@ def windows(
     orders: np.ndarray,
     size: int,
     steps: int,
-    row_weights: Callable[..., Any] = unbiased_weights,
+    row_weights: Callable[..., Any] = unbiased,
 ) -> Iterator[Callable[..., Window]]:
     """Functions that gather the windows of an epoch, each of at most `steps` minibatches of `size`
     rows, for the members of an index (all by default).
 
     orders: (..., N). The last batch is padded with its own first row at weight 0.
-    row_weights: a function such as `unbiased_weights`.
+    row_weights: a function such as `unbiased`.
     """
     for start in range(0, orders.shape[-1], steps * size):
         part = orders[..., start : start + steps * size]

@@ -28,7 +28,7 @@ from xpmlp.recording.engine import Engine
 from xpmlp.recording.executors import StepCounter
 from xpmlp.spec import Spec
 from xpmlp.step import State, new_state
-from xpmlp.training.batches import orders, unbiased_weights, windows
+from xpmlp.training.batches import orders, unbiased, windows
 from xpmlp.training.callbacks import early_stopping
 from xpmlp.training.checks import all_finite, all_true, any_true
 from xpmlp.training.data import Data, move
@@ -82,7 +82,7 @@ class Trainer:
         labels: Labels,
         need: MemoryEstimate,
         val_data: Data | None = None,
-        row_weights: Callable[..., Any] = unbiased_weights,
+        row_weights: Callable[..., Any] = unbiased,
         metric: Callable[..., Array] | None = None,
         metrics: Any = None,
         history: dict[str, list[Any]] | None = None,

@@ -28,7 +28,7 @@ from benchmarks.gpu.checklist.runs import (
 )
 from xpmlp.devices.gemm import WORKSPACE
 from xpmlp.devices.namespace import Place, running
-from xpmlp.training.batches import unbiased_weights
+from xpmlp.training.batches import unbiased
 from xpmlp.training.train import finish
 from xpmlp.types import Array
 
@@ -49,7 +49,7 @@ def crowded(on: Setting) -> Result:
 
     def crowd(*given: Any) -> Any:
         disturb(lanes, rng, 2 if on.quick else 40)
-        return unbiased_weights(*given)
+        return unbiased(*given)
 
     for name in ("classes, dropout", "three members, dropout", "mish, l1, l2, clipped"):
         crowd_in, alone = (begun(on, NAMED[name], "float32") for _ in range(2))
