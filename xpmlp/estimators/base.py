@@ -175,7 +175,7 @@ class MLPBase(BaseEstimator):  # type: ignore[misc]
         n_targets, val_rows = rows.target.shape[1], None
         if val_set[0] is not None:
             val_rows = self.read_val_rows(*val_set, n_targets)
-        n_out = len(self.quantile_levels()) or n_targets
+        n_out = n_targets * find_loss(self.resolve_loss()).scores_per_target
         spec = make_spec(self, rows.x.shape[1], sizes, n_out, reported(self.resolve_loss()))
         place, dtype = self.training_place(rows.x, first_fit=first_fit)
         if not single_epoch:

@@ -11,13 +11,16 @@ from xpmlp.devices.threads import limit_threads
 from xpmlp.devices.words import writable_place
 from xpmlp.estimators.inputs import convert_input, read_rows
 from xpmlp.estimators.network import dense_params, make_inference_spec
-from xpmlp.losses import exp, softmax
+from xpmlp.losses import exp, gaussian_mean, softmax
 from xpmlp.training.checks import is_float
 from xpmlp.training.data import StreamedRows, own_dtype
 from xpmlp.training.inference import require_finite, scores
 from xpmlp.types import Array, Namespace
 
-LINKS = {"identity": identity, "exp": exp, "softmax": softmax, "logistic": sigmoid}
+LINKS = {
+    "identity": identity, "exp": exp, "softmax": softmax, "logistic": sigmoid,
+    "gaussian_mean": gaussian_mean,
+}  # fmt: skip
 
 
 def predict_rows(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) -> Array:

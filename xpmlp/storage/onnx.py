@@ -101,7 +101,10 @@ def add_network(graph: Graph, model: Model, x: Symbol) -> Symbol:
         x = check_export(what, lambda: layer.run_forward(graph, p, x, None, plain).y, shape)  # noqa: B023
     graph.metadata["spec"] = spec.described()
     what = f"the link of loss {title(spec.loss)!r}"
-    return check_export(what, lambda: loss(spec.loss).link(graph, x), x.shape)
+    link = loss(spec.loss).link
+    width = link(np, np.zeros((1, spec.n_out))).shape[-1] if isinstance(spec.loss, str) else None
+    shape = (*x.shape[:-1], width or x.shape[-1])
+    return check_export(what, lambda: link(graph, x), shape)
 
 
 def check_export(what: str, function: Callable[[], Any], shape: Any) -> Symbol:

@@ -69,7 +69,7 @@ def reported(asked: AnyLoss) -> Loss:
     base = find_loss(asked)
 
     def mean(xp: Namespace, score: Array, target: Array) -> Array:
-        return base.value(xp, score, target) / score.shape[-1]
+        return base.value(xp, score, target) / base.link(xp, score).shape[-1]
 
     def of_classes(xp: Namespace, score: Array, target: Array) -> Array:
         return surprise(xp, base.link(xp, score), target)

@@ -1,0 +1,66 @@
+"""The Gaussian loss: a mean and a variance for each target, in `train`, estimators and files."""
+
+import numpy as np
+import pytest
+
+import xpmlp
+from xpmlp import MLPRegressor, train
+
+
+@pytest.fixture
+def rows(rng):
+    X = rng.uniform(-1, 1, (800, 1))
+    deviation = 0.05 + 0.4 * (X[:, 0] > 0)
+    return X, X[:, 0] + deviation * rng.standard_normal(800)
+
+
+def test_mean_and_scatter_are_learned(rows):
+    X, y = rows
+    settled = {"learning_rate": 0.01, "schedule": "cosine", "epochs": 200}
+    model = train("1-16-2", X, y, loss="gaussian", **settled)
+    at = np.array([[-0.5], [0.5]])
+    # some 40 rows near 0.5 scatter by 0.45: their mean is known to 0.07
+    assert model.predict(at) == pytest.approx([-0.5, 0.5], abs=0.15)
+    assert model.predict(at).shape == (2,)
+    deviation = np.exp(0.5 * model.scores(at)[:, 1])
+    assert deviation == pytest.approx([0.05, 0.45], rel=0.35)
+
+
+def test_several_targets_have_their_means_first(rows):
+    X, y = rows
+    model = train("1-16-4", X, np.stack([y, -y], axis=1), loss="gaussian", epochs=3)
+    assert np.array_equal(model.predict(X), model.scores(X)[:, :2])
+    with pytest.raises(ValueError, match="needs 2 neurons for each target; the last layer has 3"):
+        train("1-16-3", X, y, loss="gaussian")
+
+
+def test_the_regressor_has_it_too(rows, tmp_path):
+    X, y = rows
+    est = MLPRegressor("gaussian", learning_rate_init=0.01, max_iter=500, random_state=0)
+    est.fit(X, y)
+    assert est.predict(X).shape == (800,)
+    assert est.score(X, y) > 0.6
+    est.save(tmp_path / "est.safetensors")
+    assert np.array_equal(
+        MLPRegressor.load(tmp_path / "est.safetensors").predict(X), est.predict(X)
+    )
+
+
+def test_it_is_saved_and_exported(rows, tmp_path, run_onnx):
+    X, y = rows
+    model = train("1-16-4", X, np.stack([y, -y], axis=1), loss="gaussian", epochs=3)
+    model.save(tmp_path / "model.safetensors")
+    assert np.array_equal(xpmlp.load(tmp_path / "model.safetensors").predict(X), model.predict(X))
+    xpmlp.to_onnx(model, tmp_path / "model.onnx")
+    found = run_onnx((tmp_path / "model.onnx").read_bytes(), {"X": X.astype("float32")})
+    np.testing.assert_allclose(found["prediction"], model.predict(X), rtol=1e-4, atol=1e-5)
+
+
+def test_quantiles_of_several_targets_come_level_by_level(rows):
+    X, y = rows
+    two = np.stack([y, 2 * y], axis=1)
+    model = train(
+        "1-16-4", X, two, loss="quantile:0.1,0.9", learning_rate=0.02, schedule="cosine", epochs=300
+    )
+    below = two[:, None, :] < model.predict(X).reshape(-1, 2, 2)  # (N, level, target)
+    assert below.mean(axis=0) == pytest.approx(np.array([[0.1, 0.1], [0.9, 0.9]]), abs=0.06)
