@@ -5,6 +5,7 @@ starts aligned. The padding stays zero; it is neither counted nor saved.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -16,9 +17,9 @@ from xpmlp.types import Array, Namespace
 ALIGN = 32
 
 
-def blocks(spec: Spec) -> list[Block]:
+def blocks(spec: Spec) -> tuple[Block, ...]:
     """Every block of every layer, in order."""
-    return [block for layer in spec.layers for block in layer.blocks]
+    return spec.blocks
 
 
 def names(spec: Spec) -> list[str]:
@@ -35,9 +36,14 @@ def padded(count: int) -> int:
     return -(-count // ALIGN) * ALIGN
 
 
-def starts(spec: Spec) -> list[int]:
+def starts(spec: Spec) -> tuple[int, ...]:
     """Where every window starts; the last entry is P."""
-    return list(accumulate((padded(prod(one.shape)) for one in blocks(spec)), initial=0))
+    return starts_of(spec.blocks)
+
+
+@lru_cache(256)  # asked for a dozen times by one training
+def starts_of(listed: tuple[Block, ...]) -> tuple[int, ...]:
+    return tuple(accumulate((padded(prod(block.shape)) for block in listed), initial=0))
 
 
 def padded_size(spec: Spec) -> int:

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import Any, Self, TypeGuard
 
 from xpmlp.activations import Activation
 from xpmlp.layers import Dense
-from xpmlp.layers.layer import AnyActivation, Layer
+from xpmlp.layers.layer import AnyActivation, Block, Layer
 from xpmlp.layers.stack import Stack, chained, layer_fields, layer_from, refuse_own
 from xpmlp.losses import Loss, loss
 from xpmlp.names import title, whole
@@ -39,6 +40,11 @@ class Spec(Stack):
         """Neurons of every layer, inputs first."""
         return (self.layers[0].n_in, *(layer.n_out for layer in self.layers))
 
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The parameters' blocks of all layers, in order."""
+        return tuple(block for layer in self.layers for block in layer.blocks)
+
     @property
     def n_in(self) -> int:
         return self.layers[0].n_in
@@ -50,7 +56,7 @@ class Spec(Stack):
     @property
     def parameters(self) -> int:
         """How many weights and biases there are."""
-        return sum(prod(block.shape) for layer in self.layers for block in layer.blocks)
+        return sum(prod(block.shape) for block in self.blocks)
 
     @classmethod
     def parse(

@@ -96,7 +96,7 @@ def test_every_member_has_its_own_windows(rng):
 def test_windows_of_a_row_lie_in_order_weights_before_bias():
     spec = Spec.parse("2-3-1")
     assert [block.shape for block in blocks(spec)] == [(2, 3), (1, 3), (3, 1), (1, 1)]
-    assert starts(spec) == [0, 32, 64, 96, 128]
+    assert starts(spec) == (0, 32, 64, 96, 128)
     flat = np.arange(128.0)
     first = windows(np, spec, flat)[0]
     assert first.weights.tolist() == [[0, 1, 2], [3, 4, 5]]
