@@ -85,6 +85,7 @@ def title(asked: object) -> str:
     """How a ledger or a message calls an activation, a loss, a rule or a schedule."""
     if isinstance(asked, str):
         return asked
+    asked = asked if getattr(asked, "name", None) else getattr(asked, "rule", asked)
     name = str(getattr(asked, "name", None) or getattr(asked, "__name__", ""))
     return "yours" if name in ("", "<lambda>") else name
 

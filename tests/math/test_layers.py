@@ -402,3 +402,40 @@ def test_backward_gives_the_derivative_of_the_rows(rows, rng):
         np.testing.assert_allclose(dx[:, j], numeric, rtol=1e-6, atol=1e-7)
     batch = Batch(rows, g, np.full(20, 1 / 20))
     assert gradient(np, spec, state, batch).shape == ()
+
+
+# A kind of a user's own that is wrong
+
+
+@dataclass(frozen=True)
+class Wrong(Bend):
+    """`Bend` with a mistake."""
+
+    mistake: str = ""
+
+    @property
+    def blocks(self):
+        shape = (self.n_in,) if self.mistake == "one axis" else (1, self.n_in)
+        twice = [Block("bend", shape, "c")] * (2 if self.mistake == "twice" else 1)
+        return tuple(twice)
+
+    def backward(self, xp, x, y, g, bend):
+        dx, dbend = super().backward(xp, x, y, g, bend)
+        return {"none": (dx,), "no keepdims": (dx, dbend[0])}.get(self.mistake, (dx, dbend))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("one axis", r"layer 1's block 'bend' must have two axes or more, .* \(3,\)"),
+        ("twice", "two blocks of layer 1 have one name: bend, bend"),
+        ("none", "layer 1, Wrong, must return dx and a gradient for each of its 1 blocks"),
+        ("no keepdims", r"layer 1, Wrong, must give bend as an array \(1, 3\) here"),
+    ],
+)
+@pytest.mark.parametrize("action", ["gradcheck", "train"])
+def test_a_mistake_in_a_kind_of_ones_own_is_named(mistake, said, action, rows, target):
+    layers = [Wrong(3, mistake=mistake), Dense(3, 2)]
+    act = gradcheck if action == "gradcheck" else lambda spec: train(spec, rows, target, epochs=1)
+    with pytest.raises(ValueError, match=said):
+        act(Spec.parse(layers))

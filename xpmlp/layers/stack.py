@@ -36,6 +36,20 @@ class Stack:
             )
 
 
+def check_blocks(layer: Layer, number: str) -> None:
+    """ValueError where a kind's blocks have no rows and columns, or one name twice."""
+    for block in layer.blocks:
+        if len(block.shape) < 2:
+            raise ValueError(
+                f"layer {number}'s block {block.name!r} must have two axes or more, such as "
+                f"(1, n); it has the shape {block.shape}"
+            )
+    for kind in ("name", "symbol"):
+        words = [getattr(block, kind) for block in layer.blocks]
+        if len({*words}) < len(words):
+            raise ValueError(f"two blocks of layer {number} have one {kind}: {', '.join(words)}")
+
+
 def chained(layers: Any, prefix: str = "") -> tuple[Layer, ...]:
     """The layers, checked, each of which takes what the one before gives."""
     found = []
@@ -45,6 +59,7 @@ def chained(layers: Any, prefix: str = "") -> tuple[Layer, ...]:
                 f"layer {prefix}{number} must be a Layer, got {layer!r}: Spec.parse reads sizes"
             )
         found.append(layer.checked(f"{prefix}{number}"))
+        check_blocks(found[-1], f"{prefix}{number}")
     if not found:
         raise ValueError("a network needs at least one layer; got none")
     for number, (before, layer) in enumerate(pairwise(found), 2):

@@ -8,7 +8,7 @@ from functools import wraps
 from inspect import signature
 from typing import Any, TypeVar
 
-from xpmlp.names import nearest, whole
+from xpmlp.names import nearest, title, whole
 from xpmlp.optimizers import Optimizer, decoupled, optimizer
 from xpmlp.schedules import schedule
 
@@ -94,9 +94,12 @@ class Settings:
         for name, value in given.items():
             if name in OWN:
                 raise ValueError(f"optimizer_params must not hold {name!r}: pass {name}= itself")
-            if isinstance(self.optimizer, str) and name not in known:
+            named = isinstance(self.optimizer, str) or (
+                isinstance(self.optimizer, Optimizer) and known
+            )
+            if named and name not in known:
                 raise ValueError(
-                    f"optimizer_params: {name!r} is unknown to {self.optimizer!r}"
+                    f"optimizer_params: {name!r} is unknown to {title(self.optimizer)!r}"
                     f"{nearest(name, known)} Known: {', '.join(known) or 'none'}"
                 )
             top = 1 if isinstance(self.optimizer, str) and name != "eps" else math.inf

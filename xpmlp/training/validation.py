@@ -28,7 +28,7 @@ def validate_callables(place: Place, spec: Spec, settings: Settings) -> None:
         for function in layer.activations:
             if not isinstance(function, str):
                 validate_activation(place, function, f"layer {number}'s activation")
-        if not type(layer).__module__.startswith("xpmlp."):
+        if not is_built_in(layer):
             validate_layer(place, layer, number)
     if not isinstance(spec.loss, str):
         validate_loss(place, spec)
@@ -63,6 +63,11 @@ def validate_activation(place: Place, custom: Any, what: str) -> None:
     check_shape(what, "a", a, (ROWS, 3))
     slope = call_function(what, form, lambda: function.slope(place.xp, z, a))
     check_shape(what, "slope", slope, (ROWS, 3))
+
+
+def is_built_in(layer: Layer) -> bool:
+    """Whether a layer is of this library's own kinds."""
+    return type(layer).__module__.startswith("xpmlp.")
 
 
 def validate_layer(place: Place, layer: Layer, number: int) -> None:
