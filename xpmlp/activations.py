@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from xpmlp.names import halves, named, positive
+from xpmlp.names import lookup, positive, split_pair
 from xpmlp.types import Array, Namespace
 
 
@@ -179,16 +179,16 @@ ACTIVATIONS = {
 
 
 @lru_cache(1024)
-def made(asked: str | Callable[..., Any]) -> Activation:
-    if isinstance(asked, str):
-        found: Activation = named("activation", ACTIVATIONS, asked)
-        return found
-    f, slope = halves("activation", "(a, slope)", "return xp.sin(z), xp.cos(z)", asked)
+def resolve(choice: str | Callable[..., Any]) -> Activation:
+    if isinstance(choice, str):
+        entry: Activation = lookup("activation", ACTIVATIONS, choice)
+        return entry
+    f, slope = split_pair("activation", "(a, slope)", "return xp.sin(z), xp.cos(z)", choice)
     return Activation(f, lambda xp, z, a: slope(xp, z))
 
 
-def activation(asked: Any) -> Activation:
-    """The Activation that was asked for, by name, as a value or as a user's own function.
+def activation(choice: Any) -> Activation:
+    """The Activation of a choice: by name, as a value or as a user's own function.
 
     A user's own function is f(xp, z) -> (a, slope): the value and, beside it, its derivative.
 
@@ -197,8 +197,8 @@ def activation(asked: Any) -> Activation:
     >>> float(sine.slope(np, np.zeros((1, 1)), None)[0, 0])
     1.0
     """
-    if isinstance(asked, Activation):
-        return asked
-    if not (isinstance(asked, str) or callable(asked)):
-        raise ValueError(f"activation must be a name or a function (xp, z); got {asked!r}")
-    return made(asked)
+    if isinstance(choice, Activation):
+        return choice
+    if not (isinstance(choice, str) or callable(choice)):
+        raise ValueError(f"activation must be a name or a function (xp, z); got {choice!r}")
+    return resolve(choice)

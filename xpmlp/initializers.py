@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.layout import padded_size, views
-from xpmlp.names import named, positive, title
+from xpmlp.names import lookup, positive, title
 from xpmlp.random import Stream, generator
 from xpmlp.spec import Spec
 
@@ -73,22 +73,22 @@ SUITED = dict.fromkeys(("relu", "leaky_relu", "elu", "gelu", "silu", "mish"), "h
 SUITED["selu"] = "lecun_normal"
 
 
-def suited(activation: object) -> str:
+def default_initializer(activation: object) -> str:
     """The initializer for a layer with this activation: He's for relu and its kin, LeCun's for
     selu, else Glorot's."""
     return SUITED.get(title(activation).partition(":")[0], "glorot_uniform")
 
 
-def initializer(asked: str | Initializer, activation: object) -> Initializer:
-    """The initializer that was asked for; "auto" takes the one that suits the activation."""
-    if callable(asked):
-        return asked
-    if not isinstance(asked, str):
-        raise ValueError(f"initializer must be a name or a function; got {asked!r}")
-    drawn: Initializer = named(
-        "initializer", INITIALIZERS, suited(activation) if asked == "auto" else asked
+def initializer(choice: str | Initializer, activation: object) -> Initializer:
+    """The initializer of a choice; "auto" takes the one that suits the activation."""
+    if callable(choice):
+        return choice
+    if not isinstance(choice, str):
+        raise ValueError(f"initializer must be a name or a function; got {choice!r}")
+    entry: Initializer = lookup(
+        "initializer", INITIALIZERS, default_initializer(activation) if choice == "auto" else choice
     )
-    return drawn
+    return entry
 
 
 def spread_bias(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
@@ -104,30 +104,30 @@ def zero_bias(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
     return np.zeros((1, n_out))
 
 
-def initial(spec: Spec, seed: int, asked: str | Initializer = "auto") -> np.ndarray:
+def initial(spec: Spec, seed: int, choice: str | Initializer = "auto") -> np.ndarray:
     """The initial flat buffer (P,) in float64: drawn weights, zero padding.
 
     Biases are zero, as the papers of the named initializers have them; "auto" spreads those of
     the hidden layers.
     """
     flat = np.zeros(padded_size(spec))
-    drawn: list[np.ndarray | float] = []
+    values_by_block: list[np.ndarray | float] = []
 
     def weights(rng: np.random.Generator, activation: object, n_in: int, n_out: int) -> np.ndarray:
-        return initializer(asked, activation)(rng, n_in, n_out)
+        return initializer(choice, activation)(rng, n_in, n_out)
 
     for i, layer in enumerate(spec.layers):
         hidden = i + 1 < len(spec.layers)
-        bias = spread_bias if asked == "auto" and hidden else zero_bias
-        drawn += layer.draw(generator(seed, Stream.WEIGHTS, i), weights, bias)
-    for view, values in zip(views(np, spec, flat), drawn, strict=True):
+        bias = spread_bias if choice == "auto" and hidden else zero_bias
+        values_by_block += layer.draw(generator(seed, Stream.WEIGHTS, i), weights, bias)
+    for view, values in zip(views(np, spec, flat), values_by_block, strict=True):
         view[...] = values
     return flat
 
 
-def initial_population(spec: Spec, seeds: Sequence[int], asked: Any = "auto") -> np.ndarray:
+def initial_population(spec: Spec, seeds: Sequence[int], choice: Any = "auto") -> np.ndarray:
     """One row of initial weights per seed, (K, P): member k is what seeds[k] draws alone."""
     flat = np.empty((len(seeds), padded_size(spec)))  # too many members fail here, at once
     for row, seed in zip(flat, seeds, strict=True):
-        row[...] = initial(spec, seed, asked)
+        row[...] = initial(spec, seed, choice)
     return flat

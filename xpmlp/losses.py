@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from xpmlp.activations import identity, level, sigmoid
-from xpmlp.names import halves, named, positive
+from xpmlp.names import lookup, positive, split_pair
 from xpmlp.types import Array, Namespace
 
 
@@ -193,13 +193,13 @@ def cross_entropy(smoothing: float = 0.0) -> Loss:
         return (1 - smoothing) * target + smoothing / target.shape[-1] if smoothing else target
 
     def value(xp: Namespace, score: Array, target: Array) -> Array:
-        wanted, half = smoothed(target), halfway(xp, score)  # 0 * half is 0, never 0 * inf
+        smooth, half = smoothed(target), halfway(xp, score)  # 0 * half is 0, never 0 * inf
         total = xp.log(xp.sum(xp.exp(2 * half), axis=-1))
-        return total * over_outputs(xp, wanted) - 2 * over_outputs(xp, wanted * half)
+        return total * over_outputs(xp, smooth) - 2 * over_outputs(xp, smooth * half)
 
     def delta(xp: Namespace, score: Array, target: Array) -> Array:
-        wanted = smoothed(target)
-        return softmax(xp, score) * xp.sum(wanted, axis=-1, keepdims=True) - wanted
+        smooth = smoothed(target)
+        return softmax(xp, score) * xp.sum(smooth, axis=-1, keepdims=True) - smooth
 
     name = f"cross_entropy:{smoothing}" if smoothing else "cross_entropy"
     return Loss(value, delta, softmax, labels="classes", name=name)
@@ -219,23 +219,23 @@ LOSSES = {
 
 
 @lru_cache(1024)
-def made(asked: str | Callable[..., Any]) -> Loss:
-    if isinstance(asked, str):
-        found: Loss = named("loss", LOSSES, asked)
-        return found
+def resolve(choice: str | Callable[..., Any]) -> Loss:
+    if isinstance(choice, str):
+        entry: Loss = lookup("loss", LOSSES, choice)
+        return entry
     example = "return xp.sum(e * e, axis=-1), 2 * e"
-    value, delta = halves("loss", "(value, delta)", example, asked)
+    value, delta = split_pair("loss", "(value, delta)", example, choice)
     return Loss(value, delta, identity)
 
 
-def loss(asked: Any) -> Loss:
-    """The Loss that was asked for, by name, as a value or as a user's own function.
+def loss(choice: Any) -> Loss:
+    """The Loss of a choice: by name, as a value or as a user's own function.
 
     A user's own function is f(xp, score, target) -> (value, delta): value (..., B) and its
     derivative with respect to the score, (..., B, n_out). Its link is the identity.
     """
-    if isinstance(asked, Loss):
-        return asked
-    if not (isinstance(asked, str) or callable(asked)):
-        raise ValueError(f"loss must be a name or a function (xp, score, target); got {asked!r}")
-    return made(asked)
+    if isinstance(choice, Loss):
+        return choice
+    if not (isinstance(choice, str) or callable(choice)):
+        raise ValueError(f"loss must be a name or a function (xp, score, target); got {choice!r}")
+    return resolve(choice)

@@ -29,7 +29,7 @@ def number(text: str) -> float:
     return int(text) if text.isdecimal() else float(text)
 
 
-def named(kind: str, table: Mapping[str, Any], text: str) -> Any:
+def lookup(kind: str, table: Mapping[str, Any], text: str) -> Any:
     """The entry of `table` that `text` names, called with the arguments after the colon.
 
     `kind` is the word for error messages, such as "activation". An entry is a finished value
@@ -81,29 +81,29 @@ positive = partial(refuse, lambda value: 0 < value < math.inf, "positive and fin
 share = partial(refuse, lambda value: 0 <= value <= 1, "in [0, 1]")
 
 
-def title(asked: object) -> str:
+def title(value: object) -> str:
     """How a ledger or a message calls an activation, a loss, a rule or a schedule."""
-    if isinstance(asked, str):
-        return asked
-    asked = asked if getattr(asked, "name", None) else getattr(asked, "rule", asked)
-    name = str(getattr(asked, "name", None) or getattr(asked, "__name__", ""))
+    if isinstance(value, str):
+        return value
+    value = value if getattr(value, "name", None) else getattr(value, "rule", value)
+    name = str(getattr(value, "name", None) or getattr(value, "__name__", ""))
     return "yours" if name in ("", "<lambda>") else name
 
 
-def halves(
-    kind: str, pair: str, example: str, asked: Callable[..., Any]
+def split_pair(
+    kind: str, pair: str, example: str, function: Callable[..., Any]
 ) -> tuple[Callable[..., Any], ...]:
     """The functions that give the first and the second of the pair that a user's one returns."""
 
     def half(i: int) -> Callable[..., Any]:
         def of_pair(*arguments: Any) -> Any:
-            answer = asked(*arguments)
-            if not (isinstance(answer, tuple) and len(answer) == 2):
+            result = function(*arguments)
+            if not (isinstance(result, tuple) and len(result) == 2):
                 raise TypeError(
-                    f"{kind} {title(asked)} must return the pair {pair}, such as `{example}`; "
-                    f"got {type(answer).__name__}"
+                    f"{kind} {title(function)} must return the pair {pair}, such as `{example}`; "
+                    f"got {type(result).__name__}"
                 )
-            return answer[i]
+            return result[i]
 
         return of_pair
 

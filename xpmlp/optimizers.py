@@ -14,7 +14,7 @@ from inspect import signature
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from xpmlp.names import named, title
+from xpmlp.names import lookup, title
 from xpmlp.types import Array, Namespace
 
 Rule = Callable[..., Any]
@@ -68,7 +68,7 @@ def moments(h: Any, g: Array, m: Array, v: Array) -> tuple[Array, Array]:
     return h.beta1 * m + (1 - h.beta1) * g, h.beta2 * v + (1 - h.beta2) * g * g
 
 
-def seen(xp: Namespace, t: Array, beta: Any) -> Array:
+def bias_correction(xp: Namespace, t: Array, beta: Any) -> Array:
     """1 - beta ** t, the share of a running mean that t updates have filled."""
     number = isinstance(beta, float | int)
     log = (math.log(beta) if beta > 0 else -math.inf) if number else xp.log(beta)
@@ -79,8 +79,8 @@ def seen(xp: Namespace, t: Array, beta: Any) -> Array:
 def adam(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, m: Array, v: Array) -> Any:
     """Kingma & Ba 2015, algorithm 1: eps is added to the corrected root, as in PyTorch."""
     m, v = moments(h, g, m, v)
-    root = xp.sqrt(v / seen(xp, t, h.beta2)) + h.eps
-    return theta - h.learning_rate / seen(xp, t, h.beta1) * m / root, m, v
+    root = xp.sqrt(v / bias_correction(xp, t, h.beta2)) + h.eps
+    return theta - h.learning_rate / bias_correction(xp, t, h.beta1) * m / root, m, v
 
 
 def adam_sklearn(
@@ -88,7 +88,9 @@ def adam_sklearn(
 ) -> Any:
     """Kingma & Ba 2015, end of section 2: eps is added to the raw root, as in scikit-learn."""
     m, v = moments(h, g, m, v)
-    rate = h.learning_rate * xp.sqrt(seen(xp, t, h.beta2)) / seen(xp, t, h.beta1)
+    rate = (
+        h.learning_rate * xp.sqrt(bias_correction(xp, t, h.beta2)) / bias_correction(xp, t, h.beta1)
+    )
     return theta - rate * m / (xp.sqrt(v) + h.eps), m, v
 
 
@@ -175,18 +177,18 @@ OPTIMIZERS = {
 }
 
 
-def optimizer(asked: str | Optimizer | Rule) -> Optimizer:
-    """The Optimizer that was asked for, by name, as a value or as a user's own rule."""
-    if isinstance(asked, str):
-        found: Optimizer = named("optimizer", OPTIMIZERS, asked)
-        return found
-    if isinstance(asked, Optimizer):
-        return asked
+def optimizer(choice: str | Optimizer | Rule) -> Optimizer:
+    """The Optimizer of a choice: by name, as a value or as a user's own rule."""
+    if isinstance(choice, str):
+        entry: Optimizer = lookup("optimizer", OPTIMIZERS, choice)
+        return entry
+    if isinstance(choice, Optimizer):
+        return choice
     form = "(xp, h, t, theta, g, *slots) -> (theta, *slots)"
-    if not callable(asked):
-        raise ValueError(f"optimizer must be a name or a rule {form}; got {asked!r}")
-    asked_for = [p for p in signature(asked).parameters.values() if p.default is p.empty]
-    slots = len(asked_for) - 5
+    if not callable(choice):
+        raise ValueError(f"optimizer must be a name or a rule {form}; got {choice!r}")
+    required = [p for p in signature(choice).parameters.values() if p.default is p.empty]
+    slots = len(required) - 5
     if slots < 0:
-        raise ValueError(f"optimizer {title(asked)} must be a rule {form}")
-    return Optimizer(asked, slots, {})
+        raise ValueError(f"optimizer {title(choice)} must be a rule {form}")
+    return Optimizer(choice, slots, {})

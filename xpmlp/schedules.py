@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
-from xpmlp.names import named, positive, refuse, share
+from xpmlp.names import lookup, positive, refuse, share
 from xpmlp.types import Array, Namespace
 
 
@@ -94,13 +94,13 @@ SCHEDULES = {
 }  # fmt: skip
 
 
-def schedule(asked: str | Schedule | None) -> Schedule:
-    """The schedule that was asked for; names multiply: "warmup:5 * cosine". None is constant."""
-    if asked is None:
+def schedule(choice: str | Schedule | None) -> Schedule:
+    """The schedule of a choice; names multiply: "warmup:5 * cosine". None is constant."""
+    if choice is None:
         return constant
-    if isinstance(asked, str):
-        parts: list[Schedule] = [named("schedule", SCHEDULES, part) for part in asked.split("*")]
+    if isinstance(choice, str):
+        parts: list[Schedule] = [lookup("schedule", SCHEDULES, part) for part in choice.split("*")]
         return reduce(product, parts)
-    if not callable(asked):
-        raise ValueError(f"schedule must be a name or a function (xp, now); got {asked!r}")
-    return asked
+    if not callable(choice):
+        raise ValueError(f"schedule must be a name or a function (xp, now); got {choice!r}")
+    return choice

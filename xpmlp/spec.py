@@ -93,7 +93,7 @@ class Spec(Stack):
             layers = rows if isinstance(rows[0], Layer) else from_lists(rows)
         else:
             layers = from_sizes([whole(size, "a layer's size") for size in rows], text)
-            layers = dressed(layers, activation, dropout)
+            layers = with_activations(layers, activation, dropout)
         return cls(tuple(layers), "squared_error" if loss is None else loss)
 
     def to_json(self) -> str:
@@ -123,10 +123,10 @@ class Spec(Stack):
         return "-".join(map(str, self.sizes))
 
 
-def check_end(last: Layer, number: int, asked: AnyLoss) -> None:
+def check_end(last: Layer, number: int, choice: AnyLoss) -> None:
     """ValueError where the last layer and the loss contradict each other."""
-    end = loss(asked)
-    called = title(asked)
+    end = loss(choice)
+    called = title(choice)
     last.check_last(number, end, called)
     if end.labels == "classes" and last.n_out < 2:
         raise ValueError(
@@ -168,27 +168,27 @@ def from_lists(rows: Sequence[Any]) -> list[Dense]:
     return layers
 
 
-def is_listed(asked: Any) -> TypeGuard[Sequence[Any]]:
+def is_listed(choice: Any) -> TypeGuard[Sequence[Any]]:
     """Whether there is one activation per layer; an Activation is a tuple, but it is one."""
-    return isinstance(asked, Sequence) and not isinstance(asked, str | Activation)
+    return isinstance(choice, Sequence) and not isinstance(choice, str | Activation)
 
 
-def dressed(
+def with_activations(
     layers: list[Dense],
-    asked: AnyActivation | Sequence[AnyActivation],
+    choice: AnyActivation | Sequence[AnyActivation],
     dropout: float | Sequence[float],
 ) -> list[Dense]:
     """`layers` with activations and dropouts, one for all hidden layers or one for each."""
     hidden = len(layers) - 1
-    chosen: list[Any] = list(asked) if is_listed(asked) else [asked] * hidden
+    activations: list[Any] = list(choice) if is_listed(choice) else [choice] * hidden
     rates: list[Any] = list(dropout) if is_listed(dropout) else [dropout] * hidden
-    if len(chosen) not in (hidden, hidden + 1):
-        raise ValueError(f"give one activation per hidden layer, {hidden}; got {len(chosen)}")
+    if len(activations) not in (hidden, hidden + 1):
+        raise ValueError(f"give one activation per hidden layer, {hidden}; got {len(activations)}")
     if len(rates) not in (hidden, hidden + 1):
         raise ValueError(f"give one dropout per hidden layer, {hidden}; got {len(rates)}")
-    chosen += ["identity"] * (len(layers) - len(chosen))
+    activations += ["identity"] * (len(layers) - len(activations))
     rates += [0.0] * (len(layers) - len(rates))
     return [
         replace(layer, activation=f, dropout=p)
-        for layer, f, p in zip(layers, chosen, rates, strict=True)
+        for layer, f, p in zip(layers, activations, rates, strict=True)
     ]

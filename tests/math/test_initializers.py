@@ -6,10 +6,10 @@ import pytest
 from xpmlp.activations import Activation
 from xpmlp.initializers import (
     INITIALIZERS,
+    default_initializer,
     initial,
     initial_population,
     initializer,
-    suited,
 )
 from xpmlp.layout import padded_size, windows
 from xpmlp.random import generator
@@ -147,7 +147,7 @@ def test_a_layers_weights_do_not_depend_on_the_layers_after_it():
     ],
 )
 def test_auto_takes_what_suits_the_activation(activation, name):
-    assert suited(activation) == name
+    assert default_initializer(activation) == name
     drawn = initializer("auto", activation)(generator(1, 0), 20, 10)
     assert np.array_equal(drawn, INITIALIZERS[name]()(generator(1, 0), 20, 10))
 

@@ -439,3 +439,10 @@ def test_a_mistake_in_a_kind_of_ones_own_is_named(mistake, said, action, rows, t
     act = gradcheck if action == "gradcheck" else lambda spec: train(spec, rows, target, epochs=1)
     with pytest.raises(ValueError, match=said):
         act(Spec.parse(layers))
+
+
+def test_members_that_share_weights_train(rows, target):
+    """On rows that have an axis of members between two kinds of one's own."""
+    model = train(Spec.parse(SHARED), rows, target, epochs=30, learning_rate=0.01)
+    assert model.history["loss"][-1] < 0.7 * model.history["loss"][0]
+    assert model.predict(rows).shape == target.shape

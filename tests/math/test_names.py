@@ -2,7 +2,7 @@
 
 import pytest
 
-from xpmlp.names import named, nearest, title
+from xpmlp.names import lookup, nearest, title
 
 TABLE = {
     "plain": ("a finished value",),
@@ -25,11 +25,11 @@ TABLE = {
     ],
 )
 def test_finds_the_entry_and_calls_it_with_its_arguments(text, found):
-    assert named("word", TABLE, text) == found
+    assert lookup("word", TABLE, text) == found
 
 
 def test_whole_numbers_stay_whole():
-    assert [type(value) for value in named("word", TABLE, "many:1,1.0")] == [int, float]
+    assert [type(value) for value in lookup("word", TABLE, "many:1,1.0")] == [int, float]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_whole_numbers_stay_whole():
 )
 def test_a_wrong_name_or_argument_is_a_value_error_that_names_it(text, said):
     with pytest.raises(ValueError, match="word") as caught:
-        named("word", TABLE, text)
+        lookup("word", TABLE, text)
     for piece in said:
         assert piece in str(caught.value)
 

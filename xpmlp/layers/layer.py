@@ -101,8 +101,8 @@ class Layer:
         self, xp: Namespace, p: Any, trace: Any, g: Array, grads: Any, apply: Any
     ) -> Callable[[], Array]:
         """Write the gradients of the blocks over grads; what is returned gives dL/dx."""
-        found = apply(run_back, xp, self, trace.x, trace.y, g, *p)
-        dx, *gradients = found if isinstance(found, tuple) else (found,)
+        values = apply(run_back, xp, self, trace.x, trace.y, g, *p)
+        dx, *gradients = values if isinstance(values, tuple) else (values,)
         for place, gradient in zip(grads, gradients, strict=True):
             place[...] = gradient
         return lambda: dx
@@ -212,23 +212,23 @@ class Layer:
 
     def fields(self, number: int | str, own: Own) -> dict[str, Any]:
         """What a file holds of it, as JSON has it. own: what stands there for a user's function."""
-        found = {"kind": type(self).__name__}
+        values = {"kind": type(self).__name__}
         for entry in fields(self):  # type: ignore[arg-type]
             value = getattr(self, entry.name)
             plain = isinstance(value, int | float | str)
-            found[entry.name] = value if plain else own(f"layer {number}'s {entry.name}", value)
-        return found
+            values[entry.name] = value if plain else own(f"layer {number}'s {entry.name}", value)
+        return values
 
     @classmethod
-    def from_fields(cls, found: dict[str, Any]) -> Self:
+    def from_fields(cls, values: dict[str, Any]) -> Self:
         """The layer of these fields; an error of any kind for others."""
-        return cls(**found)
+        return cls(**values)
 
 
-def check_activation(asked: AnyActivation, number: int | str) -> AnyActivation:
+def check_activation(choice: AnyActivation, number: int | str) -> AnyActivation:
     """The name of an activation, or a user's own; ValueError naming the layer."""
-    found = "identity" if asked is None else asked
+    choice = "identity" if choice is None else choice
     try:
-        return activation(found).name or found
+        return activation(choice).name or choice
     except ValueError as error:
         raise ValueError(f"layer {number}: {error}") from None

@@ -70,8 +70,8 @@ class Residual(Stack, Layer):
         return [one for layer in self.layers for one in layer.draw(rng, weights, bias)]
 
     def masks(self, draw: Callable[[float, int], Any]) -> Any:
-        found = tuple(layer.masks(draw) for layer in self.layers)
-        return found if any(one is not None for one in found) else None
+        values = tuple(layer.masks(draw) for layer in self.layers)
+        return values if any(one is not None for one in values) else None
 
     def kinks(self, trace: Any) -> tuple[Array, ...]:
         pairs = zip(self.layers, trace.traces, strict=True)
@@ -117,10 +117,10 @@ class Residual(Stack, Layer):
         return {"kind": "Residual", "layers": layer_fields(self.layers, own, f"{number}.")}
 
     @classmethod
-    def from_fields(cls, found: dict[str, Any]) -> Self:
-        if set(found) != {"layers"} or not isinstance(found["layers"], list):
+    def from_fields(cls, values: dict[str, Any]) -> Self:
+        if set(values) != {"layers"} or not isinstance(values["layers"], list):
             raise ValueError("a residual block has layers and nothing else")
-        return cls(tuple(map(layer_from, found["layers"])))
+        return cls(tuple(map(layer_from, values["layers"])))
 
     def __str__(self) -> str:
         return "-".join(map(str, (self.n_in, *(layer.n_out for layer in self.layers))))

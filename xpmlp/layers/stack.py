@@ -52,23 +52,23 @@ def check_blocks(layer: Layer, number: str) -> None:
 
 def chained(layers: Any, prefix: str = "") -> tuple[Layer, ...]:
     """The layers, checked, each of which takes what the one before gives."""
-    found = []
+    validated = []
     for number, layer in enumerate(layers, 1):
         if not isinstance(layer, Layer):
             raise TypeError(
                 f"layer {prefix}{number} must be a Layer, got {layer!r}: Spec.parse reads sizes"
             )
-        found.append(layer.checked(f"{prefix}{number}"))
-        check_blocks(found[-1], f"{prefix}{number}")
-    if not found:
+        validated.append(layer.checked(f"{prefix}{number}"))
+        check_blocks(validated[-1], f"{prefix}{number}")
+    if not validated:
         raise ValueError("a network needs at least one layer; got none")
-    for number, (before, layer) in enumerate(pairwise(found), 2):
+    for number, (before, layer) in enumerate(pairwise(validated), 2):
         if before.n_out != layer.n_in:
             raise ValueError(
                 f"layer {prefix}{number} takes {layer.n_in} inputs, but layer {prefix}{number - 1} "
                 f"has {before.n_out} neurons"
             )
-    return tuple(found)
+    return tuple(validated)
 
 
 def layer_fields(layers: Sequence[Layer], own: Own, prefix: str = "") -> list[dict[str, Any]]:
@@ -91,11 +91,11 @@ def kinds() -> dict[str, type[Layer]]:
     return {one.__name__: one for one in under(Layer) if is_dataclass(one)}
 
 
-def layer_from(found: Any) -> Layer:
+def layer_from(values: Any) -> Layer:
     """The layer that `Layer.fields` wrote; ValueError for an unknown kind."""
-    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
-        raise ValueError(f"a layer is written as an object with its kind; got {str(found)[:80]}")
-    rest, known = dict(found), kinds()
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
+        raise ValueError(f"a layer is written as an object with its kind; got {str(values)[:80]}")
+    rest, known = dict(values), kinds()
     name = rest.pop("kind")
     if name not in known:
         hint = nearest(name, sorted(known))

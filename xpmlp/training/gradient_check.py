@@ -24,7 +24,7 @@ from xpmlp.step import Batch, gradient, new_state
 from xpmlp.training.checks import numbers
 from xpmlp.training.data import move
 from xpmlp.training.settings import Settings
-from xpmlp.training.validation import is_built_in, validate_layer
+from xpmlp.training.validation import validate_layers
 from xpmlp.types import Array, Namespace
 
 MOVE = 3e-4  # where rounding and truncation of a fourth-order difference balance in float64
@@ -179,9 +179,7 @@ def gradcheck(
     home = place_of(x)
     place = home if xp is None else Place(xp, getattr(x, "device", None), xp.__name__)
     with running(place):
-        for number, layer in enumerate(spec.layers, 1):
-            if not is_built_in(layer):
-                validate_layer(place, layer, number)
+        validate_layers(place, spec)
         start = starting_point(place, spec, seed)
         batch = sample_batch(place, spec, start, x, target, rows, seed)
         found = compare(place, spec, start, batch, seed)

@@ -4,11 +4,12 @@ A wrong result is named here, with what it should be; in training it would surfa
 about shapes that the user did not write.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from xpmlp.activations import activation
+from xpmlp.apply import plain
 from xpmlp.devices.namespace import Place
 from xpmlp.initializers import initializer
 from xpmlp.layers.layer import Layer
@@ -18,6 +19,7 @@ from xpmlp.random import Stream, generator
 from xpmlp.schedules import Progress, schedule
 from xpmlp.spec import Spec
 from xpmlp.training.settings import Settings
+from xpmlp.types import Array, Namespace
 
 ROWS = 2
 
@@ -28,8 +30,7 @@ def validate_callables(place: Place, spec: Spec, settings: Settings) -> None:
         for function in layer.activations:
             if not isinstance(function, str):
                 validate_activation(place, function, f"layer {number}'s activation")
-        if not is_built_in(layer):
-            validate_layer(place, layer, number)
+    validate_layers(place, spec)
     if not isinstance(spec.loss, str):
         validate_loss(place, spec)
     if not isinstance(settings.optimizer, str):
@@ -70,11 +71,25 @@ def is_built_in(layer: Layer) -> bool:
     return type(layer).__module__.startswith("xpmlp.")
 
 
-def validate_layer(place: Place, layer: Layer, number: int) -> None:
-    """A layer of a user's own class, on two rows."""
-    what, xp = f"layer {number}, {type(layer).__name__},", place.xp
-    x = xp.ones((ROWS, layer.n_in), device=place.device)
-    blocks = [xp.full(b.shape, b.start, dtype=x.dtype, device=place.device) for b in layer.blocks]
+def validate_layers(place: Place, spec: Spec) -> None:
+    """The layers of a user's own classes, on two rows that go through the network."""
+    if all(map(is_built_in, spec.layers)):
+        return
+    xp = place.xp
+    x = xp.ones((ROWS, spec.n_in), device=place.device)
+    for number, layer in enumerate(spec.layers, 1):
+        blocks = [
+            xp.full(b.shape, b.start, dtype=x.dtype, device=place.device) for b in layer.blocks
+        ]
+        if not is_built_in(layer):
+            validate_layer(xp, layer, number, x, blocks)
+        x = layer.run_forward(xp, layer.pack(iter(blocks)), x, None, plain).y
+
+
+def validate_layer(
+    xp: Namespace, layer: Layer, number: int, x: Array, blocks: Sequence[Array]
+) -> None:
+    what = f"layer {number}, {type(layer).__name__},"
     form = "whose forward is (xp, x, *blocks) -> y"
     y = call_function(what, form, lambda: layer.forward(xp, x, *blocks))
     if tuple(getattr(y, "shape", ()))[-1:] != (layer.n_out,):
