@@ -220,6 +220,7 @@ def test_safetensors_own_reader_reads_the_arrays(rows, path):
     assert (arrays["layers.1.bias"] == model.params[1].bias[:, 0, :]).all()
 
 
+@pytest.mark.filterwarnings("ignore:.* diverged and is stopped")
 def test_the_results_of_training_are_standard_json(rows, path):
     """Even if a loss is NaN, which JSON lacks."""
     model = train(
