@@ -141,6 +141,19 @@ def test_a_model_goes_on_from_its_weights(labels):
         train(first, X, np.where(y == "no", "maybe", y))
 
 
+def test_a_checkpoint_of_another_start_is_refused(numbers, tmp_path):
+    X, y = numbers
+    path = tmp_path / "run.ckpt"
+    first, other = (train("3-4-1", X, y, epochs=1, seed=seed) for seed in (0, 1))
+    half = train(first, X, y, epochs=2, checkpoint=path)
+    whole = train(first, X, y, epochs=4)
+    assert not np.array_equal(half.flat, whole.flat)
+    with pytest.raises(ValueError, match="is of another training: params was 'SHA-256"):
+        train(other, X, y, epochs=4, checkpoint=path, resume=True)
+    again = train(first, X, y, epochs=4, checkpoint=path, resume=True)
+    assert np.array_equal(again.flat, whole.flat)
+
+
 def test_a_population_goes_on_from_its_weights(numbers):
     X, y = numbers
     first = train("3-4-1", X, y, epochs=2, members=3)

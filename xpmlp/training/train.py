@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 from xpmlp.devices.namespace import CPU, running, to_host, to_place
@@ -82,10 +84,12 @@ def make_trainer(
             )
         validate_callables(place, spec, settings)
         warn(data, labels, 0 if batch_size is None else settings.batch_size)
+        signature = None
         if params is None:
             flat = initial_params(place, spec, settings, dtype)
         else:
-            flat = to_place(place, packed_params(spec, params, settings.lead), dtype)
+            host = packed_params(spec, params, settings.lead)
+            flat, signature = to_place(place, host, dtype), partial(with_start, host)
         return Trainer(
             spec,
             settings,
@@ -96,7 +100,15 @@ def make_trainer(
             need=needed,
             val_data=val_data,
             metrics=metrics,
+            signature=signature,
         )
+
+
+def with_start(params: Any, trainer: Trainer) -> dict[str, Any]:
+    """A trainer's settings with a digest of the weights that it starts from, so that a checkpoint
+    of another start is refused."""
+    settings = {entry.name: getattr(trainer.settings, entry.name) for entry in fields(Settings)}
+    return settings | {"params": f"SHA-256 {sha256(params.tobytes()).hexdigest()}"}
 
 
 def packed_params(spec: Spec, params: Any, lead: tuple[int, ...]) -> Any:
