@@ -70,9 +70,28 @@ def ledger(
 ) -> Ledger:
     """Every formula of one training step of `spec` with its shapes.
 
-    batch_size: rows per step. members: K shows the leading axis of a population. activation: of
-    the hidden layers, where spec is written as sizes.
+    Parameters
+    ----------
+    spec : Spec or anything `Spec.parse` reads, such as "2-16-1"
+    batch_size : int
+        Rows per step.
+    members : int, optional
+        K shows the leading axis of a population.
+    activation : str or function
+        Of the hidden layers, where spec is written as sizes.
 
+    Returns
+    -------
+    Ledger
+        Its text is the table; `forward` and `backward` are its lines.
+
+    Raises
+    ------
+    ValueError
+        Naming the size or the layer that is wrong.
+
+    Examples
+    --------
     >>> print(ledger("2-3-1", batch_size=8).backward[3].shapes)
     (8, 1) @ (1, 3) -> (8, 3) = z1
     """

@@ -18,9 +18,32 @@ LARGEST = 1e30  # a loss beyond has diverged, and an axis that reached it would 
 def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
     """Draw training and held-out loss, and the learning rate, over the epochs.
 
-    model: a Model, a TableModel, a fitted estimator, or the history of one. path: where to write
-    the picture (.png, .pdf, .svg); with none the matplotlib Figure is only returned. A population
-    has one colour per member, and its best is marked; metrics have panels of their own.
+    Parameters
+    ----------
+    model : Model, TableModel, fitted estimator, or the history of one
+        A population has one colour per member, and its best is marked; metrics have panels of
+        their own.
+    path : path, optional
+        Where to write the picture (.png, .pdf, .svg).
+    title : str
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what has no history.
+    ImportError
+        Where matplotlib is not installed (extra: table).
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> model = xpmlp.train("1-1", [[0.0], [1.0]], [1.0, 3.0], epochs=5)
+    >>> plot_history(model, title="a line").axes[0].get_title()
+    'a line'
     """
     import_extra("matplotlib", "table")
     from matplotlib.figure import Figure

@@ -29,7 +29,26 @@ def early_stopping(patience: int) -> Callable[[Any], Any]:
 
 
 def stop_at(name: str, value: float) -> Callable[[Any], Any]:
-    """Stop when the loss named `name` has come down to `value`, or the score up to it."""
+    """Stop when a loss has come down to a value, or a score up to it.
+
+    Parameters
+    ----------
+    name : {"loss", "val_loss", "val_score"}
+    value : float
+
+    Returns
+    -------
+    function of a Report
+        For `train(callbacks=[...])`; a population's members stop one by one.
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> model = xpmlp.train("1-1", [[0.0], [1.0]], [1.0, 3.0], learning_rate=0.1, epochs=500,
+    ...                     callbacks=[stop_at("loss", 1e-3)])
+    >>> bool(model.history["loss"][-1] <= 1e-3 < model.history["loss"][-2])
+    True
+    """
     if name not in WATCHED:
         raise ValueError(f"stop_at goes by {', '.join(WATCHED)}; got {name!r}")
     aim = number(value, "value")
@@ -46,10 +65,29 @@ def stop_at(name: str, value: float) -> Callable[[Any], Any]:
 def plateau(
     factor: float = 0.1, patience: int = 10, min_learning_rate: float = 1e-8
 ) -> Callable[[Any], None]:
-    """Multiply the rate by `factor` after every `patience` epochs without a better result.
+    """Multiply the learning rate by a factor after every so many epochs without a better result.
 
-    The best is that of the whole run; the wait starts again at every reduction. A rate never
-    falls below `min_learning_rate`.
+    Parameters
+    ----------
+    factor : float in (0, 1)
+    patience : int
+        Epochs without a better result than the best of the whole training; the wait starts again
+        at every reduction.
+    min_learning_rate : float at least 0
+        A rate never falls below it.
+
+    Returns
+    -------
+    function of a Report
+        For `train(callbacks=[...])`.
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> model = xpmlp.train("1-1", [[0.0], [1.0]], [1.0, 3.0], learning_rate=2.0, epochs=60,
+    ...                     callbacks=[plateau(factor=0.5, patience=5)])
+    >>> bool(model.history["learning_rate"][-1] < 2.0)
+    True
     """
     if not 0 < number(factor, "factor") < 1:
         raise ValueError(f"factor must be in (0, 1); got {factor}")

@@ -161,13 +161,40 @@ def gradcheck(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> Check:
-    """Compare backprop's gradient with central differences in float64, window by window.
+    """Compare backprop's gradient with central differences in float64, block by block.
 
-    x (B, n_in) and target (B, n_out): drawn from `seed` where not given, clear of kinks. xp: the
-    namespace to compute in; that of x, or NumPy, where not given. Of a window with more than
-    2000 parameters 100 are checked. It checks a user's own activation or loss as well: a wrong
-    slope shows.
+    Parameters
+    ----------
+    spec : Spec or anything `Spec.parse` reads
+        With activations, losses and layers of your own: a wrong derivative shows.
+    x : array of shape (B, n_in), optional
+        Drawn from `seed` where it is not given, clear of kinks.
+    target : array of shape (B, n_out), optional
+        Likewise.
+    activation : str or function
+        Of the hidden layers, where spec is written as sizes.
+    xp : namespace, optional
+        What computes; that of x, or NumPy.
+    rows : int
+        How many are drawn.
+    seed : int
+        Of weights, rows and targets.
+    tolerance : float above 0
+        The largest relative error that passes; a right gradient comes out near 1e-10.
 
+    Returns
+    -------
+    Check
+        `passed`, `largest`, and `differences` by block. Of a block of more than 2000 parameters
+        100 are checked.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, or the function of yours that does not return what it should.
+
+    Examples
+    --------
     >>> gradcheck(Spec.parse("3-4-2", activation="tanh")).passed
     True
     """
