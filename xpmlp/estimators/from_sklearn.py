@@ -25,14 +25,29 @@ SLOTS = ("ms", "vs", "velocities")  # of scikit-learn's optimizers, in xpmlp's o
 
 
 def from_sklearn(fitted: Any) -> Any:
-    """The `xpmlp` estimator of a fitted scikit-learn one.
+    """The xpmlp estimator of a fitted scikit-learn one.
 
-    fitted: an `MLPClassifier` or `MLPRegressor` of scikit-learn. It is not changed.
+    Parameters
+    ----------
+    fitted : scikit-learn's MLPClassifier or MLPRegressor
+        It is not changed.
 
-    Returns an estimator with the same parameters, weights, curves and optimizer state: it predicts
-    the same, `partial_fit` and `warm_start` continue, on a GPU if requested, and `save` writes a
-    safe file. Raises TypeError for anything else, NotFittedError before `fit`.
+    Returns
+    -------
+    MLPClassifier or MLPRegressor
+        With the same parameters, weights, curves and optimizer state: it predicts the same,
+        `partial_fit` and `warm_start` continue, on a GPU if requested, and `save` writes a safe
+        file.
 
+    Raises
+    ------
+    TypeError
+        For anything else.
+    NotFittedError
+        Before `fit`.
+
+    Examples
+    --------
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.neural_network import MLPClassifier
     >>> X, y = load_iris(return_X_y=True)

@@ -43,11 +43,25 @@ class Savable(Protocol):
 
 
 def save(model: Savable, path: str | os.PathLike[str]) -> None:
-    """Write `model` to one file, which needs no package but NumPy and safetensors to load.
+    """Write a model to one file, which needs no package but NumPy and safetensors to load.
 
-    The write is atomic. Raises TypeError if `model` is not a model, ValueError if its network holds
-    a function of the user's own, OSError if the path cannot be written.
+    Parameters
+    ----------
+    model : Model, TableModel or fitted estimator
+    path : path
+        The write is atomic: the file is there whole, or the old one is left.
 
+    Raises
+    ------
+    TypeError
+        For anything else.
+    ValueError
+        Naming the function of a user's own that a file cannot hold.
+    OSError
+        Where the path cannot be written.
+
+    Examples
+    --------
     >>> import os, tempfile, xpmlp
     >>> model = xpmlp.train("1-2-1", [[0.0], [1.0]], [0.0, 1.0], epochs=1)
     >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")

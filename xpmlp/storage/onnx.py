@@ -38,17 +38,31 @@ class Exportable(Protocol):
 
 
 def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write `model` as an ONNX file (opset 13) whose outputs are those of `model.predict`.
+    """Write a model as an ONNX file (opset 13) whose outputs are those of `model.predict`.
 
-    model: a Model, a TableModel or a fitted estimator. A Model and an estimator take `X`
-    (N, n_in) float32; a table takes one input (N,) per column, by its name: float64 for numbers
-    and dates (seconds since 1970; NaN where missing), strings for categories ("" where missing).
-    Integer labels are int64, strings are strings. All sums are in float32.
+    Parameters
+    ----------
+    model : Model, TableModel or fitted estimator
+        A Model and an estimator take `X` (N, n_in) float32; a table takes one input (N,) per
+        column, by its name: float64 for numbers and dates (seconds since 1970; NaN where missing),
+        strings for categories ("" where missing). Integer labels are int64, strings are strings.
+        All sums are in float32.
+    path : path
+        The write is atomic.
 
-    The write is atomic. Raises ImportError if onnx is not installed (`pip install 'xpmlp[onnx]'`),
-    TypeError if `model` is of another type, ValueError naming an activation, a loss or labels that
-    ONNX cannot express, OSError if the path cannot be written.
+    Raises
+    ------
+    ImportError
+        If onnx is not installed (`pip install 'xpmlp[onnx]'`).
+    TypeError
+        If `model` is of another type.
+    ValueError
+        Naming a layer, a loss or labels that ONNX cannot express.
+    OSError
+        Where the path cannot be written.
 
+    Examples
+    --------
     >>> import os, tempfile, xpmlp
     >>> model = xpmlp.train("1-2-1", [[0.0], [1.0]], [0.0, 1.0], epochs=1)
     >>> path = os.path.join(tempfile.mkdtemp(), "model.onnx")

@@ -146,10 +146,32 @@ def unknown_category_message(name: str, count: int) -> str:
 
 
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Model | TableModel:
-    """Load the model that `save` wrote, on the CPU or on `device`.
+    """Load the model that `save` wrote. Needs no package but NumPy and safetensors.
 
-    A Model for a network on arrays, a TableModel for one on tables. Needs no package but NumPy and
-    safetensors. Raises ValueError with the path if the file is not a whole, unchanged model file.
+    Parameters
+    ----------
+    path : path
+    device : {"cpu", "gpu", "gpu:N"}, optional
+        Where it shall lie; None is the CPU.
+
+    Returns
+    -------
+    Model, or TableModel for a network on tables
+
+    Raises
+    ------
+    ValueError
+        With the path, if the file is not a whole, unchanged model file.
+    OSError
+        Where it cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile, xpmlp
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> xpmlp.train("1-2-1", [[0.0], [1.0]], [0.0, 1.0], epochs=1).save(path)
+    >>> str(load(path).spec)
+    '1-2-1'
     """
     return build_model(read(path, device), path)
 
