@@ -220,9 +220,9 @@ def stop_at(step, run):
             run.counter.stop_signal = 2 * (int(run.state.step) + 1 == step)
             yield t
 
-    def watched(advance, run, window):
+    def watched(*args):
         before = int(run.state.step)
-        launch(advance, run, window)
+        launch(*args)
         if before < step <= int(run.state.step):
             run.counter.stop_signal = 2
 
@@ -252,8 +252,8 @@ def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
         pytest.raises(KeyboardInterrupt),
     ):
         finish(stopped, [], write)
-    assert 0 < stopped.within < stopped.steps_per_epoch
-    assert (stopped.within % CudaGraphExecutor.MAX_STEPS == 0) == capture
+    assert 0 < stopped.counter.in_epoch < stopped.steps_per_epoch
+    assert (stopped.counter.in_epoch % CudaGraphExecutor.MAX_STEPS == 0) == capture
     launch, launches = RecordedGraph.launch, []
     monkeypatch.setattr(RecordedGraph, "launch", lambda graph: launches.append(1) or launch(graph))
     with Checkpoint(path).opened(resumed, resume=True) as write:
