@@ -9,7 +9,6 @@ from hypothesis.extra.numpy import arrays
 
 from xpmlp.tabular.preprocessing import (
     MAX_CATEGORIES,
-    MinMax,
     encode,
     fit_column,
     from_config,
@@ -221,11 +220,3 @@ def test_changed_arrays_are_refused(name, odd, columns):
         found[name] = odd
     with pytest.raises(ValueError, match="column"):
         from_config(to_config(columns), found)
-
-
-@given(values=arrays(np.float64, (5, 2), elements=st.floats(-1e6, 1e6)))
-def test_min_max_maps_to_the_unit_interval_and_back(values):
-    scale = MinMax.fit(values)
-    mapped = scale.transform(values)
-    assert ((mapped >= 0) & (mapped <= 1)).all()
-    np.testing.assert_allclose(scale.inverse(mapped), values, atol=1e-9)

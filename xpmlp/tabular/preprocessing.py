@@ -2,43 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpmlp.types import Array, Namespace
-
-
-class MinMax(NamedTuple):
-    """Each column's minimum and maximum, which are mapped to 0 and 1.
-
-    >>> scale = MinMax.fit(np.array([[2.0], [4.0], [10.0]]))
-    >>> scale.transform(np.array([[4.0]])), scale.inverse(np.array([[0.5]]))
-    (array([[0.25]]), array([[6.]]))
-    """
-
-    low: np.ndarray  # (columns,)
-    high: np.ndarray  # (columns,)
-
-    @classmethod
-    def fit(cls, values: np.ndarray) -> Self:
-        """Fit to values (N, columns)."""
-        return cls(values.min(axis=0), values.max(axis=0))
-
-    @property
-    def span(self) -> np.ndarray:
-        """high - low, and 1 for a constant column, which is mapped to 0."""
-        span = self.high - self.low
-        return np.where(span > 0, span, 1.0)
-
-    def transform(self, values: np.ndarray) -> np.ndarray:
-        """Values (N, columns) in units of the fitted range."""
-        return np.asarray((values - self.low) / self.span)
-
-    def inverse(self, scaled: np.ndarray) -> np.ndarray:
-        """The inverse of `transform`."""
-        return np.asarray(scaled * self.span + self.low)
-
 
 MAX_CATEGORIES = 64  # of a column; rarer ones share one input
 NUMERIC = ("number", "date")
