@@ -144,6 +144,7 @@ OTHER = {
     "optimizer_params": {"optimizer_params": {"beta1": 0.5}},
     "X": {"X": rows()["X"] + 1e-9}, "y": {"y": -rows()["y"]}, "X_val": val_rows(),
     "sample_weight": {"sample_weight": np.arange(50.0)},
+    "metrics": {"metrics": {"largest error": lambda y, prediction: np.abs(y - prediction).max()}},
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ def run_signature(trainer: Trainer) -> dict[str, Any]:
         "dtype": dtype_name(trainer.state.params),
         "epochs": trainer.settings.epochs,
         "row weights": trainer.row_weights.__name__,
+        "metrics": to_jsonable(trainer.metrics),
     }
     sets = [(trainer.data, "")] + ([(trainer.val_data, "_val")] if trainer.val_data else [])
     for data, suffix in sets:
