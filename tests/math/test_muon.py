@@ -6,7 +6,7 @@ import pytest
 from xpmlp import Spec, train
 from xpmlp.devices.namespace import to_host, to_place
 from xpmlp.layers import Dense, Scale
-from xpmlp.optimizers import orthogonalized
+from xpmlp.optimizers import Optimizer, orthogonalized
 
 NEAR = 1e-9  # the same products in another order, through five turns of cubes
 
@@ -110,3 +110,17 @@ def test_a_training_that_is_resumed_has_the_same_bits(rows, tmp_path):
         "5-8-2", X, y, **ASKED | {"epochs": 6}, checkpoint=tmp_path / "run.ckpt", resume=True
     )
     assert np.array_equal(whole.flat, again.flat)
+
+
+def test_weights_under_an_own_rule_for_matrices_decay_too(rows):
+    X, y = rows
+
+    def still(xp, h, t, theta, g):
+        return (theta,)
+
+    own = Optimizer(still, 0, {}, matrix_rule=still)
+    asked = {"optimizer": own, "learning_rate": 0.5, "epochs": 1, "batch_size": 60}
+    initial = train("5-3-2", X, y, **asked)
+    decayed = train("5-3-2", X, y, **asked, weight_decay=0.1)
+    for before, after in zip(initial.params, decayed.params, strict=True):
+        np.testing.assert_allclose(after.weights, 0.95 * before.weights, rtol=1e-12)

@@ -9,7 +9,7 @@ from xpmlp.activations import ACTIVATIONS
 from xpmlp.devices.namespace import place_of, to_host
 from xpmlp.initializers import INITIALIZERS
 from xpmlp.losses import LOSSES
-from xpmlp.optimizers import OPTIMIZERS
+from xpmlp.optimizers import OPTIMIZERS, Optimizer
 from xpmlp.schedules import SCHEDULES
 
 PARITY = 1e-9  # relative: sums of 200 float64 steps in another order, far above their rounding
@@ -711,6 +711,13 @@ def needs_mu(xp, h, t, theta, g, v):
     return theta - h.mu * g, v
 
 
+def decays(xp, h, t, theta, g, v):
+    return theta - h.weight_decay * theta, v
+
+
+OF_VECTORS = Optimizer(lambda xp, h, t, theta, g: (theta,), 0, {}, "own", alone)
+
+
 @pytest.mark.parametrize(
     ("spec", "arguments", "said"),
     [
@@ -721,6 +728,9 @@ def needs_mu(xp, h, t, theta, g, v):
             {"optimizer": needs_mu},
             r"uses h\.mu: give it with optimizer_params=\{'mu': \.\.\.\}",
         ),
+        ("3-4-1", {"optimizer": decays}, r"uses h\.weight_decay: .* defaults of its Optimizer"),
+        ("3-4-1", {"optimizer": decays, "weight_decay": 0.1}, r"defaults of its Optimizer"),
+        ("3-4-1", {"optimizer": OF_VECTORS}, r"own must return the tuple \(theta, \*slots\)"),
         ("3-4-1", {"optimizer": misspelt}, r"misspelt must be a rule .*has no attribute 'shap'"),
         ("3-4-1", {"optimizer": of_one}, r"of_one must give theta as an array \(4,\) here"),
         ("3-4-1", {"schedule": lambda xp, now: xp.ones((3,))}, r"must give a factor"),

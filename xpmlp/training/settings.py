@@ -166,7 +166,8 @@ class Settings:
         asked = optimizer(self.optimizer)
         if self.weight_decay is None or "weight_decay" in asked.defaults:
             return asked
-        return asked._replace(rule=decoupled(asked.rule))
+        matrix_rule = asked.matrix_rule and decoupled(asked.matrix_rule)
+        return asked._replace(rule=decoupled(asked.rule), matrix_rule=matrix_rule)
 
 
 def dtype_word(dtype: Any) -> Any:

@@ -15,6 +15,7 @@ from xpmlp.initializers import initializer
 from xpmlp.layers.layer import Layer
 from xpmlp.losses import loss
 from xpmlp.names import title
+from xpmlp.optimizers import optimizer
 from xpmlp.random import Stream, generator
 from xpmlp.schedules import Progress, schedule
 from xpmlp.spec import Spec
@@ -120,32 +121,45 @@ def validate_loss(place: Place, spec: Spec) -> None:
 
 
 def validate_rule(place: Place, settings: Settings) -> None:
-    """The rule on four parameters, with the hyper-parameters of training."""
-    rule = settings.rule()
-    what, form = f"optimizer {title(settings.optimizer)}", "(xp, h, t, theta, g, *slots)"
-    theta = place.xp.ones((4,), device=place.device)
+    """The rules on four parameters, with the hyper-parameters of training."""
+    chosen, what = optimizer(settings.optimizer), f"optimizer {title(settings.optimizer)}"
+    form = "(xp, h, t, theta, g, *slots)"
     one = place.xp.ones((), device=place.device)
-    h = SimpleNamespace(
-        **{"learning_rate": one, "weight_decay": 0.0 * theta}
-        | dict.fromkeys((*rule.defaults, *settings.optimizer_params), 0.5)
-    )
-    slots = [0.0 * theta for _ in range(rule.slots)]
-    try:
-        results = rule.rule(place.xp, h, one, theta, theta, *slots)
-    except Exception as error:  # the user's rule may raise anything
-        if isinstance(error, AttributeError) and error.obj is h:
+    for rule, shape in ((chosen.rule, (4,)), (chosen.matrix_rule, (2, 2))):
+        if rule is None:
+            continue
+        theta = place.xp.ones(shape, device=place.device)
+        numbers = dict.fromkeys((*chosen.defaults, *settings.optimizer_params), 0.5)
+        # 0 off the weights: an array
+        arrays = {name: 0.0 * theta for name in numbers if name == "weight_decay"}
+        h = SimpleNamespace(**{"learning_rate": one} | numbers | arrays)
+        slots = [0.0 * theta for _ in range(chosen.slots)]
+        try:
+            results = rule(place.xp, h, one, theta, theta, *slots)
+        except Exception as error:  # the user's rule may raise anything
+            if isinstance(error, AttributeError) and error.obj is h:
+                raise ValueError(
+                    f"{what} uses h.{error.name}: {remedy(error.name or '')}"
+                ) from None
+            raise ValueError(f"{what} must be a rule {form}; trying it gave: {error}") from error
+        if not isinstance(results, tuple) or len(results) != 1 + chosen.slots:
+            returned = len(results) if isinstance(results, tuple) else type(results).__name__
             raise ValueError(
-                f"{what} uses h.{error.name}: give it with optimizer_params={{{error.name!r}: ...}}"
-            ) from None
-        raise ValueError(f"{what} must be a rule {form}; trying it gave: {error}") from error
-    if not isinstance(results, tuple) or len(results) != 1 + rule.slots:
-        returned = len(results) if isinstance(results, tuple) else type(results).__name__
-        raise ValueError(
-            f"{what} must return the tuple (theta, *slots), {1 + rule.slots} arrays for its "
-            f"{rule.slots} slots; it gave {returned}"
+                f"{what} must return the tuple (theta, *slots), {1 + chosen.slots} arrays for its "
+                f"{chosen.slots} slots; it gave {returned}"
+            )
+        for part, value in zip(("theta", *["slot"] * chosen.slots), results, strict=True):
+            check_shape(what, part, value, shape)
+
+
+def remedy(name: str) -> str:
+    """What to do where a rule reads a hyper-parameter that is not there."""
+    if name == "weight_decay":
+        return (
+            "a rule that decays by itself has it among the defaults of its Optimizer; beside any "
+            "other rule the weights decay without it"
         )
-    for part, value in zip(("theta", *["slot"] * rule.slots), results, strict=True):
-        check_shape(what, part, value, (4,))
+    return f"give it with optimizer_params={{{name!r}: ...}}"
 
 
 def validate_schedule(place: Place, custom: Any) -> None:
