@@ -1,5 +1,7 @@
 """Callbacks: functions of a report that see all, own nothing and may end training."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 
@@ -285,16 +287,28 @@ def test_stop_at_says_what_it_can_go_by(name, said):
         train("1-1", [[1.0], [2.0]], [1.0, 2.0], callbacks=[stop_at(name, 0.9)])
 
 
-@pytest.mark.parametrize("given", [{"checkpoint": "run.ckpt"}, {"resume": True}])
-def test_epochs_says_who_takes_a_checkpoint(given):
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ({"checkpoint": "run.ckpt"}, "an argument of train"),
+        ({"resume": True}, "an argument of train"),
+        ({"callbacks": []}, "the loop over reports itself"),
+        ({"lr": 0.1}, "learning_rate"),
+    ],
+)
+def test_epochs_names_what_stands_for_an_argument_it_does_not_take(given, advice):
     (name,) = given
-    with pytest.raises(TypeError, match=rf"epochs\(\) takes no {name}: train\(\) does"):
-        next(epochs("1-1", [[1.0], [2.0]], [1.0, 2.0], **given))
+    with pytest.raises(TypeError, match=f"no argument '{name}'; here it is {advice}"):
+        epochs("1-1", [[1.0], [2.0]], [1.0, 2.0], **given)
 
 
-def test_epochs_says_where_to_act_instead_of_callbacks():
-    with pytest.raises(TypeError, match="takes no callbacks: act on each report"):
-        next(epochs("1-1", [[1.0], [2.0]], [1.0, 2.0], callbacks=[]))
+def test_epochs_takes_what_train_takes():
+    def parameters(function):
+        return {(p.name, p.kind, p.default) for p in signature(function).parameters.values()}
+
+    more = {entry[0] for entry in parameters(train) - parameters(epochs)}
+    assert more == {"callbacks", "checkpoint", "resume"}
+    assert parameters(epochs) < parameters(train)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import wraps
 from inspect import signature
 from typing import Any, TypeVar
@@ -212,26 +212,21 @@ ELSEWHERE = {  # what other libraries, and older code, call our arguments
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def with_hints(*others: Callable[..., Any]) -> Callable[[Function], Function]:
+def with_hints(**hints: str) -> Callable[[Function], Function]:
     """A function whose TypeError for an unknown argument names the one that is meant.
 
-    others: functions whose arguments it takes too.
+    hints: what to take in place of an argument of another name, beside those of ELSEWHERE.
     """
 
     def decorate(function: Function) -> Function:
-        known = [entry.name for entry in fields(Settings)]
-        for one in (function, *others):
-            takes: Any = one
-            parameters = signature(takes).parameters.values()
-            known += [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
+        elsewhere, known = ELSEWHERE | hints, [*signature(function).parameters]
 
         @wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
             for name in named:
-                if name in ELSEWHERE and name not in known:
-                    raise TypeError(f"there is no argument {name!r}; here it is {ELSEWHERE[name]}")
                 if name not in known:
-                    raise TypeError(f"there is no argument {name!r}{nearest(name, known)}")
+                    meant = f"; here it is {elsewhere[name]}" if name in elsewhere else ""
+                    raise TypeError(f"there is no argument {name!r}{meant or nearest(name, known)}")
             return function(*arguments, **named)
 
         return call  # type: ignore[return-value]

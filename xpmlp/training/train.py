@@ -47,9 +47,13 @@ def make_trainer(
     sample_weight: Any = None,
     sample_weight_val: Any = None,
     metrics: Any = None,
-    **more: Any,
+    optimizer_params: Any = None,
+    **others: Any,
 ) -> Trainer:
-    """A trainer at epoch 0 from the arguments of `train`, everything checked."""
+    """A trainer at epoch 0 from the arguments of `train`, everything checked.
+
+    others: fields of `Settings`.
+    """
     model = spec if isinstance(spec, Model) else None
     if model is not None:
         spec = model.spec
@@ -57,7 +61,10 @@ def make_trainer(
         members = model.members if members is None else members
     spec = Spec.parse(spec, loss=loss, activation=activation, dropout=dropout)
     settings = Settings(
-        batch_size=BATCH_SIZE if batch_size is None else batch_size, members=members, **more
+        batch_size=BATCH_SIZE if batch_size is None else batch_size,
+        members=members,
+        optimizer_params={} if optimizer_params is None else optimizer_params,
+        **others,
     )
     place = choose_place(device, X, precision)
     dtype = settings.dtype or own_dtype(X)
@@ -305,13 +312,11 @@ def train(
     True
     """
     arguments = dict(locals())
-    for name in ("spec", "X", "y", "callbacks", "checkpoint", "resume"):
+    for name in ("callbacks", "checkpoint", "resume"):
         del arguments[name]
-    if optimizer_params is None:
-        del arguments["optimizer_params"]
     listed = check_callbacks(callbacks)
     opened = checkpointing(checkpoint, resume)
-    trainer = make_trainer(spec, X, y, **arguments)
+    trainer = make_trainer(**arguments)
     place = trainer.place
     with opened(trainer) as writer:
         model = finish(trainer, listed, writer)
@@ -320,14 +325,58 @@ def train(
     return model
 
 
-@with_hints(train)
-def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:
+@with_hints(
+    callbacks="the loop over reports itself",
+    checkpoint="an argument of train() alone",
+    resume="an argument of train() alone",
+)
+def epochs(
+    spec: Any,
+    X: Any,
+    y: Any,
+    *,
+    loss: AnyLoss | None = None,
+    activation: AnyActivation | Sequence[AnyActivation] = "relu",
+    dropout: float | Sequence[float] = 0.0,
+    optimizer: Any = "adam",
+    learning_rate: Number = 1e-3,
+    schedule: Any = None,
+    epochs: int = 100,
+    batch_size: int | None = None,
+    seed: int | Sequence[int] = 0,
+    device: str | None = None,
+    dtype: Any = None,
+    precision: str = "full",
+    members: int | None = None,
+    params: Any = None,
+    initializer: Any = "auto",
+    X_val: Any = None,
+    y_val: Any = None,
+    sample_weight: Any = None,
+    sample_weight_val: Any = None,
+    class_weight: Any = None,
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
+    patience: int | None = None,
+    monitor: str = "val_loss",
+    min_delta: float = 0.0,
+    keep: str | None = None,
+    weight_decay: Number | None = None,
+    l1: Number = 0.0,
+    l2: Number = 0.0,
+    clip: float | None = None,
+    ema_decay: float | None = None,
+    optimizer_params: Mapping[str, Number] | None = None,
+    shuffle: bool = True,
+    on_divergence: str = "raise",
+    n_threads: int | None = None,
+    capture: bool = True,
+) -> Iterator[Report]:
     """Train epoch by epoch: a generator of reports.
 
     Parameters
     ----------
-    spec, X, y, **arguments
-        As for `train`, without callbacks and checkpoints.
+    spec, X, y and all others
+        As for `train`; a loop over reports needs no callbacks, and has no checkpoint.
 
     Yields
     ------
@@ -342,12 +391,7 @@ def epochs(spec: Any, X: Any, y: Any, **arguments: Any) -> Iterator[Report]:
     >>> bool(report.loss < 1e-4)
     True
     """
-    if "callbacks" in arguments:
-        raise TypeError("epochs() takes no callbacks: act on each report where you loop over them")
-    for name in ("checkpoint", "resume"):
-        if name in arguments:
-            raise TypeError(f"epochs() takes no {name}: train() does")
-    return make_trainer(spec, X, y, **arguments).reports()
+    return make_trainer(**locals()).reports()
 
 
 def check_callbacks(callbacks: Any) -> list[Callable[[Report], Any]]:
