@@ -20,6 +20,9 @@ MISTAKES = {  # a line, and what mypy says of it
     "xpmlp.MLPClassifier(hiden_layer_sizes=(3,))": 'did you mean "hidden_layer_sizes"?',
     "xpmlp.MLPClassifier().fit(X, y, X_vall=X)": 'did you mean "X_val"?',
     "xpmlp.MLPRegressor().partial_fit(X)": 'Missing positional argument "y"',
+    "xpmlp.MLPClassifier().prdict(X)": '"MLPClassifier" has no attribute "prdict"',
+    "xpmlp.MLPRegressor().alhpa": '"MLPRegressor" has no attribute "alhpa"',
+    'xpmlp.epochs("1-1", X, y, leaning_rate=1.0)': 'did you mean "learning_rate"?',
     'xpmlp.ledger("1-1", batch=8)': 'Unexpected keyword argument "batch"',
     "xpmlp.optimizers.adamm": 'Module has no attribute "adamm"',
 }
@@ -62,6 +65,8 @@ assert_type(MLPRegressor().partial_fit(X, y), MLPRegressor)
 assert_type(MLPRegressor.load("a.safetensors"), MLPRegressor)
 assert_type(MLPClassifier().score(X, y), float)
 assert_type(MLPClassifier().coefs_, list[Any])
+assert_type(MLPClassifier().set_params(alpha=0.1), MLPClassifier)
+assert_type(MLPRegressor().learning_rate_init, float)
 spec = Spec.parse([Dense(1, 2, "tanh"), Dense(2, 1)], loss="huber")
 assert_type(spec, Spec)
 assert_type(xpmlp.gradcheck(spec), Check)

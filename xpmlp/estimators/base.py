@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context, is_classifier
+from sklearn.base import is_classifier
 from sklearn.utils import check_random_state
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.devices.namespace import Place, running, to_host, to_place
@@ -36,6 +35,7 @@ from xpmlp.estimators.network import (
 )
 from xpmlp.estimators.parameters import CONSTRAINTS
 from xpmlp.estimators.signature import check_checkpoint
+from xpmlp.estimators.sklearn_base import LBFGS, BaseEstimator
 from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, RowSet
 from xpmlp.layout import windows
 from xpmlp.losses import loss as find_loss
@@ -49,36 +49,8 @@ from xpmlp.training.metrics import reported
 from xpmlp.training.model import Model
 from xpmlp.types import Array
 
-LBFGS = "lbfgs"
 WEIGHT_ATTRIBUTES = ("coefs_", "intercepts_")
 ValidationSet = tuple[Any, Any, Any]  # X_val, y_val, sample_weight_val
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def has_partial_fit(est: Any) -> bool:
-    """Whether `partial_fit` exists: AttributeError for the solver without epochs."""
-    if est.solver == LBFGS:
-        raise AttributeError(
-            f"partial_fit is only available for stochastic optimizers. {est.solver} is not "
-            "stochastic."
-        )
-    return True
-
-
-# scikit-learn's decorators are untyped: through these a method keeps its signature
-
-
-def fit_context(method: Method) -> Method:
-    """`method`, before which the parameters are validated."""
-    decorated: Method = _fit_context(prefer_skip_nested_validation=True)(method)
-    return decorated
-
-
-def stochastic_only(method: Method) -> Method:
-    """`method`, an attribute of estimators with a stochastic solver alone."""
-    decorated: Method = available_if(has_partial_fit)(method)
-    return decorated
 
 
 @contextmanager
@@ -94,18 +66,65 @@ def restore_on_error(est: Any) -> Iterator[None]:
         raise
 
 
-class MLPBase(BaseEstimator):  # type: ignore[misc]
+class MLPBase(BaseEstimator):
     """Training and inference; subclasses define the meaning of y and of the outputs."""
 
     _parameter_constraints = CONSTRAINTS
+    # arguments of __init__
+    hidden_layer_sizes: Any
+    activation: Any
+    solver: Any
+    alpha: float
+    batch_size: Any
+    learning_rate: str
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: Any
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: Any
+    max_fun: int
+    dropout: Any
+    schedule: Any
+    weight_decay: float | None
+    clip: float | None
+    scoring: Any
+    callbacks: Any
+    continuation: str
+    device: str | None
+    dtype: str | None
+    precision: str
+    n_threads: int | None
+    output: str | None
+    checkpoint: Any
+    resume: bool
+    # what is learned
     coefs_: list[Array]
     intercepts_: list[Array]
     history_: dict[str, list[Any]]
+    loss_: float
     loss_curve_: list[float]
     validation_scores_: list[float] | None
     validation_loss_curve_: list[float] | None
     best_loss_: float | None
     best_validation_score_: float | None
+    n_iter_: int
+    t_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    n_layers_: int
+    n_outputs_: int
+    out_activation_: str
     _no_improvement_count: int
     _optimizer: ResumeState  # scikit-learn's name
 

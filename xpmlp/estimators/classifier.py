@@ -4,7 +4,6 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import StrOptions
@@ -17,7 +16,7 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.devices.namespace import place_of, running, to_host, to_place
-from xpmlp.estimators.base import MLPBase, fit_context, restore_on_error, stochastic_only
+from xpmlp.estimators.base import MLPBase, restore_on_error
 from xpmlp.estimators.classes import binarize, check_class_weight, class_row_weights, is_multilabel
 from xpmlp.estimators.inference import predict_rows
 from xpmlp.estimators.inputs import (
@@ -28,11 +27,12 @@ from xpmlp.estimators.inputs import (
     to_host_array,
 )
 from xpmlp.estimators.parameters import CONSTRAINTS, shared_doc
+from xpmlp.estimators.sklearn_base import ClassifierMixin, fit_context, stochastic_only
 from xpmlp.training.labels import class_probabilities, most_probable_class
 from xpmlp.types import Array, Namespace
 
 
-class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
+class MLPClassifier(ClassifierMixin, MLPBase):
     __doc__ = f"""A multi-layer perceptron for classification, with one or several labels per row.
 
     scikit-learn's `MLPClassifier` with the same parameters, defaults, attributes and behaviour,
@@ -83,6 +83,9 @@ class MLPClassifier(ClassifierMixin, MLPBase):  # type: ignore[misc]
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
     loss = "log_loss"
+    class_weight: Any
+    classes_: np.ndarray
+    _label_binarizer: Any  # scikit-learn's name
 
     def __init__(
         self,

@@ -3,20 +3,20 @@
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import RegressorMixin
 from sklearn.metrics import d2_pinball_score, r2_score
 
-from xpmlp.estimators.base import MLPBase, fit_context, stochastic_only
+from xpmlp.estimators.base import MLPBase
 from xpmlp.estimators.inference import predict_rows
 from xpmlp.estimators.inputs import read_targets, read_weight, to_host_array
 from xpmlp.estimators.parameters import CONSTRAINTS, NameWithArguments, shared_doc
+from xpmlp.estimators.sklearn_base import RegressorMixin, fit_context, stochastic_only
 from xpmlp.losses import LOSSES, Loss
 from xpmlp.types import Array
 
 REGRESSION_LOSSES = {name for name in LOSSES if not name.endswith("cross_entropy")}
 
 
-class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
+class MLPRegressor(RegressorMixin, MLPBase):
     __doc__ = f"""A multi-layer perceptron that predicts numbers, one or several per row.
 
     scikit-learn's `MLPRegressor` with the same parameters, defaults, attributes and behaviour,
@@ -65,6 +65,8 @@ class MLPRegressor(RegressorMixin, MLPBase):  # type: ignore[misc]
         "loss": [NameWithArguments(REGRESSION_LOSSES), callable, Loss],
         "quantiles": ["array-like", None],
     }
+    loss: Any
+    quantiles: Any
 
     def __init__(
         self,
