@@ -1,7 +1,7 @@
 """Activations: f(z) and, beside it, its slope f'(z).
 
-Both are elementwise and take arrays of at least two axes (..., B, n). A slope is given z and
-a = f(z), because the cheaper one differs: tanh's slope is 1 - a * a, relu's is z > 0.
+Both are elementwise: of xp and of z (..., B, n), an array of at least two axes. A slope is given z
+and a = f(z), because the cheaper one differs: tanh's slope is 1 - a * a, relu's is z > 0.
 Every function is finite for finite input, and emits no overflow on the way.
 """
 
@@ -15,11 +15,28 @@ from xpmlp.types import Array, Namespace
 
 
 class Activation(NamedTuple):
-    """An activation and its slope, the pair that backprop needs."""
+    """An activation and its slope, the pair that backprop needs.
 
-    f: Callable[..., Array]  # (xp, z) -> a
-    slope: Callable[..., Array]  # (xp, z, a) -> f'(z)
-    name: str | None = None  # what a model file stores; None for a user's own
+    Parameters
+    ----------
+    f : function (xp, z) -> a
+        Of the pre-activations z (..., B, n), elementwise.
+    slope : function (xp, z, a) -> f'(z)
+        Its derivative, given a = f(z) too.
+    name : str, optional
+        What a model file stores, such as "elu:1.0"; None for one of your own.
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> sine = Activation(lambda xp, z: xp.sin(z), lambda xp, z, a: xp.cos(z))
+    >>> xpmlp.gradcheck(xpmlp.Spec.parse("2-3-1", activation=sine)).passed
+    True
+    """
+
+    f: Callable[..., Array]
+    slope: Callable[..., Array]
+    name: str | None = None
 
 
 def level(xp: Namespace, like: Array, value: float) -> Array:
@@ -36,6 +53,13 @@ def above_zero(xp: Namespace, z: Array) -> Array:
 
 
 def identity(xp: Namespace, z: Array) -> Array:
+    """z itself.
+
+    Examples
+    --------
+    >>> identity(np, np.array([[-1.0, 2.0]]))
+    array([[-1.,  2.]])
+    """
     return z
 
 
@@ -44,6 +68,13 @@ def identity_slope(xp: Namespace, z: Array, a: Array) -> Array:
 
 
 def sigmoid(xp: Namespace, z: Array) -> Array:
+    """1 / (1 + exp(-z)), in (0, 1): the logistic function.
+
+    Examples
+    --------
+    >>> sigmoid(np, np.array([[0.0, -1000.0]]))
+    array([[0.5, 0. ]])
+    """
     # exp of -|z| never overflows, and small probabilities keep all their digits
     e = xp.exp(-xp.abs(z))
     return xp.where(z >= 0, xp.ones_like(e), e) / (1 + e)
@@ -54,6 +85,13 @@ def sigmoid_slope(xp: Namespace, z: Array, a: Array) -> Array:
 
 
 def tanh(xp: Namespace, z: Array) -> Array:
+    """The hyperbolic tangent, in (-1, 1).
+
+    Examples
+    --------
+    >>> tanh(np, np.array([[0.0, 1000.0]]))
+    array([[0., 1.]])
+    """
     return xp.tanh(z)
 
 
@@ -62,11 +100,36 @@ def tanh_slope(xp: Namespace, z: Array, a: Array) -> Array:
 
 
 def relu(xp: Namespace, z: Array) -> Array:
+    """max(z, 0), with the slope 0 at 0.
+
+    References
+    ----------
+    Nair & Hinton 2010, "Rectified linear units improve restricted Boltzmann machines"
+
+    Examples
+    --------
+    >>> relu(np, np.array([[-1.0, 2.0]]))
+    array([[0., 2.]])
+    """
     return xp.maximum(z, level(xp, z, 0.0))
 
 
 def leaky_relu(leak: float = 0.01) -> Activation:
-    """z above zero, leak * z below (Maas, Hannun & Ng 2013); 0 <= leak < 1."""
+    """z above zero, leak * z below.
+
+    Parameters
+    ----------
+    leak : float in [0, 1)
+
+    References
+    ----------
+    Maas, Hannun & Ng 2013, "Rectifier nonlinearities improve neural network acoustic models"
+
+    Examples
+    --------
+    >>> leaky_relu(0.1).f(np, np.array([[-1.0, 2.0]]))
+    array([[-0.1,  2. ]])
+    """
     leak = float(leak)
     if not 0 <= leak < 1:
         raise ValueError(f"leak must be in [0, 1); got {leak}")
@@ -81,7 +144,23 @@ def leaky_relu(leak: float = 0.01) -> Activation:
 
 
 def elu(alpha: float = 1.0) -> Activation:
-    """z above zero, alpha * (exp(z) - 1) below (Clevert, Unterthiner & Hochreiter 2016)."""
+    """z above zero, alpha * (exp(z) - 1) below.
+
+    Parameters
+    ----------
+    alpha : float above 0
+        The limit far below zero is -alpha.
+
+    References
+    ----------
+    Clevert, Unterthiner & Hochreiter 2016, "Fast and accurate deep network learning by
+    exponential linear units (ELUs)"
+
+    Examples
+    --------
+    >>> elu(0.5).f(np, np.array([[-100.0, 2.0]]))
+    array([[-0.5,  2. ]])
+    """
     alpha = float(alpha)
     positive(alpha=alpha)
 
@@ -102,7 +181,17 @@ SELU_ALPHA = 1.6732632423543772848170429916717
 
 
 def selu(xp: Namespace, z: Array) -> Array:
-    """elu with the scale and alpha that keep variance 1 (Klambauer et al. 2017)."""
+    """1.0507 * elu(z) with alpha 1.6733, which keep mean 0 and variance 1 from layer to layer.
+
+    References
+    ----------
+    Klambauer et al. 2017, "Self-normalizing neural networks"
+
+    Examples
+    --------
+    >>> selu(np, np.array([[-100.0, 1.0]])).round(4)
+    array([[-1.7581,  1.0507]])
+    """
     zero = level(xp, z, 0.0)
     below = SELU_ALPHA * xp.expm1(xp.minimum(z, zero))
     return SELU_SCALE * (xp.maximum(z, zero) + below)
@@ -126,8 +215,20 @@ def gelu_parts(xp: Namespace, z: Array) -> tuple[Array, Array]:
 
 
 def gelu(xp: Namespace, z: Array) -> Array:
-    """The tanh form of Hendrycks & Gimpel 2016 (the Array API has no erf), with the tanh written
-    as an exponential: 1 + tanh loses its digits below zero."""
+    """z * (1 + tanh(sqrt(2 / pi) * (z + 0.044715 * z**3))) / 2.
+
+    Close to z times the standard normal distribution function (the Array API has no erf).
+
+    References
+    ----------
+    Hendrycks & Gimpel 2016, "Gaussian error linear units (GELUs)"
+
+    Examples
+    --------
+    >>> gelu(np, np.array([[-1.0, 1.0]])).round(4)
+    array([[-0.1588,  0.8412]])
+    """
+    # the tanh is written as an exponential: 1 + tanh loses its digits below zero
     _, share = gelu_parts(xp, z)
     return z * share
 
@@ -139,7 +240,18 @@ def gelu_slope(xp: Namespace, z: Array, a: Array) -> Array:
 
 
 def silu(xp: Namespace, z: Array) -> Array:
-    """z * sigmoid(z) (Elfwing, Uchibe & Doya 2018; also called swish)."""
+    """z * sigmoid(z), also called swish.
+
+    References
+    ----------
+    Elfwing, Uchibe & Doya 2018, "Sigmoid-weighted linear units for neural network function
+    approximation in reinforcement learning"
+
+    Examples
+    --------
+    >>> silu(np, np.array([[-1.0, 1.0]])).round(4)
+    array([[-0.2689,  0.7311]])
+    """
     return z * sigmoid(xp, z)
 
 
@@ -149,12 +261,32 @@ def silu_slope(xp: Namespace, z: Array, a: Array) -> Array:
 
 
 def softplus(xp: Namespace, z: Array) -> Array:
-    """log(1 + exp(z)), without overflow."""
+    """log(1 + exp(z)), above 0.
+
+    References
+    ----------
+    Dugas et al. 2001, "Incorporating second-order functional knowledge for better option pricing"
+
+    Examples
+    --------
+    >>> softplus(np, np.array([[0.0, 1.0]])).round(4)
+    array([[0.6931, 1.3133]])
+    """
     return xp.maximum(z, level(xp, z, 0.0)) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
 def mish(xp: Namespace, z: Array) -> Array:
-    """z * tanh(softplus(z)) (Misra 2020)."""
+    """z * tanh(softplus(z)).
+
+    References
+    ----------
+    Misra 2020, "Mish: A self regularized non-monotonic activation function"
+
+    Examples
+    --------
+    >>> mish(np, np.array([[-1.0, 1.0]])).round(4)
+    array([[-0.3034,  0.8651]])
+    """
     return z * xp.tanh(softplus(xp, z))
 
 
@@ -190,8 +322,23 @@ def resolve(choice: str | Callable[..., Any]) -> Activation:
 def activation(choice: Any) -> Activation:
     """The Activation of a choice: by name, as a value or as a user's own function.
 
-    A user's own function is f(xp, z) -> (a, slope): the value and, beside it, its derivative.
+    Parameters
+    ----------
+    choice : str, Activation or function
+        A name with its arguments after a colon, such as "relu" or "elu:0.5", or a function
+        (xp, z) -> (a, slope): the value and, beside it, its derivative.
 
+    Returns
+    -------
+    Activation
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or argument, naming those that are known.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> sine = activation(lambda xp, z: (xp.sin(z), xp.cos(z)))
     >>> float(sine.slope(np, np.zeros((1, 1)), None)[0, 0])

@@ -17,14 +17,41 @@ from xpmlp.types import Array, Namespace
 
 
 class Loss(NamedTuple):
-    """A loss, its derivative, and the link that makes predictions of scores."""
+    """A loss, its derivative, and the link that makes predictions of scores.
 
-    value: Callable[..., Array]  # (xp, score, target) -> (..., B)
-    delta: Callable[..., Array]  # (xp, score, target) -> (..., B, n_out), dvalue/dscore
-    link: Callable[..., Array]  # (xp, score) -> prediction (..., B, n_out or targets)
-    labels: str = "none"  # what a label becomes: "none" a number, "binary" 0/1, "classes" one-hot
-    scores_per_target: int = 1  # such as a mean and a variance, or several quantiles
-    name: str | None = None  # what a model file stores; None for a user's own
+    Parameters
+    ----------
+    value : function (xp, score, target) -> array of shape (..., B)
+        The loss of each row, of a score (..., B, n_out) and a target (..., B, n_targets).
+    delta : function (xp, score, target) -> array of shape (..., B, n_out)
+        Its derivative with respect to the score.
+    link : function (xp, score) -> prediction
+        Of shape (..., B, n_out) or (..., B, n_targets).
+    labels : {"none", "binary", "classes"}
+        What a label becomes: a number, 0 or 1, or a one-hot row.
+    scores_per_target : int
+        n_out / n_targets: above 1 for a mean and a variance, or for several quantiles.
+    name : str, optional
+        What a model file stores, such as "huber:1.0"; None for one of your own.
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> fourth = Loss(
+    ...     lambda xp, score, target: xp.sum((score - target) ** 4, axis=-1),
+    ...     lambda xp, score, target: 4 * (score - target) ** 3,
+    ...     identity,
+    ... )
+    >>> xpmlp.gradcheck(xpmlp.Spec.parse("2-3-1", loss=fourth)).passed
+    True
+    """
+
+    value: Callable[..., Array]
+    delta: Callable[..., Array]
+    link: Callable[..., Array]
+    labels: str = "none"
+    scores_per_target: int = 1
+    name: str | None = None
 
     def targets(self, n_out: int) -> int:
         """How many columns a target has where the last layer computes n_out scores."""
@@ -51,7 +78,13 @@ def softmax(xp: Namespace, score: Array) -> Array:
 
 
 def squared_value(xp: Namespace, score: Array, target: Array) -> Array:
-    """Half the squared distance: its derivative is score - target."""
+    """The sum of (score - target)**2 / 2 over the outputs; the prediction is the score.
+
+    Examples
+    --------
+    >>> loss("squared_error").value(np, np.array([[3.0]]), np.array([[1.0]]))
+    array([2.])
+    """
     e = score - target
     return over_outputs(xp, 0.5 * e * e)
 
@@ -61,6 +94,13 @@ def squared_delta(xp: Namespace, score: Array, target: Array) -> Array:
 
 
 def absolute_value(xp: Namespace, score: Array, target: Array) -> Array:
+    """The sum of |score - target| over the outputs; the prediction is the score, a median.
+
+    Examples
+    --------
+    >>> loss("absolute_error").value(np, np.array([[3.0]]), np.array([[1.0]]))
+    array([2.])
+    """
     return over_outputs(xp, xp.abs(score - target))
 
 
@@ -69,7 +109,24 @@ def absolute_delta(xp: Namespace, score: Array, target: Array) -> Array:
 
 
 def huber(threshold: float = 1.0) -> Loss:
-    """Squared within `threshold` of the target, linear beyond (Huber 1964)."""
+    """Quadratic within a threshold of the target, linear beyond; the prediction is the score.
+
+    The sum over the outputs of e**2 / 2 where |e| <= threshold, else threshold *
+    (|e| - threshold / 2), with e = score - target.
+
+    Parameters
+    ----------
+    threshold : float above 0
+
+    References
+    ----------
+    Huber 1964, "Robust estimation of a location parameter"
+
+    Examples
+    --------
+    >>> loss("huber:1").value(np, np.array([[3.0]]), np.array([[1.0]]))
+    array([1.5])
+    """
     threshold = float(threshold)
     positive(threshold=threshold)
 
@@ -86,9 +143,24 @@ def huber(threshold: float = 1.0) -> Loss:
 
 
 def quantile(*levels: float) -> Loss:
-    """The pinball loss of one or several quantiles (Koenker & Bassett 1978).
+    """The pinball loss of one or several quantiles; the prediction is the scores.
 
-    The scores (..., B, levels * k) of k targets come level by level.
+    The sum of max(q * e, (q - 1) * e) over levels q and targets, with e = target - score.
+
+    Parameters
+    ----------
+    *levels : float in (0, 1)
+        0.5, the median, where none is given. The scores (..., B, levels * k) of k targets
+        come level by level.
+
+    References
+    ----------
+    Koenker & Bassett 1978, "Regression quantiles"
+
+    Examples
+    --------
+    >>> loss("quantile:0.25,0.75").value(np, np.array([[1.0, 4.0]]), np.array([[3.0]]))
+    array([0.75])
     """
     levels = levels or (0.5,)
     if not all(0 < q < 1 for q in levels):
@@ -140,8 +212,21 @@ def gaussian_distance(xp: Namespace, score: Array, target: Array) -> tuple[Array
 
 
 def gaussian_value(xp: Namespace, score: Array, target: Array) -> Array:
-    """-log likelihood of the target under N(mean, variance), less log(2 pi) / 2 (Nix & Weigend
-    1994): both are learned, so that rows that scatter count for less."""
+    """Minus the log likelihood under N(mean, variance); the prediction is the mean.
+
+    The sum of (log(variance) + (target - mean)**2 / variance) / 2 over k targets, without the
+    constant log(2 pi) / 2. The scores (..., B, 2 k) are the means and then the logarithms of the
+    variances. Both are learned, so that rows that scatter count for less.
+
+    References
+    ----------
+    Nix & Weigend 1994, "Estimating the mean and variance of the target probability distribution"
+
+    Examples
+    --------
+    >>> loss("gaussian").value(np, np.array([[3.0, 0.0]]), np.array([[1.0]]))
+    array([2.])
+    """
     log_variance, _, z = gaussian_distance(xp, score, target)
     return over_outputs(xp, 0.5 * log_variance + 0.5 * z * z)
 
@@ -156,7 +241,16 @@ POISSON_FAR = 80.0  # its exp is finite in float32 too
 
 
 def poisson_value(xp: Namespace, score: Array, target: Array) -> Array:
-    """Half the Poisson deviance of target against exp(score): 0 at a perfect fit."""
+    """Half the Poisson deviance of counts; the prediction is mean = exp(score).
+
+    The sum of target * log(target / mean) - target + mean over the outputs: 0 at a perfect fit.
+    A target is at least 0.
+
+    Examples
+    --------
+    >>> loss("poisson").value(np, np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]]))
+    array([1.])
+    """
     counted = target > 0
     surplus = score - xp.log(xp.where(counted, target, xp.ones_like(target)))
     # target * (exp(u) - 1 - u) keeps its digits near a fit; where u is far, the mean is all
@@ -170,7 +264,15 @@ def poisson_delta(xp: Namespace, score: Array, target: Array) -> Array:
 
 
 def binary_value(xp: Namespace, score: Array, target: Array) -> Array:
-    """-target log p - (1 - target) log(1 - p) for p = sigmoid(score), target in [0, 1]."""
+    """The log loss of each output on its own; the prediction is p = sigmoid(score).
+
+    The sum of -target * log(p) - (1 - target) * log(1 - p) over the outputs. A target is in [0, 1].
+
+    Examples
+    --------
+    >>> loss("binary_cross_entropy").value(np, np.array([[0.0]]), np.array([[1.0]])).round(4)
+    array([0.6931])
+    """
     # softplus(score) - target * score, with the large parts cancelled before they are added
     high = xp.maximum(score, level(xp, score, 0.0))
     near = xp.log1p(xp.exp(-xp.abs(score)))
@@ -182,9 +284,23 @@ def binary_delta(xp: Namespace, score: Array, target: Array) -> Array:
 
 
 def cross_entropy(smoothing: float = 0.0) -> Loss:
-    """-sum of target * log softmax(score); target a distribution over the classes.
+    """The log loss of one class among several; the prediction is p = softmax(score).
 
-    With label smoothing s (Szegedy et al. 2016) the target is (1 - s) * target + s / classes.
+    The sum of -target * log(p) over the classes. A target is a distribution over the classes.
+
+    Parameters
+    ----------
+    smoothing : float in [0, 1)
+        With s above 0, the target is (1 - s) * target + s / classes.
+
+    References
+    ----------
+    Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision"
+
+    Examples
+    --------
+    >>> loss("cross_entropy").value(np, np.zeros((1, 2)), np.array([[1.0, 0.0]])).round(4)
+    array([0.6931])
     """
     if not 0 <= smoothing < 1:
         raise ValueError(f"label smoothing must be in [0, 1); got {smoothing}")
@@ -231,8 +347,26 @@ def resolve(choice: str | Callable[..., Any]) -> Loss:
 def loss(choice: Any) -> Loss:
     """The Loss of a choice: by name, as a value or as a user's own function.
 
-    A user's own function is f(xp, score, target) -> (value, delta): value (..., B) and its
-    derivative with respect to the score, (..., B, n_out). Its link is the identity.
+    Parameters
+    ----------
+    choice : str, Loss or function
+        A name with its arguments after a colon, such as "poisson" or "huber:1.35", or a function
+        (xp, score, target) -> (value, delta): value (..., B) and its derivative with respect to
+        the score, (..., B, n_out). Its link is the identity.
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or argument, naming those that are known.
+
+    Examples
+    --------
+    >>> loss("huber").name
+    'huber:1.0'
     """
     if isinstance(choice, Loss):
         return choice
