@@ -3,6 +3,8 @@
 A schedule is a plain function (xp, now) -> 0-d array. It is written in xp operations without
 reading a value, so that a captured CUDA graph moves the rate by itself. A user's own is any
 such function: `lambda xp, now: 1 / (1 + now.epoch)`.
+
+`train` takes those here by name, such as "step:30,0.1" or "warmup:5 * cosine".
 """
 
 import math
@@ -15,34 +17,88 @@ from xpmlp.types import Array, Namespace
 
 
 class Progress(NamedTuple):
-    """How far training is, each a 0-d float array, before the update it is asked for."""
+    """How far training is before an update, each a 0-d float array.
 
-    step: Array  # updates done
-    epoch: Array  # epochs done, with the fraction of the one under way
-    fraction: Array  # share of the whole run done, in [0, 1)
+    Attributes
+    ----------
+    step : array of shape ()
+        Updates done.
+    epoch : array of shape ()
+        Epochs done, with the fraction of the one under way.
+    fraction : array of shape ()
+        Share of the whole training done, in [0, 1).
+    """
+
+    step: Array
+    epoch: Array
+    fraction: Array
 
 
 Schedule = Callable[[Namespace, Progress], Array]
 
 
 def constant(xp: Namespace, now: Progress) -> Array:
+    """1 throughout.
+
+    Examples
+    --------
+    >>> float(constant(np, Progress(np.array(50.0), np.array(5.0), np.array(0.5))))
+    1.0
+    """
     return xp.ones_like(now.fraction)
 
 
 def step(every: float = 30, factor: float = 0.1) -> Schedule:
-    """Multiply by `factor` after every `every` epochs."""
+    """factor ** floor(epoch / every): a factor after every so many epochs.
+
+    Parameters
+    ----------
+    every : float above 0
+        Epochs.
+    factor : float above 0
+
+    Examples
+    --------
+    >>> float(step(2, 0.5)(np, Progress(np.array(50.0), np.array(5.0), np.array(0.5))))
+    0.25
+    """
     positive(every=every, factor=factor)
     return lambda xp, now: factor ** xp.floor(now.epoch / every)
 
 
 def exponential(factor: float = 0.95) -> Schedule:
-    """Multiply by `factor` per epoch, a little at every step."""
+    """factor ** epoch: a factor per epoch, a little at every update.
+
+    Parameters
+    ----------
+    factor : float above 0
+
+    Examples
+    --------
+    >>> float(exponential(0.5)(np, Progress(np.array(20.0), np.array(2.0), np.array(0.2))))
+    0.25
+    """
     positive(factor=factor)
     return lambda xp, now: factor**now.epoch
 
 
 def cosine(end: float = 0.0) -> Schedule:
-    """Half a cosine from 1 to `end` over the run (Loshchilov & Hutter 2017, no restarts)."""
+    """end + (1 - end) * (1 + cos(pi * fraction)) / 2: half a cosine over the training.
+
+    Parameters
+    ----------
+    end : float in [0, 1]
+
+    References
+    ----------
+    Loshchilov & Hutter 2017, "SGDR: Stochastic gradient descent with warm restarts", of which it
+    has no restarts
+
+    Examples
+    --------
+    >>> float(cosine()(np, Progress(np.array(50.0), np.array(5.0), np.array(0.5))))
+    0.5
+    """
     share(end=end)
     return lambda xp, now: end + (1 - end) * half_cosine(xp, now.fraction)
 
@@ -58,20 +114,61 @@ def unit(xp: Namespace, x: Array) -> Array:
 
 
 def warmup(epochs: float = 5, start: float = 0.1) -> Schedule:
-    """Rise in a straight line from `start` to 1 over the first `epochs` epochs, then stay."""
+    """start + (1 - start) * min(epoch / epochs, 1): a straight line to 1, then 1.
+
+    Parameters
+    ----------
+    epochs : float above 0
+    start : float in [0, 1]
+
+    References
+    ----------
+    Goyal et al. 2017, "Accurate, large minibatch SGD: Training ImageNet in 1 hour"
+
+    Examples
+    --------
+    >>> float(warmup(10, 0.0)(np, Progress(np.array(50.0), np.array(5.0), np.array(0.5))))
+    0.5
+    """
     positive(epochs=epochs)
     share(start=start)
     return lambda xp, now: start + (1 - start) * unit(xp, now.epoch / epochs)
 
 
 def inverse_scaling(power: float = 0.5) -> Schedule:
-    """(epochs + 1) ** -power."""
+    """(epoch + 1) ** -power.
+
+    Parameters
+    ----------
+    power : float above 0
+
+    Examples
+    --------
+    >>> float(inverse_scaling(0.5)(np, Progress(np.array(30.0), np.array(3.0), np.array(0.5))))
+    0.5
+    """
     positive(power=power)
     return lambda xp, now: (now.epoch + 1) ** -power
 
 
 def one_cycle(peak: float = 0.3, start: float = 0.04, end: float = 4e-6) -> Schedule:
-    """Up by half a cosine from `start` to 1 at fraction `peak`, then down to `end` (Smith 2018)."""
+    """Half a cosine from `start` up to 1 at the fraction `peak`, and half a cosine down to `end`.
+
+    Parameters
+    ----------
+    peak : float in (0, 1)
+        Where in the training it is 1.
+    start, end : float in [0, 1]
+
+    References
+    ----------
+    Smith 2018, "A disciplined approach to neural network hyper-parameters: Part 1"
+
+    Examples
+    --------
+    >>> float(one_cycle(0.5)(np, Progress(np.array(50.0), np.array(5.0), np.array(0.5))))
+    1.0
+    """
     refuse(lambda value: 0 < value < 1, "in (0, 1)", peak=peak)
     share(start=start, end=end)
 
@@ -95,7 +192,29 @@ SCHEDULES = {
 
 
 def schedule(choice: str | Schedule | None) -> Schedule:
-    """The schedule of a choice; names multiply: "warmup:5 * cosine". None is constant."""
+    """The schedule of a choice; names multiply.
+
+    Parameters
+    ----------
+    choice : str, function (xp, now) -> factor, or None
+        A name with its arguments after a colon, or several as in "warmup:5 * cosine"; None is
+        constant. `now` is a Progress.
+
+    Returns
+    -------
+    function (xp, now) -> array of shape ()
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or argument, naming those that are known.
+
+    Examples
+    --------
+    >>> now = Progress(np.array(50.0), np.array(5.0), np.array(0.5))
+    >>> float(schedule("warmup:10,0 * step:5,0.5")(np, now))
+    0.25
+    """
     if choice is None:
         return constant
     if isinstance(choice, str):
