@@ -20,8 +20,34 @@ AnyLoss = str | Loss | Callable[..., Any]
 
 @dataclass(frozen=True)
 class Spec(Stack):
-    """Layers and loss of a multi-layer perceptron.
+    """Layers and loss of a multi-layer perceptron, as frozen data; `parse` reads short forms.
 
+    Parameters
+    ----------
+    layers : sequence of Layer
+        At least one; each takes as many columns as the one before gives (see `xpmlp.layers`).
+    loss : str, Loss or function
+        As for `train`.
+
+    Attributes
+    ----------
+    sizes
+    blocks
+    n_in : int
+        Columns of the rows.
+    n_out : int
+        Columns of the score, what the last layer gives.
+    parameters
+
+    Raises
+    ------
+    TypeError
+        For what is no Layer.
+    ValueError
+        Naming the layer that is wrong, that does not fit the one before, or that the loss refuses.
+
+    Examples
+    --------
     >>> spec = Spec.parse("2-16-16-1", activation="tanh")
     >>> spec.sizes, spec.parameters
     ((2, 16, 16, 1), 337)
@@ -69,14 +95,34 @@ class Spec(Stack):
     ) -> Self:
         """The network that `text` writes.
 
-        text: "2-16-16-1", "2,16,16,1", the sizes as a list, a Spec, or a list of layers
-            (see `layers`), or of [size, input_size, activation] or [size, input_size, activation,
-            dropout] for dense ones, where an input_size of None is the layer before and an
-            activation of None the identity.
-        activation, dropout: of the hidden layers of the first three forms, one for all or one
-            per hidden layer; one entry more gives the last layer's activation too.
-        loss: None means "squared_error", or a given Spec's own.
+        Parameters
+        ----------
+        text : str, list or Spec
+            Sizes as "2-16-16-1", "2,16,16,1" or a list; a list of layers (see `xpmlp.layers`), or
+            of [size, input_size, activation] or [size, input_size, activation, dropout] for dense
+            ones, where an input_size of None is the layer before and an activation of None the
+            identity; or a Spec, which stays as it is but for the loss.
+        activation : str, Activation or function, or a list of them
+            Where text is sizes: one for all hidden layers or one for each; one entry more is the
+            last layer's.
+        dropout : float in [0, 1), or a list of them
+            Likewise.
+        loss : str, Loss or function, optional
+            None is "squared_error", or a given Spec's own.
 
+        Returns
+        -------
+        Spec
+
+        Raises
+        ------
+        ValueError
+            Naming the size, the layer or the argument that is wrong.
+
+        Examples
+        --------
+        >>> Spec.parse("2-16-16-1", activation=["relu", "tanh"]).layers[1].activation
+        'tanh'
         >>> Spec.parse([[3, 1, None], [2, None, "sigmoid"], [1, None, None]]).sizes
         (1, 3, 2, 1)
         """
@@ -97,7 +143,22 @@ class Spec(Stack):
         return cls(tuple(layers), "squared_error" if loss is None else loss)
 
     def to_json(self) -> str:
-        """The network as JSON; ValueError where it holds a function of the user's own."""
+        """The network as JSON.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            Where it holds a function of the user's own.
+
+        Examples
+        --------
+        >>> json.loads(Spec.parse("1-1", loss="huber:2").to_json())["loss"]
+        'huber:2.0'
+        """
         loss = self.loss if isinstance(self.loss, str) else refuse_own("the loss", self.loss)
         return json.dumps({"layers": layer_fields(self.layers, refuse_own), "loss": loss})
 
@@ -108,7 +169,27 @@ class Spec(Stack):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The network that `to_json` wrote; ValueError for anything else."""
+        """The network that `to_json` wrote.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        Spec
+
+        Raises
+        ------
+        ValueError, TypeError
+            For anything else.
+
+        Examples
+        --------
+        >>> spec = Spec.parse("2-16-1")
+        >>> Spec.from_json(spec.to_json()) == spec
+        True
+        """
         data = json.loads(text)
         if not isinstance(data, dict) or set(data) != {"layers", "loss"}:
             raise ValueError(f"not a network's JSON: {text[:80]!r}")

@@ -22,13 +22,27 @@ from xpmlp.types import Array, Namespace
 class Batch(NamedTuple):
     """Rows to learn from, with what each weighs.
 
-    The weight of row i is s_i / (mean of s over the training rows x real rows of the batch),
-    s_i its sample weight; 0 marks padding. So a batch's gradient is unbiased.
+    Parameters
+    ----------
+    x : array of shape (..., B, n_in)
+    target : array of shape (..., B, n_targets)
+        Numbers, 0 or 1, or one-hot rows, as the loss has them.
+    weight : array of shape (..., B)
+        For row i with the sample weight s_i it is s_i / (mean of s over the training rows x real
+        rows of the batch), 1 / B without sample weights; 0 marks padding. So a batch's gradient is
+        unbiased.
+
+    Examples
+    --------
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> rows = Batch(x, x**2, weight=np.full(64, 1 / 64))
+    >>> float(rows.weight.sum())
+    1.0
     """
 
-    x: Array  # (..., B, n_in)
-    target: Array  # (..., B, n_out)
-    weight: Array  # (..., B)
+    x: Array
+    target: Array
+    weight: Array
 
 
 class Matrix(NamedTuple):
@@ -52,20 +66,67 @@ class Matrix(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that training changes: flat buffers, and the layers' windows onto them."""
+    """All that training changes: flat buffers, and the layers' windows onto them.
 
-    step: Array  # () int64, updates done so far
-    params: Array  # (..., P)
-    grad: Array  # (..., P)
-    slots: tuple[Array, ...]  # the optimizer's, each (..., P)
-    layers: tuple[Any, ...]  # windows onto params, by layer
-    grads: tuple[Any, ...]  # windows onto grad, by layer
-    t: Array  # () of params' dtype: the number of the last update, for its rule
-    matrices: tuple[Matrix, ...] = ()  # what the optimizer's matrix rule is for
+    `new_state` makes one, `gradient` and `update` write into it.
+
+    Attributes
+    ----------
+    step : array of shape (), int64
+        Updates done so far.
+    params, grad : array of shape (..., P)
+        Parameters and their gradient; P counts padding.
+    slots : tuple of arrays of shape (..., P)
+        The optimizer's.
+    layers, grads : tuple
+        Windows onto params and grad: per layer its blocks, such as `layers[0].weights`
+        (..., n_in, n_out) and `layers[0].bias` (..., 1, n_out).
+    t : array of shape ()
+        The number of the last update in params' dtype, for its rule.
+    matrices : tuple of Matrix
+        The weights, where the optimizer has a matrix rule.
+    """
+
+    step: Array
+    params: Array
+    grad: Array
+    slots: tuple[Array, ...]
+    layers: tuple[Any, ...]
+    grads: tuple[Any, ...]
+    t: Array
+    matrices: tuple[Matrix, ...] = ()
 
 
 def new_state(xp: Namespace, spec: Spec, optimizer: Optimizer | str, params: Array) -> State:
-    """A state at step 0 that starts from a copy of the flat buffer `params` (..., P)."""
+    """A state at step 0.
+
+    Parameters
+    ----------
+    xp : namespace
+        Of the Array API, such as NumPy.
+    spec : Spec
+    optimizer : str, Optimizer or rule
+        As for `train`; how many slots there are.
+    params : array of shape (..., P)
+        Flat buffer to start from a copy of, such as `initializers.initial` gives.
+
+    Returns
+    -------
+    State
+
+    Raises
+    ------
+    ValueError
+        Where P is not the network's.
+
+    Examples
+    --------
+    >>> from xpmlp.initializers import initial
+    >>> spec = Spec.parse("2-16-1")
+    >>> state = new_state(np, spec, "adam", initial(spec, seed=0))
+    >>> state.layers[0].weights.shape, len(state.slots)
+    ((2, 16), 2)
+    """
     if params.shape[-1] != padded_size(spec):
         raise ValueError(
             f"a flat buffer of network {spec} has {padded_size(spec)} elements (padding "
@@ -119,9 +180,37 @@ def gradient(
     *,
     apply: Callable[..., Any] = plain,
 ) -> Array:
-    """Fill state.grad with the gradient of the batch's weighted mean loss; return that loss (...).
+    """Fill state.grad with the gradient of the batch's weighted mean loss.
 
-    masks: dropout factors per layer. Raises ShapeError where rows, targets and layers do not fit.
+    Parameters
+    ----------
+    xp : namespace
+        That of the arrays.
+    spec : Spec
+    state : State
+    batch : Batch
+    masks : sequence of arrays or None
+        Dropout factors per layer, (..., B, n_out); none by default.
+    apply : function
+        How the functions of a step are run; for backends.
+
+    Returns
+    -------
+    array of shape (...)
+        The loss.
+
+    Raises
+    ------
+    ShapeError
+        Where rows, targets, weights and layers do not fit.
+
+    Examples
+    --------
+    >>> spec = Spec.parse("1-1")
+    >>> state = new_state(np, spec, "sgd", np.zeros(64))
+    >>> rows = Batch(np.ones((1, 1)), np.full((1, 1), 2.0), np.ones(1))
+    >>> float(gradient(np, spec, state, rows)), state.grads[0].bias
+    (2.0, array([[-2.]]))
     """
     measure = loss(spec.loss)
     traces = forward(xp, spec, state.layers, batch.x, masks, apply=apply)
@@ -206,7 +295,26 @@ def update(
 ) -> None:
     """Move state.params by the optimizer's rule, spending state.grad.
 
-    h: the hyper-parameters by name, `h.learning_rate` among them (see `optimizers`).
+    Parameters
+    ----------
+    xp : namespace
+        That of the arrays.
+    optimizer : str, Optimizer or rule
+        The one of the state.
+    state : State
+    h : object
+        The hyper-parameters as attributes, `h.learning_rate` among them (see `xpmlp.optimizers`).
+    apply : function
+        How the functions of a step are run; for backends.
+
+    Examples
+    --------
+    >>> spec = Spec.parse("1-1")
+    >>> state = new_state(np, spec, "sgd", np.zeros(64))
+    >>> state.grad[...] = -2.0
+    >>> update(np, "sgd", state, SimpleNamespace(learning_rate=0.1))
+    >>> state.layers[0].bias
+    array([[0.2]])
     """
     apply(counted, xp, state.step, state.t, into=(state.step, state.t))
     entry, moved = find_optimizer(optimizer), (state.params, *state.slots)

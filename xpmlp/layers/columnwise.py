@@ -35,9 +35,24 @@ def over_rows(xp: Namespace, values: Array) -> Array:
 
 @dataclass(frozen=True)
 class Scale(Columnwise):
-    """y = x * scale, one learned factor for each input, 1 at first.
+    """y = x * scale, with a learned factor for each column, 1 at first.
 
-    n_in: inputs. rate_factor: on its learning rate (RealMLP, Holzmueller et al. 2024, has 6).
+    Parameters
+    ----------
+    n_in : int
+        Columns.
+    rate_factor : float at least 0
+        Factor on the learning rate of scale (RealMLP has 6).
+
+    References
+    ----------
+    Holzmueller, Grinsztajn & Steinwart 2024, "Better by default: Strong pre-tuned MLPs and boosted
+    trees on tabular data"
+
+    Examples
+    --------
+    >>> Scale(2).forward(np, np.ones((1, 2)), np.array([[1.0, 3.0]]))
+    array([[1., 3.]])
     """
 
     n_in: int
@@ -68,9 +83,22 @@ def check_rate(rate_factor: Any, number: int | str) -> None:
 
 @dataclass(frozen=True)
 class PReLU(Columnwise):
-    """y = x above zero, alpha * x below, with an alpha for each column (He et al. 2015).
+    """y = x above zero, alpha * x below, with a learned alpha for each column, 0.25 at first.
 
-    n_in: columns.
+    Parameters
+    ----------
+    n_in : int
+        Columns.
+
+    References
+    ----------
+    He et al. 2015, "Delving deep into rectifiers: Surpassing human-level performance on ImageNet
+    classification"
+
+    Examples
+    --------
+    >>> PReLU(2).forward(np, np.array([[-1.0, 2.0]]), np.array([[0.25, 0.25]]))
+    array([[-0.25,  2.  ]])
     """
 
     n_in: int
@@ -92,10 +120,28 @@ class PReLU(Columnwise):
 
 @dataclass(frozen=True)
 class Parametric(Columnwise):
-    """y = x + alpha * (f(x) - x), with an alpha for each column, 1 at first: between none of an
-    activation and all of it (Holzmueller, Grinsztajn & Steinwart 2024).
+    """y = x + alpha * (f(x) - x), with a learned alpha for each column, 1 at first.
 
-    n_in: columns. activation: f. rate_factor: factor on the learning rate of alpha.
+    It is between none of an activation and all of it.
+
+    Parameters
+    ----------
+    n_in : int
+        Columns.
+    activation : str, Activation or function
+        f.
+    rate_factor : float at least 0
+        Factor on the learning rate of alpha.
+
+    References
+    ----------
+    Holzmueller, Grinsztajn & Steinwart 2024, "Better by default: Strong pre-tuned MLPs and boosted
+    trees on tabular data"
+
+    Examples
+    --------
+    >>> Parametric(2, "relu").forward(np, np.array([[-1.0, 2.0]]), np.array([[0.5, 0.5]]))
+    array([[-0.5,  2. ]])
     """
 
     n_in: int
@@ -137,10 +183,25 @@ EPS = 1e-5  # of the variance, as PyTorch has it
 
 @dataclass(frozen=True)
 class Normalize(Columnwise):
-    """y = (x - mean) / sqrt(variance + 1e-5) * gain + bias, over the columns of each row: layer
-    normalization (Ba, Kiros & Hinton 2016).
+    """y = (x - mean) / sqrt(variance + 1e-5) * gain + bias: layer normalization.
 
-    n_in: columns, at least 2.
+    Mean and variance are those of each row over its columns; gain and bias, 1 and 0 at first, are
+    learned for each column.
+
+    Parameters
+    ----------
+    n_in : int
+        Columns, at least 2.
+
+    References
+    ----------
+    Ba, Kiros & Hinton 2016, "Layer normalization"
+
+    Examples
+    --------
+    >>> gain, bias = np.ones((1, 2)), np.zeros((1, 2))
+    >>> Normalize(2).forward(np, np.array([[1.0, 3.0]]), gain, bias).round(4)
+    array([[-1.,  1.]])
     """
 
     n_in: int

@@ -16,10 +16,25 @@ from xpmlp.types import Array, Namespace
 class Dense(Layer):
     """z = x W + b, a = activation(z), then dropout.
 
-    n_in, n_out: neurons of the layer before and of this one, at least 1.
-    activation: a name such as "relu" or "leaky_relu:0.1", an `Activation`, or a function
-        (xp, z) -> (a, slope). None is "identity".
-    dropout: the probability in [0, 1) that a neuron's output is dropped while training.
+    Parameters
+    ----------
+    n_in, n_out : int
+        Neurons of the layer before and of this one, at least 1.
+    activation : str, Activation or function, optional
+        A name such as "relu" or "leaky_relu:0.1", or a function (xp, z) -> (a, slope). None is
+        "identity".
+    dropout : float in [0, 1)
+        The probability that a neuron's output is dropped while training.
+
+    References
+    ----------
+    Srivastava et al. 2014, "Dropout: A simple way to prevent neural networks from overfitting"
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> xpmlp.Spec.parse([Dense(2, 16, "relu", dropout=0.1), Dense(16, 1)]).parameters
+    65
     """
 
     n_in: int

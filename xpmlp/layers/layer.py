@@ -16,14 +16,39 @@ AnyActivation = str | Activation | Callable[..., Any] | None
 
 
 class Block(NamedTuple):
-    """One array of a layer's parameters."""
+    """One array of a layer's parameters.
 
-    name: str  # what it is called in a file, such as "weights"
-    shape: tuple[int, ...]  # of one network; leading axes of its own are shared by no other
-    symbol: str  # what it is called in the ledger, such as "W"
-    start: float = 0.0  # what it is filled with, where the kind draws nothing
-    decay_factor: float = 0.0  # factor on weight decay and on penalties
-    rate_factor: float = 1.0  # factor on the learning rate
+    Parameters
+    ----------
+    name : str
+        What it is called in a file, such as "weights".
+    shape : tuple of int
+        Of one network, two axes or more; leading axes of its own are shared by no other block.
+    symbol : str
+        What it is called in the ledger, such as "W".
+    start : float
+        What it is filled with at first, where the kind draws nothing.
+    decay_factor : float
+        Factor on weight decay and on penalties; 0 is neither.
+    rate_factor : float
+        Factor on the learning rate.
+
+    Attributes
+    ----------
+    stored
+
+    Examples
+    --------
+    >>> Block("scale", (1, 8), "s", start=1.0).stored
+    (8,)
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    symbol: str
+    start: float = 0.0
+    decay_factor: float = 0.0
+    rate_factor: float = 1.0
 
     @property
     def stored(self) -> tuple[int, ...]:
@@ -57,7 +82,15 @@ class Layer:
 
     `forward` and `backward` are a kind's formulas. Whoever trains calls `run_forward` and
     `run_backward`, which a kind overrides where it remembers more than x and y, or can leave
-    work undone.
+    work undone. `xpmlp.layers` shows a kind of one's own.
+
+    Attributes
+    ----------
+    n_in, n_out : int
+        Columns that it is given and that it gives: fields of the dataclass, or properties.
+    blocks
+    activations
+    multiplications
     """
 
     if TYPE_CHECKING:  # a field or a property
@@ -84,11 +117,38 @@ class Layer:
         return 0
 
     def forward(self, xp: Namespace, x: Array, *blocks: Array) -> Array:
-        """y (..., B, n_out) of the rows x (..., B, n_in)."""
+        """The layer's formula.
+
+        Parameters
+        ----------
+        xp : namespace
+        x : array of shape (..., B, n_in)
+        *blocks : arrays of shape (..., *block.shape)
+
+        Returns
+        -------
+        array of shape (..., B, n_out)
+        """
         raise NotImplementedError
 
     def backward(self, xp: Namespace, x: Array, y: Array, g: Array, *blocks: Array) -> Any:
-        """(dL/dx, and the gradient of each block) of g = dL/dy (..., B, n_out)."""
+        """Its derivatives.
+
+        Parameters
+        ----------
+        xp : namespace
+        x : array of shape (..., B, n_in)
+        y : array of shape (..., B, n_out)
+            What `forward` gave.
+        g : array of shape (..., B, n_out)
+            dL/dy.
+        *blocks : arrays of shape (..., *block.shape)
+
+        Returns
+        -------
+        tuple of arrays
+            dL/dx, then dL/dblock of each block, shaped like x and the blocks.
+        """
         raise NotImplementedError
 
     # what the loop calls

@@ -14,9 +14,24 @@ from xpmlp.types import Array, Namespace
 
 @dataclass(frozen=True)
 class Residual(Stack, Layer):
-    """y = x + the layers' answer to x (He et al. 2016).
+    """y = x + what the layers make of x.
 
-    layers: of which the last gives as many columns as the first is given.
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Of which the last gives as many columns as the first is given.
+
+    References
+    ----------
+    He et al. 2016, "Deep residual learning for image recognition"
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> from xpmlp.layers import Dense
+    >>> spec = xpmlp.Spec.parse([Residual((Dense(4, 8, "tanh"), Dense(8, 4))), Dense(4, 1)])
+    >>> xpmlp.gradcheck(spec).passed
+    True
     """
 
     layers: tuple[Layer, ...]
