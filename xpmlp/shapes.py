@@ -8,7 +8,17 @@ PRODUCT, LIST = " @ ", ", "
 
 
 class ShapeError(ValueError):
-    """Arrays that do not fit a network: names the layer, the formula and both shapes."""
+    """Arrays that do not fit a network: names the layer, the formula and both shapes.
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> try:
+    ...     xpmlp.train("2-1", [[1.0], [2.0]], [0.0, 1.0])
+    ... except xpmlp.ShapeError as error:
+    ...     print(str(error).splitlines()[-1])
+      ledger: z1 = X @ W1 + b1   (B, 2) @ (2, 1) -> (B, 1)
+    """
 
 
 class Line(NamedTuple):

@@ -18,7 +18,11 @@ STAGES = ("import CuPy", "count GPUs", "run a kernel", "multiply with cuBLAS")
 
 
 class GPUUnavailableError(RuntimeError):
-    """A requested GPU cannot be used: says at which stage the check failed, and how to fix it."""
+    """A GPU that was asked for cannot be used.
+
+    Its message names the stage of the check that failed (import CuPy, count GPUs, run a kernel,
+    multiply with cuBLAS), what that stage said, and the command that mends it.
+    """
 
 
 class Check(NamedTuple):

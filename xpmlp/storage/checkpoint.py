@@ -56,10 +56,22 @@ SERIES = [
 class Checkpoint:
     """Where and how often a training writes its checkpoint: `train(..., checkpoint=...)`.
 
-    path: of the file. every_epochs: epochs between two writes; every_seconds: seconds between two
-    writes, checked after every window of minibatches too. Without both, every epoch. The end of a
-    training is always written.
+    Parameters
+    ----------
+    path : path
+        Of the file, which is replaced whole.
+    every_epochs : int at least 1, optional
+        Epochs between two writes; 1 where neither is given.
+    every_seconds : float above 0, optional
+        Seconds between two writes, within an epoch too. The end of a training is always written.
 
+    Raises
+    ------
+    ValueError
+        Naming the argument that is wrong.
+
+    Examples
+    --------
     >>> import os, tempfile, xpmlp
     >>> path = os.path.join(tempfile.mkdtemp(), "run.ckpt")
     >>> rows = dict(X=[[0.0], [1.0]], y=[1.0, 3.0])

@@ -106,7 +106,24 @@ def plateau(
 
 
 class ProgressBar:
-    """A tqdm bar over the epochs, with loss and held-out score (extra: table)."""
+    """A tqdm bar over the epochs, with loss, held-out score and metrics (extra: table).
+
+    Parameters
+    ----------
+    **options
+        Of `tqdm.tqdm`, such as leave=False.
+
+    Raises
+    ------
+    ImportError
+        Where tqdm is not installed, with the line that installs it.
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> model = xpmlp.train("1-1", [[0.0], [1.0]], [1.0, 3.0], epochs=5,
+    ...                     callbacks=[ProgressBar(disable=True)])
+    """
 
     def __init__(self, **options: Any) -> None:
         self.tqdm, self.options = import_extra("tqdm", "table").tqdm, options

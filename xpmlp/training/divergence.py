@@ -82,11 +82,30 @@ class DivergenceWarning(UserWarning):
 
 
 class DivergedError(ValueError):
-    """Training left the finite numbers. `model` holds the last good weights.
+    """Training left the finite numbers.
 
-    `step` (the update that could not be made, from 1), `learning_rate` and `gradients` (the
-    largest absolute one of each layer) say where; for a population each is a tuple with one entry
-    per member, None where that is not known. `happened` is the message without its advice.
+    Attributes
+    ----------
+    model : Model
+        The last good weights.
+    step : int
+        The update that could not be made, from 1. For a population a tuple with one entry per
+        member, None where that is not known, as are the next two.
+    learning_rate : float
+        Of that update.
+    gradients : tuple of float
+        The largest absolute gradient of each layer; inf is not finite.
+    happened : str
+        The message without its advice.
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> try:
+    ...     xpmlp.train("1-1", [[0.0], [1e3]], [1.0, 3.0], optimizer="sgd", learning_rate=10.0)
+    ... except xpmlp.DivergedError as error:
+    ...     print(error.step > 1, error.learning_rate)
+    True 10.0
     """
 
     step: Any

@@ -19,11 +19,35 @@ from xpmlp.types import Array
 class Model:
     """A trained network, or a population of K with a leading axis on everything it returns.
 
-    Nothing in it changes by itself, so threads may predict at the same time.
+    `train` and `load` give one. Nothing in it changes by itself, so threads may predict at the same
+    time.
+
+    Attributes
+    ----------
+    spec : Spec
+    params
+    flat : array of shape (..., P)
+        All parameters in one buffer, padding included, of which params are views.
+    classes_
+    members
+    history : dict of lists
+        What was measured after every epoch: a Report's loss, learning_rate, grad_norm, val_loss,
+        val_score, best_epoch, seconds, executor, restored and metrics, arrays (K,) for a
+        population.
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> model = xpmlp.train("1-2", [[0.0], [1.0]], ["no", "yes"], loss="cross_entropy", epochs=200,
+    ...                     learning_rate=0.1)
+    >>> model.predict([[0.9]])
+    array(['yes'], dtype='<U3')
+    >>> model.params[0].weights.shape
+    (1, 2)
     """
 
     spec: Spec
-    flat: Array = field(repr=False)  # (..., P) all parameters, padded (see core.layout)
+    flat: Array = field(repr=False)
     place: Place = field(repr=False)
     labels: Labels = field(repr=False)
     history: dict[str, list[Any]] = field(repr=False, default_factory=dict)
@@ -45,7 +69,28 @@ class Model:
         return None if self.flat.ndim == 1 else int(self.flat.shape[0])
 
     def member(self, k: int) -> "Model":
-        """Network k of a population as a model of its own."""
+        """Network k of a population as a model of its own.
+
+        Parameters
+        ----------
+        k : int in [-K, K)
+
+        Returns
+        -------
+        Model
+
+        Raises
+        ------
+        IndexError
+            Where there is no such member.
+
+        Examples
+        --------
+        >>> import xpmlp
+        >>> both = xpmlp.train("1-1", [[0.0], [1.0]], [1.0, 3.0], members=2, epochs=1)
+        >>> both.predict([[0.5]]).shape, both.member(0).predict([[0.5]]).shape
+        ((2, 1), (1,))
+        """
         if self.members is None or not -self.members <= k < self.members:
             raise IndexError(f"there is no member {k} among {self.members or 'no'} members")
         history = {
@@ -55,11 +100,42 @@ class Model:
         return snapshot(self.spec, self.place, self.flat[k, :], self.labels, history)
 
     def scores(self, X: Any) -> Array:
-        """What the last layer computes for X (N, n_in), before the link: (..., N, n_out)."""
+        """What the last layer computes, before the link of the loss.
+
+        Parameters
+        ----------
+        X : array of shape (N, n_in)
+            As for `predict`.
+
+        Returns
+        -------
+        array of shape (..., N, n_out)
+
+        Raises
+        ------
+        ValueError
+            As for `predict`.
+        """
         return self.linked(X, lambda xp, score: score)
 
     def predict_proba(self, X: Any) -> Array:
-        """Probabilities (..., N, C) of the classes; without labels the linked scores."""
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array of shape (N, n_in)
+            As for `predict`.
+
+        Returns
+        -------
+        array of shape (..., N, C)
+            In the order of `classes_`. Where y held no labels, the predictions (..., N, n_out).
+
+        Raises
+        ------
+        ValueError
+            As for `predict`.
+        """
         linked = self.linked(X, loss(self.spec.loss).link)
         if self.classes_ is None:
             return linked
@@ -68,7 +144,24 @@ class Model:
             return class_probabilities(home.xp, linked)
 
     def predict(self, X: Any) -> Array:
-        """Labels (..., N), or numbers as y had them, (..., N) or (..., N, n_out)."""
+        """Labels, or numbers as y had them.
+
+        Parameters
+        ----------
+        X : array of shape (N, n_in)
+            Finite numbers: NumPy, CuPy, PyTorch, lists.
+
+        Returns
+        -------
+        array of shape (..., N) or (..., N, n_out)
+            In X's namespace and on its device, but for labels that are no numbers.
+
+        Raises
+        ------
+        ValueError
+            Naming the first row that is not finite, or whose prediction is not; ShapeError where X
+            has another number of columns.
+        """
         linked = self.linked(X, loss(self.spec.loss).link)
         if self.classes_ is not None:
             return decode(X, linked, self.classes_)
@@ -95,7 +188,13 @@ class Model:
         return self, {}, {}
 
     def save(self, path: Any) -> None:
-        """Write the model to one safetensors file (see `xpmlp.save`)."""
+        """Write the model to one safetensors file.
+
+        Parameters
+        ----------
+        path : path
+            As for `xpmlp.save`, which names the errors.
+        """
         import xpmlp
 
         xpmlp.save(self, path)

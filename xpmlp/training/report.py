@@ -13,21 +13,60 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What one epoch came to. Numbers are floats, or arrays (K,) for a population."""
+    """What one epoch came to: what callbacks are given, and `epochs` yields.
 
-    epoch: int  # epochs done
-    epochs: int  # epochs planned
-    step: int  # updates done
-    loss: Any  # weighted mean over the epoch's rows, penalty included, as met while training
-    learning_rate: Any  # of the epoch's last update
-    grad_norm: Any  # norm of the gradient of the epoch's last update, before clipping
-    val_loss: Any  # on the held-out set; None without one
-    val_score: Any  # accuracy, R2 or minus the loss (see metrics.score_for); None without one
-    best_epoch: Any  # epoch of the best watched value so far
-    seconds: float  # spent training so far
-    executor: str  # how the steps ran: "eager", "replayed", or "captured" as a CUDA graph
-    restored: Any  # 1 where the weights were put back after a divergence, else 0
-    metrics: dict[str, Any]  # those that `train` was given, of the held-out rows
+    Attributes
+    ----------
+    epoch, epochs : int
+        Epochs done and epochs planned.
+    step : int
+        Updates done.
+    loss : float, or array of shape (K,) for a population, as are the next five
+        Weighted mean over the epoch's rows, penalty included, as met while training.
+    learning_rate
+        Of the epoch's last update.
+    grad_norm
+        Norm of the gradient of that update, before clipping.
+    val_loss
+        On the held-out set; None without one.
+    val_score
+        Likewise: accuracy for labels, R2 for numbers, minus the loss for several quantiles.
+    best_epoch
+        Epoch of the best result so far, as `patience` of `train` measures it.
+    seconds : float
+        Spent training so far.
+    executor : {"eager", "replayed", "captured"}
+        How the steps ran; "captured" is as a CUDA graph.
+    restored : int, or array of shape (K,)
+        1 where the weights were put back after a divergence, else 0.
+    metrics : dict
+        Those that `train` was given: floats or arrays (K,).
+    history
+
+    Examples
+    --------
+    >>> import xpmlp
+    >>> for report in xpmlp.epochs("1-1", [[0.0], [1.0]], [1.0, 3.0], epochs=2):
+    ...     print(report.epoch, report.step)
+    1 1
+    2 2
+    >>> bool(report.loss < report.history["loss"][0])
+    True
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    loss: Any
+    learning_rate: Any
+    grad_norm: Any
+    val_loss: Any
+    val_score: Any
+    best_epoch: Any
+    seconds: float
+    executor: str
+    restored: Any
+    metrics: dict[str, Any]
     trainer: "Trainer" = field(repr=False)
 
     @property
@@ -36,9 +75,17 @@ class Report:
         return {name: values[: self.epoch] for name, values in self.trainer.history.items()}
 
     def model(self) -> Model:
-        """A model with a copy of the weights kept so far; later training leaves it alone.
+        """The model so far, which later training leaves alone.
 
-        Raises RuntimeError when training has gone on: the weights of this epoch are gone.
+        Returns
+        -------
+        Model
+            With a copy of the weights that are kept: the best, or the last (see `train`).
+
+        Raises
+        ------
+        RuntimeError
+            When training has gone on: the weights of this epoch are gone.
         """
         if self.trainer.epoch != self.epoch:
             raise RuntimeError(
@@ -48,9 +95,26 @@ class Report:
         return self.trainer.model()
 
     def predictions(self) -> Predictions | None:
-        """The held-out rows' y, with what the present weights predict of them; None without any.
+        """What the present weights predict of the held-out rows.
 
-        Raises RuntimeError when training has gone on.
+        Returns
+        -------
+        Predictions or None
+            NumPy arrays `y` (N,) or (N, n_out), `prediction` (..., N) or (..., N, n_out), and for
+            labels `proba` (..., N, C), else None. None without held-out rows.
+
+        Raises
+        ------
+        RuntimeError
+            When training has gone on.
+
+        Examples
+        --------
+        >>> import xpmlp
+        >>> rows = dict(X=[[0.0], [1.0]], y=[1.0, 3.0], X_val=[[0.5]], y_val=[2.0])
+        >>> for report in xpmlp.epochs("1-1", **rows, epochs=1):
+        ...     print(report.predictions().y)
+        [2.]
         """
         data = self.trainer.val_data
         if self.trainer.epoch != self.epoch:
@@ -64,12 +128,38 @@ class Report:
             return predictions(self.trainer, data)
 
     def scale_learning_rate(self, factor: Any) -> None:
-        """Multiply the learning rate from here on, one factor for all or one per member.
+        """Multiply the learning rate from here on.
 
-        ValueError where one is below 0 or not finite.
+        Parameters
+        ----------
+        factor : float at least 0, or one per member
+
+        Raises
+        ------
+        ValueError
+            Where one is below 0 or not finite.
         """
         self.trainer.scale_learning_rate(factor)
 
     def stop(self, which: Any = True) -> None:
-        """End training after this epoch, of all or of the members that are true in `which`."""
+        """End training after this epoch.
+
+        Parameters
+        ----------
+        which : bool, or one per member
+            The members that end.
+
+        Raises
+        ------
+        ValueError
+            For what is not boolean.
+
+        Examples
+        --------
+        >>> import xpmlp
+        >>> for report in xpmlp.epochs("1-1", [[0.0], [1.0]], [1.0, 3.0], epochs=100):
+        ...     report.stop(report.epoch == 3)
+        >>> report.epoch
+        3
+        """
         self.trainer.stop(which, "which")
