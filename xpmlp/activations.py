@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from xpmlp.names import lookup, positive, split_pair
+from xpmlp.names import is_ours, lookup, positive, split_pair
 from xpmlp.types import Array, Namespace
 
 
@@ -345,7 +345,8 @@ def activation(choice: Any) -> Activation:
     1.0
     """
     if isinstance(choice, Activation):
-        return choice
+        # a name of the user's own is no word of the table
+        return choice if is_ours(choice.f, choice.slope) else choice._replace(name=None)
     if not (isinstance(choice, str) or callable(choice)):
         raise ValueError(f"activation must be a name or a function (xp, z); got {choice!r}")
     return resolve(choice)

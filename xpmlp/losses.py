@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from xpmlp.activations import identity, level, sigmoid
-from xpmlp.names import lookup, positive, split_pair
+from xpmlp.names import is_ours, lookup, positive, split_pair
 from xpmlp.types import Array, Namespace
 
 
@@ -369,7 +369,8 @@ def loss(choice: Any) -> Loss:
     'huber:1.0'
     """
     if isinstance(choice, Loss):
-        return choice
+        # a name of the user's own is no word of the table
+        return choice if is_ours(*choice[:3]) else choice._replace(name=None)
     if not (isinstance(choice, str) or callable(choice)):
         raise ValueError(f"loss must be a name or a function (xp, score, target); got {choice!r}")
     return resolve(choice)

@@ -90,6 +90,11 @@ def title(value: object) -> str:
     return "yours" if name in ("", "<lambda>") else name
 
 
+def is_ours(*functions: Any) -> bool:
+    """Whether all are defined in this package, so that a name can stand for them."""
+    return all(str(getattr(f, "__module__", "")).startswith("xpmlp.") for f in functions)
+
+
 def split_pair(
     kind: str, pair: str, example: str, function: Callable[..., Any]
 ) -> tuple[Callable[..., Any], ...]:

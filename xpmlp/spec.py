@@ -181,7 +181,7 @@ class Spec(Stack):
 
         Raises
         ------
-        ValueError, TypeError
+        ValueError
             For anything else.
 
         Examples

@@ -179,6 +179,30 @@ def test_json_round_trip(spec):
     json.loads(spec.to_json(), parse_constant=pytest.fail)  # plain JSON: no NaN, no Infinity
 
 
+@pytest.mark.parametrize("name", ["tanh", "wave", None])
+def test_an_activation_of_your_own_is_not_mistaken_for_a_known_one(name):
+    """Whatever it calls itself."""
+    own = Activation(lambda xp, z: xp.sin(z), lambda xp, z, a: xp.cos(z), name)
+    spec = Spec.parse("2-3-1", activation=own)
+    assert spec.layers[0].activation is own
+    with pytest.raises(ValueError, match="layer 1's activation is your own function"):
+        spec.to_json()
+
+
+@pytest.mark.parametrize("name", ["huber:1.0", "fourth", None])
+def test_a_loss_of_your_own_is_not_mistaken_for_a_known_one(name):
+    own = Loss(
+        lambda xp, s, t: xp.sum((s - t) ** 4, axis=-1),
+        lambda xp, s, t: 4 * (s - t) ** 3,
+        lambda xp, s: s,
+        name=name,
+    )
+    spec = Spec.parse("2-3-1", loss=own)
+    assert spec.loss is own
+    with pytest.raises(ValueError, match="the loss is your own function"):
+        spec.to_json()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -192,37 +216,47 @@ def test_a_users_function_cannot_be_stored(arguments, said):
         Spec.parse("2-3-1", **arguments).to_json()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "3",
-        "null",
-        '"2-3-1"',
-        "{}",
-        '{"layers": [[1, 2, "relu", 0]]}',
-        '{"layers": [[1, 2, "relu", 0]], "loss": "huber", "more": 1}',
-        '{"layers": [], "loss": "huber"}',
-        '{"layers": 3, "loss": "huber"}',
-        '{"layers": {}, "loss": "huber"}',
-        '{"layers": [[1, 2, "relu", "0"]], "loss": "huber"}',
-        '{"layers": [[1, 2, "rellu", 0]], "loss": "huber"}',
-        '{"layers": [[1, 2, ["relu"], 0]], "loss": "huber"}',
-        '{"layers": [[1, 2, 7, 0]], "loss": "huber"}',
-        '{"layers": [[1, 2, "relu", 0]], "loss": "hubber"}',
-        '{"layers": [[1, 2, "relu", 0]], "loss": ["huber"]}',
-        '{"layers": [[1, 2, "relu", 0]], "loss": {}}',
-        '{"layers": [[1, 2, "relu", NaN]], "loss": "huber"}',
-        '{"layers": [[1.5, 2, "relu", 0]], "loss": "huber"}',
-        '{"layers": [[true, 2, "relu", 0]], "loss": "huber"}',
-        '{"layers": [1, null], "loss": "huber"}',
-    ],
-)
-def test_other_json_is_a_value_error(text):
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"2-3-1"', "{}"])
+def test_json_of_something_else_is_a_value_error(text):
     with pytest.raises(ValueError):  # noqa: PT011 - json's own, or one of Spec's
         Spec.from_json(text)
+
+
+DENSE = {"kind": "Dense", "n_in": 1, "n_out": 2, "activation": "relu", "dropout": 0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"more": 1},
+        {"layers": []},
+        {"layers": 3},
+        {"layers": {}},
+        {"layers": [1, None]},
+        {"layers": [[1, 2, "relu", 0]]},
+        {"layers": [{"kind": "Dense"}]},
+        {"layers": [{**DENSE, "more": 1}]},
+        {"layers": [{**DENSE, "kind": "Dens"}]},
+        {"layers": [{**DENSE, "kind": 3}]},
+        {"layers": [{**DENSE, "dropout": "0"}]},
+        {"layers": [{**DENSE, "dropout": float("nan")}]},
+        {"layers": [{**DENSE, "activation": "rellu"}]},
+        {"layers": [{**DENSE, "activation": ["relu"]}]},
+        {"layers": [{**DENSE, "activation": 7}]},
+        {"layers": [{**DENSE, "n_in": 1.5}]},
+        {"layers": [{**DENSE, "n_in": True}]},
+        {"layers": [{"kind": "Residual", "layers": 3}]},
+        {"loss": "hubber"},
+        {"loss": ["huber"]},
+        {"loss": {}},
+    ],
+)
+def test_json_of_a_changed_network_is_a_value_error(changes):
+    good = {"layers": [DENSE], "loss": "huber:1.0"}
+    expected = Spec.parse([Dense(1, 2, "relu")], loss="huber")
+    assert Spec.from_json(json.dumps(good)) == expected
+    with pytest.raises(ValueError):  # noqa: PT011 - the layer kind's, or one of Spec's
+        Spec.from_json(json.dumps(good | changes))
 
 
 # Errors: each names the place, what was given and what is allowed

@@ -43,6 +43,7 @@ def test_members_equal_single_runs(optimizer, rng):
         assert close(population.predict(X)[k], alone.predict(X))
         for name in ("loss", "learning_rate", "grad_norm", "val_loss", "val_score", "best_epoch"):
             assert np.allclose(member.history[name], alone.history[name], rtol=1e-10), name
+            assert list(map(type, member.history[name])) == list(map(type, alone.history[name]))
 
 
 def test_a_population_in_every_namespace_equals_single_runs(place, rng):

@@ -102,4 +102,7 @@ def layer_from(values: Any) -> Layer:
         raise ValueError(
             f"layer kind {name[:80]!r} is unknown{hint} One of your own must be defined before"
         )
-    return known[name].from_fields(rest)
+    try:
+        return known[name].from_fields(rest)
+    except TypeError as error:
+        raise ValueError(f"a layer of kind {name}: {error}") from None

@@ -94,7 +94,7 @@ class Model:
         if self.members is None or not -self.members <= k < self.members:
             raise IndexError(f"there is no member {k} among {self.members or 'no'} members")
         history = {
-            name: [entry[k] if hasattr(entry, "shape") else entry for entry in entries]
+            name: [entry[k].item() if hasattr(entry, "shape") else entry for entry in entries]
             for name, entries in self.history.items()
         }
         return snapshot(self.spec, self.place, self.flat[k, :], self.labels, history)
