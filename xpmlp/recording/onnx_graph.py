@@ -50,17 +50,18 @@ class Symbol(TracedArray):
     def __getitem__(self, key: Any) -> Any:
         if key == (..., slice(None, 1), slice(None)):
             return Row(self.dtype)
-        if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], slice):
-            return self.columns(key[1])
-        if key != (..., 0):
-            raise UntraceableError(f"it takes a part of an array: {key!r}")
-        first = self.tracer.constant(0, "int64")
-        return self.tracer.node("Gather", [self, first], self.dtype, self.shape[:-1], axis=-1)
+        if key == (..., 0):
+            first = self.tracer.constant(0, "int64")
+            return self.tracer.node("Gather", [self, first], self.dtype, self.shape[:-1], axis=-1)
+        match key:
+            case (start, slice() as part) if start is ...:
+                return self.columns(part)
+        raise UntraceableError(f"it takes a part of an array: {key!r}")
 
     def columns(self, part: slice) -> "Symbol":
         """Some neighbouring columns."""
         start, stop, step = part.indices(self.shape[-1])
-        if step != 1:
+        if step != 1 or start >= stop:
             raise UntraceableError(f"it takes a part of an array: {part!r}")
         ends = [self.tracer.constant([at], "int64") for at in (start, stop, -1)]
         shape = (*self.shape[:-1], stop - start)
