@@ -42,8 +42,8 @@ def starts(spec: Spec) -> tuple[int, ...]:
 
 
 @lru_cache(256)  # asked for a dozen times by one training
-def starts_of(listed: tuple[Block, ...]) -> tuple[int, ...]:
-    return tuple(accumulate((padded(prod(block.shape)) for block in listed), initial=0))
+def starts_of(all_blocks: tuple[Block, ...]) -> tuple[int, ...]:
+    return tuple(accumulate((padded(prod(block.shape)) for block in all_blocks), initial=0))
 
 
 def padded_size(spec: Spec) -> int:
@@ -54,8 +54,8 @@ def padded_size(spec: Spec) -> int:
 def views(xp: Namespace, spec: Spec, flat: Array) -> list[Array]:
     """Each block's view onto `flat` (..., P)."""
     return [
-        xp.reshape(flat[..., start : start + prod(one.shape)], (*flat.shape[:-1], *one.shape))
-        for start, one in zip(starts(spec), blocks(spec), strict=False)
+        xp.reshape(flat[..., start : start + prod(block.shape)], (*flat.shape[:-1], *block.shape))
+        for start, block in zip(starts(spec), blocks(spec), strict=False)
     ]
 
 

@@ -166,12 +166,12 @@ def quantile(*levels: float) -> Loss:
     if not all(0 < q < 1 for q in levels):
         raise ValueError(f"quantiles must be in (0, 1); got {', '.join(map(str, levels))}")
 
-    def by_level(xp: Namespace, score: Array, piece: Callable[[float, Array], Array]) -> Array:
+    def by_level(xp: Namespace, score: Array, function: Callable[[float, Array], Array]) -> Array:
         # an array of levels would be copied from the host, as would CuPy's concat of nine parts
         columns, k = xp.empty_like(score), score.shape[-1] // len(levels)
         for i, q in enumerate(levels):
             part = slice(i * k, (i + 1) * k)
-            columns[..., part] = piece(q, score[..., part])
+            columns[..., part] = function(q, score[..., part])
         return columns
 
     def value(xp: Namespace, score: Array, target: Array) -> Array:
@@ -252,10 +252,10 @@ def poisson_value(xp: Namespace, score: Array, target: Array) -> Array:
     array([1.])
     """
     counted = target > 0
-    surplus = score - xp.log(xp.where(counted, target, xp.ones_like(target)))
+    excess = score - xp.log(xp.where(counted, target, xp.ones_like(target)))
     # target * (exp(u) - 1 - u) keeps its digits near a fit; where u is far, the mean is all
-    near = counted & (surplus < POISSON_FAR)
-    u = xp.where(near, surplus, xp.zeros_like(surplus))
+    near = counted & (excess < POISSON_FAR)
+    u = xp.where(near, excess, xp.zeros_like(excess))
     return over_outputs(xp, xp.where(near, target * (xp.expm1(u) - u), xp.exp(score)))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from xpmlp.layout import padded_size
 from xpmlp.losses import loss
 from xpmlp.names import title, whole
-from xpmlp.shapes import LIST, Line, Place, Shape, ShapeError, Upstream, written
+from xpmlp.shapes import LIST, Line, Position, Shape, ShapeError, Upstream, written
 from xpmlp.spec import Spec
 
 
@@ -47,21 +47,21 @@ def forward_lines(spec: Spec, rows: int | str, lead: Shape) -> list[Line]:
     return [line for layer, at in pairs for line in layer.forward_lines(at)]
 
 
-def layer_places(spec: Spec, rows: int | str, lead: Shape = ()) -> list[Place]:
+def layer_places(spec: Spec, rows: int | str, lead: Shape = ()) -> list[Position]:
     """Where each layer stands: it is given x, or what the layer before gives."""
     count = range(1, len(spec.layers) + 1)
-    return [Place(i, "x" if i == 1 else f"a{i - 1}", rows, lead) for i in count]
+    return [Position(i, "x" if i == 1 else f"a{i - 1}", rows, lead) for i in count]
 
 
 def backward_lines(spec: Spec, rows: int | str, lead: Shape) -> list[Line]:
     score = (*lead, rows, spec.n_out)
     target = (*lead, rows, loss(spec.loss).targets(spec.n_out))
     formula = f"{title(spec.loss)}'(a{len(spec.layers)}, target)"
-    lines, up = [], Upstream(formula, (score, target), LIST)
+    lines, upstream = [], Upstream(formula, (score, target), LIST)
     places = layer_places(spec, rows, lead)
     for layer, at in reversed(list(zip(spec.layers, places, strict=True))):
-        own, up = layer.backward_lines(at, up)
-        lines += own
+        layer_lines, upstream = layer.backward_lines(at, upstream)
+        lines += layer_lines
     return lines
 
 

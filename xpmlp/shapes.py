@@ -33,20 +33,20 @@ class Line(NamedTuple):
 
     @property
     def shapes(self) -> str:
-        given = self.joined.join(map(written, self.operands))
+        operands = self.joined.join(map(written, self.operands))
         becomes = f" = {self.becomes}" if self.becomes else ""
-        return f"{given} -> {written(self.result)}{becomes}"
+        return f"{operands} -> {written(self.result)}{becomes}"
 
     @property
     def quoted(self) -> str:
         return f"\n  ledger: {self.formula}   {self.shapes}"
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a layer stands, for the lines that it writes about itself."""
 
     label: int | str  # its number, from 1
-    given: str  # the rows that it is given: "x", "a1", ...
+    input: str  # the name of its rows: "x", "a1", ...
     rows: int | str  # how many there are
     lead: Shape = ()  # of a population
 
@@ -57,6 +57,13 @@ class Upstream(NamedTuple):
     formula: str  # such as "d2 @ W2.T"
     operands: tuple[Shape, ...]
     joined: str
+
+    def line(
+        self, layer: int | str, name: str, result: Shape, becomes: str, factor: str = ""
+    ) -> Line:
+        """The line that gives it a name, times a factor such as " * f'(z1)"."""
+        formula = f"{name} = {self.formula}{factor}"
+        return Line(layer, formula, self.operands, self.joined, result, becomes)
 
 
 def written(shape: Sequence[int | str]) -> str:

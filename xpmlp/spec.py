@@ -207,16 +207,16 @@ class Spec(Stack):
 def check_end(last: Layer, number: int, choice: AnyLoss) -> None:
     """ValueError where the last layer and the loss contradict each other."""
     end = loss(choice)
-    called = title(choice)
-    last.check_last(number, end, called)
+    loss_name = title(choice)
+    last.check_last(number, end, loss_name)
     if end.labels == "classes" and last.n_out < 2:
         raise ValueError(
-            f"loss {called!r} needs one neuron per class, at least 2; the last layer has "
+            f"loss {loss_name!r} needs one neuron per class, at least 2; the last layer has "
             f"{last.n_out}. For one neuron and two classes use 'binary_cross_entropy'"
         )
     if last.n_out % end.scores_per_target:
         raise ValueError(
-            f"loss {called!r} needs {end.scores_per_target} neurons for each target; "
+            f"loss {loss_name!r} needs {end.scores_per_target} neurons for each target; "
             f"the last layer has {last.n_out}"
         )
 

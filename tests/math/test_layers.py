@@ -274,7 +274,7 @@ def test_a_file_says_what_a_layer_is_and_no_more():
     assert data["layers"][1] == {
         "kind": "Parametric", "n_in": 4, "activation": "silu", "rate_factor": 0.5,
     }  # fmt: skip
-    with pytest.raises(TypeError, match="slope"):
+    with pytest.raises(ValueError, match=r"layer of kind Parametric: .*slope"):
         Spec.from_json(json.dumps(data).replace('"rate_factor"', '"slope"'))
 
 

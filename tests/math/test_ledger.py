@@ -10,7 +10,7 @@ from xpmlp.losses import loss
 from xpmlp.network import forward
 from xpmlp.optimizers import optimizer
 from xpmlp.shape_ledger import bad_target, ledger
-from xpmlp.shapes import Place, ShapeError
+from xpmlp.shapes import Position, ShapeError
 from xpmlp.spec import Spec
 from xpmlp.step import Batch, gradient, new_state
 
@@ -203,8 +203,8 @@ def test_sizes_are_checked(arguments, said):
 def test_a_misfit_quotes_the_ledgers_own_line(spec, data):
     i = data.draw(st.integers(0, len(spec.layers) - 1))
     weights = (spec.layers[i].n_in, spec.layers[i].n_out)
-    at = Place(i + 1, "x" if i == 0 else f"a{i}", "B")
-    error = spec.layers[i].misfit(at, (50, weights[0] + 1), [weights, (1, weights[1])])
+    at = Position(i + 1, "x" if i == 0 else f"a{i}", "B")
+    error = spec.layers[i].shape_error(at, (50, weights[0] + 1), [weights, (1, weights[1])])
     line = ledger(spec, batch_size=50).forward[2 * i]  # no layer here has 50 neurons
     assert isinstance(error, ShapeError)
     assert isinstance(error, ValueError)
@@ -216,10 +216,10 @@ def test_a_misfit_quotes_the_ledgers_own_line(spec, data):
 
 def test_a_misfit_names_the_rows_as_the_caller_does():
     spec = Spec.parse("1-3-2")
-    assert str(spec.layers[0].misfit(Place(1, "X", "B"), (8, 2))).startswith(
+    assert str(spec.layers[0].shape_error(Position(1, "X", "B"), (8, 2))).startswith(
         "X has 2 columns but W1 has 1 row: layer 1"
     )
-    assert str(spec.layers[1].misfit(Place(2, "a1", "B"), (8, 1))).startswith(
+    assert str(spec.layers[1].shape_error(Position(2, "a1", "B"), (8, 1))).startswith(
         "a1 has 1 column but W2 has 3 rows"
     )
     assert str(bad_target(spec, (8,), (8, 2), "y")).startswith(

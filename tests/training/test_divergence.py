@@ -16,7 +16,7 @@ from xpmlp.recording.tracing import trace
 from xpmlp.step import Batch, gradient, new_state, update
 from xpmlp.training import train as assembly
 from xpmlp.training.batches import epoch_order, windows
-from xpmlp.training.divergence import DivergedError, DivergenceWarning, frozen, tally
+from xpmlp.training.divergence import DivergedError, DivergenceWarning, add_to_accounts, frozen
 from xpmlp.training.train import finish, make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* diverged and (is|are) stopped")
@@ -142,7 +142,9 @@ def test_the_accounts_are_those_of_a_loop(losses):
     alive, met, made = (np.full((), x) for x in (1.0, 0.0, 0.0))
     with np.errstate(all="ignore"):
         for loss in losses:
-            _, alive, met, made = tally(np, np.asarray(loss), 0.5, np.ones(()), alive, met, made)
+            _, alive, met, made = add_to_accounts(
+                np, np.asarray(loss), 0.5, np.ones(()), alive, met, made
+            )
     good = 0
     while good < len(losses) and np.isfinite(losses[good]):
         good += 1

@@ -48,9 +48,11 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
     import_extra("matplotlib", "table")
     from matplotlib.figure import Figure
 
-    held = [getattr(one, name, None) for one in (model, getattr(model, "model", None))
-            for name in ("history", "history_")]  # fmt: skip
-    history = next((one for one in (model, *held) if isinstance(one, dict)), None)
+    owners = (model, getattr(model, "model", None))
+    candidates = [
+        getattr(owner, name, None) for owner in owners for name in ("history", "history_")
+    ]
+    history = next((entry for entry in (model, *candidates) if isinstance(entry, dict)), None)
     if history is None:
         raise TypeError(
             "plot_history draws a trained model or its history (lbfgs keeps none); got "
@@ -87,19 +89,19 @@ def draw_history(axis: Any, history: dict[str, list[Any]]) -> None:
     axis.set_ylabel("loss")
     right = axis.twinx()
     rates = [plain(entry) for entry in history["learning_rate"]]
-    alike = [entry[0] for entry in rates] if all(len({*e}) == 1 for e in rates) else rates
+    rate = [entry[0] for entry in rates] if all(len({*e}) == 1 for e in rates) else rates
     right.plot(
-        range(1, len(rates) + 1), alike, color="tab:gray", linestyle=":", label="learning rate"
+        range(1, len(rates) + 1), rate, color="tab:gray", linestyle=":", label="learning rate"
     )
     right.set_ylabel("learning rate")
     right.set_ylim(bottom=0)
     if len(losses[0]) > 1:
         mark_best(axis, history["val_loss" if held_out else "loss"])
-    named: dict[str, Any] = {}  # a label stands for all lines that have it
+    handles: dict[str, Any] = {}  # a label stands for all lines that have it
     for part in (axis, right):
         lines, labels = part.get_legend_handles_labels()
-        named |= dict(zip(labels, lines, strict=True))
-    axis.legend(named.values(), named.keys(), loc="upper right", fontsize="small")
+        handles |= dict(zip(labels, lines, strict=True))
+    axis.legend(handles.values(), handles.keys(), loc="upper right", fontsize="small")
 
 
 def draw_series(axis: Any, series: list[Any], label: str, color: str) -> None:

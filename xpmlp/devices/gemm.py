@@ -59,8 +59,8 @@ class Plan(NamedTuple):
         """The offsets of cuBLAS's a, b and c at every call, in elements."""
         steps = [axis.steps for axis in self.loops]
         for at in product(*(range(axis.extent) for axis in self.loops)):
-            moves = list(zip(at, steps, strict=True))
-            i, j, k = (sum(index * step[side] for index, step in moves) for side in range(3))
+            pairs = list(zip(at, steps, strict=True))
+            i, j, k = (sum(index * step[side] for index, step in pairs) for side in range(3))
             yield i, j, k
 
 

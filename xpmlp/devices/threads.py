@@ -72,28 +72,28 @@ def available_threads() -> int | None:
     return threads if threads is None or own_limit is None else min(threads, own_limit)
 
 
-def blas_threads(most: int | None = None) -> int:
+def blas_threads(limit: int | None = None) -> int:
     """How many threads a product may have, at most that many; 1 where it cannot be changed.
 
     ImportError where a number is given and threadpoolctl is not installed.
     """
-    if most is not None:
+    if limit is not None:
         import_extra("threadpoolctl", "fast")
     available = available_threads() or 1
-    return available if most is None else min(available, most)
+    return available if limit is None else min(available, limit)
 
 
 @contextmanager
-def limit_threads(most: int | None) -> Iterator[None]:
+def limit_threads(limit: int | None) -> Iterator[None]:
     """A context in which a product has at most that many threads, where that is possible; None
     for no limit."""
-    available = None if most is None else available_threads()
-    if available is None or most is None or available <= most:
+    available = None if limit is None else available_threads()
+    if available is None or limit is None or available <= limit:
         yield
         return
-    token = CALLER_LIMIT.set(most)
+    token = CALLER_LIMIT.set(limit)
     try:
-        with THREAD_LIMIT.limit(most):
+        with THREAD_LIMIT.limit(limit):
             yield
     finally:
         CALLER_LIMIT.reset(token)

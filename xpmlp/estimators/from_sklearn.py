@@ -57,12 +57,12 @@ def from_sklearn(fitted: Any) -> Any:
     True
     """
     pairs = ESTIMATOR_PAIRS
-    estimator_class = next((own for sklearn, own in pairs if isinstance(fitted, sklearn)), None)
+    estimator_class = next((ours for sklearn, ours in pairs if isinstance(fitted, sklearn)), None)
     if estimator_class is None:
-        own = "xpmlp's own " if isinstance(fitted, MLPBase) else ""
+        ours = "xpmlp's own " if isinstance(fitted, MLPBase) else ""
         raise TypeError(
             f"from_sklearn takes a fitted MLPClassifier or MLPRegressor of scikit-learn; got "
-            f"{own}{type(fitted).__name__}"
+            f"{ours}{type(fitted).__name__}"
         )
     check_is_fitted(fitted)
     est: MLPBase = estimator_class(**fitted.get_params(deep=False))

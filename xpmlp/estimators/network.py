@@ -170,9 +170,9 @@ def make_optimizer(est: Any) -> tuple[Optimizer, dict[str, float]]:
         solver = optimizer_name(solver, nesterov=est.nesterovs_momentum)
     rule = find_optimizer(solver)
     return rule, {
-        ours: getattr(est, name)
-        for ours, name in OPTIMIZER_PARAMETERS.items()
-        if ours in rule.defaults
+        parameter: getattr(est, name)
+        for parameter, name in OPTIMIZER_PARAMETERS.items()
+        if parameter in rule.defaults
     }
 
 

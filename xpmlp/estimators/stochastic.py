@@ -238,14 +238,14 @@ def handle_divergence(est: Any, trainer: Trainer, error: DivergedError) -> None:
     for curve in (est.loss_curve_, est.validation_scores_, est.validation_loss_curve_):
         if curve is not None:
             curve.append(est.loss_)
-    where = (
+    location = (
         f"Training diverged in epoch {trainer.epoch} at step {error.step}, at learning rate "
         f"{error.learning_rate:g}"
     )
     if trainer.val_data is None:
-        raise NonFiniteError(f"{NON_FINITE} {where}: the weights before it are kept.") from error
+        raise NonFiniteError(f"{NON_FINITE} {location}: the weights before it are kept.") from error
     warnings.warn(
-        f"{where}: the best weights on the validation rows are kept, those of epoch "
+        f"{location}: the best weights on the validation rows are kept, those of epoch "
         f"{int(trainer.best_epoch)}.",
         ConvergenceWarning,
         stacklevel=2,

@@ -8,7 +8,7 @@ from typing import Any, Self
 from xpmlp.layers.layer import AnyActivation, Block, Layer, check_activation
 from xpmlp.names import title, whole
 from xpmlp.network import Trace, dense_backward, dense_forward
-from xpmlp.shapes import LIST, PRODUCT, Line, Place, ShapeError, Upstream, many, written
+from xpmlp.shapes import LIST, PRODUCT, Line, Position, ShapeError, Upstream, many, written
 from xpmlp.types import Array, Namespace
 
 
@@ -69,9 +69,11 @@ class Dense(Layer):
     ) -> Callable[[], Array]:
         if g.ndim <= p[0].ndim:
             return dense_backward(xp, self, p, trace, g, grads, apply)
-        back = dense_backward(xp, self, p, trace, apply(as_rows, xp, g, p[0]), grads, apply)
+        input_gradient = dense_backward(
+            xp, self, p, trace, apply(as_rows, xp, g, p[0]), grads, apply
+        )
         shape = (*g.shape[:-1], self.n_in)
-        return lambda: apply(reshaped, xp, back(), shape)
+        return lambda: apply(reshaped, xp, input_gradient(), shape)
 
     def draw(self, rng: Any, weights: Callable[..., Any], bias: Callable[..., Any]) -> list[Any]:
         sizes = (self.n_in, self.n_out)
@@ -90,52 +92,52 @@ class Dense(Layer):
             raise ValueError(f"dropout must be in [0, 1); layer {number} has {p!r}")
         return replace(self, activation=f, dropout=float(p), **check_sizes(self, number))
 
-    def check_last(self, number: int, loss: Any, called: str) -> None:
+    def check_last(self, number: int, loss: Any, loss_name: str) -> None:
         if self.dropout:
             raise ValueError(
                 f"layer {number} is the last and gives the result: its dropout must be 0"
             )
         if self.activation == "sigmoid" and loss.labels == "binary":
             raise ValueError(
-                f"loss {called!r} applies the sigmoid itself: the last layer's activation must be "
-                "None"
+                f"loss {loss_name!r} applies the sigmoid itself: the last layer's activation must "
+                "be None"
             )
 
-    def misfit(
-        self, at: Place, x: tuple[int, ...], shapes: Sequence[tuple[int, ...]] = ()
+    def shape_error(
+        self, at: Position, x: tuple[int, ...], shapes: Sequence[tuple[int, ...]] = ()
     ) -> ShapeError:
         weights = (shapes or self.shapes)[0]
         if len(x) < 2 or x[-1] == weights[-2]:
-            return super().misfit(at, x, shapes or self.shapes)
+            return super().shape_error(at, x, shapes or self.shapes)
         line = self.forward_lines(at)[0]
         return ShapeError(
-            f"{at.given} has {many(x[-1], 'column')} but W{at.label} has "
+            f"{at.input} has {many(x[-1], 'column')} but W{at.label} has "
             f"{many(weights[-2], 'row')}: layer {at.label} computes {line.formula}, and "
             f"{written(x)} @ {written(weights)} does not align.{line.quoted}"
         )
 
-    def forward_lines(self, at: Place) -> list[Line]:
+    def forward_lines(self, at: Position) -> list[Line]:
         i, x, w = at.label, (*at.lead, at.rows, self.n_in), (*at.lead, self.n_in, self.n_out)
         z = (*at.lead, at.rows, self.n_out)
         after = f" * mask{i}" if self.dropout else ""
         return [
-            Line(i, f"z{i} = {at.given} @ W{i} + b{i}", (x, w), PRODUCT, z, ""),
+            Line(i, f"z{i} = {at.input} @ W{i} + b{i}", (x, w), PRODUCT, z, ""),
             Line(i, f"a{i} = {title(self.activation)}(z{i}){after}", (z,), LIST, z, ""),
         ]
 
-    def backward_lines(self, at: Place, up: Upstream) -> tuple[list[Line], Upstream]:
+    def backward_lines(self, at: Position, upstream: Upstream) -> tuple[list[Line], Upstream]:
         i, rows = at.label, at.rows
         w, bias = (*at.lead, self.n_in, self.n_out), (*at.lead, 1, self.n_out)
-        d, turned_x = (*at.lead, rows, self.n_out), (*at.lead, self.n_in, rows)
-        turned_w = (*at.lead, self.n_out, self.n_in)
-        end = self.activation == "identity" and up.joined == LIST
-        through = ("" if end else f" * f'(z{i})") + (f" * mask{i}" if self.dropout else "")
+        d, x_shape = (*at.lead, rows, self.n_out), (*at.lead, self.n_in, rows)
+        w_shape = (*at.lead, self.n_out, self.n_in)
+        end = self.activation == "identity" and upstream.joined == LIST
+        slope = ("" if end else f" * f'(z{i})") + (f" * mask{i}" if self.dropout else "")
         lines = [
-            Line(i, f"d{i} = {up.formula}{through}", up.operands, up.joined, d, f"z{i}"),
-            Line(i, f"dW{i} = {at.given}.T @ d{i}", (turned_x, d), PRODUCT, w, f"W{i}"),
+            upstream.line(i, f"d{i}", d, f"z{i}", slope),
+            Line(i, f"dW{i} = {at.input}.T @ d{i}", (x_shape, d), PRODUCT, w, f"W{i}"),
             Line(i, f"db{i} = sum of d{i} over its rows", (d,), LIST, bias, f"b{i}"),
         ]
-        return lines, Upstream(f"d{i} @ W{i}.T", (d, turned_w), PRODUCT)
+        return lines, Upstream(f"d{i} @ W{i}.T", (d, w_shape), PRODUCT)
 
     @property
     def title(self) -> str:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from xpmlp.activations import Activation, activation
-from xpmlp.shapes import LIST, Line, Place, ShapeError, Upstream, written
+from xpmlp.shapes import LIST, Line, Position, ShapeError, Upstream, written
 from xpmlp.types import Array, Namespace
 
 Own = Callable[[str, Any], Any]  # of what something is and its value
@@ -208,7 +208,7 @@ class Layer:
         """This layer with canonical values; ValueError naming the layer otherwise."""
         return self
 
-    def check_last(self, number: int, loss: Any, called: str) -> None:
+    def check_last(self, number: int, loss: Any, loss_name: str) -> None:
         """ValueError where this layer, as the last, and the loss contradict each other."""
 
     @property
@@ -223,40 +223,40 @@ class Layer:
     def check_shapes(self, number: int, x: Array, p: Any) -> None:
         """ShapeError where the rows x or the parameters p are not this layer's."""
         if not self.fits(x, p):
-            given = "x" if number == 1 else f"a{number - 1}"
+            name = "x" if number == 1 else f"a{number - 1}"
             shapes = [tuple(array.shape) for array in self.unpack(p)]
-            raise self.misfit(Place(number, given, "B"), tuple(x.shape), shapes)
+            raise self.shape_error(Position(number, name, "B"), tuple(x.shape), shapes)
 
-    def misfit(
-        self, at: Place, x: tuple[int, ...], shapes: Sequence[tuple[int, ...]] = ()
+    def shape_error(
+        self, at: Position, x: tuple[int, ...], shapes: Sequence[tuple[int, ...]] = ()
     ) -> ShapeError:
         """Why rows of shape x do not go through blocks of these shapes, with the ledger's line."""
         line = self.forward_lines(at)[0]
-        shown = f"layer {at.label} computes {line.formula}"
-        what = f"{at.given} is {written(x)} but must be rows (B, {self.n_in})"
+        computes = f"layer {at.label} computes {line.formula}"
+        problem = f"{at.input} is {written(x)} but must be rows (B, {self.n_in})"
         if len(x) >= 2 and x[-1] == self.n_in:
             pairs = zip(self.blocks, shapes, strict=True)
             block, shape = next((b, s) for b, s in pairs if s[-len(b.shape) :] != b.shape)
-            what = (
+            problem = (
                 f"{block.symbol}{at.label} is {written(shape)} but must be {written(block.shape)}"
             )
-        return ShapeError(f"{what}: {shown}.{line.quoted}")
+        return ShapeError(f"{problem}: {computes}.{line.quoted}")
 
     # the ledger
 
-    def forward_lines(self, at: Place) -> list[Line]:
+    def forward_lines(self, at: Position) -> list[Line]:
         """Its formulas of the forward pass; the last one gives a."""
         shapes = ((*at.lead, at.rows, self.n_in), *((*at.lead, *s) for s in self.shapes))
-        names = ", ".join([at.given, *(f"{block.symbol}{at.label}" for block in self.blocks)])
+        names = ", ".join([at.input, *(f"{block.symbol}{at.label}" for block in self.blocks)])
         formula = f"a{at.label} = {self.title}({names})"
         result = (*at.lead, at.rows, self.n_out)
         return [Line(at.label, formula, shapes, LIST, result, "")]
 
-    def backward_lines(self, at: Place, up: Upstream) -> tuple[list[Line], Upstream]:
+    def backward_lines(self, at: Position, upstream: Upstream) -> tuple[list[Line], Upstream]:
         """Its formulas of the backward pass, and where the layer below goes on."""
         y, x = (*at.lead, at.rows, self.n_out), (*at.lead, at.rows, self.n_in)
-        g, below = f"g{at.label}", f"{self.title}'({at.given})"
-        lines = [Line(at.label, f"{g} = {up.formula}", up.operands, up.joined, y, f"a{at.label}")]
+        g, below = f"g{at.label}", f"{self.title}'({at.input})"
+        lines = [upstream.line(at.label, g, y, f"a{at.label}")]
         for block in self.blocks:
             name, shape = f"{block.symbol}{at.label}", (*at.lead, *block.shape)
             formula = f"d{name} = sum of {g} * d{self.title}/d{name} over its rows"

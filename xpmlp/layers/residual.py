@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 from xpmlp.layers.layer import AnyActivation, Block, Layer
 from xpmlp.layers.stack import Stack, chained, layer_fields, layer_from
 from xpmlp.network import backward, forward
-from xpmlp.shapes import LIST, Line, Place, Upstream
+from xpmlp.shapes import LIST, Line, Position, Upstream
 from xpmlp.types import Array, Namespace
 
 
@@ -54,7 +54,7 @@ class Residual(Stack, Layer):
 
     @property
     def activations(self) -> tuple[AnyActivation, ...]:
-        return tuple(one for layer in self.layers for one in layer.activations)
+        return tuple(choice for layer in self.layers for choice in layer.activations)
 
     @property
     def multiplications(self) -> int:
@@ -71,8 +71,8 @@ class Residual(Stack, Layer):
     def run_backward(
         self, xp: Namespace, p: Any, trace: Any, g: Array, grads: Any, apply: Any
     ) -> Callable[[], Array]:
-        back = backward(xp, self, p, trace.traces, g, grads, apply=apply)
-        return lambda: apply(added, xp, g, back())
+        input_gradient = backward(xp, self, p, trace.traces, g, grads, apply=apply)
+        return lambda: apply(added, xp, g, input_gradient())
 
     def pack(self, arrays: Iterator[Array]) -> Any:
         return tuple(layer.pack(arrays) for layer in self.layers)
@@ -104,28 +104,26 @@ class Residual(Stack, Layer):
     def fits(self, x: Array, p: Any) -> bool:
         return bool(x.ndim >= 2 and x.shape[-1] == self.n_in)
 
-    def forward_lines(self, at: Place) -> list[Line]:
+    def forward_lines(self, at: Position) -> list[Line]:
         lines, place = [], at
         for i, layer in enumerate(self.layers, 1):
             place = place._replace(label=f"{at.label}.{i}")
             lines += layer.forward_lines(place)
-            place = place._replace(given=f"a{at.label}.{i}")
+            place = place._replace(input=f"a{at.label}.{i}")
         shape = (*at.lead, at.rows, self.n_out)
-        formula = f"a{at.label} = {at.given} + {place.given}"
+        formula = f"a{at.label} = {at.input} + {place.input}"
         return [*lines, Line(at.label, formula, (shape, shape), LIST, shape, "")]
 
-    def backward_lines(self, at: Place, up: Upstream) -> tuple[list[Line], Upstream]:
+    def backward_lines(self, at: Position, upstream: Upstream) -> tuple[list[Line], Upstream]:
         shape, g = (*at.lead, at.rows, self.n_out), f"g{at.label}"
-        lines = [
-            Line(at.label, f"{g} = {up.formula}", up.operands, up.joined, shape, f"a{at.label}")
-        ]
+        lines = [upstream.line(at.label, g, shape, f"a{at.label}")]
         inner = Upstream(g, (shape,), LIST)
         for i, layer in reversed(list(enumerate(self.layers, 1))):
-            given = at.given if i == 1 else f"a{at.label}.{i - 1}"
-            own, inner = layer.backward_lines(
-                at._replace(label=f"{at.label}.{i}", given=given), inner
+            name = at.input if i == 1 else f"a{at.label}.{i - 1}"
+            layer_lines, inner = layer.backward_lines(
+                at._replace(label=f"{at.label}.{i}", input=name), inner
             )
-            lines += own
+            lines += layer_lines
         return lines, inner._replace(formula=f"({g} + {inner.formula})")
 
     def fields(self, number: int | str, own: Any) -> dict[str, Any]:

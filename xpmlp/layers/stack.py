@@ -83,12 +83,12 @@ def refuse_own(what: str, value: Any) -> Any:
 def kinds() -> dict[str, type[Layer]]:
     """Every kind that is defined, a user's too, by name; of two with one name the later."""
 
-    def under(base: type[Layer]) -> Iterator[type[Layer]]:
-        for one in base.__subclasses__():
-            yield one
-            yield from under(one)
+    def subclasses(kind: type[Layer]) -> Iterator[type[Layer]]:
+        for subclass in kind.__subclasses__():
+            yield subclass
+            yield from subclasses(subclass)
 
-    return {one.__name__: one for one in under(Layer) if is_dataclass(one)}
+    return {kind.__name__: kind for kind in subclasses(Layer) if is_dataclass(kind)}
 
 
 def layer_from(values: Any) -> Layer:

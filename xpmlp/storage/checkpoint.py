@@ -157,17 +157,17 @@ class CheckpointWriter:
         try:
             config = read_object(read_metadata(data, FORMAT, VERSION).get("config"))
             changed = differences(config["signature"], self.signature, config["epoch"])
-            moved = differences(config["about"], self.environment, 0)
+            changes = differences(config["about"], self.environment, 0)
             if not changed:
                 restore_trainer(trainer, config, read_tensors(data))
         except INVALID_FILE_ERRORS as error:
             raise invalid_file(path, error, "checkpoint") from None
         if changed:
             raise ValueError(f"checkpoint {path} is of another training: {'; '.join(changed)}")
-        if moved:
+        if changes:
             warnings.warn(
                 f"checkpoint {path} resumes in another environment, so the last bits may differ: "
-                f"{'; '.join(moved)}",
+                f"{'; '.join(changes)}",
                 stacklevel=5,
             )
         self.epoch = trainer.epoch

@@ -38,8 +38,8 @@ class Column(NamedTuple):
     def take(self, rows: Array) -> "Column":
         """The column of those rows."""
         values = self.values
-        taken = [values[i] for i in rows] if isinstance(values, list) else values[rows]
-        return self._replace(values=taken)
+        selected = [values[i] for i in rows] if isinstance(values, list) else values[rows]
+        return self._replace(values=selected)
 
 
 class TableError(ValueError):

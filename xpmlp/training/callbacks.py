@@ -54,10 +54,10 @@ def stop_at(name: str, value: float) -> Callable[[Any], Any]:
     aim = number(value, "value")
 
     def reached(report: Any) -> Any:
-        now = getattr(report, name)
-        if now is None:
+        latest = getattr(report, name)
+        if latest is None:
             raise ValueError(f"stop_at({name!r}) needs a held-out set: give X_val and y_val")
-        return now <= aim if name.endswith("loss") else now >= aim
+        return latest <= aim if name.endswith("loss") else latest >= aim
 
     return reached
 
@@ -93,14 +93,18 @@ def plateau(
         raise ValueError(f"factor must be in (0, 1); got {factor}")
     if number(min_learning_rate, "min_learning_rate") < 0:
         raise ValueError(f"min_learning_rate must be at least 0; got {min_learning_rate}")
-    often = whole(patience, "patience")
+    period = whole(patience, "patience")
 
     least = min_learning_rate * (1 - 1e-6)  # 1e-4 * 0.1 is a little below 1e-5
 
     def reduce_rate(report: Any) -> None:
-        waited = report.epoch - report.best_epoch
-        due = (waited > 0) & (waited % often == 0) & (report.learning_rate * factor >= least)
-        report.scale_learning_rate(1 - (1 - factor) * due)
+        epochs_without = report.epoch - report.best_epoch
+        is_due = (
+            (epochs_without > 0)
+            & (epochs_without % period == 0)
+            & (report.learning_rate * factor >= least)
+        )
+        report.scale_learning_rate(1 - (1 - factor) * is_due)
 
     return reduce_rate
 

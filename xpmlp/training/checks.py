@@ -152,13 +152,13 @@ def check_finite(array: Array, name: str) -> None:
             return
         bad = ~np.isfinite(array)
     else:
-        home = place_of(array)
-        if home.xp.isdtype(array.dtype, "complex floating"):
+        place = place_of(array)
+        if place.xp.isdtype(array.dtype, "complex floating"):
             raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}")
-        if not home.xp.isdtype(array.dtype, "real floating"):
+        if not place.xp.isdtype(array.dtype, "real floating"):
             return
-        with running(home):
-            if all_finite(home.xp, array):
+        with running(place):
+            if all_finite(place.xp, array):
                 return
         array = to_host(array)
         bad = ~np.isfinite(array)
@@ -180,9 +180,9 @@ def check_fits(array: Array, dtype: str, name: str) -> None:
     """ValueError where a finite number of `array` is beyond the range of `dtype`."""
     if dtype != "float32" or dtype_name(array) != "float64":
         return
-    home = place_of(array)
-    with running(home):
-        if not any_true(home.xp, home.xp.abs(array) > FLOAT32_MAX):
+    place = place_of(array)
+    with running(place):
+        if not any_true(place.xp, place.xp.abs(array) > FLOAT32_MAX):
             return
     host = to_host(array)
     first = int(np.argmax(np.abs(host) > FLOAT32_MAX))
@@ -210,6 +210,6 @@ def all_rows_equal(rows: Any) -> bool:
     """Whether the rows (N, n) are all equal; the first two are compared first, as most differ."""
     if hasattr(rows, "nnz"):
         return all((rows[[i]] != rows[[0]]).nnz == 0 for i in range(1, rows.shape[0]))
-    home, count = place_of(rows), rows.shape[0]
-    with running(home):
-        return all(all_true(home.xp, rows[:end, :] == rows[:1, :]) for end in (2, count))
+    place, count = place_of(rows), rows.shape[0]
+    with running(place):
+        return all(all_true(place.xp, rows[:end, :] == rows[:1, :]) for end in (2, count))

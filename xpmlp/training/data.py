@@ -14,7 +14,7 @@ from xpmlp.devices.namespace import (
     to_host,
     to_place,
 )
-from xpmlp.shapes import Place as LedgerPlace
+from xpmlp.shapes import Position
 from xpmlp.spec import Spec
 from xpmlp.training.checks import FLOATS, check_fits, numbers
 from xpmlp.training.labels import Labels, sample_weights, targets
@@ -102,7 +102,7 @@ def check_rows(value: Any, spec: Spec, name: str = "X") -> Array:
     """X (N, n_in) on its own device; ShapeError with the ledger's line where it does not fit."""
     x = numbers(value, name, (2,))
     if x.shape[-1] != spec.n_in:
-        raise spec.layers[0].misfit(LedgerPlace(1, name, "B"), tuple(x.shape))
+        raise spec.layers[0].shape_error(Position(1, name, "B"), tuple(x.shape))
     return x
 
 

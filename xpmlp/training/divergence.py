@@ -20,7 +20,7 @@ INF = float("inf")
 
 
 @account
-def tally(
+def add_to_accounts(
     xp: Namespace,
     value: Array,
     share: Array,
@@ -44,14 +44,15 @@ def frozen(rule: Rule, limit: float | None = None) -> Rule:
     since the step h.slots_reset_step; the gradient's norm h.grad_norm is clipped to `limit`."""
 
     @wraps(rule)
-    def held(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *slots: Array) -> Any:
+    def guarded_rule(xp: Namespace, h: Any, t: Array, theta: Array, g: Array, *slots: Array) -> Any:
         g = g if limit is None else shortened(xp, limit, h.grad_norm, g)
-        moved = rule(xp, h, t - h.slots_reset_step, theta, g, *slots)
+        results = rule(xp, h, t - h.slots_reset_step, theta, g, *slots)
         return tuple(
-            xp.where(h.alive > 0, new, old) for new, old in zip(moved, (theta, *slots), strict=True)
+            xp.where(h.alive > 0, new, old)
+            for new, old in zip(results, (theta, *slots), strict=True)
         )
 
-    return held
+    return guarded_rule
 
 
 def guarded(optimizer: Optimizer, clip: float | None = None) -> Optimizer:

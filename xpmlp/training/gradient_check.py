@@ -82,7 +82,7 @@ def clear_rows(xp: Namespace, spec: Spec, params: tuple[Any, ...], x: Array, row
     """Of the rows x, those whose pre-activations are farthest from 0, where relu has its kink."""
     traces = forward(xp, spec, params, x)
     pairs = zip(spec.layers, traces, strict=True)
-    kinks = [xp.reshape(z, (x.shape[0], -1)) for layer, own in pairs for z in layer.kinks(own)]
+    kinks = [xp.reshape(z, (x.shape[0], -1)) for layer, trace in pairs for z in layer.kinks(trace)]
     if not kinks:
         return x[:rows, :]
     best = xp.argsort(-xp.min(xp.abs(xp.concat(kinks, axis=-1)), axis=-1))
@@ -101,24 +101,24 @@ def draw_target(rng: Any, measure: Loss, rows: int, n_out: int) -> Any:
 def clear_target(place: Place, measure: Loss, score: Array, seed: int) -> Array:
     """Of several drawn targets those at which the loss bends least: clear of its kinks."""
     rng = generator(seed, Stream.SPLIT, 1)
-    drawn = [draw_target(rng, measure, *score.shape[-2:]) for _ in range(20)]
-    targets = [to_place(place, target, "float64") for target in drawn]
+    candidates = [draw_target(rng, measure, *score.shape[-2:]) for _ in range(20)]
+    targets = [to_place(place, target, "float64") for target in candidates]
     return min(targets, key=lambda target: bend(place.xp, measure, score, target))
 
 
 def bend(xp: Namespace, measure: Loss, score: Array, target: Array) -> float:
     """The largest second difference of the loss's delta: a kink within reach is seen in it."""
     step = 30 * MOVE  # farther than any move of a parameter moves a score
-    low, here, high = (measure.delta(xp, score + by, target) for by in (-step, 0.0, step))
-    return float(to_host(xp.max(xp.abs(low - 2 * here + high))))
+    low, middle, high = (measure.delta(xp, score + by, target) for by in (-step, 0.0, step))
+    return float(to_host(xp.max(xp.abs(low - 2 * middle + high))))
 
 
 def chosen(size: int, seed: int, window: int) -> Any:
     """Which of a window's parameters are checked, sorted: all, or a sample of many."""
     rng = generator(seed, Stream.SPLIT, 2 + window)
-    picked = rng.permutation(size)[: size if size <= EVERY else SAMPLED]
-    picked.sort()
-    return picked
+    indices = rng.permutation(size)[: size if size <= EVERY else SAMPLED]
+    indices.sort()
+    return indices
 
 
 def loss_differences(
@@ -130,13 +130,13 @@ def loss_differences(
     column = xp.arange(size, dtype=index.dtype, device=flat.device)
     for start in range(0, count, chunk):
         part = index[start : min(start + chunk, count)]
-        moves = MOVE * xp.astype(column[None, :] == part[:, None], flat.dtype)
+        shifts = MOVE * xp.astype(column[None, :] == part[:, None], flat.dtype)
         slopes = xp.zeros(part.shape[0], dtype=flat.dtype, device=flat.device)
-        for times, share in STENCIL:
-            moved = windows(xp, spec, flat + times * moves)
-            score = forward(xp, spec, moved, batch.x)[-1].y
+        for times, coefficient in STENCIL:
+            params = windows(xp, spec, flat + times * shifts)
+            score = forward(xp, spec, params, batch.x)[-1].y
             values = xp.sum(measure.value(xp, score, batch.target) * batch.weight, axis=-1)
-            slopes = slopes + share / MOVE * values
+            slopes = slopes + coefficient / MOVE * values
         yield slopes
 
 
@@ -203,15 +203,15 @@ def gradcheck(
     limit: Any = tolerance
     if not isinstance(limit, Real) or not 0 < float(limit) < math.inf:
         raise ValueError(f"tolerance must be finite and above 0; got {tolerance!r}")
-    home = place_of(x)
-    place = home if xp is None else Place(xp, getattr(x, "device", None), xp.__name__)
+    own_place = place_of(x)
+    place = own_place if xp is None else Place(xp, getattr(x, "device", None), xp.__name__)
     with running(place):
         validate_layers(place, spec)
         start = starting_point(place, spec, seed)
         batch = sample_batch(place, spec, start, x, target, rows, seed)
-        found = compare(place, spec, start, batch, seed)
+        differences = compare(place, spec, start, batch, seed)
     words = ", ".join(layer.title for layer in spec.layers)
-    return Check(f"{spec} ({words}; {title(spec.loss)})", tuple(found), tolerance)
+    return Check(f"{spec} ({words}; {title(spec.loss)})", tuple(differences), tolerance)
 
 
 def starting_point(place: Place, spec: Spec, seed: int) -> Array:
@@ -221,8 +221,8 @@ def starting_point(place: Place, spec: Spec, seed: int) -> Array:
     flat = to_place(place, initial(spec, seed), "float64")
     for view, block in zip(views(place.xp, spec, flat), blocks(spec), strict=True):
         if not block.decay_factor:
-            drawn = block.start + noise.normal(0, 0.1, block.shape)
-            view[...] = to_place(place, drawn, "float64")
+            values = block.start + noise.normal(0, 0.1, block.shape)
+            view[...] = to_place(place, values, "float64")
     return flat
 
 
@@ -252,8 +252,8 @@ def compare(
     state = new_state(xp, spec, optimizer("sgd"), start)
     gradient(xp, spec, state, batch)
     scale = xp.max(xp.abs(state.grad)) + 1e-30
-    named = [(i, block) for i, layer in enumerate(spec.layers, 1) for block in layer.blocks]
-    for number, (begin, (layer, block)) in enumerate(zip(starts(spec), named, strict=False)):
+    named_blocks = [(i, block) for i, layer in enumerate(spec.layers, 1) for block in layer.blocks]
+    for number, (begin, (layer, block)) in enumerate(zip(starts(spec), named_blocks, strict=False)):
         size = prod(block.shape)
         index = to_place(place, begin + chosen(size, seed, number))
         numeric = xp.concat(list(loss_differences(xp, spec, start, batch, index)), axis=0)

@@ -35,8 +35,8 @@ def predictions(trainer: "Trainer", data: "Data") -> Predictions:
     """What the present weights predict of a set."""
     xp, measure, labels = trainer.place.xp, loss(trainer.spec.loss), trainer.labels
     params = windows(xp, trainer.spec, trainer.step.weights)
-    found = scores(xp, trainer.spec, params, data.x, lambda score: measure.link(xp, score))
-    linked, target = to_host(found), to_host(data.target)
+    prediction = scores(xp, trainer.spec, params, data.x, lambda score: measure.link(xp, score))
+    linked, target = to_host(prediction), to_host(data.target)
     if labels.classes is None:
         flat = labels.flat and target.shape[-1] == 1
         return Predictions(
@@ -76,10 +76,10 @@ def measured(name: str, metric: Metric, rows: Predictions, trainer: "Trainer") -
     by_probability = "proba" in signature(metric).parameters
     if by_probability and rows.proba is None:
         raise ValueError(f"metric {name!r} asks for proba, but y holds numbers and no labels")
-    guess = rows.proba if by_probability else rows.prediction
+    prediction = rows.proba if by_probability else rows.prediction
     members = trainer.settings.members
-    each: Any = [guess] if members is None else guess
-    values = [metric(rows.y, one) for one in each]
+    members_predictions: Any = [prediction] if members is None else prediction
+    values = [metric(rows.y, member_prediction) for member_prediction in members_predictions]
     for value in values:
         if not isinstance(value, Real) and getattr(value, "ndim", 1) != 0:
             raise ValueError(f"metric {name!r} must return a number; got {value!r}")

@@ -42,9 +42,9 @@ def r2(xp: Namespace, measure: Loss, score: Array, target: Array, weight: Array)
     low = xp.min(xp.where(counts, target, inf), axis=-2)
     high = xp.max(xp.where(counts, target, -inf), axis=-2)
     varies = (spread > 0) & (low < high)
-    share = error / xp.where(varies, spread, xp.ones_like(spread))
-    met = xp.astype(error == 0, share.dtype)
-    return xp.mean(xp.where(varies, 1 - share, met), axis=-1)
+    relative = error / xp.where(varies, spread, xp.ones_like(spread))
+    exact = xp.astype(error == 0, relative.dtype)
+    return xp.mean(xp.where(varies, 1 - relative, exact), axis=-1)
 
 
 def minus_loss(xp: Namespace, measure: Loss, score: Array, target: Array, weight: Array) -> Array:
@@ -60,31 +60,31 @@ def score_for(measure: Loss) -> Callable[..., Array]:
     return minus_loss if several else r2
 
 
-def reported(asked: AnyLoss) -> Loss:
+def reported(choice: AnyLoss) -> Loss:
     """The loss with its value as scikit-learn reports it; the gradient stays the true one's.
 
     Errors are a mean over the outputs. Cross-entropies are those of probabilities that are held
     eps away from 0 and 1, with the digits that this costs.
     """
-    base = find_loss(asked)
+    base = find_loss(choice)
 
     def mean(xp: Namespace, score: Array, target: Array) -> Array:
         return base.value(xp, score, target) / base.link(xp, score).shape[-1]
 
     def of_classes(xp: Namespace, score: Array, target: Array) -> Array:
-        return surprise(xp, base.link(xp, score), target)
+        return clipped_cross_entropy(xp, base.link(xp, score), target)
 
     def of_labels(xp: Namespace, score: Array, target: Array) -> Array:
         p = base.link(xp, score)
-        return surprise(xp, p, target) + surprise(xp, 1 - p, 1 - target)
+        return clipped_cross_entropy(xp, p, target) + clipped_cross_entropy(xp, 1 - p, 1 - target)
 
     values = {"classes": of_classes, "binary": of_labels, "none": mean}
     sums = base.name == "poisson"
     return base if sums else base._replace(value=values[base.labels], name=None)
 
 
-def surprise(xp: Namespace, p: Array, target: Array) -> Array:
+def clipped_cross_entropy(xp: Namespace, p: Array, target: Array) -> Array:
     """-sum of target * log p over the outputs (..., B), for p kept eps away from 0 and 1."""
     eps = float(xp.finfo(p.dtype).eps)
-    kept = xp.minimum(xp.maximum(p, xp.full_like(p, eps)), xp.full_like(p, 1 - eps))
-    return -xp.sum(target * xp.log(kept), axis=-1)
+    clipped = xp.minimum(xp.maximum(p, xp.full_like(p, eps)), xp.full_like(p, 1 - eps))
+    return -xp.sum(target * xp.log(clipped), axis=-1)

@@ -136,12 +136,12 @@ class Model:
         ValueError
             As for `predict`.
         """
-        linked = self.linked(X, loss(self.spec.loss).link)
+        prediction = self.linked(X, loss(self.spec.loss).link)
         if self.classes_ is None:
-            return linked
-        home = place_of(linked)
-        with running(home):
-            return class_probabilities(home.xp, linked)
+            return prediction
+        place = place_of(prediction)
+        with running(place):
+            return class_probabilities(place.xp, prediction)
 
     def predict(self, X: Any) -> Array:
         """Labels, or numbers as y had them.
@@ -172,8 +172,8 @@ class Model:
         xp = self.place.xp
         x = StreamedRows(self.place, check_rows(X, self.spec), dtype_name(self.flat))
         with running(self.place):
-            found = scores(xp, self.spec, self.params, x, require_finite(xp, link))
-            return like_caller(X, found, self.place)
+            prediction = scores(xp, self.spec, self.params, x, require_finite(xp, link))
+            return like_caller(X, prediction, self.place)
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and copy keep: arrays of the host, so that a GPU is not needed to load."""

@@ -22,20 +22,20 @@ ADVICE = (
 )
 
 
-def recover(trainer: "Trainer", lost: Array) -> Array:
-    """Restore or stop the members in `lost` (...); DivergedError when all have diverged. Returns
-    those that go on again."""
+def recover(trainer: "Trainer", diverged: Array) -> Array:
+    """Restore or stop the members that are true in `diverged` (...), and return those restored;
+    DivergedError when all have diverged."""
     xp, step = trainer.place.xp, trainer.step
-    examine(trainer, lost)
-    restored = restore(trainer, lost)
-    dead = lost & ~restored
+    examine(trainer, diverged)
+    restored = restore(trainer, diverged)
+    dead = diverged & ~restored
     scale = step.learning_rate_scale
     scale[...] = xp.where(dead[..., None], xp.zeros_like(scale), scale)
     step.alive[...] = xp.where(dead, xp.zeros_like(step.alive), step.alive)
     if any_true(xp, dead) and not any_true(xp, step.alive > 0):
         members = range(prod(trainer.settings.lead))
         divergences = [trainer.divergences.get(k) for k in members]
-        first = next(one for one in divergences if one is not None)
+        first = next(divergence for divergence in divergences if divergence is not None)
         repeated = trainer.settings.on_divergence == "restore"
         raise DivergedError(
             f"training diverged {first}{GIVEN_UP if repeated else ''}",
@@ -50,24 +50,25 @@ def recover(trainer: "Trainer", lost: Array) -> Array:
 
 def warn_of_members(trainer: "Trainer", dead: Array) -> None:
     """Say which members have diverged, and that the others go on."""
-    gone = [k for k, one in enumerate(to_host(dead).reshape(-1)) if one]
-    first = trainer.divergences[gone[0]]
-    names = ", ".join(map(str, gone[:8])) + (", ..." if len(gone) > 8 else "")
+    members = [k for k, is_dead in enumerate(to_host(dead).reshape(-1)) if is_dead]
+    first = trainer.divergences[members[0]]
+    names = ", ".join(map(str, members[:8])) + (", ..." if len(members) > 8 else "")
+    verb = "is" if len(members) == 1 else "are"
     warnings.warn(
-        f"{many(len(gone), 'member')} diverged and {'is' if len(gone) == 1 else 'are'} stopped: "
-        f"{names}. Member {gone[0]} {first}. The other members train on",
+        f"{many(len(members), 'member')} diverged and {verb} stopped: {names}. "
+        f"Member {members[0]} {first}. The other members train on",
         DivergenceWarning,
         stacklevel=2,
     )
 
 
-def examine(trainer: "Trainer", lost: Array) -> None:
-    """Find out where the members that are true in `lost` (...) left the finite numbers."""
+def examine(trainer: "Trainer", diverged: Array) -> None:
+    """Find out where the members that are true in `diverged` (...) left the finite numbers."""
     step, last = trainer.step, trainer.steps_per_epoch - 1
     first = int(trainer.state.step) - trainer.steps_per_epoch
-    hosts = (to_host(part).reshape(-1) for part in (lost, step.alive, step.finite_steps))
-    for k, (gone, alive, finite_steps) in enumerate(zip(*hosts, strict=True)):
-        if gone:
+    hosts = (to_host(part).reshape(-1) for part in (diverged, step.alive, step.finite_steps))
+    for k, (has_diverged, alive, finite_steps) in enumerate(zip(*hosts, strict=True)):
+        if has_diverged:
             t = last if alive else int(finite_steps)  # the last left bad weights
             rate, gradients = (to_list(part, k) for part in step_again(trainer, t))
             trainer.divergences[k] = Divergence(
@@ -95,28 +96,29 @@ def step_again(trainer: "Trainer", t: int) -> tuple[Array, list[Array]]:
 
 def to_list(value: Any, k: int) -> list[float]:
     """Member k's number in each of one or several arrays (...)."""
-    listed = value if isinstance(value, list) else [value]
-    return [float(to_host(one).reshape(-1)[k]) for one in listed]
+    arrays = value if isinstance(value, list) else [value]
+    return [float(to_host(array).reshape(-1)[k]) for array in arrays]
 
 
-def restore(trainer: "Trainer", lost: Array) -> Array:
-    """Put the kept weights of the members in `lost` back, with empty slots and half the learning
-    rate; which it was done for. Not where each of the last TRIES epochs ended so."""
+def restore(trainer: "Trainer", diverged: Array) -> Array:
+    """Give the members in `diverged` their best weights back, with empty slots and half the
+    learning rate; returns those that have them. None where each of the last TRIES epochs ended so.
+    """
     xp, step, state = trainer.place.xp, trainer.step, trainer.state
     if trainer.settings.on_divergence != "restore":
-        return xp.zeros_like(lost)
+        return xp.zeros_like(diverged)
     before = trainer.history.get("restored", [])[-TRIES:]
     if len(before) == TRIES:
-        spent = xp.asarray(prod(before), device=trainer.place.device) > 0
-        lost = lost & ~spent
-    each, scale = lost[..., None], step.learning_rate_scale
-    state.params[...] = xp.where(each, trainer.best_params, state.params)
+        exhausted = xp.asarray(prod(before), device=trainer.place.device) > 0
+        diverged = diverged & ~exhausted
+    column, scale = diverged[..., None], step.learning_rate_scale
+    state.params[...] = xp.where(column, trainer.best_params, state.params)
     if step.average is not None:
-        step.average[...] = xp.where(each, trainer.best_params, step.average)
+        step.average[...] = xp.where(column, trainer.best_params, step.average)
     for slot in state.slots:
-        slot[...] = xp.where(each, xp.zeros_like(slot), slot)
-    now = xp.astype(state.step, step.slots_reset_step.dtype)
-    step.slots_reset_step[...] = xp.where(each, now, step.slots_reset_step)
-    step.alive[...] = xp.where(lost, xp.ones_like(step.alive), step.alive)
-    scale[...] = xp.where(each, scale / 2, scale)
-    return lost
+        slot[...] = xp.where(column, xp.zeros_like(slot), slot)
+    step_now = xp.astype(state.step, step.slots_reset_step.dtype)
+    step.slots_reset_step[...] = xp.where(column, step_now, step.slots_reset_step)
+    step.alive[...] = xp.where(diverged, xp.ones_like(step.alive), step.alive)
+    scale[...] = xp.where(column, scale / 2, scale)
+    return diverged

@@ -141,7 +141,7 @@ class Report:
         """
         self.trainer.scale_learning_rate(factor)
 
-    def stop(self, which: Any = True) -> None:
+    def stop(self, members: Any = True) -> None:
         """End training after this epoch.
 
         Parameters
@@ -162,4 +162,4 @@ class Report:
         >>> report.epoch
         3
         """
-        self.trainer.stop(which, "which")
+        self.trainer.stop(members, "which")

@@ -127,34 +127,34 @@ class Settings:
         if isinstance(value, str | bytes | bool):
             raise ValueError(f"{name} must be a number; got {value!r}")
         try:
-            listed = [float(value)] if not hasattr(value, "__len__") else list(map(float, value))
+            numbers = [float(value)] if not hasattr(value, "__len__") else list(map(float, value))
         except (TypeError, ValueError):
             raise ValueError(f"{name} must be a number or one per member; got {value!r}") from None
-        if hasattr(value, "__len__") and len(listed) != self.members:
+        if hasattr(value, "__len__") and len(numbers) != self.members:
             raise ValueError(
-                f"{name} has {len(listed)} values, but there are {self.members or 'no'} members"
+                f"{name} has {len(numbers)} values, but there are {self.members or 'no'} members"
             )
-        return listed
+        return numbers
 
     @property
     def seeds(self) -> Any:
         """One seed per member, a tuple, or a range seed, seed + 1, ... where one is given."""
-        given: Any = self.seed
-        several = hasattr(given, "__len__")
-        listed: Sequence[int]
+        value: Any = self.seed
+        several = hasattr(value, "__len__")
+        values: Sequence[int]
         try:
-            if isinstance(given, bool):
+            if isinstance(value, bool):
                 raise TypeError
-            listed = tuple(map(operator.index, given)) if several else (operator.index(given),)
+            values = tuple(map(operator.index, value)) if several else (operator.index(value),)
         except TypeError:
-            raise ValueError(f"seed must be a whole number; got {given!r}") from None
-        if several and len(listed) != (self.members or 1):
-            raise ValueError(f"seed has {len(listed)} values for {self.members or 1} members")
+            raise ValueError(f"seed must be a whole number; got {value!r}") from None
+        if several and len(values) != (self.members or 1):
+            raise ValueError(f"seed has {len(values)} values for {self.members or 1} members")
         if not several:  # not a tuple: members may be absurdly many
-            listed = range(listed[0], listed[0] + (self.members or 1))
-        if not all(0 <= seed < 2**64 for seed in (listed if several else (listed[0], listed[-1]))):
-            raise ValueError(f"seed must be in [0, 2**64); got {given!r}")
-        return listed
+            values = range(values[0], values[0] + (self.members or 1))
+        if not all(0 <= seed < 2**64 for seed in (values if several else (values[0], values[-1]))):
+            raise ValueError(f"seed must be in [0, 2**64); got {value!r}")
+        return values
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -163,11 +163,11 @@ class Settings:
 
     def rule(self) -> Optimizer:
         """The optimizer asked for, with decoupled weight decay where any is asked for."""
-        asked = optimizer(self.optimizer)
-        if self.weight_decay is None or "weight_decay" in asked.defaults:
-            return asked
-        matrix_rule = asked.matrix_rule and decoupled(asked.matrix_rule)
-        return asked._replace(rule=decoupled(asked.rule), matrix_rule=matrix_rule)
+        chosen = optimizer(self.optimizer)
+        if self.weight_decay is None or "weight_decay" in chosen.defaults:
+            return chosen
+        matrix_rule = chosen.matrix_rule and decoupled(chosen.matrix_rule)
+        return chosen._replace(rule=decoupled(chosen.rule), matrix_rule=matrix_rule)
 
 
 def dtype_word(dtype: Any) -> Any:

@@ -46,11 +46,11 @@ def optimizer_of(spec: Spec, settings: Settings) -> Optimizer:
 def choose_engine(place: Place, spec: Spec, settings: Settings, data: Data, done: int) -> Engine:
     """What the steps run on, of a training that has `done` of its epochs. On the host a
     population is cut into shards, and products have as many threads as pay."""
-    each = -(-data.rows // settings.batch_size)
-    planned = settings.epochs * each
-    ahead = (planned - done * each if settings.capture else 0, planned)
+    per_epoch = -(-data.rows // settings.batch_size)
+    planned = settings.epochs * per_epoch
+    steps = (planned - done * per_epoch if settings.capture else 0, planned)
     threads = blas_threads(settings.n_threads)
-    engine = fastest_engine(place, *ahead)
+    engine = fastest_engine(place, *steps)
     if place.xp is not CPU.xp:
         return engine
     # by all steps, not those to come: a training that is resumed keeps its bits
@@ -61,7 +61,7 @@ def choose_engine(place: Place, spec: Spec, settings: Settings, data: Data, done
         if len(indices) > 1:
 
             def shard(step: TrainingStep, index: Any) -> Shard:
-                return Shard(step, index, fastest_engine(place, *ahead))
+                return Shard(step, index, fastest_engine(place, *steps))
 
             return engine._replace(executor=ShardedExecutor(indices, threads, shard))
     largest = settings.batch_size * max(layer.multiplications for layer in spec.layers)
@@ -73,27 +73,27 @@ def choose_engine(place: Place, spec: Spec, settings: Settings, data: Data, done
 
 def per_member(place: Place, settings: Settings, name: str, value: Any, like: Array) -> Any:
     """A float as it is; one number per member as an array (K, 1)."""
-    listed = settings.each(name, value)
+    numbers = settings.each(name, value)
     if not hasattr(value, "__len__"):
-        return listed[0]
-    return place.xp.asarray(listed, dtype=like.dtype, device=place.device)[:, None]
+        return numbers[0]
+    return place.xp.asarray(numbers, dtype=like.dtype, device=place.device)[:, None]
 
 
 def hyperparameters(place: Place, spec: Spec, settings: Settings, like: Array) -> dict[str, Any]:
     """The rule's hyper-parameters by name; weight decay is 0 off the weights."""
     defaults = dict(settings.rule().defaults)
     default_decay = defaults.pop("weight_decay", 0.0)
-    named = defaults | dict(settings.optimizer_params) | {"learning_rate": settings.learning_rate}
-    found = {name: per_member(place, settings, name, v, like) for name, v in named.items()}
+    values = defaults | dict(settings.optimizer_params) | {"learning_rate": settings.learning_rate}
+    result = {name: per_member(place, settings, name, v, like) for name, v in values.items()}
     decay = default_decay if settings.weight_decay is None else settings.weight_decay
-    found["weight_decay"] = 0.0
+    result["weight_decay"] = 0.0
     if any(settings.each("weight_decay", decay)):
         factors = block_factors(place.xp, spec, like, "decay_factor")
         strength = per_member(place, settings, "weight_decay", decay, like)
-        found["weight_decay"] = strength * factors
+        result["weight_decay"] = strength * factors
     if has_rates(spec):
-        found["rate_factor"] = block_factors(place.xp, spec, like, "rate_factor")
-    return found
+        result["rate_factor"] = block_factors(place.xp, spec, like, "rate_factor")
+    return result
 
 
 def penalties(place: Place, spec: Spec, settings: Settings, like: Array) -> tuple[Penalty, ...]:
@@ -109,13 +109,13 @@ def penalties(place: Place, spec: Spec, settings: Settings, like: Array) -> tupl
 def dropout_keys_of(place: Place, spec: Spec, settings: Settings) -> tuple[Array | None, ...]:
     """The words (..., 2) that each mask which a layer asks for is drawn from; None where it drops
     nothing."""
-    lane = lanes(place.xp)
-    found: list[Array | None] = []
+    dtype = lanes(place.xp)
+    keys: list[Array | None] = []
 
     def draw(probability: float, neurons: int) -> None:
-        words = dropout_keys(settings.seeds, settings.lead, len(found)) if probability else None
-        found.append(None if words is None else to_place(place, words, lane))
+        words = dropout_keys(settings.seeds, settings.lead, len(keys)) if probability else None
+        keys.append(None if words is None else to_place(place, words, dtype))
 
     for layer in spec.layers:
         layer.masks(draw)
-    return tuple(found)
+    return tuple(keys)

@@ -25,26 +25,26 @@ class Shard:
         """Let the shard stand where these members of `step` stand."""
         self.step.state.step[...] = step.state.step
         pairs = zip(changed(self.step), changed(step), strict=True)
-        for mine, whole in (*pairs, *self.read(step)):
-            mine[...] = whole[index]
+        for own, all_members in (*pairs, *self.read(step)):
+            own[...] = all_members[index]
 
     def store(self, step: TrainingStep, index: Any) -> None:
         """Let the members stand where the shard stands, but for the count of steps."""
-        for mine, whole in zip(changed(self.step), changed(step), strict=True):
-            whole[index] = mine
+        for own, all_members in zip(changed(self.step), changed(step), strict=True):
+            all_members[index] = own
 
     def read(self, step: TrainingStep) -> Iterator[tuple[Array, Array]]:
         """What a step reads and never changes, of the shard and of all."""
-        mine = self.step
-        yield mine.learning_rate_scale, step.learning_rate_scale
-        yield mine.base_learning_rate, step.base_learning_rate
+        own = self.step
+        yield own.learning_rate_scale, step.learning_rate_scale
+        yield own.base_learning_rate, step.base_learning_rate
         for name, value in step.hyperparameters.items():
             if per_member(value):
-                yield mine.hyperparameters[name], value
-        for (_, one), (_, value) in zip(mine.penalties, step.penalties, strict=True):
+                yield own.hyperparameters[name], value
+        for (_, strength), (_, value) in zip(own.penalties, step.penalties, strict=True):
             if per_member(value):
-                yield one, value
-        for key, value in zip(mine.dropout_keys, step.dropout_keys, strict=True):
+                yield strength, value
+        for key, value in zip(own.dropout_keys, step.dropout_keys, strict=True):
             if key is not None and value is not None:
                 yield key, value
 
@@ -64,29 +64,31 @@ def part(step: TrainingStep, index: Any, engine: Engine) -> TrainingStep:
     """A step with copies of the members' arrays."""
     xp, state = engine.xp, step.state
 
-    def own(value: Any) -> Any:
+    def copy_of(value: Any) -> Any:
         return xp.asarray(value[index], copy=True)
 
-    def owned(value: Any) -> Any:
-        return own(value) if per_member(value) else value
+    def copy_if_per_member(value: Any) -> Any:
+        return copy_of(value) if per_member(value) else value
 
-    params, grad = own(state.params), own(state.grad)
+    params, grad = copy_of(state.params), copy_of(state.grad)
     return replace(
         step,
         state=State(
             xp.asarray(state.step, copy=True),
             params,
             grad,
-            tuple(map(own, state.slots)),
+            tuple(map(copy_of, state.slots)),
             windows(xp, step.spec, params),
             windows(xp, step.spec, grad),
             xp.asarray(state.t, copy=True),
             state.matrices,
         ),
-        hyperparameters={name: owned(value) for name, value in step.hyperparameters.items()},
-        penalties=tuple((name, owned(value)) for name, value in step.penalties),
-        dropout_keys=tuple(None if key is None else own(key) for key in step.dropout_keys),
+        hyperparameters={
+            name: copy_if_per_member(value) for name, value in step.hyperparameters.items()
+        },
+        penalties=tuple((name, copy_if_per_member(value)) for name, value in step.penalties),
+        dropout_keys=tuple(None if key is None else copy_of(key) for key in step.dropout_keys),
         engine=engine,
-        learning_rate_scale=own(step.learning_rate_scale),
-        average=None if step.average is None else own(step.average),
+        learning_rate_scale=copy_of(step.learning_rate_scale),
+        average=None if step.average is None else copy_of(step.average),
     )

@@ -73,10 +73,10 @@ def make_trainer(
     if sample_weight_val is not None and X_val is None:
         raise ValueError("sample_weight_val is given without X_val and y_val")
     metrics = check_metrics(metrics)
-    needed = estimate_training(place, spec, settings, dtype)
-    load = partial(load_rows, needed)
+    memory = estimate_training(place, spec, settings, dtype)
+    load = partial(load_rows, memory)
     take = partial(prepare, spec=spec, place=place, dtype=dtype, load_rows=load)
-    with running(place), explain_memory_error(needed):
+    with running(place), explain_memory_error(memory):
         data, labels = take(
             X,
             y,
@@ -104,7 +104,7 @@ def make_trainer(
             data,
             Start(flat),
             labels=labels,
-            need=needed,
+            need=memory,
             val_data=val_data,
             metrics=metrics,
             signature=signature,
@@ -125,11 +125,13 @@ def packed_params(spec: Spec, params: Any, lead: tuple[int, ...]) -> Any:
     flat = np.zeros((*lead, padded_size(spec)))
     if not isinstance(params, Sequence) or len(params) != len(spec.layers):
         raise ValueError(f"params must be one tuple of blocks for each layer of network {spec}")
-    listed = [one for layer, p in zip(spec.layers, params, strict=True) for one in layer.unpack(p)]
+    arrays = [
+        array for layer, p in zip(spec.layers, params, strict=True) for array in layer.unpack(p)
+    ]
     into = views(np, spec, flat)
-    if len(listed) != len(into):
-        raise ValueError(f"params has {len(listed)} blocks; network {spec} has {len(into)}")
-    for number, (view, values) in enumerate(zip(into, listed, strict=True)):
+    if len(arrays) != len(into):
+        raise ValueError(f"params has {len(arrays)} blocks; network {spec} has {len(into)}")
+    for number, (view, values) in enumerate(zip(into, arrays, strict=True)):
         host = to_host(numbers(values, f"params, block {number},", (view.ndim,)))
         if host.shape != view.shape:
             raise ValueError(f"params, block {number}, is {host.shape} but must be {view.shape}")
@@ -314,12 +316,12 @@ def train(
     arguments = dict(locals())
     for name in ("callbacks", "checkpoint", "resume"):
         del arguments[name]
-    listed = check_callbacks(callbacks)
-    opened = checkpointing(checkpoint, resume)
+    functions = check_callbacks(callbacks)
+    open_checkpoint = checkpointing(checkpoint, resume)
     trainer = make_trainer(**arguments)
     place = trainer.place
-    with opened(trainer) as writer:
-        model = finish(trainer, listed, writer)
+    with open_checkpoint(trainer) as writer:
+        model = finish(trainer, functions, writer)
     del trainer, writer
     release(place)
     return model
@@ -398,11 +400,11 @@ def check_callbacks(callbacks: Any) -> list[Callable[[Report], Any]]:
     """The callbacks as a list; ValueError where one is no function."""
     if not isinstance(callbacks, Iterable) or isinstance(callbacks, str):
         raise ValueError(f"callbacks must be a list of functions of a report; got {callbacks!r}")
-    listed = list(callbacks)
-    for callback in listed:
+    functions = list(callbacks)
+    for callback in functions:
         if not callable(callback) or isinstance(callback, type):
             raise ValueError(f"callbacks must be functions of a report; got {callback!r}")
-    return listed
+    return functions
 
 
 def checkpointing(checkpoint: Any, resume: Any) -> Callable[[Trainer], AbstractContextManager[Any]]:
@@ -415,8 +417,8 @@ def checkpointing(checkpoint: Any, resume: Any) -> Callable[[Trainer], AbstractC
         return lambda trainer: nullcontext()
     import xpmlp
 
-    given = checkpoint if hasattr(checkpoint, "opened") else xpmlp.Checkpoint(checkpoint)
-    return partial(given.opened, resume=resume)
+    target = checkpoint if hasattr(checkpoint, "opened") else xpmlp.Checkpoint(checkpoint)
+    return partial(target.opened, resume=resume)
 
 
 def finish(trainer: Trainer, callbacks: Callbacks = (), writer: Any = None) -> Model:

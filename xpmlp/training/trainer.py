@@ -112,16 +112,16 @@ class Trainer:
         state.step[...] = start.step
         for buffer, value in zip(state.slots, start.slots, strict=False):
             buffer[...] = move(place, value, dtype_name(state.params), "slots")
-        suited = choose_engine(place, spec, settings, data, start.epoch)
-        if engine is not None and engine.executor.name == suited.executor.name:
-            suited = engine
+        chosen = choose_engine(place, spec, settings, data, start.epoch)
+        if engine is not None and engine.executor.name == chosen.executor.name:
+            chosen = engine
         ones = xp.ones((*settings.lead, 1), dtype=state.params.dtype, device=device)
         self.step = TrainingStep(
             spec=spec,
             settings=settings,
             steps_per_epoch=self.steps_per_epoch,
             optimizer=optimizer,
-            engine=suited,
+            engine=chosen,
             state=state,
             hyperparameters=hyperparameters(place, spec, settings, state.params),
             penalties=penalties(place, spec, settings, state.params),
@@ -250,16 +250,16 @@ class Trainer:
         )
         left = self.order(self.epoch)[..., self.counter.in_epoch * size :]
         yield from windows(self.place, self.data, left, size, steps, self.row_weights)
-        more = self.epoch + 1 < settings.epochs and not self.single_epoch
-        if self.place.xp is not CPU.xp and more:
+        has_next_epoch = self.epoch + 1 < settings.epochs and not self.single_epoch
+        if self.place.xp is not CPU.xp and has_next_epoch:
             # while the device is at work: nothing has waited for it yet
             self.next_order = (self.epoch + 1, orders(settings, self.epoch + 1, self.data.rows))
 
     def order(self, epoch: int) -> Array:
         """The order (..., N) of the rows in an epoch, which may have been drawn ahead."""
-        drawn, self.next_order = self.next_order, None
-        if drawn is not None and drawn[0] == epoch:
-            return drawn[1]
+        next_order, self.next_order = self.next_order, None
+        if next_order is not None and next_order[0] == epoch:
+            return next_order[1]
         return orders(self.settings, epoch, self.data.rows)
 
     # What an epoch came to
@@ -269,8 +269,8 @@ class Trainer:
         xp, measure = self.place.xp, loss(self.spec.loss)
         params = windows_onto(xp, self.spec, self.step.weights)
         score = scores(xp, self.spec, params, data.x)
-        given = (xp, measure, score, data.target, data.weight)
-        return mean_loss(*given), self.metric(*given)
+        arguments = (xp, measure, score, data.target, data.weight)
+        return mean_loss(*arguments), self.metric(*arguments)
 
     def measure_epoch(self, active: Array) -> dict[str, Any]:
         """The numbers of the epoch, on the host; the best weights are kept, and members that
@@ -285,13 +285,13 @@ class Trainer:
         )
         val_loss, val_score = self.measure(self.val_data) if self.val_data else (None, None)
         finite = (step.alive > 0) & xp.isfinite(xp.sum(self.state.params, axis=-1))
-        lost = active & ~finite
-        value, good = self.watched(val_loss, val_score), finite & active
-        if trouble := any_true(xp, lost):
+        diverged = active & ~finite
+        value, usable = self.watched(val_loss, val_score), finite & active
+        if has_diverged := any_true(xp, diverged):
             # before a step that cannot be made, weights may still be good ones
-            good = active & (finite | xp.isfinite(self.measure(self.data)[0]))
-        self.keep(value, good)
-        restored = recover(self, lost) if trouble else xp.zeros_like(lost)
+            usable = active & (finite | xp.isfinite(self.measure(self.data)[0]))
+        self.keep(value, usable)
+        restored = recover(self, diverged) if has_diverged else xp.zeros_like(diverged)
         return {
             "loss": on_host(step.running_loss),
             "learning_rate": on_host(step.learning_rate[..., 0]),
@@ -321,8 +321,8 @@ class Trainer:
         epoch = xp.full_like(self.best_epoch, self.epoch)
         self.best_value = xp.where(better, value, self.best_value)
         self.best_epoch = xp.where(better, epoch, self.best_epoch)
-        wanted = better if self.keeps_best else alive
-        self.best_params = xp.where(wanted[..., None], self.step.weights, self.best_params)
+        kept = better if self.keeps_best else alive
+        self.best_params = xp.where(kept[..., None], self.step.weights, self.best_params)
 
     def measure_initial(self) -> None:
         """Let the first weights be the best so far, which a restored training may have to go on
@@ -345,33 +345,33 @@ class Trainer:
                 raise ValueError(f"factor must be at least 0; got {factor!r}")
             self.multiply_scale(factors)
 
-    def stop(self, which: Any, name: str) -> None:
-        """No more updates of the members that are true in `which`; ValueError for what is not a
+    def stop(self, members: Any, name: str) -> None:
+        """No more updates of the members that are true in `members`; ValueError for what is not a
         boolean: a callback that happens to return its loss must not end a training."""
         with running(self.place):
-            ended = self.from_callback(which, name)
+            ended = self.from_callback(members, name)
             if not all_true(self.place.xp, (ended == 0) | (ended == 1)):
-                raise ValueError(f"{name} must be true or false; got {which!r}")
+                raise ValueError(f"{name} must be true or false; got {members!r}")
             self.multiply_scale(1.0 - ended)
 
     def multiply_scale(self, factors: Array) -> None:
         scale = self.step.learning_rate_scale
         scale[...] = scale * (factors[..., None] if factors.ndim else factors)
 
-    def from_callback(self, given: Any, name: str) -> Array:
+    def from_callback(self, value: Any, name: str) -> Array:
         """A callback's numbers or booleans as an array: one for all (), or one per member (K,)."""
-        xp, found = self.place.xp, None
-        if is_array(given) and place_of(given).name != self.place.name:
-            given = to_host(given)
+        xp, array = self.place.xp, None
+        if is_array(value) and place_of(value).name != self.place.name:
+            value = to_host(value)
         with suppress(TypeError, ValueError):
             dtype = self.step.learning_rate_scale.dtype
-            found = xp.asarray(given, dtype=dtype, device=self.place.device)
-        if found is None or not all_finite(xp, found):
-            raise ValueError(f"{name} must be finite numbers; got {given!r}")
-        if tuple(found.shape) not in ((), self.settings.lead):
+            array = xp.asarray(value, dtype=dtype, device=self.place.device)
+        if array is None or not all_finite(xp, array):
+            raise ValueError(f"{name} must be finite numbers; got {value!r}")
+        if tuple(array.shape) not in ((), self.settings.lead):
             allowed = f"one or {self.settings.members}" if self.settings.lead else "one"
-            raise ValueError(f"{name} must be {allowed}; got an array {tuple(found.shape)}")
-        return found
+            raise ValueError(f"{name} must be {allowed}; got an array {tuple(array.shape)}")
+        return array
 
 
 def on_host(value: Array) -> Any:

@@ -17,7 +17,7 @@ from xpmlp.schedules import Progress, Schedule, constant, schedule
 from xpmlp.spec import Spec
 from xpmlp.step import Batch, State, gradient, penalize, squared_norm, update
 from xpmlp.training.batches import Minibatch, Window, minibatch
-from xpmlp.training.divergence import guarded, tally
+from xpmlp.training.divergence import add_to_accounts, guarded
 from xpmlp.training.settings import Settings
 from xpmlp.types import Array, Namespace
 
@@ -26,14 +26,14 @@ Penalty = tuple[str, Array]  # "l1" or "l2", and its strength
 
 @account
 def scheduled(
-    xp: Namespace, moving: Schedule, per_epoch: int, epochs: int, base: Array, step: Array
+    xp: Namespace, factor: Schedule, per_epoch: int, epochs: int, base: Array, step: Array
 ) -> tuple[Array]:
     """The learning rate (..., 1): a schedule's factor, an array or a Python number, times base.
 
     per_epoch: steps of an epoch; step: updates done so far."""
     now = xp.astype(step, base.dtype)
     epoch = now / per_epoch
-    return (base * moving(xp, Progress(now, epoch, epoch / epochs)),)
+    return (base * factor(xp, Progress(now, epoch, epoch / epochs)),)
 
 
 def averaged(xp: Namespace, decay: float, t: Array, params: Array, average: Array) -> Any:
@@ -103,14 +103,16 @@ class TrainingStep:
         batch, state, engine = minibatch(window, t), self.state, self.engine
         engine.restart()
         value = self.fill_gradient(batch)
-        seen = (value, batch.share, squared_norm(engine.xp, state.grad))
+        results = (value, batch.share, squared_norm(engine.xp, state.grad))
         accounts = (self.alive, self.running_loss, self.finite_steps)
         self.set_learning_rate()
-        engine.apply(tally, engine.xp, *seen, *accounts, into=(self.grad_norm, *accounts))
+        engine.apply(
+            add_to_accounts, engine.xp, *results, *accounts, into=(self.grad_norm, *accounts)
+        )
         update(engine.xp, self.guarded, state, self.h, apply=engine.apply)
         if self.average is not None:
-            given = (self.settings.ema_decay, state.t, state.params, self.average)
-            engine.apply(averaged, engine.xp, *given, into=(self.average,))
+            arguments = (self.settings.ema_decay, state.t, state.params, self.average)
+            engine.apply(averaged, engine.xp, *arguments, into=(self.average,))
 
     def fill_gradient(self, batch: Minibatch) -> Array:
         """Fill the gradient from a minibatch, penalties included; its loss (...)."""
@@ -141,8 +143,8 @@ class TrainingStep:
 
     def set_learning_rate(self) -> None:
         """The learning rate of the update to come."""
-        moving, engine = schedule(self.settings.schedule), self.engine
-        if moving is not constant:
+        factor, engine = schedule(self.settings.schedule), self.engine
+        if factor is not constant:
             sizes = (self.steps_per_epoch, self.settings.epochs)
-            given = (moving, *sizes, self.base_learning_rate, self.state.step)
-            engine.apply(scheduled, engine.xp, *given, into=(self.learning_rate,))
+            arguments = (factor, *sizes, self.base_learning_rate, self.state.step)
+            engine.apply(scheduled, engine.xp, *arguments, into=(self.learning_rate,))

@@ -51,9 +51,9 @@ def call_function(what: str, form: str, call: Callable[[], Any]) -> Any:
 
 
 def check_shape(what: str, part: str, value: Any, shape: tuple[int, ...]) -> None:
-    got = getattr(value, "shape", None)
-    if got is None or tuple(got) != shape:
-        description = type(value).__name__ if got is None else f"an array {tuple(got)}"
+    given = getattr(value, "shape", None)
+    if given is None or tuple(given) != shape:
+        description = type(value).__name__ if given is None else f"an array {tuple(given)}"
         raise ValueError(f"{what} must give {part} as an array {shape} here; it gave {description}")
 
 
