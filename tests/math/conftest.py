@@ -13,9 +13,9 @@ def torch(optional) -> Any:
 
 @pytest.fixture
 def torch_activation(torch) -> Callable[[str], Callable[[Any], Any]]:
-    """The activation of that name as PyTorch has it."""
+    """PyTorch's activation of the given name."""
     F = torch.nn.functional
-    known = {
+    functions = {
         "identity": lambda z: z,
         "sigmoid": torch.sigmoid,
         "tanh": torch.tanh,
@@ -26,13 +26,13 @@ def torch_activation(torch) -> Callable[[str], Callable[[Any], Any]]:
         "gelu": lambda z: F.gelu(z, approximate="tanh"),
         "silu": F.silu,
         "mish": F.mish,
-        # PyTorch turns to the straight line at `threshold`; beyond 700 it is one in float64
+        # PyTorch switches to the identity above `threshold`; beyond 700 both agree in float64
         "softplus": lambda z: F.softplus(z, threshold=700),
     }
 
     def find(name: str) -> Callable[[Any], Any]:
         word, _, number = name.partition(":")
-        f = known[word]
+        f = functions[word]
         return (lambda z: f(z, float(number))) if number else f
 
     return find
@@ -40,16 +40,16 @@ def torch_activation(torch) -> Callable[[str], Callable[[Any], Any]]:
 
 @pytest.fixture
 def torch_loss(torch) -> Callable[[str], Callable[[Any, Any], Any]]:
-    """The loss of that name as PyTorch has it: (score, target) -> one value per row."""
+    """PyTorch's loss of the given name: (score, target) -> one value per row."""
     F = torch.nn.functional
 
     def by_output(values: Any) -> Any:
         return values.sum(-1)
 
     def poisson(score: Any, target: Any) -> Any:
-        # PyTorch leaves out the part without the score; with it a perfect fit costs 0
-        rest = torch.xlogy(target, target) - target
-        return F.poisson_nll_loss(score, target, reduction="none") + rest
+        # PyTorch omits the terms without the score; with them a perfect fit has loss 0
+        constant = torch.xlogy(target, target) - target
+        return F.poisson_nll_loss(score, target, reduction="none") + constant
 
     def gaussian(score: Any, target: Any) -> Any:
         mean, log_variance = score.split(target.shape[-1], dim=-1)
@@ -68,7 +68,7 @@ def torch_loss(torch) -> Callable[[str], Callable[[Any, Any], Any]]:
         return value.reshape(score.shape[:-1])
 
     none = {"reduction": "none"}
-    known = {
+    functions = {
         "squared_error": lambda s, t: by_output(F.mse_loss(s, t, **none)) / 2,
         "absolute_error": lambda s, t: by_output(F.l1_loss(s, t, **none)),
         "huber": lambda s, t, delta=1.0: by_output(F.huber_loss(s, t, delta=delta, **none)),
@@ -82,8 +82,8 @@ def torch_loss(torch) -> Callable[[str], Callable[[Any, Any], Any]]:
     }
 
     def find(name: str) -> Callable[[Any, Any], Any]:
-        word, _, written = name.partition(":")
-        numbers = [float(piece) for piece in written.split(",") if piece]
-        return lambda score, target: known[word](score, target, *numbers)
+        word, _, arguments = name.partition(":")
+        numbers = [float(piece) for piece in arguments.split(",") if piece]
+        return lambda score, target: functions[word](score, target, *numbers)
 
     return find

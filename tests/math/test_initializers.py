@@ -1,4 +1,4 @@
-"""Initial weights: their variance, their bits, and what suits an activation."""
+"""Initial weights: their variance, their bits, and the default for each activation."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from xpmlp.layout import padded_size, windows
 from xpmlp.random import generator
 from xpmlp.spec import Spec
 
-SIGMAS = 5  # a right draw misses once in two million, and the seeds are fixed
+SIGMAS = 5  # false alarm: one in two million; the seeds are fixed
 N_IN, N_OUT = 300, 200
 ORTHONORMAL = 1e-13  # 300 products of numbers below 1 per entry
 SPEC = Spec.parse("7-33-5-2", activation=["relu", "tanh"])
@@ -37,7 +37,7 @@ def draw(name, n_in=N_IN, n_out=N_OUT, seed=0):
 
 
 @pytest.mark.parametrize("name", list(VARIANCES))
-def test_has_its_formulas_variance_and_mean_0(name):
+def test_variance_and_mean_match_the_formula(name):
     weights, variance = draw(name), VARIANCES[name]
     count = N_IN * N_OUT
     # the variance of a variance: 2 / n for a normal, 0.8 / n for a uniform distribution
@@ -46,14 +46,14 @@ def test_has_its_formulas_variance_and_mean_0(name):
 
 
 @pytest.mark.parametrize("name", ["glorot_uniform", "he_uniform", "lecun_uniform"])
-def test_a_uniform_draw_keeps_within_its_bound(name):
+def test_uniform_draws_are_within_the_bound(name):
     weights, bound = draw(name), np.sqrt(3 * VARIANCES[name])
     assert np.abs(weights).max() <= bound
     assert np.abs(weights).max() > 0.999 * bound
 
 
 @pytest.mark.parametrize("name", ["glorot_normal", "he_normal", "lecun_normal", "normal"])
-def test_a_normal_draw_has_a_normal_draws_tails(name):
+def test_normal_draws_have_normal_tails(name):
     scaled = draw(name) / np.sqrt(VARIANCES[name])
     share, count = 0.0455002639, N_IN * N_OUT  # beyond two standard deviations
     assert abs(np.mean(np.abs(scaled) > 2) - share) < SIGMAS * np.sqrt(share / count)
@@ -85,10 +85,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others(name):
 
 
 @pytest.mark.parametrize("name", [*INITIALIZERS, "auto"])
-def test_a_populations_rows_are_the_single_draws(name):
-    together = initial_population(SPEC, [5, 0, 9], name)
-    assert together.shape == (3, padded_size(SPEC))
-    for row, seed in zip(together, [5, 0, 9], strict=True):
+def test_a_populations_rows_equal_single_draws(name):
+    population = initial_population(SPEC, [5, 0, 9], name)
+    assert population.shape == (3, padded_size(SPEC))
+    for row, seed in zip(population, [5, 0, 9], strict=True):
         assert np.array_equal(row, initial(SPEC, seed, name))
 
 
@@ -116,10 +116,10 @@ def test_auto_spreads_the_hidden_biases_and_leaves_the_last_at_zero():
     assert not last.any()
 
 
-def test_layers_of_one_network_are_drawn_apart():
+def test_layers_have_different_draws():
     spec = Spec.parse("8-8-8-8")
-    drawn = [pair.weights for pair in windows(np, spec, initial(spec, 0, "normal"))]
-    assert len({float(weights[0, 0]) for weights in drawn}) == 3
+    weights_per_layer = [pair.weights for pair in windows(np, spec, initial(spec, 0, "normal"))]
+    assert len({float(w[0, 0]) for w in weights_per_layer}) == 3
 
 
 def test_a_layers_weights_do_not_depend_on_the_layers_after_it():
@@ -146,29 +146,29 @@ def test_a_layers_weights_do_not_depend_on_the_layers_after_it():
         (Activation(lambda xp, z: z, lambda xp, z, a: z), "glorot_uniform"),
     ],
 )
-def test_auto_takes_what_suits_the_activation(activation, name):
+def test_auto_depends_on_the_activation(activation, name):
     assert default_initializer(activation) == name
-    drawn = initializer("auto", activation)(generator(1, 0), 20, 10)
-    assert np.array_equal(drawn, INITIALIZERS[name]()(generator(1, 0), 20, 10))
+    weights = initializer("auto", activation)(generator(1, 0), 20, 10)
+    assert np.array_equal(weights, INITIALIZERS[name]()(generator(1, 0), 20, 10))
 
 
 def test_auto_chooses_layer_by_layer():
     flat = initial(SPEC, 2, "auto")
     he, glorot = initial(SPEC, 2, "he_uniform"), initial(SPEC, 2, "glorot_uniform")
-    found, first, others = (windows(np, SPEC, drawn) for drawn in (flat, he, glorot))
-    assert np.array_equal(found[0].weights, first[0].weights)  # relu
-    assert np.array_equal(found[1].weights, others[1].weights)  # tanh
-    assert np.array_equal(found[2].weights, others[2].weights)  # identity
+    auto, he_layers, glorot_layers = (windows(np, SPEC, params) for params in (flat, he, glorot))
+    assert np.array_equal(auto[0].weights, he_layers[0].weights)  # relu
+    assert np.array_equal(auto[1].weights, glorot_layers[1].weights)  # tanh
+    assert np.array_equal(auto[2].weights, glorot_layers[2].weights)  # identity
 
 
-def test_a_users_initializer_draws_every_layer():
+def test_a_user_initializer_draws_every_layer():
     flat = initial(SPEC, 0, lambda rng, n_in, n_out: np.full((n_in, n_out), n_in + n_out / 100))
     values = [float(pair.weights[0, 0]) for pair in windows(np, SPEC, flat)]
     assert values == [7.33, 33.05, 5.02]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ("he_unifrm", "initializer 'he_unifrm' is unknown; did you mean 'he_uniform'"),
         ("xavier", "Known: glorot_normal"),
@@ -176,6 +176,6 @@ def test_a_users_initializer_draws_every_layer():
         ("zeros:1", "zeros:1"),
     ],
 )
-def test_a_wrong_initializer_is_a_value_error(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_initializer_raises_value_error(wrong, message):
+    with pytest.raises(ValueError, match=message):
         initial(SPEC, 0, wrong)

@@ -116,9 +116,9 @@ def target(rows):
     return np.stack([rows[:, 0] * rows[:, 1], np.sin(rows[:, 2])], axis=1)
 
 
-def near(found, wanted, tolerance=NEAR):
-    scale = np.abs(wanted).max()
-    np.testing.assert_allclose(to_host(found), wanted, rtol=0, atol=tolerance * scale)
+def assert_close(actual, expected, tolerance=NEAR):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(to_host(actual), expected, rtol=0, atol=tolerance * scale)
 
 
 @each_kind
@@ -129,7 +129,7 @@ def test_the_gradient_is_the_central_difference(name, place):
 
 
 @pytest.mark.parametrize("layers", [[*DROPOUT[:1], Dense(8, 2)], SHARED], ids=["plain", "shared"])
-def test_blocks_that_members_share_have_the_sum_of_their_gradients(layers):
+def test_a_shared_blocks_gradient_is_the_sum_over_members(layers):
     check = gradcheck(Spec.parse(layers))
     assert check.passed, str(check)
 
@@ -138,28 +138,28 @@ def test_a_shared_block_is_one_product_of_all_rows(rows):
     """In a population too, where the members' own axis comes first."""
     spec = Spec.parse(SHARED)
     flat = np.stack([initial(spec, seed) for seed in (0, 1)])
-    together = forward(np, spec, windows(np, spec, flat), rows)
+    population = forward(np, spec, windows(np, spec, flat), rows)
     for k in range(2):
-        alone = forward(np, spec, windows(np, spec, flat[k]), rows)
-        near(together[-1].y[k], alone[-1].y, 1e-14)
-    assert together[2].x.shape == (2, 3 * len(rows), 4)
+        single = forward(np, spec, windows(np, spec, flat[k]), rows)
+        assert_close(population[-1].y[k], single[-1].y, 1e-14)
+    assert population[2].x.shape == (2, 3 * len(rows), 4)
 
 
 @pytest.mark.parametrize("name", ["prelu", "parametric", "yours"])
-def test_a_wrong_derivative_shows(name, monkeypatch):
+def test_gradcheck_detects_a_wrong_derivative(name, monkeypatch):
     layer = KINDS[name][1]
     right = type(layer).backward
 
     def wrong(self, xp, x, y, g, *blocks):
-        dx, *rest = right(self, xp, x, y, g, *blocks)
-        return 1.01 * dx, *rest
+        dx, *gradients = right(self, xp, x, y, g, *blocks)
+        return 1.01 * dx, *gradients
 
     monkeypatch.setattr(type(layer), "backward", wrong)
     assert not gradcheck(spec_of(name)).passed
 
 
 @each_kind
-def test_the_ledger_has_its_lines(name):
+def test_the_ledger_lists_the_layer(name):
     spec = spec_of(name)
     book = ledger(spec, batch_size=5, members=2)
     assert book.parameters == spec.parameters == sum(np.prod(b.shape) for b in blocks(spec))
@@ -174,7 +174,7 @@ def test_the_ledger_has_its_lines(name):
     assert all(line.result[0] == 2 for line in gradients)
 
 
-def test_the_ledger_of_a_residual_block_reads_as_the_step_runs():
+def test_the_ledger_of_a_residual_block_is_in_the_order_of_the_step():
     text = str(ledger(Spec.parse(KINDS["residual"]), batch_size=5))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     for line in (
@@ -188,8 +188,8 @@ def test_the_ledger_of_a_residual_block_reads_as_the_step_runs():
 
 
 @each_kind
-def test_training_agrees_on_every_namespace(name, place, rows, target):
-    asked = {
+def test_training_matches_numpy_on_every_namespace(name, place, rows, target):
+    options = {
         "epochs": 2,
         "batch_size": 6,
         "learning_rate": 0.01,
@@ -197,54 +197,56 @@ def test_training_agrees_on_every_namespace(name, place, rows, target):
         "l2": 0.01,
         "clip": 1.0,
     }
-    here = train(spec_of(name), rows, target, **asked)
-    there = train(spec_of(name), to_place(place, rows), to_place(place, target), **asked)
-    near(there.flat, here.flat)
+    expected = train(spec_of(name), rows, target, **options)
+    actual = train(spec_of(name), to_place(place, rows), to_place(place, target), **options)
+    assert_close(actual.flat, expected.flat)
 
 
 @each_kind
-def test_a_recorded_training_is_the_plain_one(name, rows, target):
-    asked = {
+def test_recorded_training_equals_unrecorded_training(name, rows, target):
+    options = {
         "epochs": 20,
         "batch_size": 4,
         "dtype": "float64",
         "optimizer": "adamw",
         "learning_rate": 0.01,
     }
-    whole = train(spec_of(name), rows, target, **asked)
-    plain = train(spec_of(name), rows, target, **asked, capture=False)
-    near(whole.flat, plain.flat)
-    own = "eager" if name == "yours" else "replayed"
-    assert {*whole.history["executor"]} == {own}
+    whole = train(spec_of(name), rows, target, **options)
+    uncaptured = train(spec_of(name), rows, target, **options, capture=False)
+    assert_close(whole.flat, uncaptured.flat)
+    expected_capture = "eager" if name == "yours" else "replayed"
+    assert {*whole.history["executor"]} == {expected_capture}
 
 
 @each_kind
-def test_a_captured_training_is_the_plain_one(name, gpu, rows, target):
-    asked = {"epochs": 20, "batch_size": 4, "dtype": "float64", "learning_rate": 0.01}
-    here = train(spec_of(name), rows, target, **asked)
-    there = train(spec_of(name), rows, target, **asked, device="gpu")
-    near(there.flat, here.flat, 1e-8)
-    assert {*there.history["executor"]} == {"captured"}
+def test_captured_training_equals_unrecorded_training(name, gpu, rows, target):
+    options = {"epochs": 20, "batch_size": 4, "dtype": "float64", "learning_rate": 0.01}
+    expected = train(spec_of(name), rows, target, **options)
+    actual = train(spec_of(name), rows, target, **options, device="gpu")
+    assert_close(actual.flat, expected.flat, 1e-8)
+    assert {*actual.history["executor"]} == {"captured"}
 
 
 @each_kind
-def test_a_member_is_the_network_it_would_be_alone(name, rows, target):
-    asked = {"epochs": 2, "batch_size": 6, "dtype": "float64"}
-    population = train(spec_of(name), rows, target, members=3, seed=5, **asked)
+def test_a_member_equals_a_single_network(name, rows, target):
+    options = {"epochs": 2, "batch_size": 6, "dtype": "float64"}
+    population = train(spec_of(name), rows, target, members=3, seed=5, **options)
     for k in range(3):
-        alone = train(spec_of(name), rows, target, seed=5 + k, **asked)
-        near(population.member(k).flat, alone.flat)
+        single = train(spec_of(name), rows, target, seed=5 + k, **options)
+        assert_close(population.member(k).flat, single.flat)
 
 
-def test_dropout_within_a_block_drops(rows, target):
+def test_dropout_within_a_block_changes_training(rows, target):
     spec = Spec.parse(DROPOUT)
     dropped = train(spec, rows, target, epochs=1)
     layers = [Dense(3, 8, "relu"), Residual((Dense(8, 8, "tanh"), Dense(8, 8))), Dense(8, 2)]
-    plain = train(Spec.parse(layers), rows, target, epochs=1)
-    inside = dropped.params[1][0].weights - plain.params[1][0].weights
+    without_dropout = train(Spec.parse(layers), rows, target, epochs=1)
+    inside = dropped.params[1][0].weights - without_dropout.params[1][0].weights
     assert np.abs(inside).max() > 1e-6
     half = [replaced(DROPOUT[0], 0.0), DROPOUT[1], DROPOUT[2]]
-    assert not np.array_equal(train(Spec.parse(half), rows, target, epochs=1).flat, plain.flat)
+    assert not np.array_equal(
+        train(Spec.parse(half), rows, target, epochs=1).flat, without_dropout.flat
+    )
 
 
 def replaced(layer, dropout):
@@ -252,24 +254,24 @@ def replaced(layer, dropout):
 
 
 @each_kind
-def test_a_file_holds_it(name, rows, target, tmp_path):
+def test_file_round_trip(name, rows, target, tmp_path):
     model = train(spec_of(name), rows, target, epochs=1, members=2, dtype="float64")
     save(model, tmp_path / "model.safetensors")
-    found = load(tmp_path / "model.safetensors")
-    assert found.spec == model.spec
-    assert np.array_equal(found.flat, model.flat)
-    assert np.array_equal(found.predict(rows), model.predict(rows))
+    loaded = load(tmp_path / "model.safetensors")
+    assert loaded.spec == model.spec
+    assert np.array_equal(loaded.flat, model.flat)
+    assert np.array_equal(loaded.predict(rows), model.predict(rows))
     assert Spec.from_json(model.spec.to_json()) == model.spec
 
 
-def test_an_unknown_kind_in_a_file_is_named():
+def test_an_unknown_layer_kind_in_a_file_is_named():
     text = json.loads(spec_of("yours").to_json())
     text["layers"][1]["kind"] = "Bent"
     with pytest.raises(ValueError, match=r"layer kind 'Bent' is unknown; did you mean 'Bend'\?"):
         Spec.from_json(json.dumps(text))
 
 
-def test_a_file_says_what_a_layer_is_and_no_more():
+def test_an_unknown_layer_field_in_a_file_is_rejected():
     data = json.loads(spec_of("parametric").to_json())
     assert data["layers"][1] == {
         "kind": "Parametric", "n_in": 4, "activation": "silu", "rate_factor": 0.5,
@@ -278,7 +280,7 @@ def test_a_file_says_what_a_layer_is_and_no_more():
         Spec.from_json(json.dumps(data).replace('"rate_factor"', '"slope"'))
 
 
-def test_a_kind_with_a_function_of_a_users_own_is_in_no_file():
+def test_a_layer_with_a_user_function_cannot_be_saved():
     spec = Spec.parse([Dense(3, 2), Parametric(2, lambda xp, z: (xp.sin(z), xp.cos(z)))])
     assert gradcheck(spec).passed
     with pytest.raises(ValueError, match="layer 2's activation is your own function yours, which"):
@@ -286,21 +288,21 @@ def test_a_kind_with_a_function_of_a_users_own_is_in_no_file():
 
 
 @each_kind
-def test_a_training_that_is_resumed_has_the_same_bits(name, rows, target, tmp_path):
-    asked = {"batch_size": 6, "optimizer": "adam", "dtype": "float64"}
-    whole = train(spec_of(name), rows, target, epochs=6, **asked)
+def test_a_resumed_training_has_the_same_bits(name, rows, target, tmp_path):
+    options = {"batch_size": 6, "optimizer": "adam", "dtype": "float64"}
+    whole = train(spec_of(name), rows, target, epochs=6, **options)
     path = tmp_path / "run.ckpt"
-    train(spec_of(name), rows, target, epochs=3, checkpoint=path, **asked)
-    found = train(spec_of(name), rows, target, epochs=6, checkpoint=path, resume=True, **asked)
-    assert np.array_equal(found.flat, whole.flat)
+    train(spec_of(name), rows, target, epochs=3, checkpoint=path, **options)
+    resumed = train(spec_of(name), rows, target, epochs=6, checkpoint=path, resume=True, **options)
+    assert np.array_equal(resumed.flat, whole.flat)
 
 
 @each_kind
-def test_it_is_exported(name, rows, target, tmp_path, run_onnx):
+def test_onnx_export_matches_predict(name, rows, target, tmp_path, run_onnx):
     model = train(spec_of(name), rows, target, epochs=2)
     xpmlp.to_onnx(model, tmp_path / "model.onnx")
-    found = run_onnx((tmp_path / "model.onnx").read_bytes(), {"X": rows.astype("float32")})
-    near(found["prediction"], model.predict(rows), EXPORTED)
+    outputs = run_onnx((tmp_path / "model.onnx").read_bytes(), {"X": rows.astype("float32")})
+    assert_close(outputs["prediction"], model.predict(rows), EXPORTED)
 
 
 def test_shapes_that_do_not_fit_are_named():
@@ -314,7 +316,7 @@ def test_shapes_that_do_not_fit_are_named():
 
 
 @pytest.mark.parametrize(
-    ("layers", "said"),
+    ("layers", "message"),
     [
         ([Scale(0)], "layer 1's input size must be at least 1; got 0"),
         ([Scale(3, rate_factor=-1)], "rate_factor must be at least 0 and finite; layer 1 has -1"),
@@ -326,15 +328,15 @@ def test_shapes_that_do_not_fit_are_named():
         ([Dense(3, 2), Scale(3)], "layer 2 takes 3 inputs, but layer 1 has 2 neurons"),
     ],
 )
-def test_layers_are_checked(layers, said):
-    with pytest.raises(ValueError, match=said):
+def test_layers_are_checked(layers, message):
+    with pytest.raises(ValueError, match=message):
         Spec.parse(layers)
 
 
 # Blocks that decay, or have a learning rate of their own
 
 
-def test_what_decays_and_how_fast_it_learns_are_the_blocks_own():
+def test_weight_decay_and_learning_rate_factors_are_per_block():
     spec = Spec.parse([Scale(3, rate_factor=6.0), Dense(3, 2)])
     like = np.zeros(padded_size(spec))
     decay, rate = (
@@ -346,7 +348,7 @@ def test_what_decays_and_how_fast_it_learns_are_the_blocks_own():
 
 @pytest.mark.parametrize("members", [None, 2])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_block_learns_at_its_own_rate(members, optimizer, place, rows, target):
+def test_a_block_has_its_own_learning_rate(members, optimizer, place, rows, target):
     """Six times the rate is six times as far, in the first step of a rule that knows no past."""
 
     def step(rate):
@@ -355,17 +357,17 @@ def test_a_block_learns_at_its_own_rate(members, optimizer, place, rows, target)
         return train(spec, x, y, epochs=1, batch_size=20, optimizer=optimizer, members=members,
                      weight_decay=None if optimizer == "sgd" else 0.1)  # fmt: skip
 
-    one, six, none = (step(rate) for rate in (1.0, 6.0, 0.0))
-    moved = [to_host(model.params[0].scale) - 1 for model in (one, six, none)]
+    unscaled, scaled, frozen = (step(rate) for rate in (1.0, 6.0, 0.0))
+    moved = [to_host(model.params[0].scale) - 1 for model in (unscaled, scaled, frozen)]
     np.testing.assert_allclose(moved[1], 6 * moved[0], rtol=1e-4, atol=1e-9)
     assert not moved[2].any()
-    assert np.array_equal(to_host(one.params[1].weights), to_host(six.params[1].weights))
+    assert np.array_equal(to_host(unscaled.params[1].weights), to_host(scaled.params[1].weights))
 
 
 # What they compute, by PyTorch
 
 
-def test_layer_normalization_and_prelu_are_pytorchs(rows, torch):
+def test_layer_normalization_and_prelu_match_pytorch(rows, torch):
     spec = Spec.parse([Normalize(3), PReLU(3), Dense(3, 2)])
     flat = initial(spec, 0)
     params = windows(np, spec, flat)
@@ -373,12 +375,12 @@ def test_layer_normalization_and_prelu_are_pytorchs(rows, torch):
     params[0].bias[...] = [[0.1, 0.0, -0.2]]
     x, gain, bias = (torch.tensor(part) for part in (rows, params[0].gain[0], params[0].bias[0]))
     normal = torch.nn.functional.layer_norm(x, (3,), gain, bias)
-    wanted = torch.nn.functional.prelu(normal, torch.tensor(params[1].alpha[0]))
+    expected = torch.nn.functional.prelu(normal, torch.tensor(params[1].alpha[0]))
     traces = forward(np, spec, params, rows)
-    np.testing.assert_allclose(traces[1].y, wanted, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(traces[1].y, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_parametric_lies_between_the_identity_and_the_activation(rows):
+def test_parametric_interpolates_identity_and_activation(rows):
     spec = Spec.parse([Parametric(3, "relu"), Dense(3, 1)])
     params = windows(np, spec, initial(spec, 0))
     params[0].alpha[...] = [[0.0, 1.0, 0.5]]
@@ -388,7 +390,7 @@ def test_parametric_lies_between_the_identity_and_the_activation(rows):
     np.testing.assert_allclose(y, expected, rtol=1e-15, atol=1e-15)
 
 
-def test_backward_gives_the_derivative_of_the_rows(rows, rng):
+def test_backward_returns_the_derivative_of_the_rows(rows, rng):
     spec = spec_of("residual first")
     state = new_state(np, spec, optimizer("sgd"), initial(spec, 0))
     g = rng.standard_normal((20, 2))
@@ -425,7 +427,7 @@ class Wrong(Bend):
 
 
 @pytest.mark.parametrize(
-    ("mistake", "said"),
+    ("mistake", "message"),
     [
         ("one axis", r"layer 1's block 'bend' must have two axes or more, .* \(3,\)"),
         ("twice", "two blocks of layer 1 have one name: bend, bend"),
@@ -434,10 +436,10 @@ class Wrong(Bend):
     ],
 )
 @pytest.mark.parametrize("action", ["gradcheck", "train"])
-def test_a_mistake_in_a_kind_of_ones_own_is_named(mistake, said, action, rows, target):
+def test_a_mistake_in_a_user_layer_is_named(mistake, message, action, rows, target):
     layers = [Wrong(3, mistake=mistake), Dense(3, 2)]
     act = gradcheck if action == "gradcheck" else lambda spec: train(spec, rows, target, epochs=1)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         act(Spec.parse(layers))
 
 

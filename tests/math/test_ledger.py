@@ -1,4 +1,4 @@
-"""The shape ledger: what it says is what the arrays of a step are."""
+"""The shape ledger: its shapes and sizes are those of the arrays of a step."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ LOSSES = ("squared_error", "huber:0.7", "cross_entropy", "quantile:0.1,0.5,0.9",
 
 
 class Recording:
-    """NumPy, with a record of what xp.matmul was given and gave."""
+    """NumPy, with a record of the arguments and results of xp.matmul."""
 
     def __init__(self):
         self.products = []
@@ -32,7 +32,7 @@ class Recording:
         return product
 
 
-def one_step(xp, spec, rows, members):
+def run_step(xp, spec, rows, members):
     """The traces, the state and the arrays of one gradient."""
     lead = () if members is None else (members,)
     params = initial(spec, 0) if members is None else initial_population(spec, range(members))
@@ -63,33 +63,33 @@ rows_and_members = st.tuples(st.integers(1, 12), st.none() | st.integers(1, 4))
 def test_every_line_has_the_shapes_of_the_arrays(spec, sizes):
     rows, members = sizes
     book = ledger(spec, batch_size=rows, members=members)
-    traces, state, batch = one_step(np, spec, rows, members)
+    traces, state, batch = run_step(np, spec, rows, members)
     arrays = {"x": batch.x, "target": batch.target}
     for i, (trace, pair, grad) in enumerate(zip(traces, state.layers, state.grads, strict=True), 1):
         # a delta has the shape of its z
         arrays |= {f"z{i}": trace.z, f"a{i}": trace.a, f"d{i}": trace.z, f"W{i}": pair.weights}
         arrays |= {f"b{i}": pair.bias, f"dW{i}": grad.weights, f"db{i}": grad.bias}
     for line in (*book.forward, *book.backward):
-        left, right = line.formula.split(" = ")
-        assert line.result == arrays[left].shape
+        name, expression = line.formula.split(" = ")
+        assert line.result == arrays[name].shape
         assert not line.becomes or line.result == arrays[line.becomes].shape
         if line.joined == " @ ":
-            words = right.replace(" + ", " @ ").replace(" * ", " @ ").split(" @ ")[:2]
+            words = expression.replace(" + ", " @ ").replace(" * ", " @ ").split(" @ ")[:2]
             shapes = [
                 arrays[word.removesuffix(".T")].mT.shape if word.endswith(".T")
                 else arrays[word].shape
                 for word in words
             ]  # fmt: skip
             assert list(line.operands) == shapes
-        elif "target" in right:
+        elif "target" in expression:
             assert line.operands == (traces[-1].a.shape, batch.target.shape)
 
 
 @given(networks(), rows_and_members)
-def test_the_products_are_those_of_a_real_gradient(spec, sizes):
+def test_products_match_a_real_gradient(spec, sizes):
     rows, members = sizes
     recording = Recording()
-    one_step(recording, spec, rows, members)
+    run_step(recording, spec, rows, members)
     book = ledger(spec, batch_size=rows, members=members)
     lines = [line for line in (*book.forward, *book.backward) if line.joined == " @ "]
     assert [(*line.operands, line.result) for line in lines] == recording.products
@@ -99,7 +99,7 @@ def test_the_products_are_those_of_a_real_gradient(spec, sizes):
 
 
 @given(networks(), rows_and_members)
-def test_parameters_are_the_elements_that_are_no_padding(spec, sizes):
+def test_parameter_count_excludes_padding(spec, sizes):
     flat = np.zeros(padded_size(spec))
     for pair in windows(np, spec, flat):
         pair.weights[...] = pair.bias[...] = 1
@@ -108,17 +108,17 @@ def test_parameters_are_the_elements_that_are_no_padding(spec, sizes):
 
 
 @given(networks(), rows_and_members)
-def test_bytes_are_those_of_the_state_the_traces_and_the_deltas(spec, sizes):
+def test_bytes_count_state_traces_and_deltas(spec, sizes):
     rows, members = sizes
-    traces, state, _ = one_step(np, spec, rows, members)
-    held = state.params.size + state.grad.size
-    held += sum(trace.z.size + trace.a.size for trace in traces)
-    held += sum(trace.z.size for trace in traces)  # the deltas
-    assert ledger(spec, batch_size=rows, members=members).bytes == 4 * held
+    traces, state, _ = run_step(np, spec, rows, members)
+    expected = state.params.size + state.grad.size
+    expected += sum(trace.z.size + trace.a.size for trace in traces)
+    expected += sum(trace.z.size for trace in traces)  # the deltas
+    assert ledger(spec, batch_size=rows, members=members).bytes == 4 * expected
 
 
 @given(networks(), rows_and_members)
-def test_lines_stand_in_the_order_of_the_step(spec, sizes):
+def test_lines_are_in_the_order_of_the_step(spec, sizes):
     book = ledger(spec, batch_size=sizes[0])
     count = len(spec.layers)
     assert [line.layer for line in book.forward] == [i for i in range(1, count + 1) for _ in "za"]
@@ -130,7 +130,7 @@ def test_lines_stand_in_the_order_of_the_step(spec, sizes):
 # What is printed
 
 
-def test_prints_the_lines_that_a_learner_needs():
+def test_printed_lines():
     text = str(ledger("2,16,16,1", batch_size=8))
     lines = {" ".join(line.split()) for line in text.splitlines()}
     assert "2 dW2 = a1.T @ d2 (16, 8) @ (8, 16) -> (16, 16) = W2" in lines
@@ -158,22 +158,22 @@ def test_dropout_shows_where_it_acts():
     assert "mask3" not in text
 
 
-def test_an_activation_of_the_last_layer_shows_in_its_delta():
+def test_the_last_layers_activation_is_in_its_delta():
     text = str(ledger(Spec.parse("2-4-1", activation=["relu", "softplus"])))
     assert "d2 = squared_error'(a2, target) * f'(z2)" in text
 
 
 def test_members_show_as_a_leading_axis():
     book = ledger("2-3-1", batch_size=8, members=5)
-    alone = ledger("2-3-1", batch_size=8)
+    single = ledger("2-3-1", batch_size=8)
     assert "5 members" in book.network
     assert book.forward[0].shapes == "(5, 8, 2) @ (5, 2, 3) -> (5, 8, 3)"
-    assert book.parameters == alone.parameters
-    assert book.operations == 5 * alone.operations
-    assert book.bytes == 5 * alone.bytes
+    assert book.parameters == single.parameters
+    assert book.operations == 5 * single.operations
+    assert book.bytes == 5 * single.bytes
 
 
-def test_users_functions_are_called_yours_or_by_their_name():
+def test_user_functions_are_printed_by_name_or_as_yours():
     def sine(xp, z):
         return xp.sin(z), xp.cos(z)
 
@@ -183,7 +183,7 @@ def test_users_functions_are_called_yours_or_by_their_name():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"batch_size": 2.5}, "batch_size must be a whole number; got 2.5"),
@@ -191,16 +191,16 @@ def test_users_functions_are_called_yours_or_by_their_name():
         ({"members": "many"}, "members must be a whole number; got 'many'"),
     ],
 )
-def test_sizes_are_checked(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_sizes_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
         ledger("2-1", **arguments)
 
 
-# Errors that quote it
+# Errors that quote the ledger
 
 
 @given(networks(), st.data())
-def test_a_misfit_quotes_the_ledgers_own_line(spec, data):
+def test_a_mismatch_quotes_the_ledger(spec, data):
     i = data.draw(st.integers(0, len(spec.layers) - 1))
     weights = (spec.layers[i].n_in, spec.layers[i].n_out)
     at = Position(i + 1, "x" if i == 0 else f"a{i}", "B")
@@ -214,7 +214,7 @@ def test_a_misfit_quotes_the_ledgers_own_line(spec, data):
     assert f"W{i + 1} has {weights[0]} row" in str(error)
 
 
-def test_a_misfit_names_the_rows_as_the_caller_does():
+def test_a_mismatch_uses_the_callers_name_for_rows():
     spec = Spec.parse("1-3-2")
     assert str(spec.layers[0].shape_error(Position(1, "X", "B"), (8, 2))).startswith(
         "X has 2 columns but W1 has 1 row: layer 1"

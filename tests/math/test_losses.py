@@ -34,7 +34,7 @@ def sample(name, rng, lead=(6,), n_out=3):
 
 
 @pytest.mark.parametrize("name", [*NAMES, MANY])
-def test_value_and_delta_are_pytorchs(name, rng, torch, torch_loss):
+def test_value_and_delta_match_pytorch(name, rng, torch, torch_loss):
     score, target = sample(name, rng, (200,))
     leaf = torch.from_numpy(score).requires_grad_()
     reference = torch_loss(name)(leaf, torch.from_numpy(target))
@@ -60,7 +60,7 @@ def test_delta_is_the_derivative_of_the_value(name, rng, torch):
 @pytest.mark.parametrize("name", [*NAMES, MANY])
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("lead", [(5,), (3, 5)])
-def test_every_namespace_gives_numpys_numbers(place, name, dtype, lead, rng):
+def test_matches_numpy_on_every_namespace(place, name, dtype, lead, rng):
     score, target = (part.astype(dtype) for part in sample(name, rng, lead))
     measure = loss(name)
     s, t = (to_place(place, part, dtype) for part in (score, target))
@@ -70,41 +70,41 @@ def test_every_namespace_gives_numpys_numbers(place, name, dtype, lead, rng):
     assert value.dtype == dtype
     assert value.shape == lead
     np.testing.assert_allclose(value, measure.value(np, score, target), **near)
-    for found, expected in (
+    for actual, expected in (
         (measure.delta(place.xp, s, t), measure.delta(np, score, target)),
         (measure.link(place.xp, s), measure.link(np, score)),
     ):
-        assert to_host(found).dtype == dtype
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(to_host(found), expected, **near)
+        assert to_host(actual).dtype == dtype
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(to_host(actual), expected, **near)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_arguments_stay_as_they_were(name, rng):
+def test_does_not_modify_its_arguments(name, rng):
     score, target = sample(name, rng)
-    kept = score.copy(), target.copy()
+    originals = score.copy(), target.copy()
     measure = loss(name)
     measure.value(np, score, target)
     measure.delta(np, score, target)
     measure.link(np, score)
-    assert np.array_equal(score, kept[0])
-    assert np.array_equal(target, kept[1])
+    assert np.array_equal(score, originals[0])
+    assert np.array_equal(target, originals[1])
 
 
-# Any finite number: exact decimals say what the value is
+# Any finite number, checked against exact decimal arithmetic
 
 
 def exp(x: Decimal) -> Decimal:
-    """exp(x); beyond +-FARTHEST a number beyond every dtype, or 0."""
+    """exp(x), clipped beyond +-FARTHEST: larger than any dtype's maximum, or 0."""
     if x < -FARTHEST:
         return Decimal(0)
     return min(x, FARTHEST).exp()
 
 
 def true_value(name: str, score: list[float], target: list[float]) -> tuple[Decimal, Decimal]:
-    """The loss of one row, and the size of the largest part it is a sum of."""
-    word, _, written = name.partition(":")
-    numbers = [Decimal(float(piece)) for piece in written.split(",") if piece]
+    """The exact loss of one row, and the magnitude of its largest term."""
+    word, _, arguments = name.partition(":")
+    numbers = [Decimal(float(piece)) for piece in arguments.split(",") if piece]
     s, t = ([Decimal(v) for v in part] for part in (score, target))
     if word == "quantile":
         t = t * (len(s) // len(t))
@@ -126,19 +126,19 @@ def true_value(name: str, score: list[float], target: list[float]) -> tuple[Deci
     elif word == "poisson":
         parts = [exp(a) - (b * (1 + a - b.ln()) if b else 0) for a, b in zip(s, t, strict=True)]
     elif word == "binary_cross_entropy":
-        near = [(1 + exp(-abs(a))).ln() for a in s]
+        log_terms = [(1 + exp(-abs(a))).ln() for a in s]
         up, down = [max(a, Decimal(0)) for a in s], [max(-a, Decimal(0)) for a in s]
-        lost = [b * d + (1 - b) * u for b, u, d in zip(t, up, down, strict=True)]
-        parts = [v + w for v, w in zip(lost, near, strict=True)]
-        return sum(parts), max(Decimal(1), *lost)
+        linear = [b * d + (1 - b) * u for b, u, d in zip(t, up, down, strict=True)]
+        parts = [v + w for v, w in zip(linear, log_terms, strict=True)]
+        return sum(parts), max(Decimal(1), *linear)
     else:
         q = numbers[0] if numbers else Decimal(0)
-        wanted = [(1 - q) * b + q / len(t) for b in t]
+        smoothed = [(1 - q) * b + q / len(t) for b in t]
         shifted = [a - max(s) for a in s]
         total = sum(exp(v) for v in shifted).ln()
-        parts = [w * (total - v) for w, v in zip(wanted, shifted, strict=True)]
+        parts = [w * (total - v) for w, v in zip(smoothed, shifted, strict=True)]
         return sum(parts), max(
-            Decimal(1), *(abs(v * w) for v, w in zip(shifted, wanted, strict=True))
+            Decimal(1), *(abs(v * w) for v, w in zip(shifted, smoothed, strict=True))
         )
     return sum(parts), max(map(abs, parts))
 
@@ -150,7 +150,7 @@ def finite(dtype, low=None, high=None):
 
 
 def rows(name, dtype):
-    """One row's scores and targets: any finite ones that the loss accepts."""
+    """Finite scores and targets of one row that the loss accepts."""
     measure = loss(name)
     count = 3
     n_out = count * measure.scores_per_target
@@ -168,7 +168,7 @@ def rows(name, dtype):
 
 
 def extremes(name, dtype):
-    """Rows of largest and smallest numbers, in every pairing of signs."""
+    """Rows of the largest and smallest numbers, in every combination of signs."""
     measure = loss(name)
     large, small = float(np.finfo(dtype).max), float(np.finfo(dtype).smallest_subnormal)
     targets = {"classes": ([0, 1, 0],), "binary": ([0, 1, 0.5],)}.get(
@@ -183,7 +183,7 @@ def extremes(name, dtype):
 
 
 def check_row(name, dtype, score, target):
-    """The value is the true one; inf only where that exceeds the dtype."""
+    """Check that the value is exact up to rounding, and inf only where it exceeds the dtype."""
     s, t = (np.array([part], dtype=dtype) for part in (score, target))
     measure, info = loss(name), np.finfo(dtype)
     with np.errstate(all="ignore"):
@@ -206,13 +206,13 @@ def check_row(name, dtype, score, target):
         assert abs(Decimal(float(value)) - exact) <= near, f"{value}, but it is {exact:.17e}"
 
 
-# poisson cancels and is checked by itself; at 0.1 a distance that overflows costs a finite value
+# poisson cancels and has its own test; at level 0.1 an overflowing difference has a finite loss
 ACCURATE = [*(name for name in NAMES if name != "poisson"), "quantile:0.1"]
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", ACCURATE)
-def test_value_is_true_for_any_finite_number(name, dtype):
+def test_value_is_accurate_for_any_finite_number(name, dtype):
     for score, target in extremes(name, dtype):
         check_row(name, dtype, score, target)
 
@@ -257,7 +257,7 @@ def test_poisson_is_never_nan_and_infinite_only_beyond_the_dtype(dtype):
         value, delta, exact = poisson_value(dtype, score, target)
         assert not np.isnan(value)
         assert not np.isnan(delta)
-        # the mean exp(score) is off by half an epsilon of score, as any exp of a rounded score
+        # exp(score) has the relative error that rounding the score to half an epsilon causes
         size = Decimal(float(info.eps)) * ROUNDINGS * Decimal(1 + abs(score))
         if np.isinf(value):
             assert value > 0
@@ -267,7 +267,7 @@ def test_poisson_is_never_nan_and_infinite_only_beyond_the_dtype(dtype):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_poisson_costs_nothing_at_a_perfect_fit_and_is_never_negative(dtype):
+def test_poisson_is_zero_at_a_perfect_fit_and_never_negative(dtype):
     eps = float(np.finfo(dtype).eps)
 
     @given(finite(dtype, float(np.float32(1e-3)), 1e6), st.sampled_from([0.0, 1e-3, -1e-3, 0.1]))
@@ -287,7 +287,7 @@ def test_poisson_costs_nothing_at_a_perfect_fit_and_is_never_negative(dtype):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", ["cross_entropy", "cross_entropy:0.1", "binary_cross_entropy"])
-def test_probabilities_stay_probabilities_for_any_finite_score(name, dtype):
+def test_probabilities_are_valid_for_any_finite_score(name, dtype):
     eps = float(np.finfo(dtype).eps)
 
     @given(rows(name, dtype))
@@ -305,7 +305,7 @@ def test_probabilities_stay_probabilities_for_any_finite_score(name, dtype):
 # Links
 
 
-def test_the_links_make_predictions_of_scores(rng):
+def test_links_map_scores_to_predictions(rng):
     score = rng.standard_normal((4, 3))
     e = np.exp(score)
     expected = {
@@ -314,19 +314,19 @@ def test_the_links_make_predictions_of_scores(rng):
         "cross_entropy": e / e.sum(axis=-1, keepdims=True),
         "cross_entropy:0.1": e / e.sum(axis=-1, keepdims=True),
     }
-    expected["gaussian"] = score[:, :1]  # of two means the first, of three columns
+    expected["gaussian"] = score[:, :1]  # the mean, without the log variance
     for name in NAMES:
         prediction = loss(name).link(np, score)
         np.testing.assert_allclose(prediction, expected.get(name, score), rtol=1e-14)
 
 
-def test_softmax_does_not_move_when_all_scores_do(rng):
+def test_softmax_is_invariant_to_a_shift_of_all_scores(rng):
     score = rng.integers(-20, 20, (4, 3)).astype(float)  # integers: the sums are exact
     assert np.array_equal(softmax(np, score + 1e6), softmax(np, score))
 
 
-def test_the_delta_of_a_linked_loss_is_prediction_minus_target(rng):
-    # the canonical links: the reason that link and loss are one formula
+def test_delta_of_a_canonical_link_is_prediction_minus_target(rng):
+    # with the canonical link, the derivative of the loss is prediction - target
     for name in ("squared_error", "poisson", "binary_cross_entropy", "cross_entropy"):
         score, target = sample(name, rng)
         measure = loss(name)
@@ -337,8 +337,8 @@ def test_the_delta_of_a_linked_loss_is_prediction_minus_target(rng):
 def test_smoothing_moves_the_target_towards_uniform(rng):
     score, target = sample("cross_entropy", rng)
     smoothed = 0.9 * target + 0.1 / 3
-    found = loss("cross_entropy:0.1").value(np, score, target)
-    np.testing.assert_allclose(found, loss("cross_entropy").value(np, score, smoothed), rtol=1e-13)
+    actual = loss("cross_entropy:0.1").value(np, score, target)
+    np.testing.assert_allclose(actual, loss("cross_entropy").value(np, score, smoothed), rtol=1e-13)
 
 
 def test_the_best_constant_of_a_quantile_loss_is_the_quantile(rng):
@@ -351,9 +351,9 @@ def test_the_best_constant_of_a_quantile_loss_is_the_quantile(rng):
         assert int(np.argmin(costs)) == int(q * 1001)
 
 
-def test_labels_and_scores_say_what_targets_are():
-    found = {name: (loss(name).labels, loss(name).scores_per_target) for name in NAMES}
-    assert found == {
+def test_labels_and_scores_per_target_of_every_loss():
+    actual = {name: (loss(name).labels, loss(name).scores_per_target) for name in NAMES}
+    assert actual == {
         "squared_error": ("none", 1),
         "absolute_error": ("none", 1),
         "huber": ("none", 1),
@@ -368,19 +368,19 @@ def test_labels_and_scores_say_what_targets_are():
     }
 
 
-# What was asked for
+# Names and functions
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stored_name_finds_the_same_loss_again(name, rng):
+def test_a_stored_name_restores_the_loss(name, rng):
     measure = loss(name)
-    again = loss(measure.name)
+    restored = loss(measure.name)
     score, target = sample(name, rng)
-    assert again.name == measure.name
-    assert np.array_equal(again.value(np, score, target), measure.value(np, score, target))
+    assert restored.name == measure.name
+    assert np.array_equal(restored.value(np, score, target), measure.value(np, score, target))
 
 
-def test_a_users_loss_is_value_and_delta(place):
+def test_a_user_loss_is_value_and_delta(place):
     def cube(xp, score, target):
         e = score - target
         return xp.sum(xp.abs(e) ** 3, axis=-1), 3 * e * xp.abs(e)
@@ -393,13 +393,13 @@ def test_a_users_loss_is_value_and_delta(place):
     assert (measure.name, measure.labels, measure.scores_per_target) == (None, "none", 1)
 
 
-def test_a_finished_loss_is_taken_as_it_is():
-    mine = Loss(lambda xp, s, t: s, lambda xp, s, t: t, lambda xp, s: s)
-    assert loss(mine) == mine
+def test_accepts_a_loss_object():
+    custom = Loss(lambda xp, s, t: s, lambda xp, s, t: t, lambda xp, s: s)
+    assert loss(custom) == custom
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ("mse", "loss 'mse' is unknown; here it is 'squared_error'. Known: absolute_error"),
         ("squared_eror", "did you mean 'squared_error'"),
@@ -418,16 +418,16 @@ def test_a_finished_loss_is_taken_as_it_is():
         (3, "a name or a function"),
     ],
 )
-def test_a_wrong_loss_is_a_value_error(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_loss_raises_value_error(wrong, message):
+    with pytest.raises(ValueError, match=message):
         loss(wrong)
 
 
-def test_a_users_loss_that_gives_no_pair_is_told_so():
+def test_a_user_loss_that_returns_no_pair_raises():
     def careless(xp, score, target):
         return xp.sum(score - target, axis=-1)
 
-    one = np.ones((1, 1))
+    x = np.ones((1, 1))
     for call in (loss(careless).value, loss(careless).delta):
         with pytest.raises(TypeError, match=r"careless must return the pair \(value, delta\)"):
-            call(np, one, one)
+            call(np, x, x)

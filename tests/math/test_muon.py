@@ -1,4 +1,4 @@
-"""Muon, the optimizer that sees matrices: as it is published, on every namespace, recorded."""
+"""Muon, the optimizer for weight matrices: the published update, every namespace, recording."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from xpmlp.devices.namespace import to_host, to_place
 from xpmlp.layers import Dense, Scale
 from xpmlp.optimizers import Optimizer, orthogonalized
 
-NEAR = 1e-9  # the same products in another order, through five turns of cubes
+NEAR = 1e-9  # the same products in another order, through five Newton-Schulz iterations
 
 
 @pytest.fixture
@@ -18,22 +18,22 @@ def rows(rng):
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4), (6, 6), (3, 5, 8)])
-def test_singular_values_come_near_one_and_directions_stay(shape, place, rng):
-    """The published coefficients leave them between 0.68 and 1.14, if they were not too small."""
+def test_orthogonalized_keeps_directions_with_singular_values_near_one(shape, place, rng):
+    """The published coefficients map singular values that are not too small into [0.68, 1.14]."""
     u, _, vt = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
     start = (u * rng.uniform(0.3, 1, u.shape[-1])) @ vt
-    found = to_host(orthogonalized(place.xp, to_place(place, start)))
-    values = np.linalg.svd(found, compute_uv=False)
+    actual = to_host(orthogonalized(place.xp, to_place(place, start)))
+    values = np.linalg.svd(actual, compute_uv=False)
     assert (values > 0.65).all()
     assert (values < 1.25).all()
-    # the same singular vectors: u^T found v is diagonal
-    inside = u.mT @ found @ vt.mT
+    # the same singular vectors: u^T actual v is diagonal
+    inside = u.mT @ actual @ vt.mT
     off = inside * (1 - np.eye(inside.shape[-1]))
     assert np.abs(off).max() < 1e-9
 
 
 def naive_step(weights, bias, slots, grads, t, rate):
-    """One step by the lines of the paper, weights as rows of outputs, biases by Adam."""
+    """One step by the formulas of the paper, with a row per output; biases by Adam."""
     (dw, db), (momentum, (mean, square)) = grads, slots
     g = dw.T
     momentum = 0.95 * momentum + g
@@ -52,7 +52,7 @@ def naive_step(weights, bias, slots, grads, t, rate):
     return weights, bias, (momentum, (mean, square))
 
 
-def test_a_linear_network_learns_as_the_paper_writes_it(rows):
+def test_a_linear_network_matches_the_paper(rows):
     X, y = rows
     weights, bias = np.zeros((5, 2)), np.zeros(2)
     slots = np.zeros((2, 5)), (np.zeros(2), np.zeros(2))
@@ -68,48 +68,48 @@ def test_a_linear_network_learns_as_the_paper_writes_it(rows):
     np.testing.assert_allclose(model.params[0].bias[0], bias, rtol=1e-9, atol=1e-12)
 
 
-ASKED = {"optimizer": "muon", "learning_rate": 0.02, "epochs": 3, "dtype": "float64"}
+OPTIONS = {"optimizer": "muon", "learning_rate": 0.02, "epochs": 3, "dtype": "float64"}
 
 
-def test_every_namespace_learns_the_same(place, rows):
+def test_training_matches_numpy_on_every_namespace(place, rows):
     X, y = rows
-    here = train("5-8-2", X, y, **ASKED)
-    there = train("5-8-2", to_place(place, X), to_place(place, y), **ASKED)
-    np.testing.assert_allclose(to_host(there.flat), here.flat, rtol=0, atol=NEAR)
+    expected = train("5-8-2", X, y, **OPTIONS)
+    actual = train("5-8-2", to_place(place, X), to_place(place, y), **OPTIONS)
+    np.testing.assert_allclose(to_host(actual.flat), expected.flat, rtol=0, atol=NEAR)
 
 
-def test_members_are_the_networks_they_would_be_alone(rows):
+def test_members_equal_single_networks(rows):
     X, y = rows
-    asked = ASKED | {"weight_decay": [0.0, 0.1, 0.2], "clip": 0.5, "epochs": 40}
-    together = train("5-8-2", X, y, members=3, **asked)
+    options = OPTIONS | {"weight_decay": [0.0, 0.1, 0.2], "clip": 0.5, "epochs": 40}
+    population = train("5-8-2", X, y, members=3, **options)
     for k in range(3):
-        alone = train("5-8-2", X, y, seed=k, **asked | {"weight_decay": 0.1 * k})
-        np.testing.assert_allclose(together.member(k).flat, alone.flat, rtol=0, atol=NEAR)
-    assert {*together.history["executor"]} == {"replayed"}
+        single = train("5-8-2", X, y, seed=k, **options | {"weight_decay": 0.1 * k})
+        np.testing.assert_allclose(population.member(k).flat, single.flat, rtol=0, atol=NEAR)
+    assert {*population.history["executor"]} == {"replayed"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_recorded_steps_are_the_plain_ones(device, rows, request):
+def test_recorded_steps_equal_unrecorded_ones(device, rows, request):
     if device == "gpu":
         request.getfixturevalue("gpu")
     X, y = rows
     spec = Spec.parse([Scale(5, rate_factor=3.0), Dense(5, 8, "tanh"), Dense(8, 2)])
-    asked = ASKED | {"epochs": 40, "batch_size": 16, "device": device}
-    recorded = train(spec, X, y, **asked)
-    plain = train(spec, X, y, **asked, capture=False)
-    np.testing.assert_allclose(to_host(recorded.flat), to_host(plain.flat), rtol=0, atol=NEAR)
+    options = OPTIONS | {"epochs": 40, "batch_size": 16, "device": device}
+    recorded = train(spec, X, y, **options)
+    uncaptured = train(spec, X, y, **options, capture=False)
+    np.testing.assert_allclose(to_host(recorded.flat), to_host(uncaptured.flat), rtol=0, atol=NEAR)
     assert {*recorded.history["executor"]} == {"captured" if device == "gpu" else "replayed"}
     assert recorded.history["loss"][-1] < 0.5 * recorded.history["loss"][0]
 
 
-def test_a_training_that_is_resumed_has_the_same_bits(rows, tmp_path):
+def test_a_resumed_training_has_the_same_bits(rows, tmp_path):
     X, y = rows
-    whole = train("5-8-2", X, y, **ASKED | {"epochs": 6})
-    train("5-8-2", X, y, **ASKED, checkpoint=tmp_path / "run.ckpt")
-    again = train(
-        "5-8-2", X, y, **ASKED | {"epochs": 6}, checkpoint=tmp_path / "run.ckpt", resume=True
+    whole = train("5-8-2", X, y, **OPTIONS | {"epochs": 6})
+    train("5-8-2", X, y, **OPTIONS, checkpoint=tmp_path / "run.ckpt")
+    resumed = train(
+        "5-8-2", X, y, **OPTIONS | {"epochs": 6}, checkpoint=tmp_path / "run.ckpt", resume=True
     )
-    assert np.array_equal(whole.flat, again.flat)
+    assert np.array_equal(whole.flat, resumed.flat)
 
 
 def test_weights_under_an_own_rule_for_matrices_decay_too(rows):
@@ -119,8 +119,8 @@ def test_weights_under_an_own_rule_for_matrices_decay_too(rows):
         return (theta,)
 
     own = Optimizer(still, 0, {}, matrix_rule=still)
-    asked = {"optimizer": own, "learning_rate": 0.5, "epochs": 1, "batch_size": 60}
-    initial = train("5-3-2", X, y, **asked)
-    decayed = train("5-3-2", X, y, **asked, weight_decay=0.1)
+    options = {"optimizer": own, "learning_rate": 0.5, "epochs": 1, "batch_size": 60}
+    initial = train("5-3-2", X, y, **options)
+    decayed = train("5-3-2", X, y, **options, weight_decay=0.1)
     for before, after in zip(initial.params, decayed.params, strict=True):
         np.testing.assert_allclose(after.weights, 0.95 * before.weights, rtol=1e-12)

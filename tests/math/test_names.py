@@ -1,4 +1,4 @@
-"""Names with arguments, and what a wrong one is answered."""
+"""Names with arguments, and the errors for wrong ones."""
 
 import pytest
 
@@ -12,7 +12,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("plain", ("a finished value",)),
         ("  plain ", ("a finished value",)),
@@ -24,16 +24,16 @@ TABLE = {
         ("many:1,2.5,-3", (1, 2.5, -3)),
     ],
 )
-def test_finds_the_entry_and_calls_it_with_its_arguments(text, found):
-    assert lookup("word", TABLE, text) == found
+def test_lookup_calls_the_entry_with_its_arguments(text, expected):
+    assert lookup("word", TABLE, text) == expected
 
 
-def test_whole_numbers_stay_whole():
+def test_integer_arguments_stay_integers():
     assert [type(value) for value in lookup("word", TABLE, "many:1,1.0")] == [int, float]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "messages"),
     [
         (
             "powr:5",
@@ -47,19 +47,19 @@ def test_whole_numbers_stay_whole():
         ("power:expnent=2", ["word 'power:expnent=2'", "expnent"]),
     ],
 )
-def test_a_wrong_name_or_argument_is_a_value_error_that_names_it(text, said):
+def test_an_invalid_name_or_argument_raises_value_error(text, messages):
     with pytest.raises(ValueError, match="word") as caught:
         lookup("word", TABLE, text)
-    for piece in said:
-        assert piece in str(caught.value)
+    for message in messages:
+        assert message in str(caught.value)
 
 
-def test_no_suggestion_where_nothing_is_near():
+def test_suggests_only_similar_names():
     assert nearest("xyzzy", ["relu", "tanh"]) == "."
     assert nearest("rleu", ["relu", "tanh"]) == "; did you mean 'relu'?"
 
 
-def test_titles_what_has_a_name_and_calls_the_rest_yours():
+def test_title_of_named_and_unnamed_functions():
     class Named:
         name = "mine"
 

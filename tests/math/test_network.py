@@ -1,4 +1,4 @@
-"""Forward and backward: the same numbers as loops over neurons, as PyTorch, on any namespace."""
+"""Forward and backward: equal to loops over neurons and to PyTorch, on every namespace."""
 
 from itertools import pairwise
 from math import prod
@@ -28,16 +28,16 @@ SPEC = Spec.parse("5-33-7-3", activation=["tanh", "gelu"])
 
 
 def params_of(spec, rng, lead=()):
-    """A flat buffer (*lead, P) of drawn weights and biases."""
+    """A flat buffer (*lead, P) of random weights and biases."""
     seeds = range(prod(lead))
-    drawn = initial_population(spec, seeds).reshape((*lead, -1)) if lead else initial(spec, 0)
-    for pair in windows(np, spec, drawn):
+    params = initial_population(spec, seeds).reshape((*lead, -1)) if lead else initial(spec, 0)
+    for pair in windows(np, spec, params):
         pair.bias[...] = 0.3 * rng.standard_normal(pair.bias.shape)
-    return drawn
+    return params
 
 
 def whole_pass(xp, spec, flat, x, delta, masks=()):
-    """Every trace and every gradient, on the host."""
+    """All traces and the gradient of a forward and a backward pass."""
     grad = xp.zeros_like(flat)
     params, grads = windows(xp, spec, flat), windows(xp, spec, grad)
     traces = forward(xp, spec, params, x, masks)
@@ -46,7 +46,7 @@ def whole_pass(xp, spec, flat, x, delta, masks=()):
 
 
 def naive_pass(spec, params, x, delta, masks=()):
-    """One row at a time, one neuron at a time: what the six lines mean. `params` as lists."""
+    """Forward and backward as loops over rows and neurons, with `params` as lists."""
     shapes = [(layer.n_in, layer.n_out) for layer in spec.layers]
     d_weights = [[[0.0] * n_out for _ in range(n_in)] for n_in, n_out in shapes]
     d_bias = [[0.0] * n_out for _, n_out in shapes]
@@ -71,24 +71,24 @@ def naive_pass(spec, params, x, delta, masks=()):
                     d_weights[i][n][o] += inputs[i][n] * d[o]
             if i:
                 weights, _ = params[i]
-                # one neuron reaches the next layer through many paths: a sum over them
+                # a neuron feeds every neuron of the next layer: sum over them
                 through = [sum(weights[n][o] * d[o] for o in range(n_out)) for n in range(n_in)]
                 slope = activation(spec.layers[i - 1].activation).slope
-                below = [float(slope(np, np.array([[p]]), np.array([[q]]))[0, 0])
+                slopes = [float(slope(np, np.array([[p]]), np.array([[q]]))[0, 0])
                          for p, q in zip(z[i - 1], a[i - 1], strict=True)]  # fmt: skip
                 factors = masks[i - 1][row] if masks and masks[i - 1] is not None else [1] * n_in
-                d = [t * s * m for t, s, m in zip(through, below, factors, strict=True)]
+                d = [t * s * m for t, s, m in zip(through, slopes, factors, strict=True)]
     return scores, d_weights, d_bias
 
 
 def dropped(rng, spec, rows, lead=()):
     """Masks for all but the last layer."""
-    drawn = [rng.choice([0.0, 2.0], (*lead, rows, layer.n_out)) for layer in spec.layers[:-1]]
-    return (*drawn, None)
+    masks = [rng.choice([0.0, 2.0], (*lead, rows, layer.n_out)) for layer in spec.layers[:-1]]
+    return (*masks, None)
 
 
 @pytest.mark.parametrize("with_masks", [False, True])
-def test_forward_and_backward_are_loops_over_neurons(with_masks, rng):
+def test_forward_and_backward_match_loops_over_neurons(with_masks, rng):
     flat, x = params_of(SPEC, rng), rng.standard_normal((4, 5))
     delta = rng.standard_normal((4, 3))
     masks = dropped(rng, SPEC, 4) if with_masks else ()
@@ -105,46 +105,48 @@ def test_forward_and_backward_are_loops_over_neurons(with_masks, rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lead", [(), (3,), (2, 2)])
 @pytest.mark.parametrize("with_masks", [False, True])
-def test_every_namespace_gives_numpys_numbers(place, dtype, lead, with_masks, rng):
+def test_matches_numpy_on_every_namespace(place, dtype, lead, with_masks, rng):
     flat = params_of(SPEC, rng, lead).astype(dtype)
     x, delta = (rng.standard_normal((*lead, 6, n)).astype(dtype) for n in (5, 3))
     masks = dropped(rng, SPEC, 6, lead) if with_masks else ()
     masks = tuple(m if m is None else m.astype(dtype) for m in masks)
     expected, grad = whole_pass(np, SPEC, flat, x, delta, masks)
-    theirs = tuple(m if m is None else to_place(place, m) for m in masks)
+    masks_device = tuple(m if m is None else to_place(place, m) for m in masks)
     arrays = (to_place(place, part) for part in (flat, x, delta))
-    traces, found = whole_pass(place.xp, SPEC, *arrays, theirs)
+    traces, actual_grad = whole_pass(place.xp, SPEC, *arrays, masks_device)
     for trace, numpys in zip(traces, expected, strict=True):
-        for part, one in zip(trace[:3], numpys[:3], strict=True):
+        for part, expected_array in zip(trace[:3], numpys[:3], strict=True):
             assert to_host(part).dtype == dtype
-            scale = np.abs(one).max()
-            np.testing.assert_allclose(to_host(part), one, rtol=0, atol=NAMESPACE[dtype] * scale)
+            scale = np.abs(expected_array).max()
+            np.testing.assert_allclose(
+                to_host(part), expected_array, rtol=0, atol=NAMESPACE[dtype] * scale
+            )
     scale = np.abs(grad).max()
-    np.testing.assert_allclose(to_host(found), grad, rtol=0, atol=NAMESPACE[dtype] * scale)
+    np.testing.assert_allclose(to_host(actual_grad), grad, rtol=0, atol=NAMESPACE[dtype] * scale)
 
 
-def test_a_member_is_the_network_it_would_be_alone(rng):
+def test_a_member_equals_a_single_network(rng):
     flat = params_of(SPEC, rng, (3,))
     x, delta = (rng.standard_normal((3, 6, n)) for n in (5, 3))
     traces, grad = whole_pass(np, SPEC, flat, x, delta)
     for k in range(3):
-        alone, alone_grad = whole_pass(np, SPEC, flat[k], x[k], delta[k])
-        np.testing.assert_allclose(traces[-1].a[k], alone[-1].a, rtol=NAIVE, atol=NAIVE)
-        np.testing.assert_allclose(grad[k], alone_grad, rtol=NAIVE, atol=NAIVE)
+        single, single_grad = whole_pass(np, SPEC, flat[k], x[k], delta[k])
+        np.testing.assert_allclose(traces[-1].a[k], single[-1].a, rtol=NAIVE, atol=NAIVE)
+        np.testing.assert_allclose(grad[k], single_grad, rtol=NAIVE, atol=NAIVE)
 
 
-def test_members_may_share_their_rows(rng):
+def test_members_may_share_rows(rng):
     flat, x = params_of(SPEC, rng, (3,)), rng.standard_normal((6, 5))
     shared = forward(np, SPEC, windows(np, SPEC, flat), x)[-1].a
-    each = forward(np, SPEC, windows(np, SPEC, flat), np.stack([x] * 3))[-1].a
-    np.testing.assert_allclose(shared, each, rtol=NAIVE)
+    repeated = forward(np, SPEC, windows(np, SPEC, flat), np.stack([x] * 3))[-1].a
+    np.testing.assert_allclose(shared, repeated, rtol=NAIVE)
 
 
-def test_a_row_does_not_know_the_rows_beside_it(rng):
+def test_rows_are_independent_of_each_other(rng):
     flat, x = params_of(SPEC, rng), rng.standard_normal((6, 5))
-    together = forward(np, SPEC, windows(np, SPEC, flat), x)[-1].a
-    alone = [forward(np, SPEC, windows(np, SPEC, flat), row[None])[-1].a[0] for row in x]
-    np.testing.assert_allclose(together, alone, rtol=NAIVE, atol=NAIVE)
+    batch = forward(np, SPEC, windows(np, SPEC, flat), x)[-1].a
+    single_rows = [forward(np, SPEC, windows(np, SPEC, flat), row[None])[-1].a[0] for row in x]
+    np.testing.assert_allclose(batch, single_rows, rtol=NAIVE, atol=NAIVE)
 
 
 def test_a_trace_keeps_what_backward_needs(rng):
@@ -152,41 +154,43 @@ def test_a_trace_keeps_what_backward_needs(rng):
     masks = dropped(rng, SPEC, 6)
     traces = forward(np, SPEC, windows(np, SPEC, flat), x, masks)
     assert traces[0].x is x
-    for trace, above in pairwise(traces):
-        assert np.array_equal(above.x, trace.a * trace.mask)
+    for trace, next_trace in pairwise(traces):
+        assert np.array_equal(next_trace.x, trace.a * trace.mask)
     for trace, layer, pair in zip(traces, SPEC.layers, windows(np, SPEC, flat), strict=True):
         assert np.array_equal(trace.z, trace.x @ pair.weights + pair.bias)
         assert np.array_equal(trace.a, activation(layer.activation).f(np, trace.z))
 
 
-def test_no_argument_is_written_to_but_the_gradient(rng):
+def test_modifies_only_the_gradient(rng):
     flat, x = params_of(SPEC, rng), rng.standard_normal((6, 5))
     delta, masks = rng.standard_normal((6, 3)), dropped(rng, SPEC, 6)
     arrays = [flat, x, delta, *masks[:-1]]
-    kept = [part.copy() for part in arrays]
+    originals = [part.copy() for part in arrays]
     traces, _ = whole_pass(np, SPEC, flat, x, delta, masks)
     frozen = [[part.copy() for part in trace[:3]] for trace in traces]
     whole_pass(np, SPEC, flat, -x, delta, masks)
-    assert all(map(np.array_equal, arrays, kept))
+    assert all(map(np.array_equal, arrays, originals))
     for trace, before in zip(traces, frozen, strict=True):
         assert all(map(np.array_equal, trace[:3], before))
 
 
 def test_the_small_functions_go_through_apply(rng):
     flat, x = params_of(SPEC, rng), rng.standard_normal((6, 5))
-    seen = []
+    calls = []
 
     def spying(function, xp, *arguments, into=()):
-        seen.append((function, arguments[0] if callable(arguments[0]) else len(into)))
+        calls.append((function, arguments[0] if callable(arguments[0]) else len(into)))
         return plain(function, xp, *arguments, into=into)
 
     params = windows(np, SPEC, flat)
     traces = forward(np, SPEC, params, x, apply=spying)
     backward(np, SPEC, params, traces, traces[-1].a, params, apply=spying)
     tanh, gelu, identity = (activation(layer.activation) for layer in SPEC.layers)
-    up = [(activated, f) for f in (tanh.f, gelu.f, identity.f)]
-    down = [call for f in (identity, gelu, tanh) for call in ((returned, f.slope), (gradients, 2))]
-    assert seen == [*up, *down]
+    forward_calls = [(activated, f) for f in (tanh.f, gelu.f, identity.f)]
+    backward_calls = [
+        call for f in (identity, gelu, tanh) for call in ((returned, f.slope), (gradients, 2))
+    ]
+    assert calls == [*forward_calls, *backward_calls]
 
 
 # PyTorch's autograd, for every activation with every loss
@@ -201,12 +205,14 @@ def sample_target(name, rng, rows, n_out):
     return rng.uniform(0.5, 3, (rows, measure.targets(n_out)))
 
 
-@pytest.mark.parametrize("asked", ACTIVATION_NAMES)
+@pytest.mark.parametrize("name", ACTIVATION_NAMES)
 @pytest.mark.parametrize("loss_name", LOSS_NAMES)
-def test_gradient_is_pytorchs_autograd(asked, loss_name, rng, torch, torch_activation, torch_loss):
+def test_gradient_matches_pytorch_autograd(
+    name, loss_name, rng, torch, torch_activation, torch_loss
+):
     measure = loss(loss_name)
     n_out = 3 if measure.scores_per_target == 1 else 2 * measure.scores_per_target
-    spec = Spec.parse(f"4-6-5-{n_out}", activation=asked, loss=loss_name)
+    spec = Spec.parse(f"4-6-5-{n_out}", activation=name, loss=loss_name)
     flat, x = params_of(spec, rng), rng.standard_normal((7, 4))
     target = sample_target(loss_name, rng, 7, n_out)
     params = windows(np, spec, flat)
@@ -218,22 +224,22 @@ def test_gradient_is_pytorchs_autograd(asked, loss_name, rng, torch, torch_activ
         [torch.tensor(part, requires_grad=True) for part in (pair.weights, pair.bias)]
         for pair in params
     ]
-    f, a = torch_activation(asked), torch.tensor(x)
+    f, a = torch_activation(name), torch.tensor(x)
     for weights, bias in leaves[:-1]:
         a = f(a @ weights + bias)
     score = a @ leaves[-1][0] + leaves[-1][1]
     torch_loss(loss_name)(score, torch.tensor(target)).sum().backward()
     np.testing.assert_allclose(traces[-1].a, score.detach(), rtol=AUTOGRAD, atol=AUTOGRAD)
     scale = max(float(leaf.grad.abs().max()) for pair in leaves for leaf in pair)
-    for pair, theirs in zip(grads, leaves, strict=True):
-        for ours, leaf in zip(pair, theirs, strict=True):
-            np.testing.assert_allclose(ours, leaf.grad, rtol=0, atol=AUTOGRAD * scale)
+    for pair, leaf_pair in zip(grads, leaves, strict=True):
+        for actual, leaf in zip(pair, leaf_pair, strict=True):
+            np.testing.assert_allclose(actual, leaf.grad, rtol=0, atol=AUTOGRAD * scale)
 
 
 # Shapes that do not align
 
 
-def test_misfit_rows_name_layer_formula_both_shapes_and_the_ledgers_line(place):
+def test_mismatched_rows_name_layer_formula_and_shapes(place):
     xp, spec = place.xp, Spec.parse("2-16-16-1")
     flat = to_place(place, np.zeros(padded_size(spec)))
     with pytest.raises(ShapeError) as caught:
@@ -246,7 +252,7 @@ def test_misfit_rows_name_layer_formula_both_shapes_and_the_ledgers_line(place):
     assert second == "  ledger: z1 = x @ W1 + b1   (B, 2) @ (2, 16) -> (B, 16)"
 
 
-def test_misfit_weights_are_named_by_their_layer(rng):
+def test_mismatched_weights_name_their_layer(rng):
     spec = Spec.parse("2-4-5-1")
     flat = np.zeros(padded_size(spec))
     params = list(windows(np, spec, flat))
@@ -260,7 +266,7 @@ def test_misfit_weights_are_named_by_their_layer(rng):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda a: a | {"x": np.ones(2)}, r"x is \(2,\) but must be rows \(B, 2\)"),
         (lambda a: a | {"params": a["params"][:1]}, "has 2 layers.* got 1 params"),
@@ -275,16 +281,16 @@ def test_misfit_weights_are_named_by_their_layer(rng):
         ),
     ],
 )
-def test_whatever_does_not_fit_is_named(change, said):
+def test_shape_mismatches_are_named(change, message):
     spec = Spec.parse("2-3-1")
     params = [(np.ones((2, 3)), np.ones((1, 3))), (np.ones((3, 1)), np.ones((1, 1)))]
-    given = change({"params": params, "x": np.ones((3, 2)), "masks": ()})
-    with pytest.raises(ShapeError, match=said):
-        forward(np, spec, given["params"], given["x"], given["masks"])
+    arguments = change({"params": params, "x": np.ones((3, 2)), "masks": ()})
+    with pytest.raises(ShapeError, match=message):
+        forward(np, spec, arguments["params"], arguments["x"], arguments["masks"])
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (5,), (1, 1)])
-def test_a_score_gradient_that_does_not_fit_is_named(shape):
+def test_a_mismatched_score_gradient_is_named(shape):
     spec = Spec.parse("2-3-1")
     params = [(np.ones((2, 3)), np.ones((1, 3))), (np.ones((3, 1)), np.ones((1, 1)))]
     traces = forward(np, spec, params, np.ones((5, 2)))

@@ -13,22 +13,22 @@ from xpmlp.optimizers import OPTIMIZERS, Optimizer, adam, decoupled, momentum, o
 NAMES = list(OPTIMIZERS)
 STEPS = 20
 SIZE = 32
-# 20 steps of some ten roundings each in float64
+# 20 steps of about ten roundings each in float64
 SAME_FORMULA = 1e-12
 NAMESPACE = {"float32": 1e-5, "float64": 1e-13}  # the same operations, another sqrt and expm1
 
 
-def hyper(name, learning_rate=0.01, weight_decay=0.1, **others):
-    """The rule's own hyper-parameters, with a rate and a decay."""
+def hyper(name, learning_rate=0.01, weight_decay=0.1, **hyper_parameters):
+    """The default hyper-parameters of a rule, with a learning rate and a weight decay."""
     values = dict(OPTIMIZERS[name].defaults)
     values.pop("weight_decay", None)
     return SimpleNamespace(
-        **values | {"learning_rate": learning_rate, "weight_decay": weight_decay} | others
+        **values | {"learning_rate": learning_rate, "weight_decay": weight_decay} | hyper_parameters
     )
 
 
 def walk(xp, rule, slots, h, theta, gradients):
-    """Where `rule` leads from theta, and its slots, after one step per gradient."""
+    """The parameters and slots of `rule` after one step per gradient."""
     slots = [xp.zeros_like(theta) for _ in range(slots)]
     for step, g in enumerate(gradients, 1):
         t = xp.asarray(float(step), dtype=theta.dtype, device=theta.device)
@@ -37,7 +37,7 @@ def walk(xp, rule, slots, h, theta, gradients):
 
 
 def problem(rng, lead=(), size=SIZE, steps=STEPS):
-    """A start and a gradient per step, of sizes from 1e-3 to 1e3."""
+    """Initial parameters and one gradient per step, of magnitudes from 1e-3 to 1e3."""
     scale = 10.0 ** rng.uniform(-3, 3, size)
     return rng.standard_normal((*lead, size)), scale * rng.standard_normal((steps, *lead, size))
 
@@ -55,13 +55,13 @@ TORCH = {
 
 
 @pytest.mark.parametrize("name", list(TORCH))
-def test_walks_where_pytorchs_optimizer_walks(name, rng, torch):
+def test_matches_pytorch(name, rng, torch):
     theta, gradients = problem(rng)
     leaf = torch.tensor(theta, requires_grad=True)
-    theirs = TORCH[name](torch, [leaf])
+    reference = TORCH[name](torch, [leaf])
     for g in gradients:
         leaf.grad = torch.tensor(g)
-        theirs.step()
+        reference.step()
     entry = optimizer(name)
     end, _ = walk(np, entry.rule, entry.slots, hyper(name), theta, gradients)
     np.testing.assert_allclose(
@@ -80,12 +80,12 @@ def naive_momentum(theta, gradients):
 def naive_nesterov(theta, gradients):
     # Sutskever's own form: the gradient belongs to the point that looks ahead, here shifted to
     # that point, so that only looked-ahead positions appear
-    v, ahead = 0.0, theta
+    v, lookahead = 0.0, theta
     for g in gradients:
-        position = ahead - 0.9 * v
+        position = lookahead - 0.9 * v
         v = 0.9 * v - 0.01 * g
-        ahead = position + v + 0.9 * v
-    return ahead
+        lookahead = position + v + 0.9 * v
+    return lookahead
 
 
 def naive_adam_sklearn(theta, gradients):
@@ -105,7 +105,7 @@ def naive_adam_sklearn(theta, gradients):
         ("adam_sklearn", naive_adam_sklearn),
     ],
 )
-def test_walks_where_a_naive_loop_walks(name, naive, rng):
+def test_matches_a_naive_loop(name, naive, rng):
     theta, gradients = problem(rng)
     entry = optimizer(name)
     end, _ = walk(np, entry.rule, entry.slots, hyper(name), theta, gradients)
@@ -115,33 +115,36 @@ def test_walks_where_a_naive_loop_walks(name, naive, rng):
     )
 
 
-def test_adam_sklearn_differs_from_adam_by_where_eps_stands(rng):
+def test_adam_sklearn_differs_from_adam_in_the_position_of_eps(rng):
     theta, gradients = problem(rng)
-    ends = [
+    results = [
         walk(np, optimizer(name).rule, 2, hyper(name, eps=eps), theta, gradients)[0]
         for name in ("adam", "adam_sklearn")
         for eps in (0.0, 0.1)
     ]
     # without eps they are one rule; with a large eps they are not
-    np.testing.assert_allclose(ends[0], ends[2], rtol=SAME_FORMULA, atol=SAME_FORMULA)
-    assert np.max(np.abs(ends[1] - ends[3])) > 1e-3
+    np.testing.assert_allclose(results[0], results[2], rtol=SAME_FORMULA, atol=SAME_FORMULA)
+    assert np.max(np.abs(results[1] - results[3])) > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lead", [(), (3,)])
-def test_every_namespace_gives_numpys_numbers(place, name, dtype, lead, rng):
+def test_matches_numpy_on_every_namespace(place, name, dtype, lead, rng):
     theta, gradients = (part.astype(dtype) for part in problem(rng, lead))
     entry = optimizer(name)
     expected, slots = walk(np, entry.rule, entry.slots, hyper(name), theta, gradients)
     start = to_place(place, theta, dtype)
-    theirs = [to_place(place, g, dtype) for g in gradients]
-    end, kept = walk(place.xp, entry.rule, entry.slots, hyper(name), start, theirs)
-    for found, numpys in zip([end, *kept], [expected, *slots], strict=True):
-        assert to_host(found).dtype == numpys.dtype == np.dtype(dtype)
-        largest = float(np.max(np.abs(numpys)))
+    gradients_device = [to_place(place, g, dtype) for g in gradients]
+    end, end_slots = walk(place.xp, entry.rule, entry.slots, hyper(name), start, gradients_device)
+    for actual, expected_array in zip([end, *end_slots], [expected, *slots], strict=True):
+        assert to_host(actual).dtype == expected_array.dtype == np.dtype(dtype)
+        largest = float(np.max(np.abs(expected_array)))
         np.testing.assert_allclose(
-            to_host(found), numpys, rtol=NAMESPACE[dtype], atol=NAMESPACE[dtype] * largest * 0.1
+            to_host(actual),
+            expected_array,
+            rtol=NAMESPACE[dtype],
+            atol=NAMESPACE[dtype] * largest * 0.1,
         )
 
 
@@ -159,32 +162,32 @@ VARIED = {
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_members_with_their_own_hyper_parameters_are_single_runs(name, dtype, rng):
+def test_members_with_their_own_hyper_parameters_equal_single_runs(name, dtype, rng):
     theta, gradients = (part.astype(dtype) for part in problem(rng, (3,)))
     entry = optimizer(name)
-    wanted = set(entry.defaults) - {"weight_decay"} | {"learning_rate", "weight_decay"}
-    columns = {key: np.array(VARIED[key], dtype=dtype)[:, None] for key in wanted}
-    together, _ = walk(np, entry.rule, entry.slots, SimpleNamespace(**columns), theta, gradients)
+    names = set(entry.defaults) - {"weight_decay"} | {"learning_rate", "weight_decay"}
+    columns = {key: np.array(VARIED[key], dtype=dtype)[:, None] for key in names}
+    population, _ = walk(np, entry.rule, entry.slots, SimpleNamespace(**columns), theta, gradients)
     for k in range(3):
-        own = SimpleNamespace(**{key: column[k] for key, column in columns.items()})
-        alone, _ = walk(np, entry.rule, entry.slots, own, theta[k], gradients[:, k])
-        assert np.array_equal(together[k], alone)
+        member_hyper = SimpleNamespace(**{key: column[k] for key, column in columns.items()})
+        single, _ = walk(np, entry.rule, entry.slots, member_hyper, theta[k], gradients[:, k])
+        assert np.array_equal(population[k], single)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_number_per_member_does_what_the_same_float_does(name, rng):
+def test_equal_numbers_per_member_match_a_float(name, rng):
     theta, gradients = problem(rng, (3,))
     entry = optimizer(name)
     values = vars(hyper(name))
     columns = SimpleNamespace(**{key: np.full((3, 1), value) for key, value in values.items()})
-    plain, _ = walk(np, entry.rule, entry.slots, hyper(name), theta, gradients)
-    each, _ = walk(np, entry.rule, entry.slots, columns, theta, gradients)
+    scalar, _ = walk(np, entry.rule, entry.slots, hyper(name), theta, gradients)
+    per_member, _ = walk(np, entry.rule, entry.slots, columns, theta, gradients)
     # the logarithms of math and of NumPy may differ in the last bit
-    np.testing.assert_allclose(each, plain, rtol=1e-14, atol=1e-13)
+    np.testing.assert_allclose(per_member, scalar, rtol=1e-14, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_gradient_and_no_memory_means_no_move(name):
+def test_zero_gradient_and_empty_slots_leave_theta_unchanged(name):
     entry = optimizer(name)
 
     @given(
@@ -204,7 +207,7 @@ def test_no_gradient_and_no_memory_means_no_move(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_first_step_goes_against_the_gradient(name, rng):
+def test_the_first_step_opposes_the_gradient(name, rng):
     theta, gradients = problem(rng)
     entry = optimizer(name)
     moved, _ = walk(
@@ -214,7 +217,7 @@ def test_a_first_step_goes_against_the_gradient(name, rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_rule_finds_the_bottom_of_a_bowl(name):
+def test_every_rule_minimizes_a_quadratic(name):
     entry = optimizer(name)
     rate = 0.05 / entry.defaults.get("vector_rate", 1.0)
     h = hyper(name, learning_rate=rate, weight_decay=0.0)
@@ -228,17 +231,17 @@ def test_every_rule_finds_the_bottom_of_a_bowl(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_arguments_stay_as_they_were(name, rng):
+def test_does_not_modify_its_arguments(name, rng):
     theta, gradients = problem(rng, steps=1)
     entry = optimizer(name)
     slots = [np.abs(rng.standard_normal(SIZE)) for _ in range(entry.slots)]
-    given_arrays = [np.asarray(3.0), theta, gradients[0], *slots]
-    kept = [part.copy() for part in given_arrays]
-    entry.rule(np, hyper(name), *given_arrays)
-    assert all(map(np.array_equal, given_arrays, kept))
+    arrays = [np.asarray(3.0), theta, gradients[0], *slots]
+    originals = [part.copy() for part in arrays]
+    entry.rule(np, hyper(name), *arrays)
+    assert all(map(np.array_equal, arrays, originals))
 
 
-def test_bias_correction_keeps_its_digits_in_float32():
+def test_bias_correction_is_accurate_in_float32():
     # 1 - 0.999**1 in float32 has three digits; a first step of adam is rate * sign(g) exactly
     theta, g = np.zeros(4, dtype="float32"), np.array([1e-3, 1, -1, 5], dtype="float32")
     h = hyper("adam", learning_rate=1.0, eps=0.0)
@@ -246,7 +249,7 @@ def test_bias_correction_keeps_its_digits_in_float32():
     np.testing.assert_allclose(moved, -np.sign(g), rtol=1e-6)
 
 
-def test_decay_shrinks_only_where_it_is_asked_for(rng):
+def test_decay_applies_only_where_its_factor_is_set(rng):
     theta, gradients = problem(rng)
     weights = (np.arange(SIZE) < 20) * 1.0
     h = hyper("adamw", learning_rate=0.1, weight_decay=0.5 * weights)
@@ -265,7 +268,7 @@ def test_any_rule_can_be_decoupled(rng):
     assert optimizer(rule).slots == 1
 
 
-# A user's own
+# User-defined rules
 
 
 def signs(xp, h, t, theta, g):
@@ -278,30 +281,30 @@ def averaged(xp, h, t, theta, g, mean, count):
     return theta - h.learning_rate * mean, mean, count
 
 
-def test_a_users_rule_has_a_memory_for_each_parameter_after_g():
+def test_a_user_rule_has_a_slot_per_parameter_after_g():
     assert [optimizer(rule).slots for rule in (signs, averaged)] == [0, 2]
     assert optimizer(signs).name is None
     assert optimizer(signs) == optimizer(signs)
 
 
-def test_a_users_rule_runs_on_every_namespace(place, rng):
+def test_a_user_rule_runs_on_every_namespace(place, rng):
     theta, gradients = problem(rng, steps=3)
     entry = optimizer(averaged)
-    theirs = [to_place(place, g) for g in gradients]
+    gradients_device = [to_place(place, g) for g in gradients]
     h = SimpleNamespace(learning_rate=0.1)
-    end, _ = walk(place.xp, entry.rule, 2, h, to_place(place, theta), theirs)
+    end, _ = walk(place.xp, entry.rule, 2, h, to_place(place, theta), gradients_device)
     means = [gradients[: i + 1].mean(axis=0) for i in range(3)]
     np.testing.assert_allclose(to_host(end), theta - 0.1 * sum(means), rtol=1e-12, atol=1e-12)
 
 
-def test_a_finished_optimizer_is_taken_as_it_is():
-    mine = Optimizer(signs, 0, {"learning_rate": 1.0})
-    assert optimizer(mine) is mine
+def test_accepts_an_optimizer_object():
+    custom = Optimizer(signs, 0, {"learning_rate": 1.0})
+    assert optimizer(custom) is custom
     assert optimizer(OPTIMIZERS["adam"]) is OPTIMIZERS["adam"]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ("adm", "optimizer 'adm' is unknown; did you mean 'adam'"),
         ("lbfgs", "Known: adagrad, adam, adam_sklearn, adamw"),
@@ -310,12 +313,12 @@ def test_a_finished_optimizer_is_taken_as_it_is():
         (None, "a name or a rule"),
     ],
 )
-def test_a_wrong_optimizer_is_a_value_error(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_optimizer_raises_value_error(wrong, message):
+    with pytest.raises(ValueError, match=message):
         optimizer(wrong)
 
 
-def test_a_rule_with_too_few_parameters_is_told_the_form():
+def test_a_rule_with_too_few_parameters_raises():
     def short(theta, g):
         return theta - g
 

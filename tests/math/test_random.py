@@ -1,4 +1,4 @@
-"""Randomness: a function of seed, stream, step and index, the same on every namespace."""
+"""Random numbers: a function of seed, stream, step and index, equal on every namespace."""
 
 import numpy as np
 import pytest
@@ -17,21 +17,21 @@ from xpmlp.random import (
     words,
 )
 
-SIGMAS = 5  # a right generator fails such a check once in two million draws, and seeds are fixed
+SIGMAS = 5  # false alarm: one in two million; the seeds are fixed
 COUNT = 200_000
 SHAPE = (500, 400)
 
 
 def numpy_bits(key, step, shape):
-    drawn = words(np, *counters(np, key.astype("uint32"), np.asarray(step), shape))
-    return drawn.reshape(*key.shape[:-1], *shape)
+    bits_of_words = words(np, *counters(np, key.astype("uint32"), np.asarray(step), shape))
+    return bits_of_words.reshape(*key.shape[:-1], *shape)
 
 
-def drawn(place, key, step, shape):
-    """The same words drawn at `place`, brought to the host."""
+def words_on(place, key, step, shape):
+    """The random words computed at `place`, copied to the host."""
     step = to_place(place, np.asarray(step, dtype="int64"))
-    xp, there = place.xp, to_place(place, key, lanes(place.xp))
-    bits = to_host(words(xp, *counters(xp, there, step, shape))).astype("int64")
+    xp, key_device = place.xp, to_place(place, key, lanes(place.xp))
+    bits = to_host(words(xp, *counters(xp, key_device, step, shape))).astype("int64")
     return bits.reshape(*key.shape[:-1], *shape)
 
 
@@ -70,7 +70,7 @@ def test_streams_and_steps_of_one_seed_differ():
 
 
 def test_neighbouring_steps_never_overlap():
-    # had the step been a low word of the counter, draw 4 of step 0 would be draw 0 of step 1
+    # were the step in the low word of the counter, draw 4 of step 0 would equal draw 0 of step 1
     first = generator(0, Stream.ORDER, 0).integers(2**63, size=4000)
     second = generator(0, Stream.ORDER, 1).integers(2**63, size=4000)
     assert not np.intersect1d(first, second).size
@@ -89,10 +89,10 @@ def test_a_key_is_two_words_per_member():
     assert len(np.unique(words)) == 100
 
 
-def test_a_members_key_is_the_single_runs():
-    together = dropout_keys([5, 6, 7], (3,), 1)
+def test_a_members_key_equals_the_single_run():
+    population = dropout_keys([5, 6, 7], (3,), 1)
     for k, seed in enumerate([5, 6, 7]):
-        assert np.array_equal(together[k], dropout_keys([seed], (), 1))
+        assert np.array_equal(population[k], dropout_keys([seed], (), 1))
 
 
 def test_layers_have_their_own_keys():
@@ -112,14 +112,14 @@ def naive_mix(x):
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=20))
-def test_mix_is_the_hash_in_lanes_of_both_widths(words):
+def test_mix_matches_python_integers_in_both_lane_widths(words):
     expected = [naive_mix(word) for word in words]
     for lane in ("uint32", "int64"):
-        found = mix(np.array(words, dtype=lane), 0xFFFFFFFF)
-        assert found.tolist() == expected
+        actual = mix(np.array(words, dtype=lane), 0xFFFFFFFF)
+        assert actual.tolist() == expected
 
 
-def test_mix_maps_no_two_words_to_one():
+def test_mix_is_injective():
     words = np.concatenate([np.arange(2**17), 2**32 - 1 - np.arange(2**17)]).astype("uint32")
     assert len(np.unique(mix(words, 0xFFFFFFFF))) == len(words)
 
@@ -128,7 +128,7 @@ def test_mix_maps_no_two_words_to_one():
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_bits_are_the_same_on_every_namespace(place, step, lead):
     key = dropout_keys(range(lead[0] if lead else 1), lead, 1)
-    words = drawn(place, key, step, (7, 5))
+    words = words_on(place, key, step, (7, 5))
     low, high = key[..., 0], key[..., 1]
     shape = (*lead, 7, 5)
     assert words.shape == shape
@@ -144,23 +144,23 @@ def test_bits_are_the_same_on_every_namespace(place, step, lead):
 def test_masks_are_the_same_bits_on_every_namespace(place, rate, dtype):
     key = dropout_keys([3, 4], (2,), 0)
     expected = mask(np, key.astype("uint32"), np.asarray(9), rate, (40, 30), dtype)
-    theirs = to_place(place, key, lanes(place.xp))
+    key_device = to_place(place, key, lanes(place.xp))
     step = to_place(place, np.asarray(9))
-    found = mask(place.xp, theirs, step, rate, (40, 30), dtype)
-    assert to_host(found).dtype == expected.dtype == np.dtype(dtype)
-    assert np.array_equal(to_host(found), expected)
+    actual = mask(place.xp, key_device, step, rate, (40, 30), dtype)
+    assert to_host(actual).dtype == expected.dtype == np.dtype(dtype)
+    assert np.array_equal(to_host(actual), expected)
 
 
-def test_a_members_mask_is_the_single_runs():
+def test_a_members_mask_equals_the_single_run():
     key = dropout_keys([3, 4, 5], (3,), 2).astype("uint32")
-    together = mask(np, key, np.asarray(11), 0.4, (6, 5), "float32")
+    population = mask(np, key, np.asarray(11), 0.4, (6, 5), "float32")
     for k in range(3):
-        alone = mask(np, key[k], np.asarray(11), 0.4, (6, 5), "float32")
-        assert np.array_equal(together[k], alone)
+        single = mask(np, key[k], np.asarray(11), 0.4, (6, 5), "float32")
+        assert np.array_equal(population[k], single)
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.3, 0.5, 0.9])
-def test_units_are_kept_as_often_as_asked_and_the_mean_is_1(rate):
+def test_units_are_kept_at_the_given_rate_and_the_mean_is_1(rate):
     factors = mask(np, key_of().astype("uint32"), np.asarray(3), rate, SHAPE, "float64")
     assert set(np.unique(factors)) == {0.0, 1 / (1 - rate)}
     sigma = np.sqrt(rate * (1 - rate) / COUNT)
@@ -172,9 +172,9 @@ def test_units_are_kept_as_often_as_asked_and_the_mean_is_1(rate):
         assert np.max(np.abs(share - (1 - rate))) < (SIGMAS + 1) * np.sqrt(rate * (1 - rate) / size)
 
 
-def kept(seed=0, layer=0, step=0, rate=0.5):
-    found = numpy_bits(key_of(seed, layer), step, SHAPE)
-    return (found >= round(rate * 2**32)).ravel() * 2.0 - 1.0
+def kept_units(seed=0, layer=0, step=0, rate=0.5):
+    bits = numpy_bits(key_of(seed, layer), step, SHAPE)
+    return (bits >= round(rate * 2**32)).ravel() * 2.0 - 1.0
 
 
 @pytest.mark.parametrize(
@@ -184,36 +184,36 @@ def kept(seed=0, layer=0, step=0, rate=0.5):
     ids=str,
 )  # fmt: skip
 def test_steps_layers_and_members_are_uncorrelated(other):
-    correlation = np.mean(kept() * kept(**other))
+    correlation = np.mean(kept_units() * kept_units(**other))
     assert abs(correlation) < SIGMAS / np.sqrt(COUNT)
 
 
 @pytest.mark.parametrize("distance", [1, 2, 3, 16, 32, 400, 1024])
 @pytest.mark.parametrize("step", [0, 1, 1000])
 def test_neighbouring_units_are_uncorrelated(distance, step):
-    one = kept(step=step)
+    one = kept_units(step=step)
     correlation = np.mean(one[distance:] * one[:-distance])
     assert abs(correlation) < SIGMAS / np.sqrt(COUNT - distance)
 
 
 @pytest.mark.parametrize("unit", [0, 1, 12345])
-def test_one_unit_over_the_steps_is_random_too(unit):
-    found = np.array([numpy_bits(key_of(), step, (12346,))[unit] for step in range(2000)])
-    signs = (found >= 2**31) * 2.0 - 1.0
+def test_one_unit_is_random_over_the_steps(unit):
+    bits = np.array([numpy_bits(key_of(), step, (12346,))[unit] for step in range(2000)])
+    signs = (bits >= 2**31) * 2.0 - 1.0
     assert abs(signs.mean()) < SIGMAS / np.sqrt(2000)
     assert abs(np.mean(signs[1:] * signs[:-1])) < SIGMAS / np.sqrt(1999)
 
 
 def test_every_bit_is_set_half_the_time():
-    found = numpy_bits(key_of(), 5, SHAPE).ravel()
+    bits = numpy_bits(key_of(), 5, SHAPE).ravel()
     for place in range(32):
-        share = np.mean((found >> place) & 1)
+        share = np.mean((bits >> place) & 1)
         assert abs(share - 0.5) < SIGMAS * 0.5 / np.sqrt(COUNT)
 
 
-def test_a_step_is_a_function_of_its_number():
-    again = numpy_bits(key_of(), 4, (50,))
-    assert np.array_equal(again, numpy_bits(key_of(), 4, (50,)))
-    assert not np.array_equal(again, numpy_bits(key_of(), 5, (50,)))
+def test_bits_depend_only_on_the_step_number():
+    repeated = numpy_bits(key_of(), 4, (50,))
+    assert np.array_equal(repeated, numpy_bits(key_of(), 4, (50,)))
+    assert not np.array_equal(repeated, numpy_bits(key_of(), 5, (50,)))
     # an index means the same unit, however many there are
-    assert np.array_equal(numpy_bits(key_of(), 4, (80,))[:50], again)
+    assert np.array_equal(numpy_bits(key_of(), 4, (80,))[:50], repeated)

@@ -1,4 +1,4 @@
-"""Schedules: what the rate is multiplied by, at chosen points of a run."""
+"""Schedules: the factor of the learning rate at chosen points of a training."""
 
 import math
 from itertools import pairwise
@@ -16,17 +16,17 @@ STEPS_PER_EPOCH = 8
 
 
 def progress(epoch, epochs=100.0, dtype="float64"):
-    """How far a run of `epochs` epochs is at `epoch`."""
+    """The progress of a training of `epochs` epochs at `epoch`."""
     numbers = (epoch * STEPS_PER_EPOCH, epoch, epoch / epochs)
     return Progress(*(np.asarray(value, dtype=dtype) for value in numbers))
 
 
-def at(asked, epoch, epochs=100.0):
-    return float(schedule(asked)(np, progress(epoch, epochs)))
+def at(name, epoch, epochs=100.0):
+    return float(schedule(name)(np, progress(epoch, epochs)))
 
 
 @pytest.mark.parametrize(
-    ("asked", "points"),
+    ("name", "points"),
     [
         (None, {0: 1, 50: 1, 99.9: 1}),
         ("constant", {0: 1, 50: 1, 99.9: 1}),
@@ -46,23 +46,23 @@ def at(asked, epoch, epochs=100.0):
         ("one_cycle:peak=0.5,start=0.1,end=0", {0: 0.1, 25: 0.55, 50: 1, 75: 0.5, 100: 0}),
     ],
 )
-def test_has_its_values_at_chosen_points(asked, points):
-    found = {epoch: at(asked, epoch) for epoch in points}
-    assert found == pytest.approx(points, rel=EXACT, abs=EXACT)
+def test_values_at_chosen_points(name, points):
+    values = {epoch: at(name, epoch) for epoch in points}
+    assert values == pytest.approx(points, rel=EXACT, abs=EXACT)
 
 
 def test_names_multiply():
     for epoch in (0, 2, 5, 40, 90):
-        both = at("warmup:5", epoch) * at("cosine", epoch)
-        assert at("warmup:5 * cosine", epoch) == pytest.approx(both, rel=EXACT)
-        assert at("warmup:5*cosine*constant", epoch) == pytest.approx(both, rel=EXACT)
+        expected = at("warmup:5", epoch) * at("cosine", epoch)
+        assert at("warmup:5 * cosine", epoch) == pytest.approx(expected, rel=EXACT)
+        assert at("warmup:5*cosine*constant", epoch) == pytest.approx(expected, rel=EXACT)
     assert at("warmup:5 * cosine", 2.5) == pytest.approx(0.55 * 0.5 * (1 + math.cos(math.pi / 40)))
     half_twice = product(schedule("step:1,0.5"), schedule("step:1,0.5"))
     assert float(half_twice(np, progress(1.0))) == 0.25
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_stays_between_0_and_1(name):
+def test_factor_is_between_0_and_1(name):
     @given(st.floats(0, 1, exclude_max=True), st.integers(1, 1000))
     def holds(fraction, epochs):
         value = at(name, fraction * epochs, float(epochs))
@@ -72,12 +72,12 @@ def test_stays_between_0_and_1(name):
 
 
 @pytest.mark.parametrize("name", ["step", "exponential", "cosine", "inverse_scaling", "constant"])
-def test_decays_never_rise(name):
+def test_decays_are_non_increasing(name):
     values = [at(name, epoch) for epoch in np.linspace(0, 99.9, 500)]
     assert all(b <= a for a, b in pairwise(values))
 
 
-def test_is_scikit_learns_inverse_scaling_in_epochs():
+def test_inverse_scaling_matches_scikit_learn():
     assert [at("inverse_scaling:0.7", t) for t in (0, 5, 20)] == pytest.approx(
         [1 / pow(t + 1, 0.7) for t in (0, 5, 20)], rel=EXACT
     )
@@ -85,28 +85,28 @@ def test_is_scikit_learns_inverse_scaling_in_epochs():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_namespace_gives_numpys_numbers(place, name, dtype):
+def test_matches_numpy_on_every_namespace(place, name, dtype):
     near = {"float32": 1e-6, "float64": EXACT}[dtype]
     for epoch in (0.0, 3.25, 40.5, 99.0):
         now = Progress(*(to_place(place, part) for part in progress(epoch, dtype=dtype)))
         value = schedule(name)(place.xp, now)
         assert value.shape == ()
-        found = to_host(value)
-        assert found.dtype == dtype
-        assert float(found) == pytest.approx(at(name, epoch), rel=10 * near, abs=near)
+        actual = to_host(value)
+        assert actual.dtype == dtype
+        assert float(actual) == pytest.approx(at(name, epoch), rel=10 * near, abs=near)
 
 
-def test_a_users_function_is_taken_as_it_is(place):
-    def mine(xp, now):
+def test_accepts_a_user_function(place):
+    def custom(xp, now):
         return 1 / (1 + now.epoch)
 
-    assert schedule(mine) is mine
+    assert schedule(custom) is custom
     now = Progress(*(to_place(place, part) for part in progress(3.0)))
-    assert float(to_host(schedule(mine)(place.xp, now))) == 0.25
+    assert float(to_host(schedule(custom)(place.xp, now))) == 0.25
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ("cosin", "schedule 'cosin' is unknown; did you mean 'cosine'"),
         ("warmup:5 * cosin", "schedule 'cosin' is unknown; did you mean 'cosine'"),
@@ -128,6 +128,6 @@ def test_a_users_function_is_taken_as_it_is(place):
         (0.1, "a name or a function"),
     ],
 )
-def test_a_wrong_schedule_is_a_value_error(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_schedule_raises_value_error(wrong, message):
+    with pytest.raises(ValueError, match=message):
         schedule(wrong)

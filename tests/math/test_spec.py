@@ -1,4 +1,4 @@
-"""Spec: every way to write a network, and what is wrong with a wrong one."""
+"""Spec: every way to write a network, and the errors for invalid ones."""
 
 import json
 from collections.abc import Callable
@@ -27,11 +27,11 @@ WRITTEN = Spec(
 )
 
 
-# The ways to write one
+# Ways to write a network
 
 
 @pytest.mark.parametrize("layers", ["2-16-1", (2, 16, 1), [[16, 2, "relu"]], [None]])
-def test_layers_that_are_none_are_for_parse(layers):
+def test_invalid_layers_are_left_to_parse(layers):
     with pytest.raises(TypeError, match=r"^layer 1 must be a Layer, got .*: Spec.parse reads"):
         Spec(layers)
 
@@ -52,20 +52,20 @@ def test_layers_that_are_none_are_for_parse(layers):
     ],
     ids=str,
 )
-def test_all_forms_write_the_same_network(text):
+def test_all_forms_parse_to_the_same_network(text):
     spec = Spec.parse(text)
     assert spec == WRITTEN
     assert hash(spec) == hash(WRITTEN)
 
 
-def test_reads_the_questions_own_form():
+def test_parses_the_stack_overflow_form():
     # [size, input_size, activation], as in the Stack Overflow question
     spec = Spec.parse([[3, 1, None], [2, None, None], [1, None, None]])
     assert spec.sizes == (1, 3, 2, 1)
     assert [layer.activation for layer in spec.layers] == ["identity"] * 3
 
 
-def test_knows_its_sizes():
+def test_sizes():
     spec = Spec.parse("2-16-16-1")
     assert (spec.n_in, spec.n_out, spec.sizes) == (2, 1, (2, 16, 16, 1))
     assert spec.parameters == 2 * 16 + 16 + 16 * 16 + 16 + 16 + 1
@@ -73,7 +73,7 @@ def test_knows_its_sizes():
 
 
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=6))
-def test_what_str_writes_parses_to_the_same(sizes):
+def test_str_round_trip(sizes):
     spec = Spec.parse(sizes)
     assert Spec.parse(str(spec)) == spec
     assert spec.sizes == tuple(sizes)
@@ -114,14 +114,14 @@ def test_a_dropout_per_layer():
 
 
 def test_an_activation_as_a_value_is_one_activation_not_a_list():
-    mine = Activation(lambda xp, z: z, lambda xp, z, a: xp.ones_like(z))
-    spec = Spec.parse("2-3-1", activation=mine)
-    assert spec.layers[0].activation is mine
-    # one that has a name is its name, so that it can be stored
+    custom = Activation(lambda xp, z: z, lambda xp, z, a: xp.ones_like(z))
+    spec = Spec.parse("2-3-1", activation=custom)
+    assert spec.layers[0].activation is custom
+    # an activation with a name is stored as its name
     assert Spec.parse("2-3-1", activation=ACTIVATIONS["tanh"]).layers[0].activation == "tanh"
 
 
-def test_a_given_spec_keeps_its_loss_or_takes_another():
+def test_the_loss_of_a_spec_is_kept_or_replaced():
     poisson = Spec.parse("2-1", loss="poisson")
     assert Spec.parse(poisson).loss == "poisson"
     assert Spec.parse(poisson, loss="huber:2").loss == "huber:2.0"
@@ -129,7 +129,7 @@ def test_a_given_spec_keeps_its_loss_or_takes_another():
     assert Spec.parse("2-1", loss=LOSSES["poisson"]).loss == "poisson"
 
 
-def test_a_network_without_hidden_layers_is_a_network():
+def test_a_network_may_have_no_hidden_layer():
     assert Spec.parse("3-2").layers == (Dense(3, 2),)
 
 
@@ -142,7 +142,7 @@ def test_is_frozen():
             setattr(holder, name, value)
 
 
-def test_equal_networks_are_one_key():
+def test_equal_networks_have_equal_hashes():
     table = {Spec.parse("2-3-1", activation="leaky_relu"): "found"}
     assert table[Spec.parse([2, 3, 1], activation="leaky_relu:0.01")] == "found"
     assert Spec.parse("2-3-1") != Spec.parse("2-3-1", activation="tanh")
@@ -150,7 +150,7 @@ def test_equal_networks_are_one_key():
     assert Spec.parse("2-3-1", activation=sine) == Spec.parse("2-3-1", activation=sine)
 
 
-def test_numpy_numbers_become_pythons():
+def test_numpy_numbers_become_python_numbers():
     spec = Spec.parse(np.array([2, 3, 1]), dropout=0)
     assert all(type(y.n_in) is int and type(y.dropout) is float for y in spec.layers)
 
@@ -165,17 +165,17 @@ LAST = ("squared_error", "huber:0.7", "poisson", "cross_entropy:0.1", "quantile:
 def specs(draw):
     sizes = draw(st.lists(st.integers(1, 50), min_size=1, max_size=4))
     hidden = len(sizes) - 1
-    asked = [draw(activations) for _ in range(hidden + 1)]
+    chosen_activations = [draw(activations) for _ in range(hidden + 1)]
     dropout = [draw(st.floats(0, 1, exclude_max=True)) for _ in range(hidden)]
     loss = draw(st.sampled_from(LAST))
-    return Spec.parse([*sizes, 3], activation=asked, dropout=dropout, loss=loss)
+    return Spec.parse([*sizes, 3], activation=chosen_activations, dropout=dropout, loss=loss)
 
 
 @given(specs())
 def test_json_round_trip(spec):
-    again = Spec.from_json(spec.to_json())
-    assert again == spec
-    assert again.to_json() == spec.to_json()
+    restored = Spec.from_json(spec.to_json())
+    assert restored == spec
+    assert restored.to_json() == spec.to_json()
     json.loads(spec.to_json(), parse_constant=pytest.fail)  # plain JSON: no NaN, no Infinity
 
 
@@ -204,20 +204,20 @@ def test_a_loss_of_your_own_is_not_mistaken_for_a_known_one(name):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"activation": sine}, "layer 1's activation is your own function sine"),
         ({"activation": ["tanh", lambda xp, z: (z, z)]}, "layer 2's activation is your own"),
         ({"loss": quartic}, "the loss is your own function quartic"),
     ],
 )
-def test_a_users_function_cannot_be_stored(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_user_function_cannot_be_stored(arguments, message):
+    with pytest.raises(ValueError, match=message):
         Spec.parse("2-3-1", **arguments).to_json()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"2-3-1"', "{}"])
-def test_json_of_something_else_is_a_value_error(text):
+def test_invalid_json_raises_value_error(text):
     with pytest.raises(ValueError):  # noqa: PT011 - json's own, or one of Spec's
         Spec.from_json(text)
 
@@ -259,11 +259,11 @@ def test_json_of_a_changed_network_is_a_value_error(changes):
         Spec.from_json(json.dumps(good | changes))
 
 
-# Errors: each names the place, what was given and what is allowed
+# Errors: each names the place, the value and what is allowed
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: Spec.parse("2-0-1"), "a layer's size must be at least 1; got '0'"),
         (lambda: Spec.parse("2-x-1"), "a layer's size must be a whole number; got 'x'"),
@@ -333,19 +333,19 @@ def test_json_of_a_changed_network_is_a_value_error(changes):
         ),
     ],
 )
-def test_a_wrong_network_is_a_value_error(make: Callable[[], Spec], said: str):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_network_raises_value_error(make: Callable[[], Spec], message: str):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_users_loss_may_ask_for_classes_as_the_tables_do():
-    mine = Loss(quartic, quartic, lambda xp, s: s, labels="classes")
+def test_a_user_loss_may_require_class_labels():
+    custom = Loss(quartic, quartic, lambda xp, s: s, labels="classes")
     with pytest.raises(ValueError, match="loss 'yours' needs one neuron per class"):
-        Spec.parse("2-1", loss=mine)
+        Spec.parse("2-1", loss=custom)
 
 
 @pytest.mark.parametrize("layers", [[[4, 2, "tanh"], [1, 4, None]], Spec.parse("2-4-1")])
 @pytest.mark.parametrize("extra", [{"activation": "tanh"}, {"activation": abs}, {"dropout": 0.1}])
-def test_what_the_layers_say_themselves_is_not_said_beside_them(layers: object, extra: dict):
+def test_settings_of_layer_objects_may_not_be_given_twice(layers: object, extra: dict):
     with pytest.raises(ValueError, match=r"belong into the layers of .* themselves"):
         Spec.parse(layers, **extra)

@@ -1,4 +1,4 @@
-"""Gradient, penalties, clipping and update: what they compute, what they write and leave alone."""
+"""Gradient, penalties, clipping and update: what they compute and which arrays they modify."""
 
 from types import SimpleNamespace
 
@@ -30,21 +30,21 @@ from xpmlp.step import (
 SPEC = Spec.parse("5-33-7-3", activation=["tanh", "gelu"])
 LOSS_NAMES = [*LOSSES, "huber:0.3", "quantile:0.1,0.5,0.9", "cross_entropy:0.1"]
 
-# sums of some hundred products in another order; each rounding is 1.1e-16, or 6e-8 in float32
+# sums of about a hundred products in another order; each rounding is 1.1e-16, or 6e-8 in float32
 NAMESPACE = {"float64": 1e-12, "float32": 1e-5}
 SAME_SUM = 1e-13  # the same products added in another order
 # central differences of second order, steps of 1e-5: rounding 1e-11 and truncation 1e-10
 DIFFERENCE = 1e-8
 
 
-def drawn(spec, lead=(), seed=0):
+def initial_params(spec, lead=(), seed=0):
     if not lead:
         return initial(spec, seed)
     return initial_population(spec, range(seed, seed + lead[0]))
 
 
 def rows_of(spec, rng, rows, lead=()):
-    """x, target (what spec's loss accepts) and weights 1 / rows."""
+    """x, a target that the loss of `spec` accepts, and weights 1 / rows."""
     measure = loss(spec.loss)
     x = rng.standard_normal((*lead, rows, spec.n_in))
     shape = (*lead, rows, measure.targets(spec.n_out))
@@ -62,7 +62,7 @@ def batch_of(spec, rng, rows, lead=()):
 
 
 def state_of(spec, name="sgd", lead=()):
-    return new_state(np, spec, optimizer(name), drawn(spec, lead))
+    return new_state(np, spec, optimizer(name), initial_params(spec, lead))
 
 
 def hyper(name, learning_rate=0.01, weight_decay=0.0):
@@ -71,7 +71,7 @@ def hyper(name, learning_rate=0.01, weight_decay=0.0):
 
 
 def clip(xp, state, limit):
-    """Clip the gradient; the norm that it had."""
+    """Clip the gradient and return its norm before clipping."""
     norm = xp.sqrt(squared_norm(xp, state.grad))
     state.grad[...] = shortened(xp, limit, norm[..., None], state.grad)
     return norm
@@ -93,7 +93,7 @@ def copies(*parts):
 @pytest.mark.parametrize("lead", [(), (3,)])
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_a_new_state_starts_at_step_0_with_empty_buffers(place, lead, name):
-    params = to_place(place, drawn(SPEC, lead), "float32")
+    params = to_place(place, initial_params(SPEC, lead), "float32")
     state = new_state(place.xp, SPEC, optimizer(name), params)
     assert tuple(state.step.shape) == ()
     assert int(state.step) == 0
@@ -106,14 +106,14 @@ def test_a_new_state_starts_at_step_0_with_empty_buffers(place, lead, name):
 
 
 def test_a_state_owns_its_parameters(place):
-    params = to_place(place, drawn(SPEC))
-    kept = to_host(params).copy()
+    params = to_place(place, initial_params(SPEC))
+    original = to_host(params).copy()
     state = new_state(place.xp, SPEC, optimizer("sgd"), params)
     state.params[...] = place.xp.zeros_like(params)
-    assert np.array_equal(to_host(params), kept)
+    assert np.array_equal(to_host(params), original)
 
 
-def test_a_buffer_of_a_wrong_size_is_refused():
+def test_a_buffer_of_the_wrong_size_raises():
     for size in (padded_size(SPEC) - 1, padded_size(SPEC) + 32, SPEC.parameters):
         with pytest.raises(ValueError, match=rf"5-33-7-3 has {padded_size(SPEC)} .*; got {size}"):
             new_state(np, SPEC, optimizer("sgd"), np.zeros((2, size)))
@@ -123,7 +123,7 @@ def test_a_buffer_of_a_wrong_size_is_refused():
 
 
 @pytest.mark.parametrize("name", LOSS_NAMES)
-def test_gradient_is_the_slope_of_the_loss_it_returns(name, rng):
+def test_gradient_is_the_derivative_of_the_returned_loss(name, rng):
     spec = Spec.parse(f"4-5-{2 * loss(name).scores_per_target}", activation="tanh", loss=name)
     batch = batch_of(spec, rng, 6)._replace(weight=rng.uniform(0.1, 0.3, 6))
     state = state_of(spec)
@@ -141,7 +141,7 @@ def test_gradient_is_the_slope_of_the_loss_it_returns(name, rng):
 
 
 @pytest.mark.parametrize("last", ["tanh", "softplus", "sigmoid"])
-def test_an_activation_of_the_last_layer_counts(last, rng):
+def test_the_last_layers_activation_is_differentiated(last, rng):
     spec = Spec.parse("4-5-3", activation=["tanh", last])
     batch, state = batch_of(spec, rng, 6), state_of(spec)
     gradient(np, spec, state, batch)
@@ -158,9 +158,9 @@ def test_an_activation_of_the_last_layer_counts(last, rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lead", [(), (3,)])
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_steps_give_numpys_numbers_on_every_namespace(place, dtype, lead, name, rng):
+def test_steps_match_numpy_on_every_namespace(place, dtype, lead, name, rng):
     spec = Spec.parse("5-33-7-3", activation=["tanh", "gelu"], loss="cross_entropy", dropout=0.3)
-    params = drawn(spec, lead).astype(dtype)
+    params = initial_params(spec, lead).astype(dtype)
     batches = [[part.astype(dtype) for part in rows_of(spec, rng, 6, lead)] for _ in range(3)]
     keys = [dropout_keys(range(lead[0] if lead else 1), lead, i) for i in range(2)]
 
@@ -179,62 +179,64 @@ def test_steps_give_numpys_numbers_on_every_namespace(place, dtype, lead, name, 
             values.append(step(xp, spec, state, batch, name, h, (*masks, None)))
         return state, values
 
-    expected, numpys = run(np, lambda part: part, "uint32")
-    found, theirs = run(place.xp, lambda part: to_place(place, part), lanes(place.xp))
-    assert int(found.step) == 3
+    expected, expected_values = run(np, lambda part: part, "uint32")
+    actual, actual_values = run(place.xp, lambda part: to_place(place, part), lanes(place.xp))
+    assert int(actual.step) == 3
     near = NAMESPACE[dtype]
-    for value, one in zip(theirs, numpys, strict=True):
+    for value, expected_array in zip(actual_values, expected_values, strict=True):
         assert tuple(value.shape) == lead
-        np.testing.assert_allclose(to_host(value), one, rtol=near)
-    pairs = [(found.params, expected.params), (found.grad, expected.grad)]
-    pairs += list(zip(found.slots, expected.slots, strict=True))
-    for ours, one in pairs:
-        assert to_host(ours).dtype == dtype
-        np.testing.assert_allclose(to_host(ours), one, rtol=0, atol=near * np.abs(one).max())
+        np.testing.assert_allclose(to_host(value), expected_array, rtol=near)
+    pairs = [(actual.params, expected.params), (actual.grad, expected.grad)]
+    pairs += list(zip(actual.slots, expected.slots, strict=True))
+    for actual_array, expected_array in pairs:
+        assert to_host(actual_array).dtype == dtype
+        np.testing.assert_allclose(
+            to_host(actual_array), expected_array, rtol=0, atol=near * np.abs(expected_array).max()
+        )
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_a_population_trains_as_its_members_alone(name, rng):
-    together = state_of(SPEC, name, (3,))
+def test_a_population_trains_as_single_networks(name, rng):
+    population = state_of(SPEC, name, (3,))
     batch = batch_of(SPEC, rng, 6, (3,))
-    alone = [new_state(np, SPEC, optimizer(name), row) for row in together.params]
+    singles = [new_state(np, SPEC, optimizer(name), row) for row in population.params]
     for _ in range(5):
-        value = step(np, SPEC, together, batch, name)
+        value = step(np, SPEC, population, batch, name)
         for k in range(3):
-            own = Batch(*(part[k] for part in batch))
-            assert float(step(np, SPEC, alone[k], own, name)) == pytest.approx(
+            member_batch = Batch(*(part[k] for part in batch))
+            assert float(step(np, SPEC, singles[k], member_batch, name)) == pytest.approx(
                 float(value[k]), rel=1e-10
             )
     for k in range(3):
-        np.testing.assert_allclose(together.params[k], alone[k].params, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(population.params[k], singles[k].params, rtol=0, atol=1e-9)
 
 
 def penalized(xp, state, l1, l2):
     return penalize(xp, state, "l1", l1) + penalize(xp, state, "l2", l2)
 
 
-# What is written and what is not
+# Arrays that are modified and arrays that are not
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 @pytest.mark.parametrize("lead", [(), (3,)])
-def test_nothing_a_step_returned_or_was_given_changes_later(name, lead, rng):
+def test_steps_do_not_modify_earlier_results_or_inputs(name, lead, rng):
     state, batch = state_of(SPEC, name, lead), batch_of(SPEC, rng, 6, lead)
     traces = forward(np, SPEC, state.layers, batch.x)
     value = step(np, SPEC, state, batch, name)
     norm = clip(np, state, 1e9)
     penalty = penalized(np, state, 0.1, 0.1)
     # x and the score are no window of the state; layers[..].weights are, and are meant to move
-    held = [value, norm, penalty, *batch, *(part for trace in traces for part in trace[:3])]
-    before = copies(*held)
+    arrays = [value, norm, penalty, *batch, *(part for trace in traces for part in trace[:3])]
+    before = copies(*arrays)
     for _ in range(3):
         step(np, SPEC, state, batch_of(SPEC, rng, 6, lead), name)
         clip(np, state, 0.1)
         penalized(np, state, 0.1, 0.1)
-    assert all(map(np.array_equal, held, before))
+    assert all(map(np.array_equal, arrays, before))
 
 
-def test_the_buffers_never_move(rng):
+def test_buffer_addresses_are_constant(rng):
     state = state_of(SPEC, "adam")
     names = [state.step, state.params, state.grad, *state.slots]
     addresses = [part.__array_interface__["data"][0] for part in names]
@@ -258,7 +260,7 @@ def test_gradient_writes_only_the_gradient(rng):
     assert all(map(np.array_equal, others, before))
 
 
-def test_a_gradient_does_not_remember_the_one_before(rng):
+def test_a_gradient_does_not_depend_on_the_previous_one(rng):
     batch, fresh, used = batch_of(SPEC, rng, 6), state_of(SPEC), state_of(SPEC)
     gradient(np, SPEC, used, batch_of(SPEC, rng, 6))
     gradient(np, SPEC, used, batch)
@@ -287,12 +289,12 @@ def test_the_padding_stays_exactly_zero(name, lead, rng):
         assert part[..., ~padding].any()
 
 
-def test_a_users_rule_trains(rng):
+def test_a_user_rule_trains(rng):
     def signs(xp, h, t, theta, g, longest):
         return theta - h.learning_rate * xp.sign(g), xp.maximum(longest, xp.abs(g))
 
     rule = optimizer(signs)
-    state = new_state(np, SPEC, rule, drawn(SPEC))
+    state = new_state(np, SPEC, rule, initial_params(SPEC))
     batch, before = batch_of(SPEC, rng, 6), state.params.copy()
     gradient(np, SPEC, state, batch)
     update(np, rule, state, SimpleNamespace(learning_rate=0.5))
@@ -300,7 +302,7 @@ def test_a_users_rule_trains(rng):
     assert np.array_equal(state.slots[0], np.abs(state.grad))
 
 
-def test_the_rule_goes_through_apply_and_knows_its_step(rng):
+def test_the_rule_is_called_through_apply_with_its_step(rng):
     state, seen = state_of(SPEC, "adam"), []
 
     def spying(function, *arguments, into):
@@ -318,15 +320,15 @@ def test_the_rule_goes_through_apply_and_knows_its_step(rng):
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=8).filter(any), st.integers(0, 99))
-def test_integer_weights_are_repeated_rows(counts, seed):
+def test_integer_weights_equal_repeated_rows(counts, seed):
     rng = np.random.default_rng(seed)
     x, target, _ = rows_of(SPEC, rng, len(counts))
     total = sum(counts)
     weighted, repeated = state_of(SPEC), state_of(SPEC)
     # s_i / (mean of s over the rows x rows of the batch), with all rows in the batch
     first = gradient(np, SPEC, weighted, Batch(x, target, np.array(counts) / total))
-    again = np.repeat(np.arange(len(counts)), counts)
-    full = Batch(x[again], target[again], np.full(total, 1 / total))
+    rows = np.repeat(np.arange(len(counts)), counts)
+    full = Batch(x[rows], target[rows], np.full(total, 1 / total))
     second = gradient(np, SPEC, repeated, full)
     assert float(first) == pytest.approx(float(second), rel=SAME_SUM)
     scale = np.abs(repeated.grad).max()
@@ -337,17 +339,17 @@ def test_integer_weights_are_repeated_rows(counts, seed):
 def test_rows_of_weight_zero_change_nothing(real, padding, seed):
     rng = np.random.default_rng(seed)
     x, target, weight = rows_of(SPEC, rng, real)
-    bare, padded = state_of(SPEC), state_of(SPEC)
-    first = gradient(np, SPEC, bare, Batch(x, target, weight))
-    again = np.concatenate([np.arange(real), np.zeros(padding, dtype=int)])
+    unpadded, padded = state_of(SPEC), state_of(SPEC)
+    first = gradient(np, SPEC, unpadded, Batch(x, target, weight))
+    rows = np.concatenate([np.arange(real), np.zeros(padding, dtype=int)])
     zeros = np.concatenate([weight, np.zeros(padding)])
-    second = gradient(np, SPEC, padded, Batch(x[again], target[again], zeros))
+    second = gradient(np, SPEC, padded, Batch(x[rows], target[rows], zeros))
     assert float(first) == pytest.approx(float(second), rel=SAME_SUM)
-    scale = np.abs(bare.grad).max()
-    np.testing.assert_allclose(padded.grad, bare.grad, rtol=0, atol=10 * SAME_SUM * scale)
+    scale = np.abs(unpadded.grad).max()
+    np.testing.assert_allclose(padded.grad, unpadded.grad, rtol=0, atol=10 * SAME_SUM * scale)
 
 
-def test_ranks_gradients_add_to_the_whole_batchs(rng):
+def test_gradients_of_ranks_add_up_to_the_batch_gradient(rng):
     x, target, weight = rows_of(SPEC, rng, 12)
     whole = state_of(SPEC)
     value = gradient(np, SPEC, whole, Batch(x, target, weight))
@@ -365,7 +367,7 @@ def test_ranks_gradients_add_to_the_whole_batchs(rng):
 
 @pytest.mark.parametrize("lead", [(), (3,)])
 @pytest.mark.parametrize(("l1", "l2"), [(0.0, 0.3), (0.2, 0.0), (0.2, 0.3)])
-def test_penalty_is_added_once_and_its_gradient_is_its_slope(lead, l1, l2, rng):
+def test_penalty_is_added_once_and_its_gradient_is_its_derivative(lead, l1, l2, rng):
     state, batch = state_of(SPEC, "sgd", lead), batch_of(SPEC, rng, 6, lead)
     gradient(np, SPEC, state, batch)
     before, theta = state.grad.copy(), state.params.copy()
@@ -379,8 +381,8 @@ def test_penalty_is_added_once_and_its_gradient_is_its_slope(lead, l1, l2, rng):
         return sum(l1 * np.abs(w).sum(axis=axes) + l2 / 2 * (w * w).sum(axis=axes) for w in parts)
 
     np.testing.assert_allclose(value, penalty(theta), rtol=1e-12)
-    away = np.where(np.abs(theta) > 1e-4, 1.0, 0.0)  # clear of |theta|'s kink
-    direction = away * rng.standard_normal(theta.shape)
+    clear_of_kink = np.where(np.abs(theta) > 1e-4, 1.0, 0.0)  # clear of |theta|'s kink
+    direction = clear_of_kink * rng.standard_normal(theta.shape)
     slope = (penalty(theta + 1e-5 * direction) - penalty(theta - 1e-5 * direction)) / 2e-5
     added = np.sum((state.grad - before) * direction, axis=-1)
     np.testing.assert_allclose(added, slope, rtol=1e-6, atol=DIFFERENCE)
@@ -388,9 +390,9 @@ def test_penalty_is_added_once_and_its_gradient_is_its_slope(lead, l1, l2, rng):
 
 
 def test_penalty_may_differ_by_member(place):
-    weights = block_factors(np, SPEC, drawn(SPEC), "decay_factor")
+    weights = block_factors(np, SPEC, initial_params(SPEC), "decay_factor")
     l2 = np.array([[0.0], [0.5]]) * weights
-    state = new_state(place.xp, SPEC, optimizer("sgd"), to_place(place, drawn(SPEC, (2,))))
+    state = new_state(place.xp, SPEC, optimizer("sgd"), to_place(place, initial_params(SPEC, (2,))))
     l2 = to_place(place, l2)
     value = to_host(penalized(place.xp, state, 0.0 * l2, l2))
     theta = to_host(state.params)
@@ -406,9 +408,9 @@ def test_the_norm_is_each_members_own(place, lead, rng):
     np.testing.assert_allclose(norm, np.linalg.norm(grad, axis=-1), rtol=1e-14)
 
 
-def test_clip_shortens_what_is_long_and_leaves_the_rest(place, rng):
+def test_clip_scales_only_gradients_above_the_limit(place, rng):
     spec = Spec.parse("2-3")
-    state = new_state(place.xp, spec, optimizer("sgd"), to_place(place, drawn(spec, (3,))))
+    state = new_state(place.xp, spec, optimizer("sgd"), to_place(place, initial_params(spec, (3,))))
     sizes = np.array([[0.5], [2.0], [0.0]])
     directions = rng.standard_normal((3, padded_size(spec)))
     directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
@@ -425,7 +427,7 @@ def test_clip_shortens_what_is_long_and_leaves_the_rest(place, rng):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "needed"),
+    ("name", "shape", "shapes"),
     [
         ("squared_error", (8, 2), "(B, 3), (B, 3) -> (B, 3) = z2"),
         ("squared_error", (8, 1), "(B, 3), (B, 3) -> (B, 3) = z2"),
@@ -434,9 +436,9 @@ def test_clip_shortens_what_is_long_and_leaves_the_rest(place, rng):
         ("quantile:0.1,0.5,0.9", (8, 3), "(B, 3), (B, 1) -> (B, 3) = z2"),
     ],
 )
-def test_a_misfit_target_is_named_with_the_ledgers_line(place, name, shape, needed):
+def test_a_mismatched_target_quotes_the_ledger(place, name, shape, shapes):
     spec = Spec.parse("2-4-3", loss=name)
-    state = new_state(place.xp, spec, optimizer("sgd"), to_place(place, drawn(spec)))
+    state = new_state(place.xp, spec, optimizer("sgd"), to_place(place, initial_params(spec)))
     x, weight = to_place(place, np.ones((8, 2))), to_place(place, np.ones(8))
     batch = Batch(x, to_place(place, np.ones(shape)), weight)
     with pytest.raises(ShapeError) as caught:
@@ -445,16 +447,16 @@ def test_a_misfit_target_is_named_with_the_ledgers_line(place, name, shape, need
     formula = f"d2 = {name}'(a2, target)"
     assert first.startswith(f"the target is {shape} but the score a2 of layer 2 is (8, 3)")
     assert formula in first
-    assert second == f"  ledger: {formula}   {needed}"
+    assert second == f"  ledger: {formula}   {shapes}"
 
 
-def test_a_misfit_x_is_named_too(rng):
+def test_a_mismatched_x_is_named(rng):
     state, batch = state_of(SPEC), batch_of(SPEC, rng, 6)
     with pytest.raises(ShapeError, match=r"x has 4 columns but W1 has 5 rows: layer 1 computes"):
         gradient(np, SPEC, state, batch._replace(x=batch.x[:, :4]))
 
 
-def test_what_fails_leaves_the_state_as_it_was(rng):
+def test_an_error_leaves_the_state_unchanged(rng):
     state, batch = state_of(SPEC, "adam"), batch_of(SPEC, rng, 6)
     step(np, SPEC, state, batch, "adam")
     parts = [state.step, state.params, state.grad, *state.slots]
@@ -464,16 +466,16 @@ def test_what_fails_leaves_the_state_as_it_was(rng):
     assert all(map(np.array_equal, parts, before))
 
 
-def test_a_step_reads_dropout_from_the_states_own_step():
+def test_dropout_bits_depend_only_on_the_states_step():
     # the words of step t are a function of state.step: nothing else has to be saved
     state = state_of(SPEC)
     key = dropout_keys([0], (), 0).astype("uint32")
 
-    def drawn_at(now):
+    def words_at(now):
         return words(np, *counters(np, key, now, (3, 4)))
 
-    first = drawn_at(state.step)
+    first = words_at(state.step)
     state.step[...] = 5
-    assert not np.array_equal(first, drawn_at(state.step))
+    assert not np.array_equal(first, words_at(state.step))
     state.step[...] = 0
-    assert np.array_equal(first, drawn_at(state.step))
+    assert np.array_equal(first, words_at(state.step))
