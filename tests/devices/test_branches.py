@@ -1,4 +1,4 @@
-"""What runs beside the rest of a captured step is told apart from what may not."""
+"""Parallel branches of a captured step do not race."""
 
 import pytest
 
@@ -12,10 +12,10 @@ from xpmlp.spec import Spec
 def epoch(gpu):
     """A function that trains a network of five layers for an epoch by captured steps."""
 
-    def train(**more):
-        run = sized(gpu, Spec.parse("12-16-16-16-16-4", loss="cross_entropy"), 16, 16, 0, **more)
-        with under_way(run) as coming:
-            return next(coming)
+    def train(**options):
+        run = sized(gpu, Spec.parse("12-16-16-16-16-4", loss="cross_entropy"), 16, 16, 0, **options)
+        with under_way(run) as reports:
+            return next(reports)
 
     return train
 
@@ -26,8 +26,8 @@ def test_branches_do_not_race(epoch, card, members):
     card.check()
 
 
-def test_what_a_branch_reads_is_kept_until_it_joins(epoch, card, monkeypatch):
-    """Else its memory is lent to the chain of deltas, which overwrites it."""
+def test_inputs_of_a_branch_live_until_it_joins(epoch, card, monkeypatch):
+    """Otherwise the memory would be reused for the deltas, which overwrite it."""
     fork = Branches.fork
     monkeypatch.setattr(Branches, "fork", lambda of, *arrays: fork(of))
     epoch()
@@ -36,13 +36,13 @@ def test_what_a_branch_reads_is_kept_until_it_joins(epoch, card, monkeypatch):
     card.complaints.clear()
 
 
-def test_a_branch_that_never_joins_is_no_graph(epoch, card, monkeypatch):
+def test_a_branch_that_never_joins_raises(epoch, card, monkeypatch):
     monkeypatch.setattr(Branches, "join", Branches.restart)
     with pytest.warns(CaptureWarning, match="CaptureUnjoined"):
         assert epoch().executor == "eager"
 
 
-def test_its_streams_and_their_workspaces_are_let_go_of(epoch, gpu, card):
+def test_streams_and_workspaces_are_released(epoch, gpu, card):
     streams = len(card.streams)
     epoch()
     workspaces = gpu.xp.matmul.__self__._workspaces

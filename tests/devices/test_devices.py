@@ -15,12 +15,12 @@ from xpmlp.names import nearest
 
 @pytest.fixture(autouse=True)
 def no_variable(monkeypatch):
-    """A device that the caller's environment asks for is not these tests'."""
+    """Ignore the device that the caller's environment selects."""
     monkeypatch.delenv("XPMLP_DEVICE", raising=False)
 
 
 def gpu_problem():
-    """Why there is no GPU here; None where there is one."""
+    """Why there is no GPU here, or None."""
     try:
         place_for("gpu")
     except GPUUnavailableError as error:
@@ -45,7 +45,7 @@ def test_cpu_is_numpy():
 
 
 @pytest.mark.parametrize("word", ["gpu", "gpu:0", "cuda", "cuda:0", "gpu:7"])
-def test_gpu_words_stop_where_there_is_no_gpu(no_gpu, word):
+def test_gpu_raises_without_a_gpu(no_gpu, word):
     if find_spec("cupy") is None:
         pytest.skip("cupy is not installed: stage 1 is tested below")
     with pytest.raises(GPUUnavailableError) as caught:
@@ -56,7 +56,7 @@ def test_gpu_words_stop_where_there_is_no_gpu(no_gpu, word):
     assert "\n" not in message
 
 
-def test_without_cupy_the_first_stage_says_what_to_install(monkeypatch):
+def test_without_cupy_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # importing it fails
     with pytest.raises(GPUUnavailableError, match=r"stage 1 of 4, import.* CuPy.*pip install"):
         place_for("gpu")
@@ -102,13 +102,13 @@ def test_unknown_words_are_named_with_the_nearest(word):
 @pytest.mark.parametrize(
     ("word", "right"), [("cup", "cpu"), ("gqu", "gpu"), ("cdua", "cuda"), ("aut", "auto")]
 )
-def test_a_slip_is_told_the_word_that_was_meant(word, right):
+def test_a_misspelt_device_suggests_the_nearest(word, right):
     with pytest.raises(ValueError, match=f"did you mean '{right}'"):
         place_for(word)
 
 
 @pytest.mark.parametrize("word", ["CPU", "GPU", " gpu", "Auto"])
-def test_a_word_in_other_letters_is_known_or_told_the_right_one(word):
+def test_device_words_in_other_letter_case(word):
     try:
         place_for(word)
     except GPUUnavailableError:
@@ -118,32 +118,34 @@ def test_a_word_in_other_letters_is_known_or_told_the_right_one(word):
 
 
 @pytest.mark.parametrize("value", [None, 0, 1.5, True, ["cpu"], b"cpu", {}, object])
-def test_what_is_no_word_is_an_error(value):
+def test_an_invalid_device_raises(value):
     with pytest.raises(ValueError, match="device"):
         place_for(value)
 
 
-def test_the_environment_asks_for_a_device_where_the_caller_does_not(monkeypatch, rng):
+def test_the_environment_variable_sets_the_default_device(monkeypatch, rng):
     torch = pytest.importorskip("torch")
     X = rng.normal(size=(6, 2))
-    given = torch.asarray(X), torch.asarray(X[:, 0])
-    assert isinstance(train("2-1", *given, epochs=1).flat, torch.Tensor)
+    arrays = torch.asarray(X), torch.asarray(X[:, 0])
+    assert isinstance(train("2-1", *arrays, epochs=1).flat, torch.Tensor)
     monkeypatch.setenv("XPMLP_DEVICE", "cpu")
-    assert isinstance(train("2-1", *given, epochs=1).flat, np.ndarray)
+    assert isinstance(train("2-1", *arrays, epochs=1).flat, np.ndarray)
     monkeypatch.setenv("XPMLP_DEVICE", "cqu")
     with pytest.raises(ValueError, match=r"XPMLP_DEVICE 'cqu'.*'cpu'"):
-        train("2-1", *given, epochs=1)
-    assert train("2-1", *given, epochs=1, device="cpu").members is None  # the caller goes first
+        train("2-1", *arrays, epochs=1)
+    assert (
+        train("2-1", *arrays, epochs=1, device="cpu").members is None
+    )  # the argument takes precedence
 
 
-def test_training_names_the_problem_of_its_device(no_gpu):
+def test_training_reports_why_the_device_is_unusable(no_gpu):
     X = np.arange(8.0).reshape(4, 2)
     with pytest.raises(GPUUnavailableError, match="no usable GPU: stage"):
         train("2-1", X, X[:, 0], device="gpu")
     assert isinstance(train("2-1", X, X[:, 0], device="auto", epochs=1).flat, np.ndarray)
 
 
-def test_the_device_named_is_where_training_runs_and_results_come_back(rng):
+def test_training_runs_on_the_device_and_results_come_back(rng):
     torch = pytest.importorskip("torch")
     X = rng.normal(size=(6, 2))
     model = train("2-3-1", torch.asarray(X), torch.asarray(X[:, 0]), device="cpu", epochs=2)

@@ -1,4 +1,4 @@
-"""An array's own namespace and device, and the way to and from the host."""
+"""The namespace and device of an array, and transfers to and from the host."""
 
 import subprocess
 import sys
@@ -25,25 +25,25 @@ def array(place):
     return place.xp.asarray([[1.0, 2.0], [3.0, 4.0]], device=place.device)
 
 
-def same_namespace(found, place):
-    """A GPU's place has products of our own beneath CuPy's names."""
-    return found.xp.__name__ == place.xp.__name__
+def same_namespace(actual, place):
+    """The namespace of a GPU replaces CuPy's products."""
+    return actual.xp.__name__ == place.xp.__name__
 
 
-def test_an_array_knows_its_place(place, array):
-    found = place_of(array)
-    assert same_namespace(found, place)
-    again = found.xp.asarray([1.0], device=found.device)
-    assert place_of(again) == found
+def test_place_of_an_array(place, array):
+    actual = place_of(array)
+    assert same_namespace(actual, place)
+    array_there = actual.xp.asarray([1.0], device=actual.device)
+    assert place_of(array_there) == actual
 
 
 def test_two_devices_of_one_namespace_are_two_places():
     strict = pytest.importorskip("array_api_strict")
-    here, there = (
+    first, second = (
         strict.asarray([1.0], device=strict.Device(d)) for d in ("device1", "CPU_DEVICE")
     )
-    assert place_of(here) != place_of(there)
-    assert place_of(here).name != place_of(there).name
+    assert place_of(first) != place_of(second)
+    assert place_of(first).name != place_of(second).name
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_two_devices_of_one_namespace_are_two_places():
     [[1, 2], (1.0,), 3, "a", None, {"a": 1}, range(3), memoryview(b"ab"), object()],
     ids=lambda value: repr(value).partition(" at 0x")[0],
 )
-def test_what_has_no_namespace_is_on_the_cpu(value):
+def test_objects_without_a_namespace_are_on_the_cpu(value):
     assert place_of(value) is CPU
     assert not is_array(value)
 
@@ -80,54 +80,54 @@ def test_arrays_of_every_namespace_are_arrays(array):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 2, 2)])
-def test_to_a_place_and_back_are_the_same_bits(place, dtype, shape, rng):
+def test_round_trip_to_a_place_keeps_the_bits(place, dtype, shape, rng):
     value = (10 * rng.normal(size=shape)).astype(dtype)
-    there = to_place(place, value)
-    assert same_namespace(place_of(there), place)
-    assert dtype_name(there) == dtype
-    back = to_host(there)
-    assert isinstance(back, np.ndarray)
-    assert (back.dtype, back.shape) == (value.dtype, value.shape)
-    assert back.tobytes() == value.tobytes()
+    converted = to_place(place, value)
+    assert same_namespace(place_of(converted), place)
+    assert dtype_name(converted) == dtype
+    restored = to_host(converted)
+    assert isinstance(restored, np.ndarray)
+    assert (restored.dtype, restored.shape) == (value.dtype, value.shape)
+    assert restored.tobytes() == value.tobytes()
 
 
 @pytest.mark.parametrize("layout", ["fortran", "strided", "reversed", "broadcast", "read-only"])
-def test_every_layout_arrives(place, layout):
-    plain = np.arange(12.0).reshape(3, 4)
+def test_every_layout_is_transferred(place, layout):
+    contiguous = np.arange(12.0).reshape(3, 4)
     value = {
-        "fortran": np.asfortranarray(plain),
+        "fortran": np.asfortranarray(contiguous),
         "strided": np.arange(24.0).reshape(3, 8)[:, ::2] / 2,
-        "reversed": plain[::-1, ::-1].copy()[::-1, ::-1],
-        "broadcast": np.broadcast_to(plain[:1], (3, 4)),
-        "read-only": plain.copy(),
+        "reversed": contiguous[::-1, ::-1].copy()[::-1, ::-1],
+        "broadcast": np.broadcast_to(contiguous[:1], (3, 4)),
+        "read-only": contiguous.copy(),
     }[layout]
     if layout == "read-only":
         value.setflags(write=False)
     assert (to_host(to_place(place, value)) == value).all()
 
 
-def test_a_dtype_asked_for_is_the_one_that_arrives(place):
-    there = to_place(place, np.array([1, 2]), "float32")
-    assert dtype_name(there) == "float32"
-    assert (to_host(there) == [1, 2]).all()
+def test_a_transfer_converts_to_the_given_dtype(place):
+    converted = to_place(place, np.array([1, 2]), "float32")
+    assert dtype_name(converted) == "float32"
+    assert (to_host(converted) == [1, 2]).all()
 
 
-def test_what_arrives_on_another_place_is_a_copy(place):
+def test_a_transfer_to_another_place_copies(place):
     value = np.ones(3)
-    there = to_place(place, value)
-    if place.xp is np:  # and what stays is not copied
-        assert there is value
+    converted = to_place(place, value)
+    if place.xp is np:  # without a transfer there is no copy
+        assert converted is value
         return
     value[...] = 5
-    assert (to_host(there) == 1).all()
+    assert (to_host(converted) == 1).all()
 
 
-def test_a_view_comes_to_the_host(place, array):
+def test_a_view_is_transferred_to_the_host(place, array):
     assert to_host(array[:, 1]).tolist() == [2.0, 4.0]
     assert to_host(array.mT).tolist() == [[1.0, 3.0], [2.0, 4.0]]
 
 
-def test_results_come_like_the_caller(place, array):
+def test_results_are_returned_in_the_callers_namespace(place, array):
     same = like_caller(array, array, place_of(array))
     assert same is array
     from_host = like_caller(array, np.ones((2, 2)), CPU)
@@ -137,7 +137,7 @@ def test_results_come_like_the_caller(place, array):
     assert (to_numpy == [[1, 2], [3, 4]]).all()
 
 
-def test_a_tensor_that_wants_gradients_comes_to_the_host():
+def test_a_tensor_with_requires_grad_is_transferred_to_the_host():
     torch = pytest.importorskip("torch")
     assert to_host(torch.ones(2, requires_grad=True)).tolist() == [1, 1]
 
@@ -152,7 +152,7 @@ def test_numpy_needs_no_other_package():
 
 
 class Foreign:
-    """An array of a namespace that nobody here knows, such as JAX's, which NumPy can read."""
+    """An array of an unsupported namespace, such as JAX's, that NumPy can read."""
 
     def __init__(self, values):
         self.values = np.asarray(values)
@@ -165,7 +165,7 @@ class Foreign:
         return SimpleNamespace(__name__="foreign")
 
 
-def test_an_array_of_an_unknown_namespace_comes_to_the_host():
-    found = to_host(Foreign([[1.0, 2.0]]))
-    assert type(found) is np.ndarray
-    assert found.tolist() == [[1.0, 2.0]]
+def test_an_array_of_an_unknown_namespace_is_transferred_to_the_host():
+    actual = to_host(Foreign([[1.0, 2.0]]))
+    assert type(actual) is np.ndarray
+    assert actual.tolist() == [[1.0, 2.0]]
