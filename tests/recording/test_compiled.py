@@ -1,4 +1,4 @@
-"""Rules compiled by numba: the numbers of the plain ones, kept once, and never needed."""
+"""Rules compiled by numba: they match NumPy, are cached on disk, and are optional."""
 
 import os
 import subprocess
@@ -22,19 +22,19 @@ from xpmlp.step import l1_pull, l2_pull, outcome
 from xpmlp.training.divergence import guarded
 
 COUNT = compiled.MIN_SIZE
-# relative: one rounding of the last digit, where a library's sqrt or expm1 rounds otherwise
+# relative: one rounding in the last digit, where the sqrt or expm1 of another library differs
 DIGITS = {"float32": 4 * np.finfo("float32").eps, "float64": 4 * np.finfo("float64").eps}
 
 
 @pytest.fixture(autouse=True)
 def numba(optional, monkeypatch, tmp_path):
-    """numba, with a cache of this test's own."""
+    """numba, with an empty cache for this test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiled.load_function.cache_clear()
     return optional("numba")
 
 
-def given(rule, dtype, lead, rng):
+def hyper_and_buffers(rule, dtype, lead, rng):
     h = SimpleNamespace(**rule.defaults, learning_rate=np.full((1,), 0.01, dtype=dtype))
     h.weight_decay = rng.uniform(0, 0.1, size=(*lead, COUNT)).astype(dtype)
     buffers = [rng.normal(size=(*lead, COUNT)).astype(dtype) for _ in range(2 + rule.slots)]
@@ -44,25 +44,25 @@ def given(rule, dtype, lead, rng):
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rules_have_the_plain_numbers(name, dtype, rng, capsys, tmp_path):
+def test_rules_match_numpy(name, dtype, rng, capsys, tmp_path):
     rule, backend = OPTIMIZERS[name], NumpyBackend()
-    h, buffers = given(rule, dtype, (), rng)
+    h, buffers = hyper_and_buffers(rule, dtype, (), rng)
     for t in (1.0, 2.0):
         now = np.asarray(t, dtype=dtype)
         expected = rule.rule(np, h, now, *(part.copy() for part in buffers))
         moved = [buffers[0], *buffers[2:]]
         backend.restart()
         backend.apply(rule.rule, np, h, now, *buffers, into=moved)
-        for found, value in zip(moved, expected, strict=True):
+        for actual, value in zip(moved, expected, strict=True):
             scale = np.abs(value) + np.abs(h.learning_rate)
-            assert (np.abs(found - value) <= DIGITS[dtype] * scale).all()
-    said = capsys.readouterr().err
-    assert said.count("compiling") == 1, "once for both updates"
-    assert str(tmp_path) in said
+            assert (np.abs(actual - value) <= DIGITS[dtype] * scale).all()
+    stderr = capsys.readouterr().err
+    assert stderr.count("compiling") == 1, "once for both updates"
+    assert str(tmp_path) in stderr
 
 
 @pytest.mark.parametrize("pull", [l1_pull, l2_pull])
-def test_penalties_are_compiled_too(pull, rng):
+def test_penalties_are_compiled(pull, rng):
     strength, theta, g = (rng.normal(size=COUNT) for _ in range(3))
     scale = np.array([0.5])
     (expected,) = pull(np, strength, scale, theta, g)
@@ -70,24 +70,24 @@ def test_penalties_are_compiled_too(pull, rng):
     np.testing.assert_allclose(g, expected, rtol=DIGITS["float64"], atol=1e-15)
 
 
-def test_hyper_parameters_are_arguments_of_one_loop(rng, tmp_path):
+def test_hyper_parameters_are_arguments_of_one_compiled_loop(rng, tmp_path):
     rule = OPTIMIZERS["adam"]
     for beta in (0.9, 0.8):
-        h, buffers = given(rule, "float64", (), rng)
+        h, buffers = hyper_and_buffers(rule, "float64", (), rng)
         h.beta1 = beta
         moved = [buffers[0], *buffers[2:]]
-        one = np.asarray(1.0)
-        expected = rule.rule(np, h, one, *(part.copy() for part in buffers))
-        NumpyBackend().apply(rule.rule, np, h, one, *buffers, into=moved)
+        step = np.asarray(1.0)
+        expected = rule.rule(np, h, step, *(part.copy() for part in buffers))
+        NumpyBackend().apply(rule.rule, np, h, step, *buffers, into=moved)
         np.testing.assert_allclose(moved[0], expected[0], rtol=1e-12)
     assert len(list((tmp_path / "xpmlp").glob("*.py"))) == 1
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_rules_of_populations_have_the_plain_numbers(name, rng):
-    """Each member has a rate of its own, and the second is not alive."""
+def test_rules_of_populations_match_numpy(name, rng):
+    """Each member has its own learning rate, and the second is stopped."""
     rule, dtype = guarded(OPTIMIZERS[name]), "float64"
-    h, buffers = given(OPTIMIZERS[name], dtype, (3,), rng)
+    h, buffers = hyper_and_buffers(OPTIMIZERS[name], dtype, (3,), rng)
     h.learning_rate, h.alive = rng.uniform(0.1, 0.2, (3, 1)), np.array([[1.0], [0.0], [1.0]])
     h.slots_reset_step = np.zeros((3, 1))
     for t in (1.0, 2.0):
@@ -97,40 +97,40 @@ def test_rules_of_populations_have_the_plain_numbers(name, rng):
         backend = NumpyBackend()
         backend.apply(rule.rule, np, h, now, *buffers, into=moved)
         assert isinstance(backend.calls[0].plan.run, partial), "it was compiled"
-        for found, value in zip(moved, expected, strict=True):
+        for actual, value in zip(moved, expected, strict=True):
             scale = np.abs(value) + np.abs(h.learning_rate)
-            assert (np.abs(found - value) <= DIGITS[dtype] * scale).all()
+            assert (np.abs(actual - value) <= DIGITS[dtype] * scale).all()
         assert np.array_equal(buffers[0][1], before[1])
         assert not np.array_equal(buffers[0][2], before[2])
 
 
-@pytest.mark.parametrize("why", ["few", "strided"])
-def test_what_does_not_suit_runs_as_ufuncs(why, rng, tmp_path):
+@pytest.mark.parametrize("reason", ["few", "strided"])
+def test_small_or_strided_arrays_run_as_ufuncs(reason, rng, tmp_path):
     rule, backend = OPTIMIZERS["adam"], NumpyBackend()
-    h, buffers = given(rule, "float64", (), rng)
-    if why == "few":
+    h, buffers = hyper_and_buffers(rule, "float64", (), rng)
+    if reason == "few":
         buffers, h.weight_decay = [part[:64].copy() for part in buffers], h.weight_decay[:64].copy()
-    if why == "strided":
+    if reason == "strided":
         buffers = [np.repeat(part, 2)[::2] for part in buffers]
-    moved, one = [buffers[0], *buffers[2:]], np.asarray(1.0)
-    expected = rule.rule(np, h, one, *(part.copy() for part in buffers))
-    backend.apply(rule.rule, np, h, one, *buffers, into=moved)
+    moved, step = [buffers[0], *buffers[2:]], np.asarray(1.0)
+    expected = rule.rule(np, h, step, *(part.copy() for part in buffers))
+    backend.apply(rule.rule, np, h, step, *buffers, into=moved)
     assert all(map(np.array_equal, moved, expected))
     assert not (tmp_path / "xpmlp").exists()
 
 
 @pytest.mark.parametrize("part", [".nbc", ".nbi", ".py"])
-def test_a_file_that_is_cut_short_is_written_anew(part, rng, tmp_path):
+def test_a_damaged_cache_file_is_rewritten(part, rng, tmp_path):
     rule = OPTIMIZERS["sgd"]
-    h, buffers = given(rule, "float64", (), rng)
+    h, buffers = hyper_and_buffers(rule, "float64", (), rng)
     (expected,) = rule.rule(np, h, np.asarray(1.0), *(b.copy() for b in buffers))
-    for kept in range(4):
+    for attempt in range(4):
         theta, g = (b.copy() for b in buffers)
         NumpyBackend().apply(rule.rule, np, h, np.asarray(1.0), theta, g, into=(theta,))
         assert np.array_equal(theta, expected)
         files = [path for path in (tmp_path / "xpmlp").rglob("*") if path.suffix == part]
-        assert files or kept == 1  # the second time nothing could be used
-        if kept == 0:
+        assert files or attempt == 1  # in the second attempt no cached file was usable
+        if attempt == 0:
             for path in files:
                 path.write_bytes(b"\xff")
         compiled.load_function.cache_clear()
@@ -138,17 +138,17 @@ def test_a_file_that_is_cut_short_is_written_anew(part, rng, tmp_path):
             del sys.modules[name]
 
 
-def test_where_nothing_can_be_kept_ufuncs_run(monkeypatch, rng, tmp_path):
+def test_ufuncs_run_where_the_cache_is_not_writable(monkeypatch, rng, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     rule, backend = OPTIMIZERS["sgd"], NumpyBackend()
-    h, buffers = given(rule, "float64", (), rng)
+    h, buffers = hyper_and_buffers(rule, "float64", (), rng)
     (expected,) = rule.rule(np, h, np.asarray(1.0), *(part.copy() for part in buffers))
     backend.apply(rule.rule, np, h, np.asarray(1.0), *buffers, into=buffers[:1])
     assert np.array_equal(buffers[0], expected)
 
 
-def test_the_written_loop_is_the_formula():
+def test_the_generated_loop_has_the_operations_of_the_formula():
     values = [np.ones(1), np.ones(()), np.ones(3), np.ones(3)]
     program = trace(OPTIMIZERS["sgd"].rule, SimpleNamespace(learning_rate=values[0]), *values[1:])
     request = CompileRequest(program, values, values[2:3], (2,), "sgd")
@@ -176,22 +176,24 @@ print(float(abs(model.flat).sum()), "numba" in sys.modules)
 """
 
 
-def test_another_process_takes_what_was_kept(tmp_path):
-    said = []
+def test_another_process_reuses_the_cache(tmp_path):
+    outputs = []
     for _ in range(2):
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", CODE], capture_output=True, text=True, check=True,
             env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
         )  # fmt: skip
-        said.append((done.stdout, "compiling" in done.stderr))
-    assert said[0][0] == said[1][0]
-    assert said[0][0].endswith("True\n")
-    assert [compiles for _, compiles in said] == [True, False]
+        outputs.append((result.stdout, "compiling" in result.stderr))
+    assert outputs[0][0] == outputs[1][0]
+    assert outputs[0][0].endswith("True\n")
+    assert [compiles for _, compiles in outputs] == [True, False]
 
 
 def elements(function, dtype, rows=5, width=7, members=0):
-    """Arguments of a step's small function, some of them large, of one row by one column up; a
-    population's biases are windows onto its parameters."""
+    """Arguments of an elementwise function of a step, some of large magnitude.
+
+    The biases of a population are strided views, as its windows onto the parameters are.
+    """
     rng = np.random.default_rng(rows)
     kinds = {
         "activated": ((rows, width), (1, width)),
@@ -199,47 +201,48 @@ def elements(function, dtype, rows=5, width=7, members=0):
         "outcome": ((rows, width), (rows, width), (rows, 1)),
     }
     lead = (members,) if members else ()
-    given = [3 * rng.standard_normal((*lead, *shape)) for shape in kinds[function.__name__]]
+    arrays = [3 * rng.standard_normal((*lead, *shape)) for shape in kinds[function.__name__]]
     if function is activated and members:
-        given[1] = np.concatenate([given[1]] * 2, axis=-1)[..., :width]
+        arrays[1] = np.concatenate([arrays[1]] * 2, axis=-1)[..., :width]
     if function is outcome:
-        given[1] = np.abs(given[1])
-    return [one.astype(dtype) for one in given]
+        arrays[1] = np.abs(arrays[1])
+    return [part.astype(dtype) for part in arrays]
 
 
-def plain_and_compiled(function, held, given):
-    many = NumpyBackend(compiled.MANY)
-    found = many.apply(function, many.xp, *held, *given)
-    assert isinstance(many.calls[0].plan.run, partial), "it was compiled"
-    expected = function(np, *held, *given)
+def actual_and_expected(function, functions, arguments):
+    backend = NumpyBackend(compiled.MANY)
+    actual = backend.apply(function, backend.xp, *functions, *arguments)
+    assert isinstance(backend.calls[0].plan.run, partial), "it was compiled"
+    expected = function(np, *functions, *arguments)
     pairs = zip(
-        *(one if isinstance(one, tuple) else (one,) for one in (found, expected)), strict=True
+        *(values if isinstance(values, tuple) else (values,) for values in (actual, expected)),
+        strict=True,
     )
     return [(np.asarray(a), np.asarray(b)) for a, b in pairs]
 
 
 SIZES = [(5, 7), (1, 7), (5, 1), (5, 7, 3), (5, 1, 3), (1, 7, 3), (5, 7, 1)]
-NEAR = {"float32": 2e-6, "float64": 1e-14}  # exp and its like round otherwise in a library
+NEAR = {"float32": 2e-6, "float64": 1e-14}  # the exp of another library rounds differently
 
 
-def near(dtype, times=1):
+def tolerances(dtype, times=1):
     return {"rtol": times * NEAR[dtype], "atol": times * NEAR[dtype]}
 
 
 @pytest.mark.slow  # numba takes a second for each
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
-def test_activations_and_slopes_have_the_plain_numbers(name, dtype):
+def test_activations_and_slopes_match_numpy(name, dtype):
     kind = activation(name)
-    for function, held in ((activated, kind.f), (returned, kind.slope)):
-        if len(trace(function, held, *elements(function, dtype)).operations) < 2:
-            continue  # one ufunc: nothing to win
+    for function, part in ((activated, kind.f), (returned, kind.slope)):
+        if len(trace(function, part, *elements(function, dtype)).operations) < 2:
+            continue  # a single ufunc is not compiled
         for size in SIZES:
-            for found, expected in plain_and_compiled(
-                function, [held], elements(function, dtype, *size)
+            for actual, expected in actual_and_expected(
+                function, [part], elements(function, dtype, *size)
             ):
-                assert found.shape == expected.shape
-                np.testing.assert_allclose(found, expected, **near(dtype))
+                assert actual.shape == expected.shape
+                np.testing.assert_allclose(actual, expected, **tolerances(dtype))
 
 
 @pytest.mark.slow
@@ -249,21 +252,21 @@ def test_activations_and_slopes_have_the_plain_numbers(name, dtype):
     # one of several scores per target reads columns, which is no elementwise kernel
     [*sorted({*LOSSES} - {"quantile", "gaussian"}), "cross_entropy:0.1"],
 )
-def test_losses_and_deltas_have_the_plain_numbers(name, dtype):
+def test_losses_and_deltas_match_numpy(name, dtype):
     measure = loss(name)
     for size in SIZES:
-        given = elements(outcome, dtype, *size)
-        held = [measure.value, measure.delta]
-        for found, expected in plain_and_compiled(outcome, held, given):
-            assert found.shape == expected.shape
+        arguments = elements(outcome, dtype, *size)
+        functions = [measure.value, measure.delta]
+        for actual, expected in actual_and_expected(outcome, functions, arguments):
+            assert actual.shape == expected.shape
             np.testing.assert_allclose(
-                found, expected, rtol=20 * NEAR[dtype], atol=20 * NEAR[dtype]
+                actual, expected, rtol=20 * NEAR[dtype], atol=20 * NEAR[dtype]
             )
 
 
-def test_what_is_no_number_is_handed_on():
+def test_nan_and_infinity_propagate():
     z = np.array([[np.nan, np.inf, -np.inf, 1.0]])
     bias = np.zeros((1, 4))
     for name in ("relu", "sigmoid", "tanh"):
-        for found, expected in plain_and_compiled(activated, [activation(name).f], [z, bias]):
-            np.testing.assert_array_equal(found, expected)
+        for actual, expected in actual_and_expected(activated, [activation(name).f], [z, bias]):
+            np.testing.assert_array_equal(actual, expected)

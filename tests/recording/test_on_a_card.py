@@ -1,4 +1,4 @@
-"""What the stand-in for a GPU cannot tell: these run on a machine with one."""
+"""Tests that need a real GPU, because the stand-in cannot reproduce what they check."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ CUB = "CUB's kernels are machine code for a GPU"
 
 @pytest.fixture
 def real_gpu(request, has_gpu):
-    """A GPU of the machine's; a skip with what the stand-in cannot tell."""
+    """A real GPU, or a skip that says what the stand-in cannot reproduce."""
     if not has_gpu:
         pytest.skip(f"no GPU here: {request.param}")
     return request.getfixturevalue("gpu")
 
 
 @pytest.mark.parametrize("real_gpu", [LT], indirect=True)
-def test_every_epilogue_ends_a_product_as_is_meant(real_gpu):
+def test_every_epilogue_is_trusted(real_gpu):
     import cupy
 
     CudaBackend(real_gpu.xp, cupy)
@@ -33,20 +33,20 @@ def test_the_small_step_has_epilogues_for_every_layer(real_gpu):
     from benchmarks.gpu.checklist.check import nodes
 
     run = sized(real_gpu, SMALL, 128, 16, 0)
-    with under_way(run) as coming:
-        assert next(coming).way == "captured"
-        steps, made = longest(run)
-        assert nodes(made.graph).total() <= 16 * steps  # cuBLAS may split a product in two
+    with under_way(run) as reports:
+        assert next(reports).executor == "captured"
+        steps, graph = longest(run)
+        assert nodes(graph.graph).total() <= 16 * steps  # cuBLAS may split a product in two
 
 
 @pytest.mark.parametrize("real_gpu", [BLOCKS], indirect=True)
-def test_sums_of_many_blocks_have_the_same_bits_every_time(real_gpu, rng):
+def test_sums_over_many_blocks_are_deterministic(real_gpu, rng):
     import cupy
 
     kernels = CudaBackend(real_gpu.xp, cupy)
     x = cupy.asarray(rng.standard_normal((3, 1_000_000)).astype("float32"))
-    found = {kernels.vecdot(x, x).get().tobytes() for _ in range(200)}
-    assert len(found) == 1
+    results = {kernels.vecdot(x, x).get().tobytes() for _ in range(200)}
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("real_gpu", [CUB], indirect=True)
@@ -58,6 +58,6 @@ def test_a_sum_over_all_parameters_is_captured(real_gpu, rng):
     x = cupy.asarray(rng.standard_normal(1_000_000))
     lane = new_lane(real_gpu)
     with lane.open():
-        made = recorded(lane, lambda: real_gpu.xp.sum(x, axis=-1))
-        made.launch()
-        assert np.isclose(made.value.get(), x.get().sum())
+        graph = recorded(lane, lambda: real_gpu.xp.sum(x, axis=-1))
+        graph.launch()
+        assert np.isclose(graph.value.get(), x.get().sum())

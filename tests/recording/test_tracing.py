@@ -1,4 +1,4 @@
-"""What the core's elementwise functions come to as programs, and what is not traced."""
+"""The programs traced from the core's elementwise functions, and what cannot be traced."""
 
 from types import SimpleNamespace
 
@@ -34,11 +34,13 @@ def test_every_rule_is_traced(name):
     )
     flat = [np.zeros(3)] * (2 + rule.slots)
     program = trace(rule.rule, h, np.ones(()), *flat)
-    assert program.n_arguments == 2 + 1 + len(flat)  # decay and rate, the step, the buffers
+    assert program.n_arguments == 2 + 1 + len(
+        flat
+    )  # weight decay and learning rate, the step, the buffers
     assert len(program.results) == 1 + rule.slots
 
 
-def test_a_program_is_the_formula():
+def test_a_program_has_the_operations_of_the_formula():
     program = trace(lambda xp, z, a: 1 - a * a, ROWS, ROWS)
     product, difference = program.operations
     assert product == Operation("multiply", (Value(1), Value(1)))
@@ -46,32 +48,32 @@ def test_a_program_is_the_formula():
     assert program.results == (Value(3),)
 
 
-def test_what_is_computed_twice_is_one_operation():
+def test_common_subexpressions_are_computed_once():
     assert names(trace(lambda xp, z: xp.exp(z) + xp.exp(z), ROWS)) == ["exp", "add"]
 
 
-def test_zeros_of_two_signs_are_two_numbers():
-    def both(xp, z):
+def test_positive_and_negative_zero_are_different_constants():
+    def sum_of_zeros(xp, z):
         return xp.abs(z) * 0.0 + xp.abs(z) * -0.0
 
-    assert names(trace(both, ROWS)) == ["abs", "multiply", "multiply", "add"]
+    assert names(trace(sum_of_zeros, ROWS)) == ["abs", "multiply", "multiply", "add"]
 
 
-def test_a_factor_of_one_is_left_out_and_a_term_of_zero_is_not():
+def test_factors_of_one_are_removed_but_not_terms_of_zero():
     assert names(trace(activation("identity").slope, ROWS, ROWS)) == []
     assert names(trace(lambda xp, z: z * xp.ones_like(z), ROWS)) == []
     assert names(trace(lambda xp, z: z + 0.0, ROWS)) == ["add"]  # -0.0 + 0.0 is 0.0
 
 
-def test_numbers_are_constants_and_arrays_arguments():
+def test_numbers_become_constants_and_arrays_arguments():
     h = SimpleNamespace(beta=0.5, learning_rate=np.ones(1))
-    given = (h, ROWS, 2.0)
-    assert [a is b for a, b in zip(arrays(given), (h.learning_rate, ROWS), strict=True)] == [
+    arguments = (h, ROWS, 2.0)
+    assert [a is b for a, b in zip(arrays(arguments), (h.learning_rate, ROWS), strict=True)] == [
         True,
         True,
     ]
-    assert constants(given) == ((("beta", "0.5"),), "2.0")
-    program = trace(lambda xp, h, z, factor: h.beta * z * h.learning_rate * factor, *given)
+    assert constants(arguments) == ((("beta", "0.5"),), "2.0")
+    program = trace(lambda xp, h, z, factor: h.beta * z * h.learning_rate * factor, *arguments)
     assert program.n_arguments == 2
 
 
@@ -89,32 +91,32 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize("what", UNKNOWN)
-def test_what_a_stand_in_does_not_know_is_not_traced(what):
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_untraceable_functions_raise(name):
     with pytest.raises(UntraceableError):
-        trace(UNKNOWN[what], ROWS)
+        trace(UNKNOWN[name], ROWS)
 
 
 @pytest.mark.parametrize("name", sorted({*LOSSES} - {"quantile", "gaussian"}))
-def test_every_loss_of_whole_rows_is_traced(name):
+def test_every_loss_without_column_slices_is_traced(name):
     measure = loss(name)
     assert names(trace(measure.value, ROWS, ROWS))[-1] in ("sum_flat", "subtract")
     assert len(trace(measure.delta, ROWS, ROWS).results) == 1
 
 
 @pytest.mark.parametrize("name", ["squared_error", "cross_entropy", "binary_cross_entropy"])
-def test_scikit_learns_way_to_report_a_loss_is_traced(name):
+def test_losses_in_scikit_learns_units_are_traced(name):
     assert len(trace(reported(name).value, ROWS, ROWS).operations) > 1
 
 
-def test_a_reduction_over_the_last_axis_is_an_operation():
+def test_reductions_over_the_last_axis_are_traced():
     def normal(xp, z):
         return z - xp.max(z, axis=-1, keepdims=True), xp.sum(z, axis=-1)
 
     assert names(trace(normal, ROWS)) == ["max", "subtract", "sum_flat"]
 
 
-def test_the_hash_of_dropout_is_whole_numbers_and_a_cast():
+def test_the_dropout_hash_has_integer_operations_and_one_cast():
     index, key, now = (np.zeros(n, dtype="uint32") for n in (6, 1, 1))
     program = trace(factors, 0.3, "float32", index, key, key, now)
     assert program.dtypes[names(program).index("cast")] == "float32"
