@@ -1,4 +1,4 @@
-"""Callbacks: functions of a report that see all, own nothing and may end training."""
+"""Callbacks: functions of a report that may end training."""
 
 from inspect import signature
 
@@ -40,24 +40,24 @@ def test_returning_true_stops(truth, rows):
 
 
 @pytest.mark.parametrize("falsehood", [None, False, np.False_, 0, np.array(False)])
-def test_returning_anything_false_goes_on(falsehood, rows):
+def test_returning_a_falsy_value_continues(falsehood, rows):
     model = train("2-4-1", *rows, epochs=4, callbacks=[lambda report: falsehood])
     assert trained_epochs(model) == 4
     assert (flat(model) == flat(train("2-4-1", *rows, epochs=4))).all()
 
 
-@pytest.mark.parametrize("answer", [0.5, 2, -1, [0.5, 1.0], "yes", {}])
-def test_an_answer_that_is_no_truth_is_refused(answer, rows):
-    """A callback that happens to return its loss neither ends a training nor halves its rate."""
+@pytest.mark.parametrize("result", [0.5, 2, -1, [0.5, 1.0], "yes", {}])
+def test_a_return_value_that_is_not_boolean_raises(result, rows):
+    """A callback that returns its loss must not end training or halve the learning rate."""
     with pytest.raises(ValueError, match=r"^what a callback returns must be "):
-        train("2-4-1", *rows, epochs=4, members=2, callbacks=[lambda report: answer])
+        train("2-4-1", *rows, epochs=4, members=2, callbacks=[lambda report: result])
 
 
-@pytest.mark.parametrize("answer", [[False, True], (False, True), np.array([False, True])])
-def test_a_truth_per_member_stops_those_members(answer, rows):
+@pytest.mark.parametrize("result", [[False, True], (False, True), np.array([False, True])])
+def test_a_boolean_per_member_stops_those_members(result, rows):
     model = train(
         "2-4-1", *rows, members=2, epochs=5,
-        callbacks=[lambda report: answer if report.epoch == 2 else None],
+        callbacks=[lambda report: result if report.epoch == 2 else None],
     )  # fmt: skip
     assert trained_epochs(model) == 5
     rates = np.array(model.history["learning_rate"])
@@ -76,19 +76,19 @@ def test_training_ends_when_all_members_are_stopped(rows):
     assert trained_epochs(model) == 4
 
 
-def test_a_single_callback_and_no_list_is_named_in_the_error(rows):
+def test_a_callback_without_a_list_raises(rows):
     with pytest.raises((TypeError, ValueError), match="callbacks"):
         train("2-4-1", *rows, epochs=1, callbacks=lambda report: True)
 
 
-def test_reports_say_what_happened(rows):
+def test_fields_of_reports(rows):
     X, y = rows
-    seen = []
-    train("2-4-1", X, y, X_val=X, y_val=y, epochs=3, batch_size=8, callbacks=[seen.append])
-    assert [report.epoch for report in seen] == [1, 2, 3]
-    assert [report.step for report in seen] == [4, 8, 12]
-    assert {report.epochs for report in seen} == {3}
-    for report in seen:
+    reports = []
+    train("2-4-1", X, y, X_val=X, y_val=y, epochs=3, batch_size=8, callbacks=[reports.append])
+    assert [report.epoch for report in reports] == [1, 2, 3]
+    assert [report.step for report in reports] == [4, 8, 12]
+    assert {report.epochs for report in reports} == {3}
+    for report in reports:
         for name in ("loss", "learning_rate", "grad_norm", "val_loss", "val_score", "seconds"):
             value = getattr(report, name)
             assert isinstance(value, float)
@@ -102,41 +102,41 @@ def test_reports_of_a_population_hold_one_number_per_member(rows):
             assert getattr(report, name).shape == (3,)
 
 
-def test_a_population_s_reports_do_not_change_later(rows):
-    seen = [
+def test_reports_of_a_population_do_not_change_later(rows):
+    numbers = [
         (
             report,
             {name: getattr(report, name).copy() for name in ("loss", "learning_rate", "grad_norm")},
         )
         for report in epochs("2-4-1", *rows, epochs=5, members=2)
     ]
-    for report, then in seen:
+    for report, then in numbers:
         for name, value in then.items():
             assert (getattr(report, name) == value).all()
 
 
 def test_a_reports_model_does_not_change_later(rows):
     X, y = rows
-    seen = []
+    models = []
     for report in epochs("2-4-1", X, y, epochs=6, learning_rate=0.05):
         model = report.model()
-        seen.append((model, flat(model).copy(), model.predict(X), len(model.history["loss"])))
-    for i, (model, then, predicted, length) in enumerate(seen, 1):
+        models.append((model, flat(model).copy(), model.predict(X), len(model.history["loss"])))
+    for i, (model, then, predicted, length) in enumerate(models, 1):
         assert (flat(model) == then).all()
         assert (model.predict(X) == predicted).all()
         assert len(model.history["loss"]) == length == i
-    assert len({model.flat.tobytes() for model, *_ in seen}) == 6
+    assert len({model.flat.tobytes() for model, *_ in models}) == 6
 
 
-def test_a_callback_that_writes_into_its_model_does_not_disturb_training(rows):
+def test_modifying_a_reports_model_does_not_change_training(rows):
     def vandal(report):
         report.model().flat[...] = np.nan
 
-    calm = train("2-4-1", *rows, epochs=4)
-    assert (flat(train("2-4-1", *rows, epochs=4, callbacks=[vandal])) == flat(calm)).all()
+    expected = train("2-4-1", *rows, epochs=4)
+    assert (flat(train("2-4-1", *rows, epochs=4, callbacks=[vandal])) == flat(expected)).all()
 
 
-def test_exceptions_in_callbacks_propagate_and_others_are_closed(rows):
+def test_exceptions_in_callbacks_propagate_and_close_the_others(rows):
     class Closing:
         closed = 0
 
@@ -158,17 +158,17 @@ def test_exceptions_in_callbacks_propagate_and_others_are_closed(rows):
     assert closing.closed == 2
 
 
-def test_every_callback_is_asked_even_where_the_first_stops(rows):
-    asked = []
-    train("2-4-1", *rows, callbacks=[lambda report: True, asked.append])
-    assert len(asked) == 1
+def test_every_callback_is_called_even_if_the_first_stops(rows):
+    calls = []
+    train("2-4-1", *rows, callbacks=[lambda report: True, calls.append])
+    assert len(calls) == 1
 
 
-# the ones that come along
+# built-in callbacks
 
 
 @pytest.mark.parametrize("patience", [1, 4])
-def test_early_stopping_is_patience(patience, worsening):
+def test_early_stopping_equals_patience(patience, worsening):
     stopped = train("2-1", **worsening, callbacks=[early_stopping(patience)])
     assert trained_epochs(stopped) == 1 + patience
     assert (flat(stopped) == flat(train("2-1", **worsening, patience=patience))).all()
@@ -194,7 +194,7 @@ def test_early_stopping_counts_from_the_latest_best(rows):
         ("val_score", 0.8, lambda entry: entry >= 0.8),
     ],
 )
-def test_stop_at_stops_at_the_first_epoch_that_gets_there(name, value, reached, rows):
+def test_stop_at_stops_at_the_first_epoch_beyond_the_value(name, value, reached, rows):
     X, y = rows
     model = train(
         "2-8-1",
@@ -206,17 +206,17 @@ def test_stop_at_stops_at_the_first_epoch_that_gets_there(name, value, reached, 
         epochs=300,
         callbacks=[stop_at(name, value)],
     )
-    met = [reached(entry) for entry in model.history[name]]
-    assert met.index(True) == len(met) - 1 < 299
+    reached_epochs = [reached(entry) for entry in model.history[name]]
+    assert reached_epochs.index(True) == len(reached_epochs) - 1 < 299
 
 
-def test_plateau_reduces_the_rate_after_every_wait(worsening):
+def test_plateau_reduces_the_rate_after_every_patience(worsening):
     model = train("2-1", **worsening, epochs=8, callbacks=[plateau(0.5, patience=2)])
     expected = [0.01 * factor for factor in (1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125)]
     assert model.history["learning_rate"] == pytest.approx(expected, rel=EXACT)
 
 
-def test_plateau_leaves_the_rate_of_an_improving_run(rows):
+def test_plateau_keeps_the_rate_while_training_improves(rows):
     X, y = rows
     model = train(
         "2-1", X, y, X_val=X, y_val=y, optimizer="sgd", learning_rate=0.01, batch_size=30,
@@ -227,7 +227,7 @@ def test_plateau_leaves_the_rate_of_an_improving_run(rows):
     assert set(model.history["learning_rate"]) == {0.01}
 
 
-def test_plateau_is_each_members_own(worsening):
+def test_plateau_acts_per_member(worsening):
     arguments = worsening | {"learning_rate": [0.01, 0.0], "members": 2}
     model = train("2-1", **arguments, epochs=4, callbacks=[plateau(0.5, patience=2)])
     assert [entry[0] for entry in model.history["learning_rate"]] == pytest.approx(
@@ -236,7 +236,7 @@ def test_plateau_is_each_members_own(worsening):
 
 
 @pytest.mark.parametrize("factor", [0, 1, 1.5, -0.1, float("nan")])
-def test_plateau_refuses_a_factor_that_does_not_reduce(factor):
+def test_plateau_rejects_a_factor_that_does_not_reduce(factor):
     with pytest.raises(ValueError, match="factor"):
         plateau(factor)
 
@@ -256,7 +256,7 @@ def test_the_progress_bar_counts_epochs_and_shows_the_loss(members, rows, tmp_pa
     assert "val_loss=" in text
 
 
-def test_a_progress_bar_is_drawn_for_every_training(rows, tmp_path):
+def test_a_progress_bar_is_shown_for_every_training(rows, tmp_path):
     pytest.importorskip("tqdm")
     with open(tmp_path / "bar.txt", "w+") as file:
         bar = ProgressBar(file=file, mininterval=0)
@@ -268,12 +268,12 @@ def test_a_progress_bar_is_drawn_for_every_training(rows, tmp_path):
     assert "4/4" in text
 
 
-def test_a_class_is_no_callback(rows):
+def test_a_class_is_not_a_callback(rows):
     with pytest.raises(ValueError, match=r"must be functions of a report; got <class .*Progress"):
         train("2-4-1", *rows, callbacks=[ProgressBar])
 
 
-def test_plateau_never_goes_below_the_least_rate():
+def test_plateau_respects_the_minimum_rate():
     X, y = np.zeros((4, 1)), np.ones(4)  # the bias leaves 0 for 1, away from the held-out -1
     X[0] = 1e-9  # rows that are all alike bring a warning
     slower = plateau(factor=0.1, patience=1, min_learning_rate=1e-5)
@@ -281,14 +281,16 @@ def test_plateau_never_goes_below_the_least_rate():
     assert min(model.history["learning_rate"]) == pytest.approx(1e-5)
 
 
-@pytest.mark.parametrize(("name", "said"), [("accuracy", "goes by loss"), ("val_score", "X_val")])
-def test_stop_at_says_what_it_can_go_by(name, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(
+    ("name", "message"), [("accuracy", "goes by loss"), ("val_score", "X_val")]
+)
+def test_stop_at_names_the_known_monitors(name, message):
+    with pytest.raises(ValueError, match=message):
         train("1-1", [[1.0], [2.0]], [1.0, 2.0], callbacks=[stop_at(name, 0.9)])
 
 
 @pytest.mark.parametrize(
-    ("given", "advice"),
+    ("options", "message"),
     [
         ({"checkpoint": "run.ckpt"}, "an argument of train"),
         ({"resume": True}, "an argument of train"),
@@ -296,10 +298,10 @@ def test_stop_at_says_what_it_can_go_by(name, said):
         ({"lr": 0.1}, "learning_rate"),
     ],
 )
-def test_epochs_names_what_stands_for_an_argument_it_does_not_take(given, advice):
-    (name,) = given
-    with pytest.raises(TypeError, match=f"no argument '{name}'; here it is {advice}"):
-        epochs("1-1", [[1.0], [2.0]], [1.0, 2.0], **given)
+def test_epochs_rejects_an_argument_of_train(options, message):
+    (name,) = options
+    with pytest.raises(TypeError, match=f"no argument '{name}'; here it is {message}"):
+        epochs("1-1", [[1.0], [2.0]], [1.0, 2.0], **options)
 
 
 def test_epochs_takes_what_train_takes():
@@ -314,8 +316,8 @@ def test_epochs_takes_what_train_takes():
 @pytest.mark.parametrize(
     "bad", [-1.0, np.nan, np.inf, [1.0, -0.5], "fast", None, [1.0] * 3, [[1.0]]]
 )
-def test_a_factor_of_the_rate_must_be_one(bad, rows):
-    """In a population of two, so that two factors are right."""
+def test_an_invalid_learning_rate_factor_raises(bad, rows):
+    """A population of two takes two factors."""
     call = {
         "callbacks": [lambda report: report.scale_learning_rate(bad)],
         "epochs": 2,
@@ -326,13 +328,13 @@ def test_a_factor_of_the_rate_must_be_one(bad, rows):
 
 
 @pytest.mark.parametrize("bad", ["all", None, [True] * 3, object()])
-def test_who_stops_must_be_one_truth_or_one_per_member(bad, rows):
+def test_stop_takes_one_boolean_or_one_per_member(bad, rows):
     call = {"callbacks": [lambda report: report.stop(bad)], "epochs": 2, "members": 2}
     with pytest.raises(ValueError, match=r"^which must be "):
         train("2-4-1", *rows, **call)
 
 
-@pytest.mark.parametrize(("make", "said"), [
+@pytest.mark.parametrize(("make", "message"), [
     (lambda: plateau(patience=0), "patience must be at least 1; got 0"),
     (lambda: plateau(patience="x"), "patience must be a whole number"),
     (lambda: plateau(factor="x"), "factor must be a finite number"),
@@ -344,6 +346,6 @@ def test_who_stops_must_be_one_truth_or_one_per_member(bad, rows):
     (lambda: stop_at("loss", True), "value must be a finite number; got True"),
     (lambda: early_stopping(0), "patience must be at least 1"),
 ])  # fmt: skip
-def test_a_callback_that_could_not_work_is_an_error_where_it_is_made(make, said):
-    with pytest.raises(ValueError, match=f"^{said}"):
+def test_invalid_callback_arguments_raise_at_creation(make, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         make()

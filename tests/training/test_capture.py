@@ -1,4 +1,4 @@
-"""Training by replays of captured steps."""
+"""Training by replays of captured CUDA graphs."""
 
 import gc
 import warnings
@@ -20,10 +20,10 @@ from xpmlp.storage.checkpoint import Checkpoint
 from xpmlp.training.batches import per_batch, unbiased
 from xpmlp.training.train import finish, make_trainer
 
-ORDER = 1e-12  # relative, float64: libraries round exp and tanh, and add up, in their own ways
+ORDER = 1e-12  # relative, float64: other rounding of exp and tanh, other order of sums
 EPOCHS = 20
 
-RAGGED = (  # beside the cases of parity: windows of every kind
+RAGGED = (  # in addition to the parity cases: windows of every kind
     case("one window an epoch", "5-4-1", batch_size=10),
     case("whole windows only", "5-4-1", batch_size=2, epochs=4),
     case("a tail of its own", "5-4-2", batch_size=1, epochs=3, loss="quantile:0.1,0.9"),
@@ -35,25 +35,25 @@ RAGGED = (  # beside the cases of parity: windows of every kind
 
 
 @pytest.fixture
-def begun(gpu):
-    """A function from a case to its run, at the GPU or where it is said."""
+def make_run(gpu):
+    """A function from a case to its trainer, on the GPU or at the given place."""
 
-    def begin(asked: Case, place=gpu, dtype="float64", **more):
-        arguments = {"batch_size": 16, "epochs": EPOCHS, **asked.arguments, **more}
+    def make(case: Case, place=gpu, dtype="float64", **options):
+        arguments = {"batch_size": 16, "epochs": EPOCHS, **case.arguments, **options}
         weigh = arguments.pop("weigh", unbiased)
-        arguments |= rows_for(asked.spec, dtype, CPU, arguments)
+        arguments |= rows_for(case.spec, dtype, CPU, arguments)
         X, y = arguments.pop("X"), arguments.pop("y")
-        run = make_trainer(asked.spec, X, y, dtype=dtype, device=place.name, **arguments)
+        run = make_trainer(case.spec, X, y, dtype=dtype, device=place.name, **arguments)
         run.row_weights = weigh
         return run
 
-    return begin
+    return make
 
 
-def same(one, other) -> bool:
+def same_bits(a, b) -> bool:
     return all(
-        to_host(a).tobytes() == to_host(b).tobytes()
-        for a, b in zip(one.step.buffers, other.step.buffers, strict=True)
+        to_host(x).tobytes() == to_host(y).tobytes()
+        for x, y in zip(a.step.buffers, b.step.buffers, strict=True)
     )
 
 
@@ -64,33 +64,33 @@ EVERY = [
 ]
 
 
-@pytest.mark.parametrize("asked", EVERY)
-def test_replays_are_the_eager_steps_bit_for_bit(asked, begun):
-    captured, eager = begun(asked), begun(asked, capture=False)
-    for one, other in zip(captured.reports(), eager.reports(), strict=True):
-        assert (one.executor, other.executor) == ("captured", "eager")
-        assert same(captured, eager)
-        assert np.all(one.loss == other.loss)
+@pytest.mark.parametrize("parity_case", EVERY)
+def test_replays_are_the_eager_steps_bit_for_bit(parity_case, make_run):
+    captured, eager = make_run(parity_case), make_run(parity_case, capture=False)
+    for captured_report, eager_report in zip(captured.reports(), eager.reports(), strict=True):
+        assert (captured_report.executor, eager_report.executor) == ("captured", "eager")
+        assert same_bits(captured, eager)
+        assert np.all(captured_report.loss == eager_report.loss)
     assert int(captured.state.step) >= MIN_RECORDED_STEPS
     assert np.isfinite(to_host(captured.state.params)).all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [*CASES, *RAGGED], ids=lambda asked: asked.name)
-def test_replays_are_what_numpy_computes(asked, begun):
-    captured, host = finish(begun(asked), []), finish(begun(asked, place=CPU), [])
-    found, expected = to_host(captured.flat), host.flat
-    assert np.abs(found - expected).max() <= ORDER * EPOCHS * np.abs(expected).max()
+@pytest.mark.parametrize("parity_case", [*CASES, *RAGGED], ids=lambda parity_case: parity_case.name)
+def test_replays_match_numpy(parity_case, make_run):
+    captured, host = finish(make_run(parity_case), []), finish(make_run(parity_case, place=CPU), [])
+    actual, expected = to_host(captured.flat), host.flat
+    assert np.abs(actual - expected).max() <= ORDER * EPOCHS * np.abs(expected).max()
 
 
-# What is yours
+# User-defined functions
 
 
-def bent(xp, z):
+def wavy(xp, z):
     return z + 0.1 * xp.sin(z), 1 + 0.1 * xp.cos(z)
 
 
-def far(xp, score, target):
+def squared(xp, score, target):
     e = score - target
     return xp.sum(e * e, axis=-1), 2 * e
 
@@ -100,33 +100,33 @@ def signed(xp, h, t, theta, g, m):
     return theta - h.learning_rate * m / (1 + xp.abs(m)), m
 
 
-def test_functions_of_yours_are_recorded_too(begun):
+def test_user_functions_are_captured(make_run):
     yours = Case(
         "yours",
-        Spec.parse("5-6-2", activation=bent, loss=far),
+        Spec.parse("5-6-2", activation=wavy, loss=squared),
         {"optimizer": signed, "schedule": lambda xp, now: 1 / (1 + now.epoch)},
     )
-    captured, eager = begun(yours), begun(yours, capture=False)
+    captured, eager = make_run(yours), make_run(yours, capture=False)
     assert finish(captured, []).history["executor"] == ["captured"] * EPOCHS
     finish(eager, [])
-    assert same(captured, eager)
+    assert same_bits(captured, eager)
 
 
-PLAIN = case("plain", "5-4-1")
+SMALL = case("plain", "5-4-1")
 
 
-def test_a_callback_moves_the_rate_of_recorded_steps(begun):
+def test_a_callback_changes_the_learning_rate_of_captured_steps(make_run):
     def slower(report):
         report.scale_learning_rate(0.5)
         return report.epoch == 7
 
-    captured, eager = begun(PLAIN), begun(PLAIN, capture=False)
-    ends = [finish(run, [slower]) for run in (captured, eager)]
-    assert same(captured, eager)
-    assert ends[0].history["learning_rate"] == [1e-3 * 0.5**k for k in range(7)]
+    captured, eager = make_run(SMALL), make_run(SMALL, capture=False)
+    models = [finish(run, [slower]) for run in (captured, eager)]
+    assert same_bits(captured, eager)
+    assert models[0].history["learning_rate"] == [1e-3 * 0.5**k for k in range(7)]
 
 
-# When it is not done
+# Training without recording
 
 
 def reading(xp, now):
@@ -134,36 +134,36 @@ def reading(xp, now):
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("options", "message"),
     [
         ({"schedule": reading}, "the current stream is capturing"),
         ({"schedule": lambda xp, now: xp.asarray([0.5])[0]}, "the current stream is capturing"),
     ],
 )
-def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_so_once(begun, what, said):
-    captured, eager = begun(PLAIN, **what), begun(PLAIN, capture=False, **what)
-    with pytest.warns(CaptureWarning, match=said) as warned:
+def test_a_step_that_cannot_be_captured_runs_eagerly_with_one_warning(make_run, options, message):
+    captured, eager = make_run(SMALL, **options), make_run(SMALL, capture=False, **options)
+    with pytest.warns(CaptureWarning, match=message) as warned:
         model = finish(captured, [])
     assert len(warned) == 1
     assert "one by one" in str(warned[0].message)
     finish(eager, [])
     assert model.history["executor"] == ["eager"] * EPOCHS
-    assert same(captured, eager)
+    assert same_bits(captured, eager)
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_failure_in_the_midst_of_training_loses_nothing(begun, first, monkeypatch):
-    """Of the first recording, or of the second, which the last window of an epoch asks for."""
-    asked = case("two graphs", "5-4-2", batch_size=2, epochs=4)
+def test_a_failed_capture_during_training_does_not_change_the_result(make_run, first, monkeypatch):
+    """In the first recording, or in the second, for the shorter last window of an epoch."""
+    two_graphs = case("two graphs", "5-4-2", batch_size=2, epochs=4)
     import cupy
 
-    captured, eager = begun(asked), begun(asked, capture=False)
-    end, seen = cupy.cuda.Stream.end_capture, []
+    captured, eager = make_run(two_graphs), make_run(two_graphs, capture=False)
+    end, captures = cupy.cuda.Stream.end_capture, []
 
     def failing(stream):
-        seen.append(stream)
+        captures.append(stream)
         graph = end(stream)
-        if len(seen) > first:
+        if len(captures) > first:
             raise RuntimeError("the graph could not be made\nat line 7")
         return graph
 
@@ -171,19 +171,19 @@ def test_a_failure_in_the_midst_of_training_loses_nothing(begun, first, monkeypa
     with pytest.warns(CaptureWarning, match="RuntimeError: the graph could not be made$"):
         finish(captured, [])
     finish(eager, [])
-    assert same(captured, eager)
+    assert same_bits(captured, eager)
 
 
-def test_an_interruption_of_the_warm_up_leaves_everything_as_it_was(begun):
-    asked = []
+def test_an_interruption_of_the_warm_up_leaves_the_state_unchanged(make_run):
+    calls = []
 
     def once(xp, now):
-        asked.append(now)
-        if len(asked) == 3:  # the first was the check of the function, before training
+        calls.append(now)
+        if len(calls) == 3:  # the first call validates the function, before training
             raise KeyboardInterrupt
         return 0.5
 
-    run = begun(PLAIN, schedule=once)
+    run = make_run(SMALL, schedule=once)
     before = [to_host(b).copy() for b in run.step.buffers[:3]]
     with pytest.raises(KeyboardInterrupt):
         finish(run, [])
@@ -193,40 +193,40 @@ def test_an_interruption_of_the_warm_up_leaves_everything_as_it_was(begun):
 
 
 @pytest.mark.parametrize(
-    "more",
+    "options",
     [{"capture": False}, {"epochs": (MIN_RECORDED_STEPS - 1) // 4}],
     ids=["asked", "few steps"],
 )
-def test_nothing_is_recorded_where_it_is_not_wanted(begun, more):
+def test_nothing_is_captured_if_disabled_or_too_short(make_run, options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        history = finish(begun(PLAIN, **more), []).history
+        history = finish(make_run(SMALL, **options), []).history
     assert set(history["executor"]) == {"eager"}
 
 
-def test_numpy_replays(begun):
-    assert set(finish(begun(PLAIN, place=CPU), []).history["executor"]) == {"replayed"}
+def test_numpy_steps_are_replayed(make_run):
+    assert set(finish(make_run(SMALL, place=CPU), []).history["executor"]) == {"replayed"}
 
 
 # Stopped and resumed
 
 
 def stop_at(step, run):
-    """Ctrl-C during that step, which a graph does not see before its window is done."""
-    turns, launch = run.counter.steps, run.step.engine.executor.run
+    """Ctrl-C during update `step`; a graph finishes its window first."""
+    steps_of, launch = run.counter.steps, run.step.engine.executor.run
 
     def counted(steps, first=0):
-        for t in turns(steps, first):
+        for t in steps_of(steps, first):
             run.counter.stop_signal = 2 * (int(run.state.step) + 1 == step)
             yield t
 
-    def watched(*args):
+    def run_window(*args):
         before = int(run.state.step)
         launch(*args)
         if before < step <= int(run.state.step):
             run.counter.stop_signal = 2
 
-    run.counter.steps, run.step.engine.executor.run = counted, watched
+    run.counter.steps, run.step.engine.executor.run = counted, run_window
 
 
 LONG = (  # epochs of several windows, and a tail
@@ -237,15 +237,15 @@ LONG = (  # epochs of several windows, and a tail
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", LONG, ids=lambda asked: asked.name)
+@pytest.mark.parametrize("parity_case", LONG, ids=lambda parity_case: parity_case.name)
 @pytest.mark.parametrize(("capture", "step"), [(True, 85), (False, 7)])
-def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
-    asked, capture, step, begun, tmp_path, monkeypatch
+def test_a_resumed_training_is_captured_again_with_the_same_bits(
+    parity_case, capture, step, make_run, tmp_path, monkeypatch
 ):
-    """The step by step one is stopped in the middle of a graph's window."""
-    through, path = begun(asked), tmp_path / "run.ckpt"
-    whole = finish(through, [])
-    stopped, resumed = begun(asked, capture=capture), begun(asked)
+    """Without capture, training stops in the middle of what would be a graph's window."""
+    uninterrupted, path = make_run(parity_case), tmp_path / "run.ckpt"
+    expected = finish(uninterrupted, [])
+    stopped, resumed = make_run(parity_case, capture=capture), make_run(parity_case)
     stop_at(step, stopped)
     with (
         Checkpoint(path).opened(stopped, resume=False) as write,
@@ -261,33 +261,33 @@ def test_a_stopped_training_is_recorded_again_and_ends_with_the_same_bits(
         model = finish(resumed, [], write)
     assert len(launches) > 1
     assert model.history["executor"][-1] == "captured"
-    assert to_host(model.flat).tobytes() == to_host(whole.flat).tobytes()
-    assert same(through, resumed)
-    np.testing.assert_array_equal(model.history["loss"], whole.history["loss"])
+    assert to_host(model.flat).tobytes() == to_host(expected.flat).tobytes()
+    assert same_bits(uninterrupted, resumed)
+    np.testing.assert_array_equal(model.history["loss"], expected.history["loss"])
 
 
 # Threads
 
 
-def test_trainings_in_threads_are_captured_and_have_the_bits_of_one_alone(begun):
-    """None waits for the whole device, which would end what another captures."""
+def test_trainings_in_threads_are_captured_with_the_same_bits(make_run):
+    """No training synchronizes the whole device, which would invalidate another's capture."""
 
-    def bits(asked):
-        model = finish(begun(asked, dtype="float32"), [])
+    def bits(parity_case):
+        model = finish(make_run(parity_case, dtype="float32"), [])
         return to_host(model.flat).tobytes(), set(model.history["executor"])
 
     cases = [case(f"{n} rows", f"5-{n}-2", batch_size=n) for n in (6, 7, 8, 9)]
-    alone = [bits(asked) for asked in cases]
+    expected = [bits(parity_case) for parity_case in cases]
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(bits, cases * 2))
-    assert found == alone * 2
-    assert {way for _, ways in found for way in ways} == {"captured"}
+        actual = list(threads.map(bits, cases * 2))
+    assert actual == expected * 2
+    assert {executor for _, executors in actual for executor in executors} == {"captured"}
 
 
 # Memory
 
 
-def test_others_may_use_memory_between_the_replays(begun):
+def test_other_code_may_use_memory_between_replays(make_run):
     import cupy
 
     def junk(report):
@@ -295,39 +295,39 @@ def test_others_may_use_memory_between_the_replays(begun):
             blocks = [cupy.full((n,), float("nan")) for n in (4, 8, 16, 60, 64, 240)]
         del blocks
 
-    captured, alone = begun(PLAIN), begun(PLAIN)
+    captured, undisturbed = make_run(SMALL), make_run(SMALL)
     finish(captured, [junk])
-    finish(alone, [])
-    assert same(captured, alone)
+    finish(undisturbed, [])
+    assert same_bits(captured, undisturbed)
 
 
 @pytest.mark.slow  # several seconds
-def test_memory_is_flat_while_training_and_comes_back_after_it(begun):
+def test_memory_is_constant_while_training_and_released_after_it(make_run):
     import cupy
 
     default = cupy.get_default_memory_pool()
     gc.collect()
     before = default.used_bytes()
-    run, seen = begun(PLAIN), []
+    run, usage = make_run(SMALL), []
 
     def look(report):
         gc.collect()
         pools = [pool.total_bytes() for pool in report.trainer.step.engine.executor.pools]
-        seen.append((*pools, default.used_bytes()))
+        usage.append((*pools, default.used_bytes()))
 
     model = finish(run, [look])
-    # an array or two of what the first epoch found out
-    assert len(set(seen[1:])) == 1
-    assert seen[0][0] > 0
+    # the first epoch may allocate an array or two more
+    assert len(set(usage[1:])) == 1
+    assert usage[0][0] > 0
     assert sum(pool.total_bytes() for pool in run.step.engine.executor.pools) == 0
-    kept = model.flat.nbytes
+    model_bytes = model.flat.nbytes
     del run, model, look
     gc.collect()
-    assert default.used_bytes() - before <= kept
+    assert default.used_bytes() - before <= model_bytes
 
 
-def test_a_generator_that_is_left_early_lets_go_of_its_memory(begun):
-    run = begun(PLAIN)
+def test_a_generator_closed_early_releases_its_memory(make_run):
+    run = make_run(SMALL)
     for report in run.reports():
         if report.epoch == 3:
             break
@@ -339,14 +339,14 @@ def test_a_generator_that_is_left_early_lets_go_of_its_memory(begun):
 def test_a_window_is_bounded(gpu):
     import cupy
 
-    way = CudaGraphExecutor(gpu, cupy.cuda)
-    assert way.window(1000, 10) == CudaGraphExecutor.MAX_STEPS
-    assert way.window(3, 10) == 3
-    assert way.window(1000, CudaGraphExecutor.WINDOW_SIZE // 4) == 4
-    assert way.window(1000, 10 * CudaGraphExecutor.WINDOW_SIZE) == 1
+    executor = CudaGraphExecutor(gpu, cupy.cuda)
+    assert executor.window(1000, 10) == CudaGraphExecutor.MAX_STEPS
+    assert executor.window(3, 10) == 3
+    assert executor.window(1000, CudaGraphExecutor.WINDOW_SIZE // 4) == 4
+    assert executor.window(1000, 10 * CudaGraphExecutor.WINDOW_SIZE) == 1
 
 
-def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, monkeypatch):
+def test_recording_problems_are_detected_in_advance(gpu, monkeypatch):
     import cupy
 
     assert recording_problem(gpu, cupy.cuda) is None
@@ -360,12 +360,12 @@ def test_what_stands_in_the_way_of_recording_is_found_out_beforehand(gpu, monkey
     assert recording_problem(gpu, cupy.cuda) == "RuntimeError: no graphs here"
 
 
-def per_step(run):
-    """Nodes of a captured step, and how many of them wait for one another."""
-    with under_way(run) as coming:
-        next(coming)
-        steps, made = longest(run)
-        return nodes(made.graph).total() / steps, depth(made.graph) / steps
+def nodes_per_step(run):
+    """The number of nodes of a captured step, and the depth of its graph."""
+    with under_way(run) as reports:
+        next(reports)
+        steps, graph = longest(run)
+        return nodes(graph.graph).total() / steps, depth(graph.graph) / steps
 
 
 DROPOUT = Spec.parse("6-8-7-3", loss="cross_entropy", dropout=0.3)
@@ -382,23 +382,23 @@ DROPOUT = Spec.parse("6-8-7-3", loss="cross_entropy", dropout=0.3)
         (",".join(FEATURES), 104, 104),
     ],
 )
-def test_a_step_is_as_many_nodes_as_the_readme_says(without, nodes, depth, gpu, monkeypatch):
+def test_a_step_has_the_number_of_nodes_in_the_readme(without, nodes, depth, gpu, monkeypatch):
     """784-512-256-10, cross-entropy, Adam: the counts depend on the layers, not on their sizes."""
     monkeypatch.setenv("XPMLP_WITHOUT", without)
     spec = Spec.parse("64-64-64-10", loss="cross_entropy")
-    assert per_step(sized(gpu, spec, 16, 16, 0)) == (nodes, depth)
+    assert nodes_per_step(sized(gpu, spec, 16, 16, 0)) == (nodes, depth)
 
 
-def test_dropout_clipping_and_schedules_take_no_nodes_of_their_own(gpu, monkeypatch):
-    """Beside epilogues, which a layer with dropout has none of."""
+def test_dropout_clipping_and_schedules_add_no_nodes(gpu, monkeypatch):
+    """Without epilogues, because a layer with dropout has none."""
     monkeypatch.setenv("XPMLP_WITHOUT", "epilogues")
-    plain = Spec.parse("6-8-7-3", loss="cross_entropy")
-    more = {"clip": 1.0, "schedule": "warmup:3 * cosine", "weight_decay": 0.1}
-    with_all = per_step(sized(gpu, DROPOUT, 16, 16, 0, **more))
-    assert with_all == per_step(sized(gpu, plain, 16, 16, 0))
+    without_dropout = Spec.parse("6-8-7-3", loss="cross_entropy")
+    options = {"clip": 1.0, "schedule": "warmup:3 * cosine", "weight_decay": 0.1}
+    with_all = nodes_per_step(sized(gpu, DROPOUT, 16, 16, 0, **options))
+    assert with_all == nodes_per_step(sized(gpu, without_dropout, 16, 16, 0))
 
 
-def test_an_unknown_speed_to_leave_out_is_named(gpu, monkeypatch):
+def test_an_unknown_feature_in_xpmlp_without_is_named(gpu, monkeypatch):
     monkeypatch.setenv("XPMLP_WITHOUT", "brunches")
     with pytest.raises(ValueError, match=r"XPMLP_WITHOUT knows branches.*; got brunches"):
         sized(gpu, DROPOUT, 16, 4, 0)

@@ -1,4 +1,4 @@
-"""Whatever is handed in: one clear error that names the argument, or the right numbers."""
+"""Any input gives either the right result or one clear error that names the argument."""
 
 import datetime
 import decimal
@@ -44,7 +44,7 @@ def strict(values):
 MASKED = np.ma.masked_array(ROWS, mask=ROWS > 2)
 AT = r"row 2, column 1"
 
-# what is handed in for X, the error's type, and what its message must say
+# X, the type of the error, and a part of its message
 BAD_X = {
     "None": (lambda: None, ValueError, "^X .*None"),
     "NaN": (lambda: with_value(np.nan), ValueError, f"^X has 1 value .*NaN at {AT}"),
@@ -121,7 +121,7 @@ BAD_X = {
 
 
 @pytest.mark.parametrize("kind", BAD_X)
-def test_bad_rows_are_named(kind):
+def test_invalid_rows_raise_with_their_name(kind):
     make, error, message = BAD_X[kind]
     with pytest.raises(error, match=message):
         train("3-2-1", make(), TARGET, epochs=1)
@@ -147,14 +147,14 @@ TOO_LARGE = with_value(1e39)
 
 @pytest.mark.parametrize("at", ["numpy", "strict", "torch"])
 @pytest.mark.parametrize("name", ["X", "y"])
-def test_numbers_beyond_float32_are_refused_where_float32_is_asked_for(name, at):
+def test_numbers_beyond_float32_raise_if_dtype_is_float32(name, at):
     make = {"numpy": np.asarray, "strict": strict, "torch": tensor}[at]
     y = np.array([0, 0, 1e39, 0, 0, 0, 0, 0])[:, None]
-    given = {"X": make(ROWS), "y": make(TARGET[:, None])} | (
+    arguments = {"X": make(ROWS), "y": make(TARGET[:, None])} | (
         {"X": make(TOO_LARGE)} if name == "X" else {"y": make(y)}
     )
     with pytest.raises(ValueError, match=f"^{name} exceeds float32 at row 2.*float64"):
-        train("3-2-1", **given, dtype="float32", epochs=1)
+        train("3-2-1", **arguments, dtype="float32", epochs=1)
 
 
 def test_numbers_beyond_float32_train_in_float64():
@@ -237,22 +237,22 @@ def test_bad_sample_weights_are_named(kind, name):
         train("3-2-1", ROWS, TARGET, epochs=1, X_val=ROWS, y_val=TARGET, **{name: make()})
 
 
-def test_weights_of_no_held_out_set_are_an_error():
+def test_val_weights_without_a_validation_set_raise():
     with pytest.raises(ValueError, match="sample_weight_val is given without X_val and y_val"):
         train("3-2-1", ROWS, TARGET, epochs=1, sample_weight_val=ONES)
 
 
-def test_class_weights_that_leave_nothing_are_named():
+def test_class_weights_that_remove_all_rows_raise():
     with pytest.raises(ValueError, match=r"^sample_weight times class_weight must not be all zero"):
         train("3-2-2", ROWS, TARGET > 3, loss="cross_entropy", class_weight={False: 0, True: 0})
 
 
-def test_labels_that_cannot_be_sorted_are_named():
+def test_unsortable_labels_raise():
     with pytest.raises(ValueError, match=r"^y must hold labels that can be sorted"):
         train("3-2-2", ROWS, [object() for _ in ROWS], loss="cross_entropy")
 
 
-def test_half_a_held_out_set_is_an_error():
+def test_x_val_without_y_val_raises():
     with pytest.raises(ValueError, match="y_val is missing"):
         train("3-1", ROWS, TARGET, X_val=ROWS)
     with pytest.raises(ValueError, match="X_val is missing"):
@@ -299,36 +299,36 @@ LAYOUTS = {
 def test_every_layout_gives_the_bits_of_the_plain_array(layout, rng):
     X = np.ascontiguousarray(rng.normal(size=(20, 3)).round(3))
     y = np.sin(X).sum(axis=1)
-    plain = train("3-5-1", X, y, epochs=3, X_val=X, y_val=y)
-    given = LAYOUTS[layout](X)
-    found = train("3-5-1", given, y, epochs=3, X_val=given, y_val=y)
-    assert found.flat.tobytes() == plain.flat.tobytes()
-    assert found.history["val_loss"] == plain.history["val_loss"]
-    assert np.asarray(plain.predict(given)).tobytes() == plain.predict(X).tobytes()
+    expected = train("3-5-1", X, y, epochs=3, X_val=X, y_val=y)
+    rows = LAYOUTS[layout](X)
+    actual = train("3-5-1", rows, y, epochs=3, X_val=rows, y_val=y)
+    assert actual.flat.tobytes() == expected.flat.tobytes()
+    assert actual.history["val_loss"] == expected.history["val_loss"]
+    assert np.asarray(expected.predict(rows)).tobytes() == expected.predict(X).tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int64", "uint64", ">i4", "float16"])
-def test_narrower_numbers_are_their_float_copy(dtype, rng):
+def test_narrower_dtypes_equal_their_float_copy(dtype, rng):
     X = rng.integers(0, 2, size=(20, 3)).astype(dtype)
     y = np.arange(20) % 5
     float_dtype = "float32" if dtype == "float16" else "float64"
-    plain = train("3-5-1", X.astype(float_dtype), y.astype(float_dtype), epochs=3)
-    found = train("3-5-1", X, y.astype("int32"), epochs=3)
-    assert found.flat.dtype == float_dtype
-    assert found.flat.tobytes() == plain.flat.tobytes()
+    expected = train("3-5-1", X.astype(float_dtype), y.astype(float_dtype), epochs=3)
+    actual = train("3-5-1", X, y.astype("int32"), epochs=3)
+    assert actual.flat.dtype == float_dtype
+    assert actual.flat.tobytes() == expected.flat.tobytes()
 
 
-def test_a_memory_mapped_file_is_read(tmp_path, rng):
+def test_memory_mapped_rows(tmp_path, rng):
     X = rng.normal(size=(20, 3))
     y = X.sum(axis=1)
     np.save(tmp_path / "x.npy", X)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert isinstance(mapped, np.memmap)
-    found = train("3-5-1", mapped, y, epochs=3)
-    assert found.flat.tobytes() == train("3-5-1", X, y, epochs=3).flat.tobytes()
+    actual = train("3-5-1", mapped, y, epochs=3)
+    assert actual.flat.tobytes() == train("3-5-1", X, y, epochs=3).flat.tobytes()
 
 
-def test_a_predictions_array_is_the_callers_to_change(rng):
+def test_a_returned_prediction_may_be_modified(rng):
     X = rng.normal(size=(20, 3))
     model = train("3-5-1", X, X[:, 0], epochs=1)
     first = model.predict(X)
@@ -336,20 +336,20 @@ def test_a_predictions_array_is_the_callers_to_change(rng):
     assert (model.predict(X) != 0).any()
 
 
-def test_the_place_of_an_element_is_named_by_row_and_column():
+def test_errors_name_row_and_column():
     assert describe_index((4, 3), 5) == "row 1, column 2"
     assert describe_index((4,), 3) == "row 3"
     assert describe_index((2, 2, 2), 7) == "row 1, column 1, axis 2 1"
 
 
-def test_numbers_come_back_as_they_lie(place):
-    there = place.xp.asarray([[1.0, 2.0]], device=place.device)
-    assert type(numbers(there, "X", (2,))) is type(there)
-    assert (to_host(numbers(there, "X", (2,))) == [[1, 2]]).all()
+def test_arrays_keep_their_place(place):
+    array = place.xp.asarray([[1.0, 2.0]], device=place.device)
+    assert type(numbers(array, "X", (2,))) is type(array)
+    assert (to_host(numbers(array, "X", (2,))) == [[1, 2]]).all()
     assert host_numbers([1, 2], "y").dtype.kind == "i"
 
 
-def test_only_wider_numbers_can_exceed_float32():
+def test_only_wider_dtypes_can_exceed_float32():
     check_fits(np.array([3e38]), "float32", "X")
     check_fits(np.array([1e300]), "float64", "X")
     check_fits(np.array([3e38], dtype="f4"), "float32", "X")
@@ -357,7 +357,7 @@ def test_only_wider_numbers_can_exceed_float32():
         check_fits(np.array([0, -1e39]), "float32", "X")
 
 
-def test_a_network_that_cannot_be_read_is_named():
+def test_an_unreadable_network_raises():
     for wrong in (None, 5, "", "3", "3-x-1", [], "3-0-1", "3--1"):
         with pytest.raises(ValueError, match=r"network|layer|size"):
             train(wrong, ROWS, TARGET)

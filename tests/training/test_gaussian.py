@@ -14,19 +14,19 @@ def rows(rng):
     return X, X[:, 0] + deviation * rng.standard_normal(800)
 
 
-def test_mean_and_scatter_are_learned(rows):
+def test_learns_mean_and_deviation(rows):
     X, y = rows
     settled = {"learning_rate": 0.01, "schedule": "cosine", "epochs": 200}
     model = train("1-16-2", X, y, loss="gaussian", **settled)
     at = np.array([[-0.5], [0.5]])
-    # some 40 rows near 0.5 scatter by 0.45: their mean is known to 0.07
+    # about 40 rows near 0.5 have a deviation of 0.45: their mean is accurate to 0.07
     assert model.predict(at) == pytest.approx([-0.5, 0.5], abs=0.15)
     assert model.predict(at).shape == (2,)
     deviation = np.exp(0.5 * model.scores(at)[:, 1])
     assert deviation == pytest.approx([0.05, 0.45], rel=0.35)
 
 
-def test_several_targets_have_their_means_first(rows):
+def test_means_come_before_log_variances(rows):
     X, y = rows
     model = train("1-16-4", X, np.stack([y, -y], axis=1), loss="gaussian", epochs=3)
     assert np.array_equal(model.predict(X), model.scores(X)[:, :2])
@@ -34,7 +34,7 @@ def test_several_targets_have_their_means_first(rows):
         train("1-16-3", X, y, loss="gaussian")
 
 
-def test_the_regressor_has_it_too(rows, tmp_path):
+def test_regressor_with_the_gaussian_loss(rows, tmp_path):
     X, y = rows
     est = MLPRegressor("gaussian", learning_rate_init=0.01, max_iter=500, random_state=0)
     est.fit(X, y)
@@ -46,17 +46,17 @@ def test_the_regressor_has_it_too(rows, tmp_path):
     )
 
 
-def test_it_is_saved_and_exported(rows, tmp_path, run_onnx):
+def test_save_and_onnx_export(rows, tmp_path, run_onnx):
     X, y = rows
     model = train("1-16-4", X, np.stack([y, -y], axis=1), loss="gaussian", epochs=3)
     model.save(tmp_path / "model.safetensors")
     assert np.array_equal(xpmlp.load(tmp_path / "model.safetensors").predict(X), model.predict(X))
     xpmlp.to_onnx(model, tmp_path / "model.onnx")
-    found = run_onnx((tmp_path / "model.onnx").read_bytes(), {"X": X.astype("float32")})
-    np.testing.assert_allclose(found["prediction"], model.predict(X), rtol=1e-4, atol=1e-5)
+    outputs = run_onnx((tmp_path / "model.onnx").read_bytes(), {"X": X.astype("float32")})
+    np.testing.assert_allclose(outputs["prediction"], model.predict(X), rtol=1e-4, atol=1e-5)
 
 
-def test_quantiles_of_several_targets_come_level_by_level(rows):
+def test_quantiles_of_several_targets_are_ordered_by_level(rows):
     X, y = rows
     two = np.stack([y, 2 * y], axis=1)
     model = train(

@@ -1,4 +1,4 @@
-"""What a GPU would make slow or keep, seen on the stand-in: each was a fault once."""
+"""Regressions in the speed and memory use of a GPU, found on the stand-in."""
 
 import gc
 from collections import Counter
@@ -42,61 +42,61 @@ def test_many_quantiles_are_captured(card, rows):
     np.testing.assert_allclose(models[0].predict(rows[0]), models[1].predict(rows[0]), atol=1e-5)
 
 
-# Orders that are drawn ahead
+# Epoch orders drawn ahead
 
 
 @pytest.fixture
 def events(card, monkeypatch):
-    """What happens, in order: ("draw", epoch), and "work", "wait" and "read" of the card."""
-    seen = []
+    """Events in order: ("draw", epoch), and "work", "wait" and "read" of the card."""
+    recorded = []
 
-    def noting(owner, name, word):
+    def record(owner, name, word):
         real = getattr(owner, name)
 
-        def noted(*given):
-            found = word(given) if callable(word) else word
-            seen.extend([found] if found else [])
-            return real(*given)
+        def recording(*arguments):
+            event = word(arguments) if callable(word) else word
+            recorded.extend([event] if event else [])
+            return real(*arguments)
 
-        monkeypatch.setattr(owner, name, noted)
+        monkeypatch.setattr(owner, name, recording)
 
-    noting(batches, "epoch_order", lambda given: ("draw", given[2]))
-    noting(card, "submit", lambda given: given[1] == "kernel" and "work")
-    noting(card, "graphLaunch", "work")
-    noting(card, "streamSynchronize", "wait")
-    noting(card, "memcpyAsync", lambda given: given[3] == D2H and "read")
-    return seen
+    record(batches, "epoch_order", lambda arguments: ("draw", arguments[2]))
+    record(card, "submit", lambda arguments: arguments[1] == "kernel" and "work")
+    record(card, "graphLaunch", "work")
+    record(card, "streamSynchronize", "wait")
+    record(card, "memcpyAsync", lambda arguments: arguments[3] == D2H and "read")
+    return recorded
 
 
 def draws(events):
-    return [one for one in events if isinstance(one, tuple)]
+    return [event for event in events if isinstance(event, tuple)]
 
 
 EPOCHS = 40
 
 
-@pytest.mark.parametrize("more", [{}, {"members": 3}, {"capture": False}], ids=str)
-def test_the_next_order_is_drawn_while_the_card_works(more, events, rows):
-    run = make_trainer("3-5-1", *rows, device=GPU, epochs=EPOCHS, **more)
+@pytest.mark.parametrize("options", [{}, {"members": 3}, {"capture": False}], ids=str)
+def test_the_next_order_is_drawn_while_the_gpu_works(options, events, rows):
+    run = make_trainer("3-5-1", *rows, device=GPU, epochs=EPOCHS, **options)
     finish(run, [])
     assert draws(events) == [("draw", e) for e in range(EPOCHS)]
     for epoch in range(1, EPOCHS):
-        own, following = (events.index(("draw", e)) for e in (epoch - 1, epoch))
-        between = events[own + 1 : following]
-        waits = [i for i, one in enumerate(between) if one in ("read", "wait")]
+        drawn_at, next_drawn_at = (events.index(("draw", e)) for e in (epoch - 1, epoch))
+        between = events[drawn_at + 1 : next_drawn_at]
+        waits = [i for i, event in enumerate(between) if event in ("read", "wait")]
         steps = between[waits[-1] + 1 if waits else 0 :]
-        # a graph and what fills its window, or every kernel of both steps
-        assert steps.count("work") >= (10 if "capture" in more else 4)
+        # a graph and the copies into its window, or every kernel of both steps
+        assert steps.count("work") >= (10 if "capture" in options else 4)
 
 
-def test_an_order_is_not_drawn_for_an_epoch_that_will_not_come(events, rows):
+def test_no_order_is_drawn_beyond_the_last_epoch(events, rows):
     est = xpmlp.MLPRegressor(hidden_layer_sizes=(5,), random_state=0, device=GPU)
     for _ in range(3):
         est.partial_fit(*rows)
     assert draws(events) == [("draw", e) for e in range(3)]
 
 
-def test_a_host_draws_no_order_before_its_epoch(events, rows):
+def test_on_the_cpu_orders_are_drawn_at_their_epoch(events, rows):
     for report in xpmlp.epochs("3-5-1", *rows, device="cpu", epochs=4):
         assert draws(events) == [("draw", e) for e in range(report.epoch)]
         if report.epoch == 2:
@@ -104,56 +104,58 @@ def test_a_host_draws_no_order_before_its_epoch(events, rows):
 
 
 @pytest.fixture
-def used(monkeypatch):
-    """The orders that epochs were trained in, as far as they were left."""
-    seen, windows = [], trainer.windows
+def trained_orders(monkeypatch):
+    """The orders of the trained epochs; of a resumed epoch, the rest of its order."""
+    orders, windows = [], trainer.windows
 
-    def watched(place, data, order, *rest):
-        seen.append(np.array(order))
-        return windows(place, data, order, *rest)
+    def recording(place, data, order, *arguments):
+        orders.append(np.array(order))
+        return windows(place, data, order, *arguments)
 
-    monkeypatch.setattr(trainer, "windows", watched)
-    return seen
+    monkeypatch.setattr(trainer, "windows", recording)
+    return orders
 
 
 @pytest.mark.parametrize("members", [None, 3])
-def test_orders_that_were_drawn_ahead_are_the_epochs_own(members, used, card, rows, tmp_path):
+def test_orders_drawn_ahead_are_those_of_their_epochs(
+    members, trained_orders, card, rows, tmp_path
+):
     arguments = {"epochs": 6, "members": members, "device": GPU, "batch_size": 10, "capture": False}
     seeds, lead = (tuple(range(members)), (members,)) if members else ((0,), ())
     expected = [epoch_order(seeds, lead, epoch, 40) for epoch in range(6)]
-    whole = xpmlp.train("3-5-1", *rows, **arguments)
-    np.testing.assert_array_equal(used, expected)
+    uninterrupted = xpmlp.train("3-5-1", *rows, **arguments)
+    np.testing.assert_array_equal(trained_orders, expected)
 
     run, path = make_trainer("3-5-1", *rows, **arguments), tmp_path / "run.ckpt"
-    turns = run.counter.steps
-    used.clear()
+    steps_of = run.counter.steps
+    trained_orders.clear()
 
     def counted(steps, first=0):
-        for t in turns(steps, first):
+        for t in steps_of(steps, first):
             run.counter.stop_signal = 2 * (
                 int(run.state.step) == 9
             )  # in the third epoch's second step
             yield t
 
     run.counter.steps = counted
-    following = xpmlp.Checkpoint(path).opened(run, resume=False)
-    with following as write, pytest.raises(KeyboardInterrupt):
+    checkpoint = xpmlp.Checkpoint(path).opened(run, resume=False)
+    with checkpoint as write, pytest.raises(KeyboardInterrupt):
         finish(run, [], write)
     assert (run.epoch, run.counter.in_epoch) == (2, 2)
     assert run.next_order is None
     resumed = xpmlp.train("3-5-1", *rows, checkpoint=path, resume=True, **arguments)
-    np.testing.assert_array_equal(used[:3], expected[:3])
-    np.testing.assert_array_equal(used[3], expected[2][..., 20:])
-    np.testing.assert_array_equal(used[4:], expected[3:])
-    assert to_host(resumed.flat).tobytes() == to_host(whole.flat).tobytes()
+    np.testing.assert_array_equal(trained_orders[:3], expected[:3])
+    np.testing.assert_array_equal(trained_orders[3], expected[2][..., 20:])
+    np.testing.assert_array_equal(trained_orders[4:], expected[3:])
+    assert to_host(resumed.flat).tobytes() == to_host(uninterrupted.flat).tobytes()
 
 
-# Questions of truth
+# Reductions of booleans
 
 
 @pytest.fixture
 def launches(card):
-    """A function to the names of the kernels that were launched."""
+    """A function that returns a count per name of the launched kernels."""
     card.launches.clear()
     return lambda: Counter(launch.name for launch in card.launches)
 
@@ -162,29 +164,29 @@ WIDE = 130  # more numbers in a row than a block of CuPy's has threads
 
 
 @pytest.mark.parametrize("name", ["plain", "held out", "alike", "population", "labels", "diverged"])
-def test_no_reduction_of_truths_is_compiled(name, launches, rng):
+def test_no_boolean_reduction_is_compiled(name, launches, rng):
     X, y = rng.normal(size=(2, 150, WIDE))
-    more = {"epochs": 2, "device": GPU, "batch_size": 75}
+    options = {"epochs": 2, "device": GPU, "batch_size": 75}
     spec = f"{WIDE}-4-1"
     if name == "held out":
-        more |= {"X_val": X, "y_val": y[:, 0]}
+        options |= {"X_val": X, "y_val": y[:, 0]}
     if name == "alike":
         X[:2] = 1.0
     if name == "population":
-        more |= {"members": WIDE, "callbacks": [lambda report: report.loss > 1e9]}
+        options |= {"members": WIDE, "callbacks": [lambda report: report.loss > 1e9]}
     if name == "labels":
-        spec, more = f"{WIDE}-4-{WIDE}", more | {"loss": "binary_cross_entropy"}
-        more |= {"X_val": X, "y_val": y > 0}
+        spec, options = f"{WIDE}-4-{WIDE}", options | {"loss": "binary_cross_entropy"}
+        options |= {"X_val": X, "y_val": y > 0}
     if name == "diverged":
-        rates = [1e30] + [1e-3] * (WIDE - 1)  # the first member alone
-        more |= {
+        rates = [1e30] + [1e-3] * (WIDE - 1)  # only the first member
+        options |= {
             "members": WIDE,
             "learning_rate": rates,
             "optimizer": "sgd",
             "on_divergence": "restore",
         }
     target = y > 0 if name == "labels" else y[:, 0]
-    model = xpmlp.train(spec, X, target, **more)
+    model = xpmlp.train(spec, X, target, **options)
     model.predict(X.astype("float32") if name == "plain" else X)
     if name == "diverged":
         assert np.any(model.history["restored"])
@@ -193,43 +195,43 @@ def test_no_reduction_of_truths_is_compiled(name, launches, rng):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_estimators_compile_no_reduction_of_truths(solver, launches, rng):
+def test_estimators_compile_no_boolean_reduction(solver, launches, rng):
     import cupy
 
     X = rng.normal(size=(150, WIDE))
-    given = {"hidden_layer_sizes": (4,), "device": GPU, "max_iter": 2, "random_state": 0}
-    given |= {"tol": 1e9} if solver == "lbfgs" else {"early_stopping": True}
+    options = {"hidden_layer_sizes": (4,), "device": GPU, "max_iter": 2, "random_state": 0}
+    options |= {"tol": 1e9} if solver == "lbfgs" else {"early_stopping": True}
     X[:2] = 1.0
-    est = xpmlp.MLPClassifier(solver=solver, **given)
+    est = xpmlp.MLPClassifier(solver=solver, **options)
     est.fit(cupy.asarray(X), X[:, 5] > 0)
     est.predict(X)
     est.predict_proba(cupy.asarray(X))
     assert not {"cupy_all", "cupy_any"} & launches().keys()
 
 
-# Windows of steps that run one by one
+# Windows of eager steps
 
 
 def test_eager_windows_are_large_on_a_gpu(card, rng, monkeypatch):
-    taken, take = [], batches.DeviceRows.take
+    shapes, take = [], batches.DeviceRows.take
 
     def counted(rows, index):
-        taken.append(index.shape)
+        shapes.append(index.shape)
         return take(rows, index)
 
     monkeypatch.setattr(batches.DeviceRows, "take", counted)
     X = rng.normal(size=(1280, 1023)).astype("float32")
     run = make_trainer("1023-2-1", X, X[:, 0], batch_size=128, epochs=1, device=GPU, capture=False)
     finish(run, [])
-    gathers = len(taken) / 3  # of rows, targets and weights
-    assert gathers == 1, taken
+    gathers = len(shapes) / 3  # of rows, targets and weights
+    assert gathers == 1, shapes
     assert CudaGraphExecutor.MAX_STEPS > 10 == run.steps_per_epoch
 
 
-# Memory that is given back
+# Memory that is released
 
 
-def test_pinned_memory_is_given_back(card, rng):
+def test_pinned_memory_is_released(card, rng):
     X = rng.normal(size=(4000, 100)).astype("float32")
     train = partial(xpmlp.train, "100-2-1", X, X[:, 0], epochs=1, device=GPU, batch_size=1000)
     import cupy
@@ -244,7 +246,7 @@ def bytes_by_size(card):
     return Counter(block.size for block in card.blocks.values())
 
 
-SHORT = {"device": GPU, "batch_size": 5, "epochs": 8}  # steps that are just worth a graph
+SHORT = {"device": GPU, "batch_size": 5, "epochs": 8}  # just enough steps for a graph
 
 
 def captured_training(rows):
@@ -275,8 +277,8 @@ def run_by_itself(rows):
 
 
 def estimator(rows):
-    given = {"hidden_layer_sizes": (5,), "random_state": 0, "max_iter": 20, "tol": 0}
-    est = xpmlp.MLPRegressor(device=GPU, n_iter_no_change=99, early_stopping=True, **given)
+    options = {"hidden_layer_sizes": (5,), "random_state": 0, "max_iter": 20, "tol": 0}
+    est = xpmlp.MLPRegressor(device=GPU, n_iter_no_change=99, early_stopping=True, **options)
     with pytest.warns(UserWarning, match="Maximum iterations"):
         est.fit(*rows)
     est.partial_fit(*rows, X_val=rows[0], y_val=rows[1])
@@ -298,12 +300,12 @@ WORKS = [
 
 @pytest.mark.slow  # several seconds each
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
-def test_memory_comes_back_after_every_training(work, card, rows):
-    used = []
+def test_memory_is_released_after_every_training(work, card, rows):
+    allocations = []
     for _ in range(8):
         work(rows)
         gc.collect()
-        used.append(bytes_by_size(card))
-    assert used[-1] == used[2], used[-1] - used[2]
+        allocations.append(bytes_by_size(card))
+    assert allocations[-1] == allocations[2], allocations[-1] - allocations[2]
     assert not card.graphs
     assert not card.executables

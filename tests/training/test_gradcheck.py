@@ -1,4 +1,4 @@
-"""The gradient check: passes what is right, finds what is wrong."""
+"""The gradient check passes right gradients and detects wrong ones."""
 
 import math
 
@@ -15,7 +15,7 @@ from xpmlp.training.gradient_check import TOLERANCE, Check, Difference, gradchec
 
 ACTIVATION_NAMES = [*ACTIVATIONS, "leaky_relu:0.2", "elu:0.5"]
 LOSS_NAMES = [*LOSSES, "huber:0.3", "quantile:0.1,0.5,0.9", "cross_entropy:0.1"]
-WRONG = 1e-3  # what a slope that is wrong by a percent stays above
+WRONG = 1e-3  # a slope that is wrong by one percent has a larger error
 
 
 def network(activation, name, hidden="6-5"):
@@ -30,7 +30,7 @@ def sine(xp, z):
 
 @pytest.mark.parametrize("activation", [*ACTIVATION_NAMES, sine], ids=title)
 @pytest.mark.parametrize("name", LOSS_NAMES)
-def test_every_activation_passes_with_every_loss(activation, name):
+def test_every_activation_and_loss_passes(activation, name):
     check = gradcheck(network(activation, name))
     assert check.tolerance == TOLERANCE == 1e-7
     assert check.passed, str(check)
@@ -38,15 +38,15 @@ def test_every_activation_passes_with_every_loss(activation, name):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_passes_for_every_seed(seed):
+def test_every_seed_passes(seed):
     assert gradcheck("3-8-8-2", seed=seed).passed
 
 
-def test_passes_where_the_last_layer_has_an_activation():
+def test_an_activation_of_the_last_layer_passes():
     assert gradcheck(Spec.parse("3-5-2", activation=["tanh", "softplus"])).passed
 
 
-def test_passes_on_every_namespace(place):
+def test_every_namespace_passes(place):
     check = gradcheck(Spec.parse("3-4-2", activation="tanh"), xp=place.xp)
     assert check.passed, str(check)
 
@@ -61,12 +61,12 @@ def test_checks_every_window():
     ]
 
 
-def test_takes_rows_and_targets_of_ones_own(rng, place):
+def test_accepts_given_rows_and_targets(rng, place):
     x, target = (to_place(place, rng.standard_normal((5, n))) for n in (3, 2))
     assert gradcheck(Spec.parse("3-4-2", activation="tanh"), x, target, xp=place.xp).passed
 
 
-def test_rows_that_do_not_fit_are_a_shape_error(rng):
+def test_mismatched_rows_raise_a_shape_error(rng):
     with pytest.raises(ShapeError, match="x has 4 columns but W1 has 3 rows"):
         gradcheck("3-4-2", rng.standard_normal((5, 4)))
     with pytest.raises(ShapeError, match="the target is"):
@@ -86,12 +86,12 @@ def test_rows_that_do_not_fit_are_a_shape_error(rng):
         lambda xp, z: (xp.sin(z), xp.sin(z)),
     ],
 )
-def test_finds_a_wrong_slope_of_an_activation(wrong):
+def test_detects_a_wrong_slope_of_an_activation(wrong):
     check = gradcheck(Spec.parse("3-6-5-2", activation=wrong))
     assert not check.passed
     assert check.largest > WRONG
-    # a wrong slope spoils the layers below it (two wrong signs may cancel further down), but
-    # the last layer stands above it, and its own gradient is right
+    # a wrong slope affects the gradients of earlier layers (two wrong signs may cancel), but
+    # not the gradient of the last layer
     sound = [d.largest <= check.tolerance for d in check.differences]
     assert sound[2:] == [False, False, True, True]
     assert "DO NOT AGREE" in str(check)
@@ -107,13 +107,13 @@ def test_finds_a_wrong_slope_of_an_activation(wrong):
         lambda xp, s, t: (xp.mean((s - t) ** 2, axis=-1), 2 * (s - t)),
     ],
 )
-def test_finds_a_wrong_delta_of_a_loss(wrong):
+def test_detects_a_wrong_delta_of_a_loss(wrong):
     check = gradcheck(Spec.parse("3-6-2", activation="tanh", loss=wrong))
     assert not check.passed
     assert min(d.largest for d in check.differences) > WRONG
 
 
-def test_passes_a_users_right_loss():
+def test_a_correct_user_loss_passes():
     def quartic(xp, score, target):
         e = score - target
         return xp.sum(e**4, axis=-1), 4 * e**3
@@ -121,7 +121,7 @@ def test_passes_a_users_right_loss():
     assert gradcheck(Spec.parse("3-6-2", activation="tanh", loss=quartic)).passed
 
 
-def test_nan_is_not_a_pass():
+def test_nan_does_not_pass():
     def broken(xp, z):
         return z, xp.full_like(z, math.nan)
 
@@ -141,7 +141,7 @@ def test_rows_given_with_nan_do_not_pass(rng):
         gradcheck(Spec.parse("3-4-2", activation="tanh"), x)
 
 
-def test_prints_what_it_found():
+def test_prints_its_result():
     text = str(gradcheck(Spec.parse("3-4-2", activation="tanh")))
     assert (
         "3-4-2 (tanh, identity; squared_error): backprop against central differences, float64"
@@ -152,12 +152,12 @@ def test_prints_what_it_found():
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "a", None, True])
-def test_a_seed_that_is_none_is_named(seed):
+def test_an_invalid_seed_raises(seed):
     with pytest.raises(ValueError, match=r"^seed must be "):
         gradcheck("3-4-2", seed=seed)
 
 
-def test_the_same_seed_checks_the_same_numbers():
+def test_the_same_seed_gives_the_same_result():
     assert gradcheck("3-4-2", seed=5) == gradcheck("3-4-2", seed=5)
     assert gradcheck("3-4-2", seed=5) != gradcheck("3-4-2", seed=6)
 
@@ -167,13 +167,13 @@ def test_a_large_network_is_checked_in_chunks(monkeypatch):
 
     spec = Spec.parse("3-4-2", activation="tanh")
     whole = gradcheck(spec)
-    monkeypatch.setattr(module, "AT_ONCE", 8 * 128 * 5)  # five moved networks at a time
+    monkeypatch.setattr(module, "AT_ONCE", 8 * 128 * 5)  # five perturbed networks at a time
     parts = gradcheck(spec)
     assert parts.passed
     assert [d[:3] for d in parts.differences] == [d[:3] for d in whole.differences]
 
 
-def test_a_sample_of_a_large_window_finds_a_wrong_slope():
+def test_a_sample_of_a_large_window_detects_a_wrong_slope():
     check = gradcheck("60-50-40-2")
     assert (check.differences[0].parameters, check.differences[0].checked) == (3000, 100)
     assert check.passed, str(check)
@@ -182,6 +182,6 @@ def test_a_sample_of_a_large_window_finds_a_wrong_slope():
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, np.nan, np.inf, "x", None])
-def test_a_tolerance_that_says_nothing_is_an_error(tolerance):
+def test_a_meaningless_tolerance_raises(tolerance):
     with pytest.raises(ValueError, match=r"^tolerance must be finite and above 0"):
         gradcheck("2-3-1", tolerance=tolerance)

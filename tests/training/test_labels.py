@@ -1,4 +1,4 @@
-"""y as people have it: labels of every kind, and predictions that look like it."""
+"""Labels of every kind, and predictions with the type of y."""
 
 import numpy as np
 import pytest
@@ -13,13 +13,13 @@ THIRD = np.arange(40) % 3
 
 @pytest.fixture
 def separable(rng):
-    """Rows that show their class, for two and three classes."""
+    """Separable rows of two and three classes."""
     X = rng.normal(scale=0.1, size=(40, 3))
     return {2: X + np.eye(3)[SIDE], 3: X + np.eye(3)[THIRD]}
 
 
 def learned(X, y, name, n_out, epochs=60):
-    """Trained long enough, by default, for rows that a straight line separates."""
+    """Train long enough, by default, for linearly separable rows."""
     return train(f"3-16-{n_out}", X, y, loss=name, learning_rate=0.02, epochs=epochs)
 
 
@@ -53,11 +53,11 @@ TWO = {
 @pytest.mark.parametrize(("name", "n_out"), [("binary_cross_entropy", 1), ("cross_entropy", 2)])
 def test_two_classes_of_any_kind(kind, name, n_out, separable):
     y = TWO[kind]
-    plain = np.asarray(y).ravel()
+    labels = np.asarray(y).ravel()
     model = learned(separable[2], y, name, n_out=n_out)
-    assert model.classes_.tolist() == sorted(set(plain.tolist()))
+    assert model.classes_.tolist() == sorted(set(labels.tolist()))
     predicted = model.predict(separable[2])
-    assert predicted.tolist() == plain.tolist()
+    assert predicted.tolist() == labels.tolist()
     probability = model.predict_proba(separable[2])
     assert probability.shape == (40, 2)
     assert np.allclose(probability.sum(axis=1), 1, rtol=1e-12)  # rounding of one sum
@@ -87,7 +87,7 @@ def test_three_classes_of_any_kind(kind, separable):
     "values", [["no", "yes"], [0, 1], [False, True], [0.5, 1.5]], ids=lambda v: type(v[0]).__name__
 )
 @pytest.mark.parametrize("dtype", [None, "category", "nullable"])
-def test_a_pandas_series_is_its_values(values, dtype, separable):
+def test_a_pandas_series_trains_as_its_values(values, dtype, separable):
     pandas = pytest.importorskip("pandas")
     series = pandas.Series([values[i] for i in SIDE], index=np.arange(40)[::-1])
     if dtype is not None:
@@ -95,11 +95,11 @@ def test_a_pandas_series_is_its_values(values, dtype, separable):
     model = learned(separable[2], series, "cross_entropy", n_out=2)
     assert model.classes_.tolist() == values
     assert model.predict(separable[2]).tolist() == [values[i] for i in SIDE]
-    plain = learned(separable[2], np.array([values[i] for i in SIDE]), "cross_entropy", n_out=2)
-    assert (plain.flat == model.flat).all()
+    expected = learned(separable[2], np.array([values[i] for i in SIDE]), "cross_entropy", n_out=2)
+    assert (expected.flat == model.flat).all()
 
 
-def test_a_polars_series_is_its_values(separable):
+def test_a_polars_series_trains_as_its_values(separable):
     polars = pytest.importorskip("polars")
     series = polars.Series(["no" if i else "yes" for i in SIDE])
     model = learned(separable[2], series, "cross_entropy", n_out=2)
@@ -116,20 +116,22 @@ def test_one_hot_rows_and_labels_learn_the_same(separable):
         assert np.array_equal(hot.predict(X), labels.predict_proba(X))
 
 
-def test_probabilities_are_targets(rng):
+def test_probabilities_as_targets(rng):
     X = np.zeros((50, 1))
-    X[0] = 1e-9  # of rows that are all alike there is a warning
-    asked = np.array([0.1, 0.2, 0.7])
+    X[0] = 1e-9  # constant rows would give a warning
+    target = np.array([0.1, 0.2, 0.7])
     model = train(
         "1-3",
         X,
-        np.tile(asked, (50, 1)),
+        np.tile(target, (50, 1)),
         loss="cross_entropy",
         learning_rate=0.1,
         epochs=300,
         batch_size=50,
     )
-    assert np.allclose(model.predict(X)[0], asked, atol=1e-4)  # 300 steps of adam come closer
+    assert np.allclose(
+        model.predict(X)[0], target, atol=1e-4
+    )  # 300 steps of adam have a smaller error
     two = train(
         "1-1",
         X,
@@ -144,7 +146,7 @@ def test_probabilities_are_targets(rng):
     assert np.allclose(two.predict(X), 0.3, atol=1e-4)
 
 
-def test_binary_probabilities_predict_labels_beyond_a_half(separable):
+def test_binary_probabilities_predict_labels_above_one_half(separable):
     model = learned(separable[2], np.array(["no", "yes"])[SIDE], "binary_cross_entropy", 1)
     positive = model.predict_proba(separable[2])[:, 1]
     assert ((positive > 0.5) == (model.predict(separable[2]) == "yes")).all()
@@ -162,7 +164,7 @@ def test_several_binary_labels_at_once(dtype, rng):
     assert (model.predict(X) == probability).all()
 
 
-def test_one_class_alone_still_means_zero_and_one(separable):
+def test_a_single_class_has_the_labels_zero_and_one(separable):
     for value in (0, 1):
         y = np.full(40, value)
         with pytest.warns(UserWarning, match="y has a single class"):
@@ -175,7 +177,7 @@ def test_one_class_alone_still_means_zero_and_one(separable):
     assert only.tolist() == [False, True]
 
 
-def test_numbers_keep_the_shape_that_y_had(rng):
+def test_predictions_keep_the_shape_of_y(rng):
     X = rng.normal(size=(8, 2))
     assert train("2-1", X, np.zeros(8), epochs=1).predict(X).shape == (8,)
     assert train("2-1", X, np.zeros((8, 1)), epochs=1).predict(X).shape == (8, 1)
@@ -184,13 +186,13 @@ def test_numbers_keep_the_shape_that_y_had(rng):
     assert several.predict(X).shape == (8, 3)
 
 
-def test_held_out_labels_may_lack_classes_but_not_add_one(separable):
+def test_validation_labels_may_lack_classes_but_not_add_one(separable):
     X, y = separable[3], np.array(["a", "b", "c"])[THIRD]
     model = train("3-3", X, y, loss="cross_entropy", epochs=2, X_val=X[:2], y_val=y[:2])
     assert len(model.history["val_loss"]) == 2
-    for strange in (["a", "d"], np.array(["a", "a very long one"]), [0, 1]):
+    for unknown_labels in (["a", "d"], np.array(["a", "a very long one"]), [0, 1]):
         with pytest.raises(ValueError, match=r"^y_val has the label .*not a class: a, b, c"):
-            train("3-3", X, y, loss="cross_entropy", X_val=X[:2], y_val=strange)
+            train("3-3", X, y, loss="cross_entropy", X_val=X[:2], y_val=unknown_labels)
 
 
 def missing_labels():
@@ -252,12 +254,12 @@ def test_a_missing_label_is_an_error(kind, sizes, name, separable):
         (3, r"^y "),
     ],
 )
-def test_labels_that_do_not_fit_two_classes_are_named(y, message, separable):
+def test_more_than_two_labels_for_a_binary_loss_raise(y, message, separable):
     with pytest.raises(ValueError, match=message):
         train("3-2", separable[2], y, loss="cross_entropy")
 
 
-def test_pairs_as_labels_are_an_error_that_names_y(separable):
+def test_pairs_as_labels_raise(separable):
     pairs = np.empty(40, dtype=object)
     pairs[:] = [("a", i) for i in SIDE]
     with pytest.raises(ValueError, match=r"^y "):
@@ -273,7 +275,7 @@ def test_pairs_as_labels_are_an_error_that_names_y(separable):
         (np.full((40, 2), 0.5), "target"),
     ],
 )
-def test_labels_that_do_not_fit_one_score_are_named(y, message, separable):
+def test_labels_for_a_single_score_raise(y, message, separable):
     with pytest.raises(ValueError, match=message):
         train("3-1", separable[2], y, loss="binary_cross_entropy")
 
@@ -290,12 +292,12 @@ def test_targets_of_the_wrong_width_are_a_shape_error(rng):
             train(sizes, X, y, loss=name)
 
 
-def test_counts_below_zero_are_refused_by_poisson(rng):
+def test_negative_counts_raise_for_poisson(rng):
     with pytest.raises(ValueError, match=r"^y must be counts"):
         train("2-1", rng.normal(size=(8, 2)), np.full(8, -1.0), loss="poisson")
 
 
-def test_the_target_outside_of_what_a_loss_takes_is_named(rng):
+def test_a_target_outside_the_range_of_the_loss_is_named(rng):
     X = rng.normal(size=(2, 2))
     for y, wrong in (([[-0.5, 1], [0, 1]], "-0.5"), ([[0, 1], [3, 1]], "3")):
         with pytest.raises(ValueError, match=rf"probabilities in \[0, 1\]; got {wrong}$"):
@@ -303,21 +305,21 @@ def test_the_target_outside_of_what_a_loss_takes_is_named(rng):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e300])
-def test_balanced_classes_weigh_the_same_by_the_weights_of_their_rows(scale, rng):
+def test_balanced_classes_have_equal_total_weight(scale, rng):
     """A row of weight 2 is two rows, as in the estimators; weights of 1e300 have no finite sum."""
     y = rng.integers(0, 3, 60)
-    given = rng.uniform(0.5, 3, 60) * scale
+    weights = rng.uniform(0.5, 3, 60) * scale
     target, labels = targets(y, Spec.parse("2-3", loss="cross_entropy"), "y")
-    found = sample_weights(given, 60, target, labels, "balanced", "sample_weight")
-    sums = [found[y == k].sum() for k in range(3)]
+    actual = sample_weights(weights, 60, target, labels, "balanced", "sample_weight")
+    sums = [actual[y == k].sum() for k in range(3)]
     np.testing.assert_allclose(sums, sums[0])
-    ratio = found / given
-    for k in range(3):  # and within a class they are as given
+    ratio = actual / weights
+    for k in range(3):  # within a class the ratios are as given
         np.testing.assert_allclose(ratio[y == k], ratio[y == k][0])
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("class_weight", "message"),
     [
         ("balance", "balanced"),
         ({"d": 1.0}, "'d'"),
@@ -331,10 +333,10 @@ def test_balanced_classes_weigh_the_same_by_the_weights_of_their_rows(scale, rng
     ],
     ids=str,
 )
-def test_bad_class_weights_are_named(asked, message, separable):
+def test_bad_class_weights_are_named(class_weight, message, separable):
     y = np.array(["a", "b"])[SIDE]
     with pytest.raises(ValueError, match=r"class_weight|all zero") as caught:
-        train("3-2", separable[2], y, loss="cross_entropy", class_weight=asked)
+        train("3-2", separable[2], y, loss="cross_entropy", class_weight=class_weight)
     assert message in str(caught.value)
 
 
@@ -343,13 +345,13 @@ def test_class_weights_without_labels_are_an_error(rng):
         train("2-1", rng.normal(size=(8, 2)), np.zeros(8), class_weight="balanced")
 
 
-def test_balanced_is_scikit_learns(rng):
+def test_balanced_matches_scikit_learn(rng):
     utils = pytest.importorskip("sklearn.utils.class_weight")
     y = rng.choice(["a", "b", "c"], p=[0.7, 0.2, 0.1], size=50)
     target, labels = targets(y, Spec.parse("1-3", loss="cross_entropy"))
-    found = sample_weights(None, 50, target, labels, "balanced", "sample_weight")
+    actual = sample_weights(None, 50, target, labels, "balanced", "sample_weight")
     expected = utils.compute_sample_weight("balanced", y)
-    assert np.allclose(found, expected / expected.mean(), rtol=1e-12)  # the same divisions
+    assert np.allclose(actual, expected / expected.mean(), rtol=1e-12)  # the same divisions
 
 
 def test_decode_takes_the_most_probable_label():
@@ -358,11 +360,11 @@ def test_decode_takes_the_most_probable_label():
     assert decode([], np.array([[0.5], [0.51]]), np.array([3, 9])).tolist() == [3, 9]
 
 
-def test_labels_come_back_where_x_is(place, separable):
-    there = place.xp.asarray(separable[2], device=place.device)
+def test_labels_are_returned_where_x_is(place, separable):
+    rows = place.xp.asarray(separable[2], device=place.device)
     words = np.array(["no", "yes"])[SIDE].tolist()
-    named = learned(there, words, "cross_entropy", 2, epochs=2)
-    assert isinstance(named.predict(there), np.ndarray)  # which alone holds strings
+    named = learned(rows, words, "cross_entropy", 2, epochs=2)
+    assert isinstance(named.predict(rows), np.ndarray)  # only NumPy has strings
     numbers = place.xp.asarray(SIDE, device=place.device)
-    numbered = learned(there, numbers, "cross_entropy", 2, epochs=2)
-    assert type(numbered.predict(there)) is type(there)
+    numbered = learned(rows, numbers, "cross_entropy", 2, epochs=2)
+    assert type(numbered.predict(rows)) is type(rows)

@@ -1,4 +1,4 @@
-"""A trained model: nothing in it changes by itself."""
+"""A trained model: predictions, copies and immutability."""
 
 import copy
 import pickle
@@ -13,7 +13,7 @@ from xpmlp import Spec, epochs, train
 from xpmlp.devices.namespace import to_host
 from xpmlp.training import inference
 
-EXACT = 1e-12  # relative: a matrix product of fewer rows may add up in another order
+EXACT = 1e-12  # relative: a matrix product of fewer rows may sum in another order
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_predictions_in_chunks_equal_those_in_one_go(monkeypatch, count, members
     assert np.allclose(by_row, whole, rtol=EXACT, atol=EXACT)
 
 
-def test_predictions_are_the_formula(rows):
+def test_predictions_match_the_formula(rows):
     X, y = rows
     model = train(Spec.parse("3-6-1", activation="tanh"), X, y, epochs=2)
     (w1, b1), (w2, b2) = model.params
@@ -50,7 +50,7 @@ def test_predictions_are_the_formula(rows):
     assert np.allclose(model.scores(X), expected, rtol=EXACT, atol=EXACT)
 
 
-def test_predictions_know_no_dropout(rows):
+def test_predictions_have_no_dropout(rows):
     X, y = rows
     model = train(Spec.parse("3-6-1", dropout=0.5), X, y, epochs=2)
     assert (model.predict(X) == model.predict(X)).all()
@@ -59,7 +59,7 @@ def test_predictions_know_no_dropout(rows):
     assert np.allclose(model.predict(X), expected[:, 0], rtol=EXACT, atol=EXACT)
 
 
-def test_predictions_pass_the_link(rng):
+def test_predictions_apply_the_link(rng):
     X = rng.normal(size=(10, 3))
     counts = train("3-1", X, np.arange(10), loss="poisson", epochs=2)
     assert np.allclose(counts.predict(X), np.exp(counts.scores(X)[:, 0]), rtol=EXACT)
@@ -71,7 +71,7 @@ def test_predictions_pass_the_link(rng):
     assert np.allclose(two.predict_proba(X)[:, 1], positive, rtol=EXACT)
 
 
-def test_huge_inputs_predict_without_a_warning(rows):
+def test_huge_inputs_give_no_warning(rows):
     """Warnings are errors here."""
     X, y = rows
     model = train("3-4-1", X, (y > 0).astype(int), loss="binary_cross_entropy", epochs=2)
@@ -83,26 +83,26 @@ def test_threads_may_predict_at_once(model, rng):
     sets = [rng.normal(size=(count, 3)) for count in (1, 40, 700, 2000)]
     expected = [model.predict(X) for X in sets]
 
-    def again(i):
+    def predict_row(i):
         return i, model.predict(sets[i % 4])
 
     with ThreadPoolExecutor(2) as pool:
-        for i, found in pool.map(again, range(100)):
-            assert found.tobytes() == expected[i % 4].tobytes()
+        for i, actual in pool.map(predict_row, range(100)):
+            assert actual.tobytes() == expected[i % 4].tobytes()
 
 
 def test_two_threads_train_as_one(rows):
     X, y = rows
     expected = [train("3-8-1", X, y, seed=seed, epochs=5).flat for seed in range(6)]
     with ThreadPoolExecutor(2) as pool:
-        found = list(
+        models = list(
             pool.map(lambda seed: train("3-8-1", X, y, seed=seed, epochs=5).flat, range(6))
         )
-    for mine, theirs in zip(found, expected, strict=True):
-        assert mine.tobytes() == theirs.tobytes()
+    for actual, expected_model in zip(models, expected, strict=True):
+        assert actual.tobytes() == expected_model.tobytes()
 
 
-def test_a_model_is_unaffected_by_further_training(rows):
+def test_further_training_does_not_change_a_model(rows):
     X, y = rows
     reports = epochs("3-8-1", X, y, epochs=8, learning_rate=0.05)
     early = next(reports).model()
@@ -115,7 +115,7 @@ def test_a_model_is_unaffected_by_further_training(rows):
     assert len(early.history["loss"]) == 1
 
 
-def test_a_model_does_not_hold_the_callers_rows(rows):
+def test_a_model_does_not_keep_the_callers_rows_alive(rows):
     X, y = rows
     model = train("3-8-1", X, y, epochs=2)
     before = model.predict(X)
@@ -148,7 +148,7 @@ def test_printing_a_model_shows_the_network_and_no_arrays(model):
     assert "relu" in repr(model)
 
 
-def test_saving_by_the_model_is_saving_by_the_function(model, tmp_path, rows):
+def test_model_save_equals_the_function(model, tmp_path, rows):
     model.save(tmp_path / "one.safetensors")
     assert (
         xpmlp.load(tmp_path / "one.safetensors").predict(rows[0]) == model.predict(rows[0])
@@ -158,30 +158,30 @@ def test_saving_by_the_model_is_saving_by_the_function(model, tmp_path, rows):
 def test_a_model_can_be_copied_and_pickled():
     X = np.linspace(-1, 1, 20)[:, None]
     model = train("1-4-1", X, X, epochs=3)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert (twin.predict(X) == model.predict(X)).all()
-        assert twin.history == model.history
-        assert twin.flat is not model.flat
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert (copied.predict(X) == model.predict(X)).all()
+        assert copied.history == model.history
+        assert copied.flat is not model.flat
     assert len({model, model}) == 1
 
 
 def test_a_torch_models_pickle_needs_no_torch(optional):
     torch = optional("torch")
     X = torch.linspace(-1, 1, 20)[:, None]
-    twin = pickle.loads(pickle.dumps(train("1-4-1", X, X, epochs=3)))
-    assert isinstance(twin.flat, np.ndarray)
-    assert isinstance(twin.predict(X.numpy()), np.ndarray)
+    unpickled = pickle.loads(pickle.dumps(train("1-4-1", X, X, epochs=3)))
+    assert isinstance(unpickled.flat, np.ndarray)
+    assert isinstance(unpickled.predict(X.numpy()), np.ndarray)
 
 
 @pytest.mark.parametrize("members", [None, 2])
 @pytest.mark.parametrize("row", [0, 255, 299])
-def test_rows_too_large_to_predict_are_named(members, row, rng, monkeypatch):
-    """In whatever chunk: their scores are no numbers, and a label of them would be wrong."""
+def test_rows_with_overflowing_scores_raise(members, row, rng, monkeypatch):
+    """In every chunk: their scores are NaN, so a label would be wrong."""
     monkeypatch.setattr(inference, "CHUNK_BYTES", 1)  # chunks of 256 rows
     X = rng.normal(size=(300, 3)).astype(np.float32)
     model = train(Spec.parse("3-8-2", loss="cross_entropy"), X, X[:, 0] > 0, epochs=1,
                   members=members)  # fmt: skip
     X[row:] = 3e38
-    for ask in (model.predict, model.predict_proba, model.scores):
+    for method in (model.predict, model.predict_proba, model.scores):
         with pytest.raises(ValueError, match=f"prediction of row {row} of X .* for float32"):
-            ask(X)
+            method(X)

@@ -1,4 +1,4 @@
-"""No step reads a value from the device: the cheapest stand-in for a CUDA graph's capture."""
+"""No step reads a value from the device, which a CUDA graph could not capture."""
 
 import pytest
 from support.epochs import run_steps
@@ -11,7 +11,7 @@ READS = ("__bool__", "__float__", "__int__", "__index__", "__iter__", "__array__
 
 
 def epoch_run(place, case: Case):
-    """A run of a case at `place`, ready for its first epoch."""
+    """A trainer of a parity case at `place`, before its first epoch."""
     arguments = {"batch_size": 16, **case.arguments, "epochs": 2}
     arguments |= rows_for(case.spec, "float32", place, arguments)
     return make_trainer(
@@ -20,7 +20,7 @@ def epoch_run(place, case: Case):
 
 
 def forbid(monkeypatch, array_type) -> None:
-    """Make every way of reading an array's value on the host raise."""
+    """Make every read of an array's value on the host raise."""
 
     def refuse(self, *arguments, **keywords):
         raise AssertionError("a value was read from the device inside a step")
@@ -41,7 +41,7 @@ def test_an_epoch_of_steps_reads_nothing(case, place_named, monkeypatch):
     assert float(place.xp.max(run.step.grad_norm)) > 0
 
 
-def test_the_guard_notices_a_read(place_named, monkeypatch):
+def test_the_guard_detects_a_read(place_named, monkeypatch):
     place = place_named("strict-device1")
 
     def peeking(xp, now):

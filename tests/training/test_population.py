@@ -1,4 +1,4 @@
-"""A population of K networks is K networks: trained at once, each as if alone."""
+"""A population of K networks trains as K single networks."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def rows(rng, count=45):
     return X, np.column_stack([np.sin(X).sum(axis=1), X[:, 0] * X[:, 1]])
 
 
-def close(found, expected):
-    return np.allclose(to_host(found), to_host(expected), rtol=EXACT, atol=EXACT)
+def assert_close(actual, expected):
+    return np.allclose(to_host(actual), to_host(expected), rtol=EXACT, atol=EXACT)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "nesterov"])
@@ -36,14 +36,14 @@ def test_members_equal_single_runs(optimizer, rng):
     population = train(spec, X, y, members=K, learning_rate=RATES, seed=100, **common)
     assert population.members == K
     for k, rate in enumerate(RATES):
-        alone = train(spec, X, y, learning_rate=rate, seed=100 + k, **common)
-        assert close(population.flat[k], alone.flat)
+        single = train(spec, X, y, learning_rate=rate, seed=100 + k, **common)
+        assert assert_close(population.flat[k], single.flat)
         member = population.member(k)
-        assert close(member.predict(X), alone.predict(X))
-        assert close(population.predict(X)[k], alone.predict(X))
+        assert assert_close(member.predict(X), single.predict(X))
+        assert assert_close(population.predict(X)[k], single.predict(X))
         for name in ("loss", "learning_rate", "grad_norm", "val_loss", "val_score", "best_epoch"):
-            assert np.allclose(member.history[name], alone.history[name], rtol=1e-10), name
-            assert list(map(type, member.history[name])) == list(map(type, alone.history[name]))
+            assert np.allclose(member.history[name], single.history[name], rtol=1e-10), name
+            assert list(map(type, member.history[name])) == list(map(type, single.history[name]))
 
 
 def test_a_population_in_every_namespace_equals_single_runs(place, rng):
@@ -53,8 +53,8 @@ def test_a_population_in_every_namespace_equals_single_runs(place, rng):
     common = {"epochs": 6, "batch_size": 8}
     population = train(spec, X, y, members=3, learning_rate=[1e-3, 1e-2, 1e-1], seed=4, **common)
     for k, rate in enumerate([1e-3, 1e-2, 1e-1]):
-        alone = train(spec, X, y, learning_rate=rate, seed=4 + k, **common)
-        assert close(population.flat[k, ...], alone.flat)
+        single = train(spec, X, y, learning_rate=rate, seed=4 + k, **common)
+        assert assert_close(population.flat[k, ...], single.flat)
 
 
 @pytest.mark.parametrize(
@@ -70,35 +70,35 @@ def test_a_population_in_every_namespace_equals_single_runs(place, rng):
     ],
     ids=str,
 )
-def test_settings_per_member_are_each_members_own(per_member, rng):
+def test_settings_per_member_apply_to_each_member(per_member, rng):
     X, y = rows(rng, 20)
     population = train("4-6-2", X, y, members=3, epochs=5, **per_member)
     for k in range(3):
-        mine = {
+        member_settings = {
             name: {n: v[k] for n, v in value.items()} if isinstance(value, dict) else value[k]
             for name, value in per_member.items()
         }
-        alone = train("4-6-2", X, y, seed=k, epochs=5, **mine)
-        assert close(population.flat[k], alone.flat)
+        single = train("4-6-2", X, y, seed=k, epochs=5, **member_settings)
+        assert assert_close(population.flat[k], single.flat)
 
 
 def test_the_default_is_one_network_without_a_leading_axis(rng):
     X, y = rows(rng, 20)
-    alone, one = train("4-2", X, y, epochs=2), train("4-2", X, y, epochs=2, members=1)
-    assert (alone.flat.ndim, one.flat.ndim) == (1, 2)
-    assert (alone.members, one.members) == (None, 1)
-    assert (one.flat[0] == alone.flat).all()
-    assert one.predict(X).shape == (1, 20, 2)
+    single, population = train("4-2", X, y, epochs=2), train("4-2", X, y, epochs=2, members=1)
+    assert (single.flat.ndim, population.flat.ndim) == (1, 2)
+    assert (single.members, population.members) == (None, 1)
+    assert (population.flat[0] == single.flat).all()
+    assert population.predict(X).shape == (1, 20, 2)
 
 
 def test_seeds_may_be_listed(rng):
     X, y = rows(rng, 20)
     listed = train("4-5-2", X, y, epochs=2, members=2, seed=[9, 3])
     for k, seed in enumerate((9, 3)):
-        assert close(listed.flat[k], train("4-5-2", X, y, epochs=2, seed=seed).flat)
+        assert assert_close(listed.flat[k], train("4-5-2", X, y, epochs=2, seed=seed).flat)
 
 
-def test_orders_of_a_population_are_those_of_its_seeds():
+def test_orders_of_a_population_depend_on_its_seeds():
     seeds = tuple(range(50, 57))
     orders = epoch_order(seeds, (K,), 3, 29)
     assert orders.shape == (K, 29)
@@ -106,31 +106,31 @@ def test_orders_of_a_population_are_those_of_its_seeds():
         assert (orders[k] == order(seed, 3, 29)).all()
         assert (orders[k] == epoch_order((seed,), (), 3, 29)).all()
         assert sorted(orders[k]) == list(range(29))
-    assert len({tuple(each) for each in orders}) == K
+    assert len({tuple(member_order) for member_order in orders}) == K
     assert (epoch_order(seeds, (K,), 4, 29) != orders).any()
 
 
-def test_masks_of_a_population_are_those_of_its_seeds():
+def test_masks_of_a_population_depend_on_its_seeds():
     seeds = tuple(range(50, 57))
-    together = dropout_keys(seeds, (K,), 1).astype(np.uint32)
+    population_keys = dropout_keys(seeds, (K,), 1).astype(np.uint32)
     step = np.asarray(12)
-    masks = mask(np, together, step, 0.4, (8, 5), "float64")
+    masks = mask(np, population_keys, step, 0.4, (8, 5), "float64")
     for k, seed in enumerate(seeds):
-        alone = dropout_keys((seed,), (), 1).astype(np.uint32)
-        assert (mask(np, alone, step, 0.4, (8, 5), "float64") == masks[k]).all()
+        single_keys = dropout_keys((seed,), (), 1).astype(np.uint32)
+        assert (mask(np, single_keys, step, 0.4, (8, 5), "float64") == masks[k]).all()
 
 
 @pytest.mark.parametrize("held_out", [True, False])
 def test_a_diverging_member_disturbs_nobody(held_out, rng):
     X, y = rows(rng)
-    seen = {"X_val": X[:9], "y_val": y[:9]} if held_out else {}
-    common = {"epochs": 12, "optimizer": "sgd", "batch_size": 8} | seen
+    val_rows = {"X_val": X[:9], "y_val": y[:9]} if held_out else {}
+    common = {"epochs": 12, "optimizer": "sgd", "batch_size": 8} | val_rows
     rates = [1e-3, 1e30, 1e-2]
     population = train("4-6-6-2", X, y, members=3, learning_rate=rates, **common)
     assert np.isfinite(population.flat).all()
     for k in (0, 2):
-        alone = train("4-6-6-2", X, y, learning_rate=rates[k], seed=k, **common)
-        assert close(population.flat[k], alone.flat)
+        single = train("4-6-6-2", X, y, learning_rate=rates[k], seed=k, **common)
+        assert assert_close(population.flat[k], single.flat)
         assert np.isfinite(population.member(k).history["loss"]).all()
     assert not np.isfinite(population.member(1).history["loss"]).all()
     assert population.member(1).history["learning_rate"][-1] == 0
@@ -144,9 +144,9 @@ def test_training_ends_when_every_member_has_diverged(rng):
     assert np.isfinite(caught.value.model.flat).all()
 
 
-def test_each_member_keeps_its_own_best(rng):
+def test_each_member_keeps_its_best_weights(rng):
     X, y = rows(rng)
-    found = train(
+    actual = train(
         "4-8-2",
         X,
         y,
@@ -156,40 +156,40 @@ def test_each_member_keeps_its_own_best(rng):
         X_val=X[:15],
         y_val=y[:15],
     )
-    losses = np.array(found.history["val_loss"])
+    losses = np.array(actual.history["val_loss"])
     assert len(set(losses.argmin(axis=0))) > 1
-    measured = 0.5 * ((found.predict(X[:15]) - y[:15]) ** 2).sum(axis=-1).mean(axis=-1)
+    measured = 0.5 * ((actual.predict(X[:15]) - y[:15]) ** 2).sum(axis=-1).mean(axis=-1)
     assert np.allclose(measured, losses.min(axis=0), rtol=EXACT)
 
 
-def test_a_stopped_member_keeps_its_weights_while_others_learn(rng):
+def test_a_stopped_member_keeps_its_weights_while_others_train(rng):
     X, y = rows(rng)
-    kept = {}
+    weights = {}
     for report in epochs("4-6-2", X, y, members=3, epochs=6, optimizer="momentum"):
         if report.epoch == 2:
             report.stop(np.array([False, True, False]))
-        kept[report.epoch] = report.model().flat.copy()
-    assert (kept[6][1] == kept[2][1]).all()
+        weights[report.epoch] = report.model().flat.copy()
+    assert (weights[6][1] == weights[2][1]).all()
     for k in (0, 2):
-        assert (kept[6][k] != kept[2][k]).any()
-        alone = train("4-6-2", X, y, seed=k, epochs=6, optimizer="momentum")
-        assert close(kept[6][k], alone.flat)
+        assert (weights[6][k] != weights[2][k]).any()
+        single = train("4-6-2", X, y, seed=k, epochs=6, optimizer="momentum")
+        assert assert_close(weights[6][k], single.flat)
 
 
-def test_patience_is_each_members_own(rng):
+def test_patience_acts_per_member(rng):
     X, y = rows(rng)
     common = {"X_val": X, "y_val": -y, "patience": 3, "epochs": 30, "batch_size": 8}
     rates = [0.1, 1e-7, 0.03]
     population = train("4-6-2", X, y, members=3, learning_rate=rates, **common)
     for k, rate in enumerate(rates):
-        alone = train("4-6-2", X, y, learning_rate=rate, seed=k, **common)
-        assert close(population.flat[k], alone.flat)
-        stopped_at = len(alone.history["learning_rate"])
+        single = train("4-6-2", X, y, learning_rate=rate, seed=k, **common)
+        assert assert_close(population.flat[k], single.flat)
+        stopped_at = len(single.history["learning_rate"])
         rate_after = [entry[k] for entry in population.history["learning_rate"][stopped_at:]]
         assert all(value == 0 for value in rate_after)
 
 
-def test_member_is_a_model_of_its_own(rng):
+def test_member_returns_a_separate_model(rng):
     X, y = rows(rng)
     population = train("4-6-2", X, y, members=3, epochs=2)
     member = population.member(-1)

@@ -1,4 +1,4 @@
-"""Settings: frozen, and checked before any work is done."""
+"""Settings: frozen, and validated before training starts."""
 
 import re
 from dataclasses import FrozenInstanceError
@@ -13,7 +13,7 @@ from xpmlp.training.settings import ELSEWHERE, OWN, Settings
 X = np.arange(16.0).reshape(8, 2) / 16
 Y = np.arange(8.0) / 8
 
-# setting, a value it cannot have, and a word of the message besides the setting's name
+# setting, an invalid value, and a part of the message besides the setting's name
 BAD = [
     ("learning_rate", -1, "at least 0"),
     ("learning_rate", float("nan"), "finite"),
@@ -114,7 +114,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("name", "value", "word"), BAD, ids=lambda value: repr(value).partition(" at 0x")[0][:30]
 )
-def test_a_bad_setting_is_named(name, value, word):
+def test_an_invalid_setting_is_named(name, value, word):
     with pytest.raises((ValueError, TypeError)) as caught:
         train("2-2-1", X, Y, **{"epochs": 1} | {name: value})
     message = str(caught.value)
@@ -125,10 +125,10 @@ def test_a_bad_setting_is_named(name, value, word):
 @pytest.mark.parametrize(
     "name", [name for name in dict.fromkeys(name for name, *_ in BAD) if name != "callbacks"]
 )
-def test_a_bad_setting_is_a_value_error(name):
-    """Of the wrong type or not, as everything that `train` refuses."""
-    for other, value, _ in BAD:
-        if other == name:
+def test_an_invalid_setting_raises_value_error(name):
+    """Also for values of a wrong type."""
+    for setting, value, _ in BAD:
+        if setting == name:
             with pytest.raises(ValueError, match=r"."):
                 train("2-2-1", X, Y, **{"epochs": 1} | {name: value})
 
@@ -148,7 +148,7 @@ def test_a_bad_setting_is_a_value_error(name):
     ],
     ids=str,
 )
-def test_a_bad_setting_per_member_is_named(name, value, word):
+def test_an_invalid_setting_per_member_is_named(name, value, word):
     with pytest.raises(ValueError, match=name) as caught:
         train("2-2-1", X, Y, members=2, epochs=1, **{name: value})
     assert word in str(caught.value)
@@ -172,12 +172,12 @@ def test_a_bad_setting_per_member_is_named(name, value, word):
         ("callback", "callbacks"),
     ],
 )
-def test_an_unknown_keyword_is_told_the_nearest(wrong, right):
+def test_an_unknown_keyword_suggests_the_nearest(wrong, right):
     with pytest.raises(TypeError, match=rf"'{wrong}'.*did you mean '{right}'"):
         train("2-1", X, Y, **{wrong: 1})
 
 
-def test_an_unknown_keyword_near_nothing_is_named_alone():
+def test_an_unknown_keyword_without_a_similar_name_has_no_suggestion():
     with pytest.raises(TypeError, match=r"'qqqq'\.$"):
         train("2-1", X, Y, qqqq=1)
 
@@ -192,10 +192,10 @@ def test_an_unknown_keyword_near_nothing_is_named_alone():
         ("patience", [5, np.int64(5)]),
     ],
 )
-def test_a_value_may_come_as_any_number_type(name, values):
-    found = [train("2-3-1", X, Y, **{"epochs": 2} | {name: value}).flat for value in values]
-    for other in found[1:]:
-        assert np.allclose(other, found[0], rtol=1e-6)  # a float32 rate is not quite 0.01
+def test_settings_accept_any_number_type(name, values):
+    params = [train("2-3-1", X, Y, **{"epochs": 2} | {name: value}).flat for value in values]
+    for flat in params[1:]:
+        assert np.allclose(flat, params[0], rtol=1e-6)  # a float32 rate is not quite 0.01
 
 
 def test_settings_are_frozen_and_have_the_documented_defaults():
@@ -210,7 +210,7 @@ def test_settings_are_frozen_and_have_the_documented_defaults():
         default.learning_rate = 1
 
 
-def test_seeds_count_up_from_the_one_given():
+def test_seeds_of_members_count_up_from_the_seed():
     assert tuple(Settings(**{"seed": 5}).seeds) == (5,)
     assert tuple(Settings(**{"seed": 5, "members": 3}).seeds) == (5, 6, 7)
     assert Settings(**{"seed": np.array([9, 2]), "members": 2}).seeds == (9, 2)
@@ -218,18 +218,18 @@ def test_seeds_count_up_from_the_one_given():
     assert Settings(**{"members": 3}).lead == (3,)
 
 
-def test_a_bad_setting_is_found_before_the_data_is_looked_at():
+def test_settings_are_validated_before_the_data():
     with pytest.raises(ValueError, match="learning_rate"):
         train("2-1", None, None, learning_rate=-1)
 
 
-def plain(xp, h, t, theta, g, v):
+def momentum(xp, h, t, theta, g, v):
     return theta - h.learning_rate * g, v
 
 
-@pytest.mark.parametrize("optimizer", ["adam", plain])
+@pytest.mark.parametrize("optimizer", ["adam", momentum])
 @pytest.mark.parametrize("name", OWN)
-def test_an_argument_of_its_own_is_no_hyper_parameter(name, optimizer):
+def test_arguments_of_train_are_rejected_in_optimizer_params(name, optimizer):
     with pytest.raises(
         ValueError, match=f"optimizer_params must not hold '{name}': pass {name}= itself"
     ):
@@ -237,6 +237,6 @@ def test_an_argument_of_its_own_is_no_hyper_parameter(name, optimizer):
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_what_other_libraries_call_it_is_told(name):
+def test_names_of_other_libraries_are_translated(name):
     with pytest.raises(TypeError, match=re.escape(f"here it is {ELSEWHERE[name]}")):
         train("2-1", None, None, **{name: 1})

@@ -1,4 +1,4 @@
-"""`train` and `epochs`: what they learn, and that they learn the same everywhere."""
+"""`train` and `epochs`: what they learn, equally in every namespace."""
 
 import numpy as np
 import pytest
@@ -33,17 +33,17 @@ def params(model):
     return [(to_host(w), to_host(b)) for w, b in model.params]
 
 
-# what is learned
+# Learning
 
 
-def test_learns_a_linear_map_as_least_squares_does(rng):
+def test_linear_training_matches_least_squares(rng):
     X = rng.normal(size=(100, 3))
     y = X @ [1.0, -2.0, 0.5] + 3 + 0.1 * rng.normal(size=100)
     model = train("3-1", X, y, optimizer="sgd", learning_rate=0.3, epochs=200, batch_size=100)
     ones = np.column_stack([X, np.ones(100)])
     best = np.linalg.lstsq(ones, y, rcond=None)[0]
     (weights, bias) = params(model)[0]
-    assert np.allclose(np.append(weights, bias), best, rtol=1e-8)  # 200 steps come closer
+    assert np.allclose(np.append(weights, bias), best, rtol=1e-8)  # 200 steps have a smaller error
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -59,14 +59,14 @@ def test_learns_digits():
     datasets = pytest.importorskip("sklearn.datasets")
     X, y = datasets.load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)
-    held = np.arange(len(X)) % 5 == 0
+    val_rows = np.arange(len(X)) % 5 == 0
     model = train(
-        "64-64-10", X[~held], y[~held], loss="cross_entropy", learning_rate=3e-3, epochs=15
+        "64-64-10", X[~val_rows], y[~val_rows], loss="cross_entropy", learning_rate=3e-3, epochs=15
     )
-    assert (model.predict(X[held]) == y[held]).mean() > 0.96
+    assert (model.predict(X[val_rows]) == y[val_rows]).mean() > 0.96
 
 
-# the same result for the same seed
+# Seeds
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(rng):
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(rng):
     assert not np.allclose(trained(5), trained(6), atol=1e-3)
 
 
-def test_training_leaves_numpys_global_generator_alone(rng):
+def test_training_does_not_use_numpys_global_generator(rng):
     X, y = regression(rng)
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
@@ -88,7 +88,7 @@ def test_training_leaves_numpys_global_generator_alone(rng):
     assert (np.random.get_state()[1] == before).all()
 
 
-def test_training_leaves_the_callers_arrays_alone(rng):
+def test_training_does_not_modify_the_callers_arrays(rng):
     X, y = regression(rng)
     weight = rng.uniform(size=len(X))
     copies = X.copy(), y.copy(), weight.copy()
@@ -97,7 +97,7 @@ def test_training_leaves_the_callers_arrays_alone(rng):
         assert (now == before).all()
 
 
-# the same result in every namespace
+# Namespaces
 
 SETUPS = {
     "linear, sgd": ("3-2", {"optimizer": "sgd", "learning_rate": 0.05}),
@@ -122,7 +122,7 @@ SETUPS = {
 
 
 @pytest.mark.parametrize("name", SETUPS)
-def test_every_namespace_learns_what_numpy_learns(place, name, rng):
+def test_training_matches_numpy_on_every_namespace(place, name, rng):
     spec, settings = SETUPS[name]
     X = rng.normal(size=(26, 3))
     y = np.sin(X[:, :2])
@@ -133,7 +133,7 @@ def test_every_namespace_learns_what_numpy_learns(place, name, rng):
     expected = train(
         spec, X, y, sample_weight=weight, X_val=X[:9], y_val=y[:9], keep="last", **settings
     )
-    found = train(
+    actual = train(
         spec,
         at(place, X),
         at(place, y),
@@ -143,60 +143,60 @@ def test_every_namespace_learns_what_numpy_learns(place, name, rng):
         keep="last",
         **settings,
     )
-    difference = np.abs(flat(found) - flat(expected)).max()
+    difference = np.abs(flat(actual) - flat(expected)).max()
     assert difference <= PARITY * np.abs(flat(expected)).max()
     for series in ("loss", "val_loss", "val_score", "learning_rate", "grad_norm"):
         assert np.allclose(
-            np.array(found.history[series]), np.array(expected.history[series]), rtol=1e-7
-        ), series  # looser: a late gradient is a difference of numbers that nearly cancel
+            np.array(actual.history[series]), np.array(expected.history[series]), rtol=1e-7
+        ), series  # looser: a late gradient is a difference of nearly equal numbers
 
 
-def test_labels_in_every_namespace_learn_what_numpys_learn(place, rng):
+def test_labels_of_every_namespace_train_as_numpys(place, rng):
     X = rng.normal(size=(20, 3))
     y = np.arange(20) % 3
     expected = train("3-6-3", X, y, loss="cross_entropy", epochs=5, class_weight="balanced")
-    there = at(place, X)
-    found = train(
-        "3-6-3", there, at(place, y), loss="cross_entropy", epochs=5, class_weight="balanced"
+    rows = at(place, X)
+    actual = train(
+        "3-6-3", rows, at(place, y), loss="cross_entropy", epochs=5, class_weight="balanced"
     )
-    assert np.allclose(flat(found), flat(expected), rtol=PARITY, atol=PARITY)
-    predicted = found.predict(there)
+    assert np.allclose(flat(actual), flat(expected), rtol=PARITY, atol=PARITY)
+    predicted = actual.predict(rows)
     assert place_of(predicted).xp.__name__ == place.xp.__name__
     assert (to_host(predicted) == expected.predict(X)).all()
 
 
 def test_a_one_dimensional_y_works_in_every_namespace(place, rng):
     X, y = regression(rng)
-    there = at(place, X)
-    model = train("3-4-1", there, at(place, y), epochs=2)
-    predicted = model.predict(there)
+    rows = at(place, X)
+    model = train("3-4-1", rows, at(place, y), epochs=2)
+    predicted = model.predict(rows)
     assert tuple(predicted.shape) == (40,)
     expected = train("3-4-1", X, y, epochs=2).predict(X)
     assert np.allclose(to_host(predicted), expected, rtol=PARITY)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_predictions_come_back_where_and_as_x_is(place, dtype, rng):
+def test_predictions_have_the_namespace_and_dtype_of_x(place, dtype, rng):
     X, y = regression(rng)
-    there = at(place, X.astype(dtype))
-    model = train("3-4-1", there, at(place, y[:, None].astype(dtype)), epochs=2)
-    predicted = model.predict(there)
+    rows = at(place, X.astype(dtype))
+    model = train("3-4-1", rows, at(place, y[:, None].astype(dtype)), epochs=2)
+    predicted = model.predict(rows)
     assert predicted.dtype == getattr(place.xp, dtype)
-    assert place_of(predicted) == place_of(there)
+    assert place_of(predicted) == place_of(rows)
     assert model.flat.dtype == getattr(place.xp, dtype)
 
 
-def test_a_model_made_elsewhere_answers_in_the_callers_namespace(place, rng):
+def test_predictions_follow_the_namespace_of_x_not_of_the_model(place, rng):
     X, y = regression(rng)
     model = train("3-4-1", X, y[:, None], epochs=2)
     predicted = model.predict(at(place, X))
     assert place_of(predicted) == place_of(at(place, X))
     assert np.allclose(to_host(predicted), model.predict(X), rtol=PARITY)
-    there = train("3-4-1", at(place, X), at(place, y[:, None]), epochs=2)
-    assert isinstance(there.predict(X), np.ndarray)
+    device_model = train("3-4-1", at(place, X), at(place, y[:, None]), epochs=2)
+    assert isinstance(device_model.predict(X), np.ndarray)
 
 
-def test_a_tensor_that_wants_gradients_is_only_data(rng):
+def test_a_tensor_with_requires_grad_is_treated_as_data(rng):
     torch = pytest.importorskip("torch")
     X, y = regression(rng)
     model = train("3-4-1", torch.asarray(X).requires_grad_(), y, epochs=1)
@@ -212,7 +212,7 @@ def test_bfloat16_tensors_train_in_float32(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_dtype_asked_for_is_the_one_trained_in(dtype, rng):
+def test_training_uses_the_given_dtype(dtype, rng):
     X, y = regression(rng)
     model = train("3-4-1", X.astype(np.float32), y, epochs=1, dtype=dtype)
     assert model.predict(X).dtype == dtype
@@ -222,7 +222,7 @@ def test_the_dtype_asked_for_is_the_one_trained_in(dtype, rng):
 
 
 def naive_sgd(X, y, weights, bias, rate, batch, passes):
-    """Linear regression by plain loops, rows as they come."""
+    """Linear regression by plain loops over unshuffled rows."""
     for _ in range(passes):
         for start in range(0, len(X), batch):
             x, target = X[start : start + batch], y[start : start + batch]
@@ -233,7 +233,7 @@ def naive_sgd(X, y, weights, bias, rate, batch, passes):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 9, 10])
-def test_batches_of_any_size_are_what_a_naive_loop_does(batch, rng):
+def test_batches_of_any_size_match_a_naive_loop(batch, rng):
     X, y = rng.normal(size=(10, 3)), rng.normal(size=(10, 2))
     start = np.vstack([np.zeros((3, 2))])
     model = train(
@@ -253,12 +253,12 @@ def test_batches_of_any_size_are_what_a_naive_loop_does(batch, rng):
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, 10), (3, 4), (5, 2), (9, 2), (10, 1)])
-def test_an_epoch_takes_every_row_in_as_few_batches_as_there_are(batch, steps, rng):
+def test_an_epoch_has_the_fewest_batches_for_all_rows(batch, steps, rng):
     X, y = regression(rng, 10)
     assert [r.step for r in epochs("3-1", X, y, epochs=2, batch_size=batch)] == [steps, 2 * steps]
 
 
-def test_a_batch_larger_than_the_data_is_all_of_it(rng):
+def test_a_batch_larger_than_the_data_takes_all_rows(rng):
     X, y = regression(rng, 10)
     all_rows = train("3-4-1", X, y, epochs=3, batch_size=10)
     with pytest.warns(UserWarning, match="batch_size is larger than the 10 rows of X"):
@@ -273,7 +273,7 @@ def test_a_single_row_trains():
     assert model.history["loss"][-1] < model.history["loss"][0]
 
 
-# history, stopping, keeping
+# History, early stopping and the best weights
 
 
 def test_history_has_every_number_of_every_epoch(rng):
@@ -283,12 +283,12 @@ def test_history_has_every_number_of_every_epoch(rng):
         assert len(model.history[name]) == 5, name
         assert all(isinstance(entry, float) and np.isfinite(entry) for entry in model.history[name])
     assert model.history["seconds"] == sorted(model.history["seconds"])
-    alone = train("3-4-1", X, y, epochs=5)
-    assert alone.history["val_loss"] == alone.history["val_score"] == [None] * 5
-    assert len(alone.history["loss"]) == 5
+    without_val = train("3-4-1", X, y, epochs=5)
+    assert without_val.history["val_loss"] == without_val.history["val_score"] == [None] * 5
+    assert len(without_val.history["loss"]) == 5
 
 
-def test_the_loss_of_history_is_the_mean_met_while_training(rng):
+def test_history_loss_is_the_mean_during_the_epoch(rng):
     X, y = regression(rng, 10)
     model = train(
         "3-1",
@@ -301,7 +301,7 @@ def test_the_loss_of_history_is_the_mean_met_while_training(rng):
         initializer="zeros",
     )
     assert model.history["loss"][0] == pytest.approx(0.5 * (y**2).mean(), rel=EXACT)
-    # rate 0 never moves: ragged batches then average to the mean over all rows
+    # with a learning rate of 0, the mean over ragged batches is the mean over all rows
     still = train(
         "3-1", X, y, batch_size=4, epochs=2, optimizer="sgd", learning_rate=0, initializer="zeros"
     )
@@ -315,7 +315,7 @@ def worsening(rng):
 
 
 @pytest.mark.parametrize("patience", [1, 3])
-def test_patience_stops_so_many_epochs_after_the_best(patience, rng):
+def test_patience_stops_after_the_given_epochs_without_improvement(patience, rng):
     model = train(
         "3-1", **worsening(rng), patience=patience, learning_rate=0.01, initializer="zeros"
     )
@@ -329,7 +329,7 @@ def test_min_delta_ignores_small_improvements(rng):
     assert len(model.history["loss"]) == 3
 
 
-def test_monitor_chooses_what_the_best_goes_by(rng):
+def test_monitor_selects_the_criterion_of_the_best_epoch(rng):
     X, y = rng.normal(size=(30, 2)), np.arange(30) % 2
     for monitor, best in (("val_loss", np.argmin), ("val_score", np.argmax)):
         model = train(
@@ -349,46 +349,48 @@ def test_monitor_chooses_what_the_best_goes_by(rng):
 @pytest.mark.parametrize("held_out", [True, False])
 def test_keep_best_returns_the_best_weights_by_value(held_out, rng):
     X, y = regression(rng)
-    seen = {"X_val": X[:20], "y_val": y[:20]} if held_out else {}
-    found = {}
+    val_rows = {"X_val": X[:20], "y_val": y[:20]} if held_out else {}
+    weights = {}
 
-    def leap(xp, now):  # steps so large at the end that the last epoch is not the best
+    def leap(xp, now):  # steps so large at the end that the last epoch is not the best one
         return 1 + 200 * xp.astype(now.epoch >= 20, now.epoch.dtype)
 
     for keep in ("best", "last"):
         model = train(
-            "3-8-1", X, y, learning_rate=0.005, epochs=25, schedule=leap, keep=keep, **seen
+            "3-8-1", X, y, learning_rate=0.005, epochs=25, schedule=leap, keep=keep, **val_rows
         )
-        found[keep] = model, X[:20] if held_out else X, y[:20] if held_out else y
+        weights[keep] = model, X[:20] if held_out else X, y[:20] if held_out else y
 
     def loss_of(model, X, y):
         return 0.5 * ((model.predict(X) - y) ** 2).mean()
 
-    last = loss_of(*found["last"])
-    best = loss_of(*found["best"])
+    last = loss_of(*weights["last"])
+    best = loss_of(*weights["best"])
     assert best < last
     if held_out:
-        history = found["best"][0].history["val_loss"]
+        history = weights["best"][0].history["val_loss"]
         assert best == pytest.approx(min(history), rel=EXACT)
         assert last == pytest.approx(history[-1], rel=EXACT)
         assert np.argmin(history) != len(history) - 1
 
 
-def test_the_best_is_kept_by_default_only_with_a_held_out_set(rng):
-    def kept(**arguments):
+def test_the_best_weights_are_kept_by_default_only_with_validation_rows(rng):
+    def model_and_report(**arguments):
         return flat(train("3-8-1", **arguments, learning_rate=0.3, epochs=10))
 
     held_out = worsening(rng)
-    assert (kept(**held_out) == kept(**held_out, keep="best")).all()
-    assert (kept(**held_out) != kept(**held_out, keep="last")).any()
-    alone = {"X": held_out["X"], "y": held_out["y"]}
-    assert (kept(**alone) == kept(**alone, keep="last")).all()
+    assert (model_and_report(**held_out) == model_and_report(**held_out, keep="best")).all()
+    assert (model_and_report(**held_out) != model_and_report(**held_out, keep="last")).any()
+    training_rows = {"X": held_out["X"], "y": held_out["y"]}
+    assert (
+        model_and_report(**training_rows) == model_and_report(**training_rows, keep="last")
+    ).all()
 
 
-# the generator
+# The generator
 
 
-def test_iterating_over_epochs_is_training(rng):
+def test_iterating_over_epochs_equals_train(rng):
     X, y = regression(rng)
     arguments = {
         "epochs": 6,
@@ -407,20 +409,20 @@ def test_iterating_over_epochs_is_training(rng):
 
 def test_a_report_can_end_training(rng):
     X, y = regression(rng)
-    seen = []
+    epoch_numbers = []
     for report in epochs("3-5-1", X, y, epochs=50):
-        seen.append(report.epoch)
+        epoch_numbers.append(report.epoch)
         if report.epoch == 4:
             report.stop()
-    assert seen == [1, 2, 3, 4]
+    assert epoch_numbers == [1, 2, 3, 4]
 
 
-# schedules
+# Schedules
 
 
 @pytest.mark.parametrize("members", [None, 2])
-def test_a_schedule_below_zero_is_refused(members, rng):
-    """It would train uphill."""
+def test_a_negative_schedule_raises(members, rng):
+    """Training would maximize the loss."""
     X = rng.normal(size=(16, 3))
     settings = {
         "batch_size": 8,
@@ -434,7 +436,7 @@ def test_a_schedule_below_zero_is_refused(members, rng):
         train("3-1", X, X[:, 0], learning_rate=0.1, **settings)
 
 
-def test_a_schedule_moves_the_rate(rng):
+def test_a_schedule_scales_the_learning_rate(rng):
     X, y = regression(rng, 8)
 
     def rates(schedule):
@@ -452,7 +454,7 @@ def test_a_schedule_moves_the_rate(rng):
     assert rates("warmup:2 * cosine") == pytest.approx(warm, rel=EXACT)
 
 
-def test_the_rate_that_history_shows_is_the_one_used(rng):
+def test_history_shows_the_learning_rate_that_is_used(rng):
     X, y = regression(rng, 8)
     model = train(
         "3-1", X, y, learning_rate=0.2, batch_size=8, epochs=3, schedule="exponential:0.5",
@@ -460,11 +462,11 @@ def test_the_rate_that_history_shows_is_the_one_used(rng):
         initializer="zeros", shuffle=False, clip=1e-3,
     )  # fmt: skip
     moved = np.linalg.norm(flat(model))
-    # steps clipped to one length and hardly turning: together as long as their rates say
+    # steps are clipped to one length in almost one direction: their lengths add up
     assert moved == pytest.approx(1e-3 * sum(model.history["learning_rate"]), rel=1e-4)
 
 
-# penalties, decay, clipping
+# Penalties, weight decay and clipping
 
 
 def naive_linear(X, y, steps, rate, *, decay=0.0, l1=0.0, l2=0.0, limit=None, initial=None):
@@ -498,8 +500,8 @@ def naive_linear(X, y, steps, rate, *, decay=0.0, l1=0.0, l2=0.0, limit=None, in
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
 )
-def test_decay_penalties_and_clipping_act_on_weights_as_written(settings, reference, rng):
-    # the targets are far from 0, so that the biases move and a penalty on them would show
+def test_decay_penalties_and_clipping_match_a_naive_loop(settings, reference, rng):
+    # targets far from 0 move the biases, so that a penalty on them would be detected
     X, y = rng.normal(size=(12, 3)), 5 + rng.normal(size=(12, 2))
     start = rng.normal(size=(3, 2))
     model = train(
@@ -512,31 +514,31 @@ def test_decay_penalties_and_clipping_act_on_weights_as_written(settings, refere
     assert model.history["grad_norm"][-1] == pytest.approx(norm, rel=EXACT)  # before clipping
 
 
-def test_adamw_decays_by_its_own_default(rng):
+def test_adamw_has_its_own_default_decay(rng):
     X, y = regression(rng)
     default = train("3-4-1", X, y, optimizer="adamw", epochs=3)
-    written = train("3-4-1", X, y, optimizer="adam", weight_decay=0.01, epochs=3)
+    coupled = train("3-4-1", X, y, optimizer="adam", weight_decay=0.01, epochs=3)
     none = train("3-4-1", X, y, optimizer="adamw", weight_decay=0, epochs=3)
-    assert (flat(default) == flat(written)).all()
+    assert (flat(default) == flat(coupled)).all()
     assert (flat(none) == flat(train("3-4-1", X, y, epochs=3))).all()
     assert (flat(default) != flat(none)).any()
 
 
-def test_weight_decay_named_among_the_hyper_parameters_is_heeded_or_refused(rng):
+def test_weight_decay_in_optimizer_params_is_applied_or_rejected(rng):
     X, y = regression(rng)
     try:
         named = train(
             "3-4-1", X, y, optimizer="adamw", epochs=3, optimizer_params={"weight_decay": 0.5}
         )
     except ValueError as error:
-        assert "weight_decay" in str(error)  # noqa: PT017 - either is right, silence is not
+        assert "weight_decay" in str(error)  # noqa: PT017 - either is right, ignoring it is not
         return
     assert (flat(named) == flat(train("3-4-1", X, y, weight_decay=0.5, epochs=3))).all()
 
 
 def test_hyper_parameters_reach_the_rule(rng):
     X, y = regression(rng)
-    plain = train("3-4-1", X, y, optimizer="sgd", epochs=3, learning_rate=0.01)
+    default = train("3-4-1", X, y, optimizer="sgd", epochs=3, learning_rate=0.01)
     heavy = train(
         "3-4-1",
         X,
@@ -546,37 +548,37 @@ def test_hyper_parameters_reach_the_rule(rng):
         learning_rate=0.01,
         optimizer_params={"momentum": 0.0},
     )
-    assert np.allclose(flat(plain), flat(heavy), rtol=EXACT, atol=EXACT)
+    assert np.allclose(flat(default), flat(heavy), rtol=EXACT, atol=EXACT)
 
 
-# the user's own functions
+# User-defined functions
 
 
-def own_tanh(xp, z):
+def custom_tanh(xp, z):
     a = xp.tanh(z)
     return a, 1 - a * a
 
 
-def own_squares(xp, score, target):
+def custom_squares(xp, score, target):
     e = score - target
     return xp.sum(0.5 * e * e, axis=-1), e
 
 
-def own_momentum(xp, h, t, theta, g, v):
+def custom_momentum(xp, h, t, theta, g, v):
     v = 0.9 * v - h.learning_rate * g
     return theta + v, v
 
 
-def own_decay(xp, now):
+def custom_decay(xp, now):
     return 0.95**now.epoch
 
 
-def test_plain_functions_of_the_user_train_as_the_tables_entries_do(place, rng):
+def test_user_functions_train_as_the_table_entries(place, rng):
     X, y = regression(rng)
     X, y = at(place, X), at(place, y[:, None])
-    own = train(
-        Spec.parse("3-6-1", activation=own_tanh, loss=own_squares), X, y,
-        optimizer=own_momentum, schedule=own_decay, learning_rate=0.01, epochs=4,
+    custom = train(
+        Spec.parse("3-6-1", activation=custom_tanh, loss=custom_squares), X, y,
+        optimizer=custom_momentum, schedule=custom_decay, learning_rate=0.01, epochs=4,
         initializer=lambda generator, n_in, n_out: generator.normal(size=(n_in, n_out)),
     )  # fmt: skip
     named = train(
@@ -584,10 +586,10 @@ def test_plain_functions_of_the_user_train_as_the_tables_entries_do(place, rng):
         optimizer="momentum", schedule="exponential:0.95", learning_rate=0.01, epochs=4,
         initializer="normal:1",
     )  # fmt: skip
-    assert np.allclose(flat(own), flat(named), rtol=PARITY, atol=PARITY)
+    assert np.allclose(flat(custom), flat(named), rtol=PARITY, atol=PARITY)
 
 
-# every name of the tables
+# Every name of the tables
 
 WRITTEN = {"huber": "1.35", "quantile": "0.5"}
 
@@ -644,22 +646,22 @@ def test_every_initializer_trains(name, rng):
     assert model.history["loss"][-1] < model.history["loss"][0]
 
 
-# divergence
+# Divergence
 
 
 @pytest.mark.parametrize("held_out", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_rate_beyond_reason_raises_with_a_finite_model(dtype, held_out, rng):
+def test_a_huge_learning_rate_raises_with_a_finite_model(dtype, held_out, rng):
     X, y = regression(rng)
-    seen = {"X_val": X, "y_val": y} if held_out else {}
+    val_rows = {"X_val": X, "y_val": y} if held_out else {}
     with pytest.raises(DivergedError, match="learning rate") as caught:
-        train("3-16-16-1", X, y, learning_rate=1e10, optimizer="sgd", dtype=dtype, **seen)
+        train("3-16-16-1", X, y, learning_rate=1e10, optimizer="sgd", dtype=dtype, **val_rows)
     assert isinstance(caught.value, ValueError)
     assert np.isfinite(flat(caught.value.model)).all()
     assert caught.value.model.predict(X).shape == (40,)
 
 
-def test_divergence_in_every_namespace(place, rng):
+def test_divergence_is_detected_in_every_namespace(place, rng):
     X, y = regression(rng)
     with pytest.raises(DivergedError) as caught:
         train("3-16-1", at(place, X), at(place, y[:, None]), learning_rate=1e10, optimizer="sgd")
@@ -679,12 +681,12 @@ def test_the_model_of_a_divergence_is_that_of_the_last_good_epoch(rng):
     assert "epoch 4" in str(caught.value)
 
 
-def test_the_public_names_are_these_functions():
+def test_public_names():
     assert xpmlp.train is train
     assert xpmlp.epochs is epochs
 
 
-# A user's own functions are tried once, and named
+# Validation of user-defined functions
 
 
 def per_output(xp, score, target):
@@ -719,7 +721,7 @@ OF_VECTORS = Optimizer(lambda xp, h, t, theta, g: (theta,), 0, {}, "own", alone)
 
 
 @pytest.mark.parametrize(
-    ("spec", "arguments", "said"),
+    ("spec", "arguments", "message"),
     [
         ("3-4-2", {"loss": per_output}, r"loss per_output must give value.*\(2,\) here"),
         ("3-4-1", {"optimizer": alone}, r"alone must return the tuple \(theta, \*slots\)"),
@@ -746,14 +748,14 @@ OF_VECTORS = Optimizer(lambda xp, h, t, theta, g: (theta,), 0, {}, "own", alone)
         ("3-4-2", {"loss": one_delta}, r"loss one_delta must give delta .*\(2, 2\) here"),
     ],
 )
-def test_a_users_function_that_gives_the_wrong_thing_is_named(spec, arguments, said):
+def test_invalid_results_of_user_functions_raise(spec, arguments, message):
     X = np.ones((6, 3))
     y = np.ones((6, Spec.parse(spec).n_out))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         train(spec, X, y, **arguments)
 
 
-def test_a_schedule_may_give_plain_numbers():
+def test_a_schedule_may_return_a_float():
     X = np.linspace(0, 1, 12)[:, None]
     model = train(
         "1-1",
@@ -766,7 +768,7 @@ def test_a_schedule_may_give_plain_numbers():
     assert model.history["learning_rate"] == [0.25, 0.125, 0.125]
 
 
-def test_epochs_obeys_patience():
+def test_epochs_stops_by_patience():
     X = np.linspace(0, 1, 12)[:, None]
     reports = list(epochs("1-1", X, X, X_val=X, y_val=-X, epochs=50, patience=2, learning_rate=0.1))
     assert len(reports) < 50
@@ -775,8 +777,8 @@ def test_epochs_obeys_patience():
 
 def test_a_report_does_not_change_later():
     X = np.linspace(0, 1, 12)[:, None]
-    found = list(epochs("1-3-1", X, X, epochs=4))
-    assert [len(report.history["loss"]) for report in found] == [1, 2, 3, 4]
+    reports = list(epochs("1-3-1", X, X, epochs=4))
+    assert [len(report.history["loss"]) for report in reports] == [1, 2, 3, 4]
     with pytest.raises(RuntimeError, match="epoch 1, and training is at epoch 4"):
-        found[0].model()
-    found[-1].model()
+        reports[0].model()
+    reports[-1].model()

@@ -1,4 +1,4 @@
-"""Metrics of a user's own: in reports, history, checkpoints, the progress bar and the plot."""
+"""User-defined metrics in reports, history, checkpoints, the progress bar and the plot."""
 
 import numpy as np
 import pytest
@@ -34,20 +34,20 @@ def brier(y, proba):
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_a_metric_is_of_the_rows_as_predict_has_them(held_out, numbers):
+def test_a_metric_compares_targets_with_predict(held_out, numbers):
     X, y = numbers
-    seen = {"X_val": X[:9], "y_val": y[:9], "keep": "last"} if held_out else {}
-    model = train("3-4-1", X, y, epochs=3, metrics={"mae": mae}, **seen)
+    val_rows = {"X_val": X[:9], "y_val": y[:9], "keep": "last"} if held_out else {}
+    model = train("3-4-1", X, y, epochs=3, metrics={"mae": mae}, **val_rows)
     rows = slice(9) if held_out else slice(None)
     assert model.history["mae"][-1] == pytest.approx(mae(y[rows], model.predict(X[rows])))
     assert len(model.history["mae"]) == 3
 
 
-def test_labels_and_probabilities_are_what_a_person_compares(labels, place):
+def test_metrics_take_labels_or_probabilities(labels, place):
     X, y = labels
-    here = to_place(place, X)
-    given = {"right": right, "brier": brier}
-    model = train("3-4-1", here, y, loss="binary_cross_entropy", epochs=3, metrics=given)
+    device_rows = to_place(place, X)
+    metrics = {"right": right, "brier": brier}
+    model = train("3-4-1", device_rows, y, loss="binary_cross_entropy", epochs=3, metrics=metrics)
     proba = np.asarray(model.predict_proba(X))
     assert model.history["brier"][-1] == pytest.approx(brier(y, proba), rel=1e-5)
     assert model.history["right"][-1] == right(y, np.asarray(model.predict(X)))
@@ -58,21 +58,21 @@ def test_several_outputs_and_classes(numbers):
     three = np.digitize(y, [-1.0, 1.0])
     model = train("3-4-3", X, three, loss="cross_entropy", epochs=2, metrics={"right": right})
     assert model.history["right"][-1] == right(three, model.predict(X))
-    both = np.stack([y, -y], axis=1)
-    model = train("3-4-2", X, both, epochs=2, metrics={"mae": mae})
-    assert model.history["mae"][-1] == pytest.approx(mae(both, model.predict(X)))
+    targets = np.stack([y, -y], axis=1)
+    model = train("3-4-2", X, targets, epochs=2, metrics={"mae": mae})
+    assert model.history["mae"][-1] == pytest.approx(mae(targets, model.predict(X)))
 
 
-def test_each_member_has_its_own(numbers):
+def test_each_member_has_its_own_metric(numbers):
     X, y = numbers
     model = train("3-4-1", X, y, epochs=2, members=3, metrics={"mae": mae})
     assert model.history["mae"][-1].shape == (3,)
     for k in range(3):
-        alone = train("3-4-1", X, y, epochs=2, seed=k, metrics={"mae": mae})
-        assert model.history["mae"][-1][k] == pytest.approx(alone.history["mae"][-1], rel=1e-9)
+        single = train("3-4-1", X, y, epochs=2, seed=k, metrics={"mae": mae})
+        assert model.history["mae"][-1][k] == pytest.approx(single.history["mae"][-1], rel=1e-9)
 
 
-def test_reports_bar_and_plot_have_it(numbers, capsys, tmp_path):
+def test_reports_progress_bar_and_plot_show_the_metric(numbers, capsys, tmp_path):
     X, y = numbers
     for report in epochs("3-4-1", X, y, epochs=2, metrics={"mae": mae}):
         assert report.metrics == {"mae": report.history["mae"][-1]}
@@ -83,35 +83,35 @@ def test_reports_bar_and_plot_have_it(numbers, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("members", [None, 2])
-def test_it_is_in_the_checkpoint(members, numbers, tmp_path):
+def test_the_metric_is_in_the_checkpoint(members, numbers, tmp_path):
     X, y = numbers
-    asked = {"members": members, "metrics": {"mae": mae}, "checkpoint": tmp_path / "run.ckpt"}
-    train("3-4-1", X, y, epochs=2, **asked)
-    again = train("3-4-1", X, y, epochs=4, resume=True, **asked)
+    options = {"members": members, "metrics": {"mae": mae}, "checkpoint": tmp_path / "run.ckpt"}
+    train("3-4-1", X, y, epochs=2, **options)
+    resumed = train("3-4-1", X, y, epochs=4, resume=True, **options)
     whole = train("3-4-1", X, y, epochs=4, members=members, metrics={"mae": mae})
-    assert np.array_equal(again.history["mae"], whole.history["mae"])
+    assert np.array_equal(resumed.history["mae"], whole.history["mae"])
 
 
-def test_a_callback_sees_the_held_out_rows(numbers):
+def test_a_callback_may_use_the_validation_rows(numbers):
     X, y = numbers
-    seen = []
+    shapes = []
 
     def look(report):
         rows = report.predictions()
-        seen.append(rows.y)
+        shapes.append(rows.y)
         assert rows.proba is None
         assert report.metrics["mae"] == pytest.approx(mae(rows.y, rows.prediction))
 
-    held = {"X_val": X[:9], "y_val": y[:9]}
-    train("3-4-1", X, y, epochs=2, callbacks=[look], metrics={"mae": mae}, **held)
-    assert len(seen) == 2
-    assert np.array_equal(seen[0], y[:9])
+    val_rows = {"X_val": X[:9], "y_val": y[:9]}
+    train("3-4-1", X, y, epochs=2, callbacks=[look], metrics={"mae": mae}, **val_rows)
+    assert len(shapes) == 2
+    assert np.array_equal(shapes[0], y[:9])
     (report,) = epochs("3-4-1", X, y, epochs=1)
     assert report.predictions() is None
 
 
 @pytest.mark.parametrize(
-    ("metrics", "said"),
+    ("metrics", "message"),
     [
         ([mae], "metrics must be a dict"),
         ({"loss": mae}, "must not be called 'loss'"),
@@ -121,18 +121,18 @@ def test_a_callback_sees_the_held_out_rows(numbers):
         ({"brier": brier}, "metric 'brier' asks for proba, but y holds numbers"),
     ],
 )
-def test_what_is_no_metric_is_named(metrics, said, numbers):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_metric_raises(metrics, message, numbers):
+    with pytest.raises(ValueError, match=message):
         train("3-4-1", *numbers, epochs=1, metrics=metrics)
 
 
-def test_a_model_goes_on_from_its_weights(labels):
+def test_training_continues_from_a_models_weights(labels):
     """`train(model, ...)` is `train(spec, params=...)` with its labels."""
     X, y = labels
     first = train("3-4-1", X, y, loss="binary_cross_entropy", epochs=3)
     second = train(first, X, y, epochs=2)
-    given = train(first.spec, X, y, params=first.params, epochs=2)
-    assert np.array_equal(second.flat, given.flat)
+    from_params = train(first.spec, X, y, params=first.params, epochs=2)
+    assert np.array_equal(second.flat, from_params.flat)
     assert not np.array_equal(second.flat, first.flat)
     still = train(first, X, y, epochs=1, learning_rate=0.0, keep="last")
     assert np.array_equal(still.flat, first.flat)
@@ -141,7 +141,7 @@ def test_a_model_goes_on_from_its_weights(labels):
         train(first, X, np.where(y == "no", "maybe", y))
 
 
-def test_a_checkpoint_of_another_start_is_refused(numbers, tmp_path):
+def test_a_checkpoint_of_other_initial_weights_raises(numbers, tmp_path):
     X, y = numbers
     path = tmp_path / "run.ckpt"
     first, other = (train("3-4-1", X, y, epochs=1, seed=seed) for seed in (0, 1))
@@ -150,18 +150,18 @@ def test_a_checkpoint_of_another_start_is_refused(numbers, tmp_path):
     assert not np.array_equal(half.flat, whole.flat)
     with pytest.raises(ValueError, match="is of another training: params was 'SHA-256"):
         train(other, X, y, epochs=4, checkpoint=path, resume=True)
-    again = train(first, X, y, epochs=4, checkpoint=path, resume=True)
-    assert np.array_equal(again.flat, whole.flat)
+    resumed = train(first, X, y, epochs=4, checkpoint=path, resume=True)
+    assert np.array_equal(resumed.flat, whole.flat)
 
 
-def test_a_population_goes_on_from_its_weights(numbers):
+def test_training_continues_from_a_populations_weights(numbers):
     X, y = numbers
     first = train("3-4-1", X, y, epochs=2, members=3)
     assert train(first, X, y, epochs=1).members == 3
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ([], "one tuple of blocks for each layer of network 3-4-1"),
         ([(np.ones((3, 4)), np.ones((1, 4))), (np.ones((4, 1)),)], "has 3 blocks"),
@@ -169,17 +169,17 @@ def test_a_population_goes_on_from_its_weights(numbers):
         ([(np.full((3, 4), np.nan), np.ones((1, 4))), (np.ones((4, 1)), np.ones((1, 1)))], "NaN"),
     ],
 )
-def test_params_that_do_not_fit_are_named(params, said, numbers):
-    with pytest.raises(ValueError, match=said):
+def test_mismatched_params_raise(params, message, numbers):
+    with pytest.raises(ValueError, match=message):
         train("3-4-1", *numbers, params=params)
 
 
-def test_activation_and_dropout_may_be_said_beside_the_sizes(numbers):
+def test_activation_and_dropout_may_be_arguments(numbers):
     from xpmlp import Spec, gradcheck, ledger
 
     X, y = numbers
-    said = train("3-4-1", X, y, activation="tanh", dropout=0.2, epochs=2)
-    written = train(Spec.parse("3-4-1", activation="tanh", dropout=0.2), X, y, epochs=2)
-    assert np.array_equal(said.flat, written.flat)
+    from_arguments = train("3-4-1", X, y, activation="tanh", dropout=0.2, epochs=2)
+    from_spec = train(Spec.parse("3-4-1", activation="tanh", dropout=0.2), X, y, epochs=2)
+    assert np.array_equal(from_arguments.flat, from_spec.flat)
     assert "a1 = tanh(z1)" in str(ledger("3-4-1", activation="tanh"))
     assert "tanh" in gradcheck("3-4-1", activation="tanh").network

@@ -1,4 +1,4 @@
-"""Training on a GPU that is not the current one: the same bits, and the caller's stays current."""
+"""Training on a GPU that is not the current one gives the same bits and leaves the current one."""
 
 import json
 from functools import partial
@@ -26,7 +26,7 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture(autouse=True)
 def current(two_cards):
-    """Number 0 is current, before each test and after it."""
+    """GPU 0 is current before and after each test."""
     import cupy
 
     yield cupy.cuda.runtime.getDevice
@@ -51,11 +51,11 @@ def lies_on(array) -> int:
     return array.device.id
 
 
-def same_model(one, other) -> None:
-    assert to_host(one.flat).tobytes() == to_host(other.flat).tobytes()
-    assert one.history.keys() == other.history.keys()
-    for name in one.history.keys() - {"seconds"}:
-        np.testing.assert_array_equal(one.history[name], other.history[name], name)
+def same_model(a, b) -> None:
+    assert to_host(a.flat).tobytes() == to_host(b.flat).tobytes()
+    assert a.history.keys() == b.history.keys()
+    for name in a.history.keys() - {"seconds"}:
+        np.testing.assert_array_equal(a.history[name], b.history[name], name)
 
 
 HELD = np.random.default_rng(5).normal(size=(2, 20, 3)).astype("float32")
@@ -74,7 +74,7 @@ TRAININGS = {
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_a_training_is_the_one_on_the_first(name, rows):
+def test_the_second_gpu_trains_as_the_first(name, rows):
     spec, arguments = TRAININGS[name]
     if name == "dropout":
         spec = xpmlp.Spec.parse(spec, dropout=0.3)
@@ -88,37 +88,37 @@ def test_a_training_is_the_one_on_the_first(name, rows):
 @pytest.mark.slow
 @pytest.mark.parametrize("from_", [0, 1])
 @pytest.mark.parametrize("word", [None, "gpu:0", SECOND])
-def test_rows_may_lie_on_either(from_, word, rows):
+def test_rows_may_be_on_either_gpu(from_, word, rows):
     X, y = (on(from_, part) for part in rows)
-    weight, held = on(from_, np.ones(ROWS)), {"X_val": X, "y_val": y}
-    more = {"epochs": 3, "sample_weight": weight, **held}
-    model = xpmlp.train("3-5-1", X, y, device=word, **more)
+    weight, val_rows = on(from_, np.ones(ROWS)), {"X_val": X, "y_val": y}
+    options = {"epochs": 3, "sample_weight": weight, **val_rows}
+    model = xpmlp.train("3-5-1", X, y, device=word, **options)
     assert model.place.name == (word or f"gpu:{from_}")
     same_model(model, xpmlp.train("3-5-1", *rows, device="gpu:0", epochs=3,
                                   X_val=rows[0], y_val=rows[1]))  # fmt: skip
     for number in (0, 1):
-        found = model.predict(on(number, rows[0]))
-        assert lies_on(found) == number
-        assert found.get().tobytes() == model.predict(rows[0]).tobytes()
+        actual = model.predict(on(number, rows[0]))
+        assert lies_on(actual) == number
+        assert actual.get().tobytes() == model.predict(rows[0]).tobytes()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", [[0, 1], ["no", "yes"], [0, 1, 2]], ids=str)
-def test_labels_come_to_where_the_rows_lie(labels, rows):
+def test_labels_are_moved_to_the_gpu_of_the_rows(labels, rows):
     X, y = rows[0], np.resize(labels, ROWS)
     several = len(labels) > 2
     spec = "3-5-3" if several else "3-5-1"
-    more = {"loss": "cross_entropy" if several else "binary_cross_entropy", "epochs": 3}
-    first, second = (xpmlp.train(spec, X, y, device=d, **more) for d in ("gpu:0", SECOND))
+    options = {"loss": "cross_entropy" if several else "binary_cross_entropy", "epochs": 3}
+    first, second = (xpmlp.train(spec, X, y, device=d, **options) for d in ("gpu:0", SECOND))
     same_model(first, second)
     for x in (X, on(0, X), on(1, X)):
-        found = to_host(second.predict(x))
-        np.testing.assert_array_equal(found, first.predict(X))
+        actual = to_host(second.predict(x))
+        np.testing.assert_array_equal(actual, first.predict(X))
         assert to_host(second.predict_proba(x)).tobytes() == first.predict_proba(X).tobytes()
 
 
 @pytest.mark.parametrize("bad", ["nan", "alike", "large"])
-def test_rows_on_another_are_checked_there(bad, rows):
+def test_rows_are_validated_on_their_own_gpu(bad, rows):
     X = rows[0].astype("float64")
     if bad == "alike":
         X[:] = 1
@@ -133,15 +133,15 @@ def test_rows_on_another_are_checked_there(bad, rows):
             train()
 
 
-def watching(current, rows, seen):
-    """A callback that asks a report for all it gives; the caller's GPU is current in it."""
+def watching(current, rows, predictions):
+    """A callback that uses every method of a report while the caller's GPU is current."""
 
     def watch(report):
         assert current() == 0
         model = report.model()
-        answers = [to_host(model.predict(x)) for x in (rows[0], on(0, rows[0]), on(1, rows[0]))]
-        assert all(a.tobytes() == answers[0].tobytes() for a in answers)
-        seen.append(answers[0])
+        results = [to_host(model.predict(x)) for x in (rows[0], on(0, rows[0]), on(1, rows[0]))]
+        assert all(a.tobytes() == results[0].tobytes() for a in results)
+        predictions.append(results[0])
         report.scale_learning_rate(0.5)
         report.scale_learning_rate(on(0, np.asarray(1.0)))
         report.stop(False)
@@ -152,35 +152,35 @@ def watching(current, rows, seen):
     return watch
 
 
-def test_callbacks_ask_and_steer_from_the_callers_gpu(current, rows):
-    seen, models = {}, {}
+def test_callbacks_run_with_the_callers_gpu_current(current, rows):
+    predictions, models = {}, {}
     for device in ("gpu:0", SECOND):
-        seen[device] = []
-        callback = watching(current, rows, seen[device])
+        predictions[device] = []
+        callback = watching(current, rows, predictions[device])
         models[device] = xpmlp.train("3-5-1", *rows, device=device, callbacks=[callback], epochs=40)
     same_model(*models.values())
-    assert len(seen[SECOND]) == 7
-    np.testing.assert_array_equal(*seen.values())
+    assert len(predictions[SECOND]) == 7
+    np.testing.assert_array_equal(*predictions.values())
 
 
 def test_a_generator_leaves_the_callers_gpu_current(current, rows):
     import cupy
 
-    found = {}
-    for device, mine in (("gpu:0", 0), (SECOND, 0), ("gpu:0", 1), (SECOND, 1)):
-        with cupy.cuda.Device(mine):
+    models = {}
+    for device, callers_gpu in (("gpu:0", 0), (SECOND, 0), ("gpu:0", 1), (SECOND, 1)):
+        with cupy.cuda.Device(callers_gpu):
             for report in xpmlp.epochs("3-5-1", *rows, device=device, epochs=40):
-                assert current() == mine
+                assert current() == callers_gpu
                 report.stop(report.epoch == 5)
-                found[device, mine] = report.model()
-            assert current() == mine
-    first, *others = found.values()
+                models[device, callers_gpu] = report.model()
+            assert current() == callers_gpu
+    first, *others = models.values()
     for other in others:
         same_model(first, other)
 
 
 @pytest.mark.slow
-def test_a_generator_may_be_left_early(current, rows):
+def test_a_generator_may_be_closed_early(current, rows):
     for report in xpmlp.epochs("3-5-1", *rows, device=SECOND, epochs=40):
         if report.epoch == 2:
             break
@@ -189,18 +189,18 @@ def test_a_generator_may_be_left_early(current, rows):
 
 @pytest.mark.slow
 def test_a_checkpoint_is_written_and_resumed(current, rows, tmp_path):
-    more = {"device": SECOND, "epochs": 40}
-    whole = xpmlp.train("3-5-1", *rows, **more)
+    options = {"device": SECOND, "epochs": 40}
+    whole = xpmlp.train("3-5-1", *rows, **options)
     path = tmp_path / "run.ckpt"
 
     def watch(report):
         assert current() == 0
         return report.epoch == 5
 
-    xpmlp.train("3-5-1", *rows, checkpoint=path, callbacks=[watch], **more)
-    written = path.read_bytes()
-    path.write_bytes(written)
-    run = make_trainer("3-5-1", *rows, **more)
+    xpmlp.train("3-5-1", *rows, checkpoint=path, callbacks=[watch], **options)
+    content = path.read_bytes()
+    path.write_bytes(content)
+    run = make_trainer("3-5-1", *rows, **options)
     with Checkpoint(path).opened(run, resume=True):
         assert current() == 0
         assert run.stopped
@@ -211,12 +211,12 @@ def test_a_checkpoint_is_written_and_resumed(current, rows, tmp_path):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        xpmlp.train("3-5-1", *rows, checkpoint=path, callbacks=[interrupt], **more)
-    same_model(whole, xpmlp.train("3-5-1", *rows, checkpoint=path, resume=True, **more))
+        xpmlp.train("3-5-1", *rows, checkpoint=path, callbacks=[interrupt], **options)
+    same_model(whole, xpmlp.train("3-5-1", *rows, checkpoint=path, resume=True, **options))
 
 
 @pytest.mark.slow
-def test_an_interruption_has_the_model(current, rows):
+def test_an_interruption_carries_the_model(current, rows):
     run = make_trainer("3-5-1", *rows, device=SECOND, epochs=40)
 
     def halt(report):
@@ -229,14 +229,14 @@ def test_an_interruption_has_the_model(current, rows):
 
 
 @pytest.mark.slow
-def test_members_are_models_of_their_own(rows):
+def test_members_are_separate_models(rows):
     model = xpmlp.train("3-5-1", *rows, device=SECOND, members=2, epochs=2)
-    one = model.member(1)
-    np.testing.assert_allclose(one.predict(rows[0]), model.predict(rows[0])[1], rtol=1e-5)
+    member = model.member(1)
+    np.testing.assert_allclose(member.predict(rows[0]), model.predict(rows[0])[1], rtol=1e-5)
 
 
 @pytest.mark.slow
-def test_a_saved_model_is_loaded_there(rows, tmp_path):
+def test_a_saved_model_is_loaded_on_the_second_gpu(rows, tmp_path):
     model = xpmlp.train("3-5-1", *rows, device=SECOND, epochs=2)
     model.save(tmp_path / "m.safetensors")
     loaded = xpmlp.load(tmp_path / "m.safetensors", device=SECOND)
@@ -244,7 +244,7 @@ def test_a_saved_model_is_loaded_there(rows, tmp_path):
     assert loaded.predict(rows[0]).tobytes() == model.predict(rows[0]).tobytes()
 
 
-# Estimators and the command line
+# Estimators and command line
 
 FITS = {
     "adam": {},
@@ -259,15 +259,21 @@ FITS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 @pytest.mark.parametrize("classes", [False, True])
-def test_estimators_fit_and_answer(classes, name, current, rows):
+def test_estimators_fit_and_predict(classes, name, current, rows):
     X, y = rows
     kind, y = (xpmlp.MLPClassifier, y > 0) if classes else (xpmlp.MLPRegressor, y)
     if name == "lbfgs":
-        more = {}
+        options = {}
     else:
-        more = {"callbacks": [lambda report: (report.model(), current())[1] != 0]}
-    given = {"random_state": 0, "hidden_layer_sizes": (5,), "max_iter": 20, **FITS[name], **more}
-    first, second = (kind(device=d, **given).fit(X, y) for d in ("gpu:0", SECOND))
+        options = {"callbacks": [lambda report: (report.model(), current())[1] != 0]}
+    arguments = {
+        "random_state": 0,
+        "hidden_layer_sizes": (5,),
+        "max_iter": 20,
+        **FITS[name],
+        **options,
+    }
+    first, second = (kind(device=d, **arguments).fit(X, y) for d in ("gpu:0", SECOND))
     assert first.n_iter_ == second.n_iter_
     assert first.n_iter_ > 1
     for a, b in zip(first.coefs_, second.coefs_, strict=True):
@@ -275,8 +281,8 @@ def test_estimators_fit_and_answer(classes, name, current, rows):
         assert lies_on(b) == 1
     expected = first.predict(X)
     for x in (X, on(0, X), on(1, X)):
-        found = second.predict(x)
-        np.testing.assert_array_equal(to_host(found), expected)
+        actual = second.predict(x)
+        np.testing.assert_array_equal(to_host(actual), expected)
         if classes:
             second.predict_log_proba(x)
         assert second.score(x, y) == first.score(X, y)
@@ -286,25 +292,32 @@ def test_estimators_fit_and_answer(classes, name, current, rows):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("number", [0, 1])
-def test_estimators_take_rows_from_either(number, rows, tmp_path):
+def test_estimators_take_rows_from_either_gpu(number, rows, tmp_path):
     X, y = rows[0], rows[1] > 0
-    given = {"random_state": 0, "hidden_layer_sizes": (5,), "max_iter": 3, "early_stopping": True}
-    expected = xpmlp.MLPClassifier(device="gpu:0", **given).fit(X, y)
+    arguments = {
+        "random_state": 0,
+        "hidden_layer_sizes": (5,),
+        "max_iter": 3,
+        "early_stopping": True,
+    }
+    expected = xpmlp.MLPClassifier(device="gpu:0", **arguments).fit(X, y)
     for word in (None, "gpu:0", SECOND):
-        est = xpmlp.MLPClassifier(device=word, **given).fit(on(number, X), on(number, y))
+        est = xpmlp.MLPClassifier(device=word, **arguments).fit(on(number, X), on(number, y))
         for a, b in zip(expected.coefs_, est.coefs_, strict=True):
             assert to_host(a).tobytes() == to_host(b).tobytes()
         assert lies_on(est.coefs_[0]) == (number if word is None else int(word[-1]))
         est.save(tmp_path / "est.safetensors")
-        again = xpmlp.MLPClassifier.load(tmp_path / "est.safetensors", device=SECOND)
-        np.testing.assert_array_equal(again.predict(X), est.predict(X))
+        loaded = xpmlp.MLPClassifier.load(tmp_path / "est.safetensors", device=SECOND)
+        np.testing.assert_array_equal(loaded.predict(X), est.predict(X))
 
 
 @pytest.mark.slow
-def test_estimators_go_on(rows):
+def test_estimators_continue_training(rows):
     X, y = rows[0], rows[1] > 0
-    given = {"random_state": 0, "hidden_layer_sizes": (5,), "warm_start": True, "max_iter": 3}
-    ests = [xpmlp.MLPClassifier(device=d, n_iter_no_change=9, **given) for d in ("gpu:0", SECOND)]
+    arguments = {"random_state": 0, "hidden_layer_sizes": (5,), "warm_start": True, "max_iter": 3}
+    ests = [
+        xpmlp.MLPClassifier(device=d, n_iter_no_change=9, **arguments) for d in ("gpu:0", SECOND)
+    ]
     for est in ests:
         for _ in range(3):
             est.partial_fit(X, y, classes=[False, True])
@@ -313,17 +326,17 @@ def test_estimators_go_on(rows):
 
 
 @pytest.mark.slow
-def test_the_command_line_trains_there(tmp_path, monkeypatch, capsys, rng):
+def test_the_command_line_trains_on_the_second_gpu(tmp_path, monkeypatch, capsys, rng):
     polars = pytest.importorskip("polars")
     monkeypatch.chdir(tmp_path)
     a, b = rng.normal(size=(2, 60))
     polars.DataFrame({"a": a, "b": b, "price": 3 * a + b}).write_csv("houses.csv")
-    found = []
+    outputs = []
     for device in ("gpu:0", SECOND):
         words = ["train", "houses.csv", "--target", "price", "--epochs", "20", "--hidden", "8"]
         words += ["--json", "--quiet", "--save", "m.safetensors", "--device", device]
         assert main(words) == 0
-        found.append(json.loads(capsys.readouterr().out))
-        assert found[-1].pop("device") == device
-        del found[-1]["seconds"]
-    assert found[0] == found[1]
+        outputs.append(json.loads(capsys.readouterr().out))
+        assert outputs[-1].pop("device") == device
+        del outputs[-1]["seconds"]
+    assert outputs[0] == outputs[1]
