@@ -59,22 +59,22 @@ def test_a_failure_leaves_only_the_old_file(monkeypatch, target, failing, error)
     assert os.listdir(target.parent) == [target.name]
 
 
-def test_data_that_cannot_be_written_leaves_the_old_file(target):
+def test_unwritable_data_leaves_the_old_file(target):
     with pytest.raises(TypeError):
         write_atomic(target, "text, not bytes")
     assert target.read_bytes() == OLD
     assert os.listdir(target.parent) == [target.name]
 
 
-def test_the_file_is_on_disk_before_it_gets_its_name(monkeypatch, target):
+def test_the_file_is_synced_before_it_is_renamed(monkeypatch, target):
     """fsync of the data, then the rename, then fsync of the folder."""
-    seen = []
+    calls = []
 
     def record(name):
         original = getattr(os, name)
 
         def recorded(*arguments, **keywords):
-            seen.append((name, target.read_bytes() == NEW))
+            calls.append((name, target.read_bytes() == NEW))
             return original(*arguments, **keywords)
 
         monkeypatch.setattr(atomic.os, name, recorded)
@@ -82,7 +82,7 @@ def test_the_file_is_on_disk_before_it_gets_its_name(monkeypatch, target):
     record("fsync")
     record("replace")
     write_atomic(target, NEW)
-    assert seen == [("fsync", False), ("replace", False), ("fsync", True)]
+    assert calls == [("fsync", False), ("replace", False), ("fsync", True)]
 
 
 def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path):
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["no/such/folder/model", "a file/model", "."])
-def test_a_path_that_cannot_be_written_is_named(tmp_path, where):
+def test_an_unwritable_path_is_named(tmp_path, where):
     (tmp_path / "a file").write_bytes(OLD)
     path = tmp_path / where
     with pytest.raises(OSError, match=r".") as caught:
@@ -135,10 +135,10 @@ def test_a_full_disk_leaves_the_old_file(target):
         except OSError as error:
             sys.exit(7)
     """
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), str(target)], check=False, timeout=60
     )
-    assert done.returncode == 7
+    assert result.returncode == 7
     assert target.read_bytes() == OLD
     assert os.listdir(target.parent) == [target.name]
 
@@ -181,11 +181,11 @@ def test_a_write_through_a_dangling_link_creates_its_target(tmp_path):
     link = symlink_chain(tmp_path / "new", tmp_path / "links")
     write_atomic(link, NEW)
     assert (tmp_path / "new").read_bytes() == link.read_bytes() == NEW
-    lost = symlink_chain(tmp_path / "no" / "new", tmp_path / "lost")
+    dangling = symlink_chain(tmp_path / "no" / "new", tmp_path / "lost")
     with pytest.raises(ValueError, match=r"first cannot be written: folder .*no does not exist$"):
-        check_writable(lost)
+        check_writable(dangling)
     with pytest.raises(FileNotFoundError, match=r"lost.first"):
-        write_atomic(lost, NEW)
+        write_atomic(dangling, NEW)
 
 
 def test_a_link_and_its_file_have_one_lock(target, tmp_path):
@@ -200,8 +200,8 @@ def test_a_link_and_its_file_have_one_lock(target, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["links", target.name]
 
 
-def test_without_locks_an_error_inside_is_the_users_own(target, monkeypatch):
-    """As on Windows."""
+def test_without_locks_an_error_of_the_body_propagates(target, monkeypatch):
+    """As on Windows, which lacks file locks of this kind."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with (
         pytest.raises(RuntimeError, match=r"^mine$") as caught,

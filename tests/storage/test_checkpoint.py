@@ -1,4 +1,4 @@
-"""A training that is killed and resumed is the one that never stopped, bit for bit."""
+"""A training that is killed and resumed equals an uninterrupted one, bit for bit."""
 
 import os
 import subprocess
@@ -59,8 +59,8 @@ CASES = {name: {"optimizer": name} for name in OPTIMIZERS} | {
 }  # fmt: skip
 
 
-def arguments(name="adam", **more):
-    return BASE | rows() | CASES[name] | more
+def arguments(name="adam", **options):
+    return BASE | rows() | CASES[name] | options
 
 
 def fit(path, *callbacks, **arguments):
@@ -89,10 +89,12 @@ def test_kills_after_every_epoch_change_nothing(name, tmp_path):
             fit(path, kill_at(epoch), **arguments(name))
         except Killed:
             continue
-        break  # it stopped early
+        break  # training stopped early
     last = fit(path, **arguments(name))
     assert_same(uninterrupted, last)
-    assert_same(uninterrupted, fit(path, kill_at(EPOCHS + 1), **arguments(name)))  # it is done
+    assert_same(
+        uninterrupted, fit(path, kill_at(EPOCHS + 1), **arguments(name))
+    )  # training is complete
     assert os.listdir(tmp_path) == ["run.ckpt"]
 
 
@@ -149,7 +151,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_another_training_is_refused_and_the_difference_named(name, tmp_path):
+def test_the_checkpoint_of_another_training_is_refused_by_difference(name, tmp_path):
     path = tmp_path / "run.ckpt"
     fit(path, **arguments(epochs=1))
     before = path.read_bytes()
@@ -182,23 +184,23 @@ def test_another_machine_warns(tmp_path, monkeypatch):
 
 
 def test_the_interval_is_respected(tmp_path, monkeypatch):
-    written = []
+    write_epochs = []
     monkeypatch.setattr(
         checkpoint,
         "encode",
-        lambda trainer, signature, environment: written.append(trainer.epoch) or b"",
+        lambda trainer, signature, environment: write_epochs.append(trainer.epoch) or b"",
     )
     monkeypatch.setattr(checkpoint, "write_atomic", lambda path, data: None)
     train(**arguments(), checkpoint=Checkpoint(tmp_path / "a", every_epochs=3))
-    assert written == [3, 6, 8]
-    written.clear()
+    assert write_epochs == [3, 6, 8]
+    write_epochs.clear()
     train(**arguments(), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e6))
-    assert written == [8]
-    written.clear()
+    assert write_epochs == [8]
+    write_epochs.clear()
     window_size = "xpmlp.recording.executors.EagerExecutor.WINDOW_SIZE"
-    monkeypatch.setattr(window_size, 1)  # a step in a window
+    monkeypatch.setattr(window_size, 1)  # one step per window
     train(**arguments(epochs=2), checkpoint=Checkpoint(tmp_path / "a", every_seconds=1e-9))
-    assert written == [0] * 6 + [1] * 7 + [2]
+    assert write_epochs == [0] * 6 + [1] * 7 + [2]
 
 
 BAD = {
@@ -208,11 +210,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("said", BAD)
-def test_bad_arguments_are_named(said, tmp_path, monkeypatch):
+@pytest.mark.parametrize("message", BAD)
+def test_bad_arguments_are_named(message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=said):
-        train(**arguments(epochs=1), **BAD[said])
+    with pytest.raises(ValueError, match=message):
+        train(**arguments(epochs=1), **BAD[message])
     assert os.listdir() == []
 
 
@@ -224,11 +226,11 @@ INVALID_INTERVALS = {
 
 
 @pytest.mark.parametrize(
-    ("said", "value"), [(s, v) for s, vs in INVALID_INTERVALS.items() for v in vs]
+    ("message", "value"), [(s, v) for s, vs in INVALID_INTERVALS.items() for v in vs]
 )
-def test_an_invalid_interval_is_named(said, value):
-    with pytest.raises(ValueError, match=said):
-        Checkpoint("a", **{said.split()[0]: value})
+def test_an_invalid_interval_is_named(message, value):
+    with pytest.raises(ValueError, match=message):
+        Checkpoint("a", **{message.split()[0]: value})
 
 
 def test_an_interval_may_be_a_numpy_number(tmp_path):
@@ -245,13 +247,13 @@ INVALID_PATHS = {
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("said", INVALID_PATHS)
-def test_an_invalid_path_is_named(said, resume, tmp_path, monkeypatch):
+@pytest.mark.parametrize("message", INVALID_PATHS)
+def test_an_invalid_path_is_named(message, resume, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=said):
-        train(**arguments(epochs=1), checkpoint=INVALID_PATHS[said], resume=resume)
+    with pytest.raises(ValueError, match=message):
+        train(**arguments(epochs=1), checkpoint=INVALID_PATHS[message], resume=resume)
     assert sorted(os.listdir()) == ["file", "folder"]
 
 
@@ -260,14 +262,14 @@ def test_a_diverged_training_leaves_the_last_good_checkpoint(tmp_path):
     kwargs = arguments(
         "sgd", learning_rate=0.9, loss="squared_error", y=1e3 * rows()["y"], epochs=100
     )
-    for _ in range(2):  # and resumed it diverges again
+    for _ in range(2):  # a resumed training diverges again
         with pytest.raises(DivergedError):
             fit(path, **kwargs)
 
 
 DIVERGING = {
     "for good": {"optimizer": "sgd", "spec": "4-1", "learning_rate": [4.0, 1e30, 5.0]},
-    "restored": {  # two of them from their fourth epoch on
+    "restored": {  # two members diverge from the fourth epoch on
         "optimizer": "sgd", "learning_rate": [1e-170, 1e30, 1e-170], "schedule": "step:3,1e200",
         "on_divergence": "restore",
     },
@@ -280,7 +282,7 @@ def test_the_error_of_a_population_names_members_that_diverged_before_a_resume(n
     with pytest.raises(DivergedError) as uninterrupted:
         train(**kwargs)
     first, last = ((step(uninterrupted.value.step) - 1) // 7 + 1 for step in (min, max))  # epochs
-    assert first <= last - 2  # so that the checkpoint holds one divergence only
+    assert first <= last - 2  # so that the checkpoint has one divergence only
     with pytest.raises(Killed):
         fit(path, kill_at(last - 1), **kwargs)
     with pytest.raises(DivergedError) as resumed:
@@ -292,7 +294,7 @@ def test_the_error_of_a_population_names_members_that_diverged_before_a_resume(n
     assert str(resumed.value) == str(uninterrupted.value)
 
 
-# a write that fails
+# Failing writes
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -337,9 +339,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
             sys.exit(7)
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(path)]
-    done = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True)
-    assert done.returncode == 7, done.stderr
-    assert "run.ckpt" in done.stdout
+    result = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True)
+    assert result.returncode == 7, result.stderr
+    assert "run.ckpt" in result.stdout
     assert os.listdir(tmp_path) == ["run.ckpt"]
     X, seen = np.eye(4), []
     train("4-6-1", X, X[0], epochs=5, checkpoint=path, resume=True, callbacks=[seen.append])
@@ -354,7 +356,7 @@ def test_partial_files_of_a_kill_are_removed(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [unrelated.name, "run.ckpt"]
 
 
-# one training to a file
+# One training per file
 
 
 @pytest.mark.skipif(os.name != "posix", reason="flock is POSIX's")
@@ -388,7 +390,7 @@ def test_a_second_training_in_the_process_is_refused(tmp_path):
         fit(path, again, **arguments(epochs=1))
 
 
-# damaged and malformed files
+# Damaged and malformed files
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -476,19 +478,19 @@ INVALID = {
 }
 
 
-@pytest.mark.parametrize("said", INVALID)
-def test_invalid_contents_are_refused(said, tmp_path):
+@pytest.mark.parametrize("message", INVALID)
+def test_invalid_contents_are_refused(message, tmp_path):
     path = tmp_path / "run.ckpt"
     fit(path, **arguments(epochs=2))
     parts = taken_apart(path.read_bytes())
-    INVALID[said](parts)
+    INVALID[message](parts)
     path.write_bytes(sealed(put_together(parts)))
-    with pytest.raises(ValueError, match=rf"run\.ckpt is not a whole checkpoint: .*{said}"):
+    with pytest.raises(ValueError, match=rf"run\.ckpt is not a whole checkpoint: .*{message}"):
         fit(path, **arguments(epochs=2))
 
 
 def test_a_checkpoint_written_between_steps_has_the_threads_of_the_training(tmp_path, optional):
-    """Small products use one thread during the steps, which is not another environment."""
+    """Small products use one thread during the steps; the environment must not differ for that."""
     with optional("threadpoolctl").threadpool_limits(2, user_api="blas"):
         path, kwargs = tmp_path / "run.ckpt", arguments() | rows(20_000)
         often = Checkpoint(path, every_seconds=1e-9)

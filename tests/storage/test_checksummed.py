@@ -45,7 +45,7 @@ def test_only_representable_values_are_read(value):
 
 
 @given(VALUES)
-def test_what_is_not_read_is_not_to_json(value):
+def test_values_that_are_not_read_are_not_written(value):
     arrays = {"x": np.zeros(2)}
     if is_representable(value):
         config = read_metadata(pack_checksummed("kind", 1, arrays, to_json(value)), "kind", 1)[

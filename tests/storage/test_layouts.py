@@ -84,11 +84,11 @@ def arrays(model):
 @pytest.mark.parametrize("kind", MODELS)
 def test_arrays_of_any_layout_survive(kind, layout, save, tmp_path):
     model = MODELS[kind](LAYOUTS[layout])
-    plain = MODELS[kind](np.ascontiguousarray)
+    contiguous = MODELS[kind](np.ascontiguousarray)
     SAVES[save](model, tmp_path / "model")
     est = kind in ("classifier", "early", "regressor")
     loaded = (type(model) if est else xpmlp).load(tmp_path / "model")
-    assert without_seconds(arrays(loaded)) == without_seconds(arrays(plain))
+    assert without_seconds(arrays(loaded)) == without_seconds(arrays(contiguous))
 
 
 def without_seconds(contents):
@@ -99,8 +99,8 @@ def without_seconds(contents):
     return layers, sections, tensors
 
 
-def test_the_layouts_are_not_contiguous():
-    """Otherwise the test above would test nothing."""
+def test_layouts_are_not_contiguous():
+    """Otherwise the test above would check nothing."""
     model = network(np.asfortranarray, members=3)
     assert not model.flat.flags.c_contiguous
     assert not any(part.flags.c_contiguous for part in estimator(

@@ -70,7 +70,7 @@ SPECS = {
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("members", [None, 1, 3])
-def test_a_model_comes_back(name, dtype, members, rows, path):
+def test_model_round_trip(name, dtype, members, rows, path):
     model = train(
         SPECS[name], rows, 0.5 * np.tanh(rows[:, :2]), epochs=2, dtype=dtype, members=members
     )
@@ -85,7 +85,7 @@ def test_a_model_comes_back(name, dtype, members, rows, path):
     [datetime(2020, 1, 2, 3, 4, 5), datetime(2020, 1, 2, 3, 4, 6)],
     np.array(["2020-01-02", "2021-03-04"], dtype="datetime64[D]"),
 ], ids=["date", "datetime", "NumPy"])  # fmt: skip
-def test_dates_are_labels_that_come_back(days, rows, path):
+def test_dates_as_labels_round_trip(days, rows, path):
     y = [days[i % 2] for i in range(len(rows))]
     model = train("3-4-2", rows, y, loss="cross_entropy", epochs=2)
     assert model.classes_.tolist() == np.asarray(days).tolist()
@@ -103,7 +103,7 @@ def test_only_a_model_is_saved(wrong, path):
     assert not os.path.exists(path)
 
 
-def test_a_model_of_any_namespace_comes_back_on_the_cpu(place, rows, path):
+def test_a_model_of_any_namespace_loads_on_the_cpu(place, rows, path):
     X, y = (place.xp.asarray(a, device=place.device) for a in (rows, rows[:, :2]))
     model = train("3-4-2", X, y, epochs=1)
     save(model, path)
@@ -137,7 +137,7 @@ LABELS = {
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_labels_come_back(kind, rows, path):
+def test_labels_round_trip(kind, rows, path):
     model = train("3-4-2", rows, LABELS[kind], loss="cross_entropy", epochs=2)
     save(model, path)
     loaded = load(path)
@@ -146,7 +146,7 @@ def test_labels_come_back(kind, rows, path):
     assert loaded.predict(rows).dtype == model.predict(rows).dtype
 
 
-def test_a_label_that_looks_like_a_blank_digest_is_no_digest(rows, path):
+def test_a_label_may_look_like_a_blank_digest(rows, path):
     model = train(
         "3-4-2", rows, LABELS["zeros like a blank digest"], loss="cross_entropy", epochs=1
     )
@@ -156,7 +156,7 @@ def test_a_label_that_looks_like_a_blank_digest_is_no_digest(rows, path):
 
 
 @pytest.mark.parametrize("loss", ["poisson", "binary_cross_entropy", "quantile:0.1,0.9"])
-def test_losses_and_their_links_come_back(loss, rows, path):
+def test_losses_and_links_round_trip(loss, rows, path):
     n_out = 2 if loss.startswith("quantile") else 1
     model = train(f"3-4-{n_out}", rows, SIDE, loss=loss, epochs=2)
     save(model, path)
@@ -181,9 +181,9 @@ def test_extreme_weights_come_back_bit_for_bit(rows, path):
 @pytest.mark.parametrize("members", [None, 3])
 def test_fortran_ordered_and_strided_arrays_survive(layout, members, rows, path):
     model = small(rows, members=members)
-    odd = replace(model, flat=layout(model.flat))
-    assert members is None or not odd.flat.flags.c_contiguous
-    save(odd, path)
+    rearranged = replace(model, flat=layout(model.flat))
+    assert members is None or not rearranged.flat.flags.c_contiguous
+    save(rearranged, path)
     assert_same(load(path), model)
 
 
@@ -210,7 +210,7 @@ def test_the_padding_of_the_buffer_is_not_saved(rows, path):
     assert (load(path).flat[12:32] == 0).all()
 
 
-def test_safetensors_own_reader_reads_the_arrays(rows, path):
+def test_safetensors_reads_the_arrays(rows, path):
     from safetensors.numpy import load_file
 
     model = small(rows, members=2)
@@ -246,7 +246,7 @@ def test_the_results_of_training_are_standard_json(rows, path):
 
 
 @pytest.mark.parametrize("part", ["activation", "loss"])
-def test_a_users_own_function_is_refused_before_the_file_is_touched(part, rows, path):
+def test_a_user_function_is_refused_before_the_file_is_opened(part, rows, path):
     def own_activation(xp, z):
         return xp.tanh(z), 1 - xp.tanh(z) ** 2
 
@@ -254,8 +254,8 @@ def test_a_users_own_function_is_refused_before_the_file_is_touched(part, rows, 
         e = score - target
         return xp.sum(0.5 * e * e, axis=-1), e
 
-    own = {"activation": own_activation, "loss": own_loss}[part]
-    model = train(Spec.parse("3-4-2", **{part: own}), rows, rows[:, :2], epochs=1)
+    custom = {"activation": own_activation, "loss": own_loss}[part]
+    model = train(Spec.parse("3-4-2", **{part: custom}), rows, rows[:, :2], epochs=1)
     path.write_bytes(b"the old file")
     with pytest.raises(ValueError, match=f"own_{part}"):
         save(model, path)
@@ -270,14 +270,14 @@ def test_a_users_own_function_is_refused_before_the_file_is_touched(part, rows, 
         (np.array([0, 10**400], dtype=object), "beyond the range of float64"),
     ],
 )
-def test_labels_beyond_json_are_refused_before_the_file_is_touched(labels, message, rows, path):
+def test_labels_that_json_lacks_are_refused_before_the_file_is_opened(labels, message, rows, path):
     model = train("3-2", rows, labels[SIDE], loss="cross_entropy", epochs=1)
     with pytest.raises(ValueError, match=message):
         save(model, path)
     assert not path.exists()
 
 
-def test_a_path_that_cannot_be_written_is_named(rows, tmp_path):
+def test_an_unwritable_path_is_named(rows, tmp_path):
     missing = tmp_path / "missing" / "model.safetensors"
     with pytest.raises(OSError, match=r".") as caught:
         save(small(rows), missing)
@@ -328,7 +328,7 @@ def test_the_helpers_rebuild_a_file_that_loads(rows, path):
 def test_random_damage_is_refused_or_harmless(rows, path, rng):
     model = small(rows, members=2)
     data = encode(*model.parts())
-    other = encode(*small(rows, seed=5).parts())
+    other_file = encode(*small(rows, seed=5).parts())
 
     def mutated():
         kind = rng.integers(7)
@@ -343,7 +343,7 @@ def test_random_damage_is_refused_or_harmless(rows, path, rng):
         if kind == 3:  # repeat a piece
             return data[:end] + data[at:]
         if kind == 4:  # splice with another model's file
-            return data[:at] + other[at:]
+            return data[:at] + other_file[at:]
         if kind == 5:  # overwrite with noise
             return data[:at] + rng.bytes(end - at) + data[end:]
         return data + rng.bytes(1 + at % 40)
@@ -352,7 +352,7 @@ def test_random_damage_is_refused_or_harmless(rows, path, rng):
         damaged = mutated()
         loaded = try_load(path, damaged)
         if loaded is not None:
-            assert damaged in (data, other)
+            assert damaged in (data, other_file)
             assert_same(loaded, model if damaged == data else small(rows, seed=5))
 
 
@@ -373,7 +373,22 @@ def test_every_truncation_is_refused(rows, path):
 def test_random_edits_with_a_valid_digest_are_refused_or_a_model(rows, path, rng):
     """Never any other exception, whoever wrote the file."""
     data = encode(*train("3-4-2", rows, LABELS["strings"], loss="cross_entropy", epochs=1).parts())
-    odd = [None, -1, 0, 3, 2.5, "", "x", [], [1], {}, True, 10**30, "float32", [[3, 3, "relu", 0]]]
+    invalid_values = [
+        None,
+        -1,
+        0,
+        3,
+        2.5,
+        "",
+        "x",
+        [],
+        [1],
+        {},
+        True,
+        10**30,
+        "float32",
+        [[3, 3, "relu", 0]],
+    ]
 
     def edit(value, depth):
         """`value` with one random part of it replaced or removed."""
@@ -385,7 +400,7 @@ def test_random_edits_with_a_valid_digest_are_refused_or_a_model(rows, path, rng
             else:
                 value[key] = edit(value[key], depth + 1)
             return value
-        return odd[int(rng.integers(len(odd)))]
+        return invalid_values[int(rng.integers(len(invalid_values)))]
 
     for _ in range(300):
         header, body = split_file(data)
@@ -582,10 +597,10 @@ def test_a_dtype_of_another_package_is_refused_without_importing_it(rows, path):
         "try: xpmlp.load(sys.argv[1])\n"
         "except ValueError as e: print('layers.0.bias' in str(e), 'ml_dtypes' in sys.modules)"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program, path], check=True, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["True", "False"]
+    assert result.stdout.split() == ["True", "False"]
 
 
 @pytest.mark.parametrize("key", ["format", "format_version", "config", "sha256"])
@@ -626,10 +641,10 @@ def test_renamed_and_swapped_tensors_are_refused_where_shapes_differ(rows, path)
 
 def test_a_tensor_too_many_or_too_few_is_refused(rows, path):
     header, body = split_file(encode(*small(rows).parts()))
-    more = header | {
+    extended = header | {
         "extra": {"dtype": "F64", "shape": [1], "data_offsets": [len(body), len(body) + 8]}
     }
-    assert try_load(path, join_file(more, body + bytes(8))) is None
+    assert try_load(path, join_file(extended, body + bytes(8))) is None
     last = max(
         (name for name in header if name != "__metadata__"), key=lambda n: header[n]["data_offsets"]
     )
@@ -701,7 +716,7 @@ def test_other_files_are_refused(data, path):
     assert try_load(path, data) is None
 
 
-def test_another_librarys_safetensors_file_is_try_load(path):
+def test_a_safetensors_file_of_another_library_is_refused(path):
     from safetensors.numpy import save as pack
 
     assert try_load(path, pack({"layers.0.weights": np.zeros((2, 2))})) is None
@@ -710,7 +725,7 @@ def test_another_librarys_safetensors_file_is_try_load(path):
 
 # where a file loads
 
-BARE = """
+PROGRAM = """
     import sys
 
     class Blocked:
@@ -731,15 +746,15 @@ BARE = """
 """
 
 
-def test_a_file_loads_where_only_numpy_and_safetensors_are(rows, tmp_path):
+def test_loading_needs_only_numpy_and_safetensors(rows, tmp_path):
     model = train("3-4-2", rows, LABELS["strings"], loss="cross_entropy", epochs=2)
     files = [tmp_path / name for name in ("model", "rows.npy", "predicted.npy")]
     save(model, files[0])
     np.save(files[1], rows)
     np.save(files[2], model.predict(rows))
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(BARE), *map(str, files)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(PROGRAM), *map(str, files)]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
 
 
 def test_loading_an_unknown_device_is_named(rows, path):

@@ -58,11 +58,11 @@ def export(model):
     return serialize(graph_of(model))
 
 
-def close(found, ours):
+def assert_close(actual, expected):
     """Within RELATIVE of the largest value: sums in another order differ where terms cancel."""
-    assert found.dtype == np.float32
-    assert found.shape == ours.shape
-    np.testing.assert_allclose(found, ours, rtol=0, atol=RELATIVE * np.abs(ours).max())
+    assert actual.dtype == np.float32
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=RELATIVE * np.abs(expected).max())
 
 
 @pytest.fixture
@@ -78,24 +78,24 @@ def test_an_activation_agrees_with_predict(name, run_onnx):
     tiny = [sign * 10.0**-k for k in (1, 2, 4, 6, 7, 8, 12, 20, 30) for sign in (-1, 1)]
     z = np.concatenate([EXTREME, tiny, np.linspace(-12, 12, 4001)]).astype(np.float32)[:, None]
     model = unweighted(Spec.parse([[1, 1, name]]))
-    ours, found = model.predict(z), run_onnx(export(model), {"X": z})["prediction"]
-    allowed = RELATIVE * np.abs(ours) + SMALLEST
-    assert (np.abs(found.astype(float) - ours) <= allowed).all()
+    expected, actual = model.predict(z), run_onnx(export(model), {"X": z})["prediction"]
+    allowed = RELATIVE * np.abs(expected) + SMALLEST
+    assert (np.abs(actual.astype(float) - expected) <= allowed).all()
 
 
 @pytest.mark.parametrize("loss", LINKS)
 def test_a_link_agrees_with_predict(loss, run_onnx):
     width = LINKS[loss]
-    far = [value for value in EXTREME if loss != "poisson" or value <= 80]
-    score = np.array([np.roll(far, k)[:width] for k in range(len(far))], dtype=np.float32)
+    scores = [value for value in EXTREME if loss != "poisson" or value <= 80]
+    score = np.array([np.roll(scores, k)[:width] for k in range(len(scores))], dtype=np.float32)
     score = np.concatenate([score, np.linspace(-9, 9, 60 * width).reshape(-1, width)], axis=0)
     score = score.astype(np.float32)
     model = unweighted(Spec.parse([[width, width, None]], loss=loss))
-    found = run_onnx(export(model), {"X": score})["prediction"]
-    np.testing.assert_allclose(found, model.predict(score), rtol=RELATIVE, atol=SMALLEST)
+    actual = run_onnx(export(model), {"X": score})["prediction"]
+    np.testing.assert_allclose(actual, model.predict(score), rtol=RELATIVE, atol=SMALLEST)
 
 
-def test_an_exp_beyond_float32_is_infinite_there_too(run_onnx):
+def test_an_overflowing_exp_is_infinite_in_onnx(run_onnx):
     model = unweighted(Spec.parse([[1, 1, None]], loss="poisson"))
     assert run_onnx(export(model), {"X": np.float32([[1e3]])})["prediction"] == np.inf
 
@@ -106,54 +106,56 @@ def test_every_activation_with_every_link(name, loss, rows, rng, run_onnx):
     model = random_model(Spec.parse([5, 16, 8, LINKS[loss]], activation=name, loss=loss), rng)
     data = export(model)
     for x in (rows, rows[:1]):
-        close(run_onnx(data, {"X": x})["prediction"], model.predict(x))
+        assert_close(run_onnx(data, {"X": x})["prediction"], model.predict(x))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_extreme_rows_through_every_activation(name, rng, run_onnx):
     model = random_model(Spec.parse([5, 16, 8, 2], activation=name), rng)
     x = np.array([np.roll(EXTREME, k)[:5] for k in range(8)], dtype=np.float32)
-    found = run_onnx(export(model), {"X": x})["prediction"]
-    for row, ours in zip(found, model.predict(x), strict=True):
-        close(row, ours)
+    actual = run_onnx(export(model), {"X": x})["prediction"]
+    for row, expected in zip(actual, model.predict(x), strict=True):
+        assert_close(row, expected)
 
 
 @pytest.mark.parametrize("count", [1, 2, 1000])
 def test_a_batch_may_have_any_size(count, rng, run_onnx):
     model = random_model(Spec.parse("5-7-1"), rng, labels=Labels(None, True))
     x = rng.normal(size=(count, 5)).astype(np.float32)
-    close(run_onnx(export(model), {"X": x})["prediction"], model.predict(x))
+    assert_close(run_onnx(export(model), {"X": x})["prediction"], model.predict(x))
 
 
 @pytest.mark.parametrize("y", [(40,), (40, 1), (40, 3)], ids=str)
-def test_predictions_are_shaped_as_y_was(y, rows, rng, run_onnx):
+def test_predictions_have_the_shape_of_y(y, rows, rng, run_onnx):
     model = train([5, 4, y[-1] if len(y) > 1 else 1], rows, rng.normal(size=y), epochs=1)
-    found = run_onnx(export(model), {"X": rows})["prediction"]
-    assert found.shape == model.predict(rows).shape == y
+    actual = run_onnx(export(model), {"X": rows})["prediction"]
+    assert actual.shape == model.predict(rows).shape == y
 
 
 def test_a_model_in_float64_is_written_in_float32(rows, rng, run_onnx):
     model = train("5-8-2", rows.astype(float), rng.normal(size=(40, 2)), epochs=2)
     assert model.flat.dtype == np.float64
-    close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows.astype(float)))
+    assert_close(
+        run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows.astype(float))
+    )
 
 
-def test_dropout_is_for_training_only(rows, rng, run_onnx):
+def test_dropout_is_not_exported(rows, rng, run_onnx):
     model = random_model(Spec.parse("5-8-2", dropout=0.5), rng)
-    close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows))
+    assert_close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows))
 
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
-def test_a_population_has_its_axis_in_front(members, loss, rows, rng, run_onnx):
+def test_a_population_has_a_leading_axis(members, loss, rows, rng, run_onnx):
     labels = NUMBERS if loss == "squared_error" else Labels(np.array([3, 5]), True)
     model = random_model(Spec.parse("5-8-2", loss=loss), rng, (members,), labels)
-    found = run_onnx(export(model), {"X": rows})
+    outputs = run_onnx(export(model), {"X": rows})
     if loss == "squared_error":
-        close(found["prediction"], model.predict(rows))
+        assert_close(outputs["prediction"], model.predict(rows))
     else:
-        close(found["probabilities"], model.predict_proba(rows))
-        assert found["label"].tolist() == model.predict(rows).tolist()
+        assert_close(outputs["probabilities"], model.predict_proba(rows))
+        assert outputs["label"].tolist() == model.predict(rows).tolist()
 
 
 def test_a_model_of_any_namespace_is_exported(place, rows, rng):
@@ -186,20 +188,20 @@ LABELS = {
 def test_labels_and_probabilities_agree_with_predict(kind, loss, rows, run_onnx):
     sizes = [5, 4, 2 if loss == "cross_entropy" else 1]
     model = train(Spec.parse(sizes, loss=loss), rows, LABELS[kind], epochs=2)
-    found = run_onnx(export(model), {"X": rows})
-    assert list(found) == ["label", "probabilities"]
-    assert found["label"].tolist() == model.predict(rows).tolist()
-    assert found["label"].dtype.kind in "iUOT"
-    close(found["probabilities"], model.predict_proba(rows))
+    outputs = run_onnx(export(model), {"X": rows})
+    assert list(outputs) == ["label", "probabilities"]
+    assert outputs["label"].tolist() == model.predict(rows).tolist()
+    assert outputs["label"].dtype.kind in "iUOT"
+    assert_close(outputs["probabilities"], model.predict_proba(rows))
 
 
 def test_many_classes(rows, rng, run_onnx):
     names = np.array(["a", "b", "c", "d", "e"])
     model = random_model(Spec.parse("5-8-5", loss="cross_entropy"), rng, labels=Labels(names, True))
     rows = 9 * rows
-    found = run_onnx(export(model), {"X": rows})
-    assert len(set(found["label"].tolist())) > 2
-    assert found["label"].tolist() == model.predict(rows).tolist()
+    outputs = run_onnx(export(model), {"X": rows})
+    assert len(set(outputs["label"].tolist())) > 2
+    assert outputs["label"].tolist() == model.predict(rows).tolist()
 
 
 REFUSED = {
@@ -212,7 +214,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_labels_that_onnx_lacks_are_refused(kind, rng, tmp_path):
+def test_labels_unsupported_by_onnx_raise(kind, rng, tmp_path):
     spec = Spec.parse("5-2", loss="cross_entropy")
     model = random_model(spec, rng, labels=Labels(REFUSED[kind], True))
     with pytest.raises(ValueError, match=r"class label.* cannot be exported"):
@@ -244,12 +246,12 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_an_activation_of_the_users_own(name, rows, rng, run_onnx):
+def test_a_user_activation_is_exported(name, rows, rng, run_onnx):
     model = random_model(Spec.parse("5-8-2", activation=OWN[name]), rng)
-    close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows))
+    assert_close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows))
 
 
-def test_a_loss_of_the_users_own_and_its_link(rows, rng, run_onnx):
+def test_a_user_loss_and_its_link_are_exported(rows, rng, run_onnx):
     def quartic(xp, score, target):
         e = score - target
         return xp.sum(e**4, axis=-1), 4 * e**3
@@ -259,7 +261,7 @@ def test_a_loss_of_the_users_own_and_its_link(rows, rng, run_onnx):
 
     for loss in (quartic, Loss(quartic, quartic, odds)):
         model = random_model(Spec.parse("5-8-2", loss=loss), rng)
-        close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows))
+        assert_close(run_onnx(export(model), {"X": rows})["prediction"], model.predict(rows))
 
 
 def test_a_slope_is_not_written(rng):
@@ -312,8 +314,8 @@ def test_a_function_that_cannot_be_exported_is_named(function, rng, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an old file")
     model = random_model(Spec.parse("5-8-8-2", activation=["relu", function]), rng)
-    wanted = rf"layer 2 \({function.__name__}\) cannot be exported: it "
-    with pytest.raises(ValueError, match=wanted):
+    message = rf"layer 2 \({function.__name__}\) cannot be exported: it "
+    with pytest.raises(ValueError, match=message):
         to_onnx(model, path)
     linked = random_model(Spec.parse("5-2", loss=Loss(*[function] * 3)), rng)
     with pytest.raises(ValueError, match="the link of loss 'yours' cannot be exported"):
@@ -332,19 +334,26 @@ def test_the_metadata_of_the_file(rows, tmp_path):
     spec = Spec.parse("5-4-1", activation="leaky_relu:0.2", dropout=0.1, loss="huber:1.35")
     model = train(spec, rows, rows[:, 0], epochs=1)
     to_onnx(model, path)
-    found = onnx.load(path)
-    assert (found.producer_name, found.producer_version) == ("xpmlp", xpmlp.__version__)
-    assert [(o.domain, o.version) for o in found.opset_import] == [("", 13)]
-    assert found.ir_version == 7  # the version of that opset: older runtimes refuse a later one
-    metadata = {entry.key: entry.value for entry in found.metadata_props}
+    onnx_model = onnx.load(path)
+    assert (onnx_model.producer_name, onnx_model.producer_version) == ("xpmlp", xpmlp.__version__)
+    assert [(o.domain, o.version) for o in onnx_model.opset_import] == [("", 13)]
+    assert (
+        onnx_model.ir_version == 7
+    )  # the version of that opset: older runtimes refuse a later one
+    metadata = {entry.key: entry.value for entry in onnx_model.metadata_props}
     assert metadata == {"spec": spec.to_json()}
-    (x,) = found.graph.input
+    (x,) = onnx_model.graph.input
     assert (x.name, x.type.tensor_type.elem_type) == ("X", onnx.TensorProto.FLOAT)
     assert [d.dim_param or d.dim_value for d in x.type.tensor_type.shape.dim] == ["N", 5]
-    held = {tensor.name for tensor in found.graph.initializer}
-    assert {"layers.0.weights", "layers.0.bias", "layers.1.weights", "layers.1.bias"} <= held
-    own = random_model(Spec.parse("5-4-1", activation=snake), np.random.default_rng(0))
-    assert json.loads(graph_of(own).metadata["spec"])["layers"][0]["activation"] == "snake"
+    initializers = {tensor.name for tensor in onnx_model.graph.initializer}
+    assert {
+        "layers.0.weights",
+        "layers.0.bias",
+        "layers.1.weights",
+        "layers.1.bias",
+    } <= initializers
+    custom = random_model(Spec.parse("5-4-1", activation=snake), np.random.default_rng(0))
+    assert json.loads(graph_of(custom).metadata["spec"])["layers"][0]["activation"] == "snake"
 
 
 def test_a_loaded_model_is_exported_to_the_same_bytes(rows, tmp_path):
@@ -354,15 +363,15 @@ def test_a_loaded_model_is_exported_to_the_same_bytes(rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "what", [None, "model.safetensors", 3, {}, np.ones(3), Spec.parse("2-1"), Model], ids=repr
+    "value", [None, "model.safetensors", 3, {}, np.ones(3), Spec.parse("2-1"), Model], ids=repr
 )
-def test_only_a_model_is_exported(what, tmp_path):
+def test_only_a_model_is_exported(value, tmp_path):
     with pytest.raises(TypeError, match="to_onnx takes a Model, a TableModel or"):
-        to_onnx(what, tmp_path / "model.onnx")
+        to_onnx(value, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_path_that_cannot_be_written_is_named(rows, rng, tmp_path):
+def test_an_unwritable_path_is_named(rows, rng, tmp_path):
     model = random_model(Spec.parse("5-1"), rng)
     for path in (tmp_path / "no" / "model.onnx", tmp_path):
         with pytest.raises(OSError, match=str(path)):
@@ -395,6 +404,6 @@ def test_a_missing_onnx_is_named_with_its_extra(tmp_path):
         "except ImportError as error:\n    print(error)"
     )
     command = [sys.executable, "-W", "error", "-c", code, tmp_path / "model.onnx"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert "pip install 'xpmlp[onnx]'" in done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "pip install 'xpmlp[onnx]'" in result.stdout
     assert list(tmp_path.iterdir()) == []

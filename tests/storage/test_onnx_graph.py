@@ -1,4 +1,4 @@
-"""The namespace that notes: what ONNX lacks keeps its digits, and what does not fit is refused."""
+"""The ONNX graph namespace: functions that ONNX lacks are accurate, and others raise."""
 
 import numpy as np
 import pytest
@@ -14,16 +14,16 @@ TINY = np.finfo(np.float32).tiny
 
 
 @pytest.fixture
-def made(run_onnx):
-    """A function from a function of (xp, *arrays) and arrays (N,) to what its graph gives."""
+def evaluate(run_onnx):
+    """Evaluate the ONNX graph of a function of (xp, *arrays) on arrays (N,)."""
 
     def run(function, *arrays):
         graph = Graph()
         names = [f"a{i}" for i in range(len(arrays))]
-        given = [
+        inputs = [
             graph.input(name, str(a.dtype), ("N",)) for name, a in zip(names, arrays, strict=True)
         ]
-        graph.output("found", function(graph, *given))
+        graph.output("found", function(graph, *inputs))
         return run_onnx(serialize(graph), dict(zip(names, arrays, strict=True)))["found"]
 
     return run
@@ -31,43 +31,45 @@ def made(run_onnx):
 
 def numbers(lowest, highest):
     powers = [sign * 10.0**-k for k in range(1, 31) for sign in (-1, 1)]
-    found = np.concatenate([np.linspace(lowest, highest, 3001), powers, [0.0, 1e30, np.inf]])
-    return found[found >= lowest]
+    values = np.concatenate([np.linspace(lowest, highest, 3001), powers, [0.0, 1e30, np.inf]])
+    return values[values >= lowest]
 
 
-# the smallest that each is defined for
-LACKING = {"expm1": -110.0, "log1p": -1.0}
+# the smallest number in the domain of each
+LOWEST = {"expm1": -110.0, "log1p": -1.0}
 
 
-@pytest.mark.parametrize("name", LACKING)
+@pytest.mark.parametrize("name", LOWEST)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_onnx_lacks_keeps_its_digits(name, dtype, made):
-    x = numbers(LACKING[name], 95.0).astype(dtype)
-    found = made(lambda xp, x: getattr(xp, name)(x), x)
+def test_functions_missing_in_onnx_are_accurate(name, dtype, evaluate):
+    x = numbers(LOWEST[name], 95.0).astype(dtype)
+    actual = evaluate(lambda xp, x: getattr(xp, name)(x), x)
     with np.errstate(all="ignore"):
-        wanted = getattr(np, name)(x)
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found, wanted, rtol=RELATIVE[dtype], atol=0)
+        expected = getattr(np, name)(x)
+    assert actual.dtype == dtype
+    np.testing.assert_allclose(actual, expected, rtol=RELATIVE[dtype], atol=0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_hypotenuse_does_not_overflow(dtype, made):
+def test_a_hypotenuse_does_not_overflow(dtype, evaluate):
     large = np.sqrt(np.finfo(dtype).max) * 1e5
     a = np.array([0, 3, -3, 1, 1, large, large, 1], dtype=dtype)
     b = np.array([0, 4, 4, 0, 1e-9, large, 1, -large], dtype=dtype)
-    found = made(lambda xp, a, b: xp.hypot(a, b), a, b)
-    np.testing.assert_allclose(found, np.hypot(a, b), rtol=RELATIVE[dtype], atol=0)
+    actual = evaluate(lambda xp, a, b: xp.hypot(a, b), a, b)
+    np.testing.assert_allclose(actual, np.hypot(a, b), rtol=RELATIVE[dtype], atol=0)
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
-def test_every_call_that_is_traced_is_noted(name, made, rng):
-    given = list(rng.uniform(0.1, 2, (CALLS[name], 50)).astype(np.float32))
+def test_every_traceable_function_is_supported(name, evaluate, rng):
+    arguments = list(rng.uniform(0.1, 2, (CALLS[name], 50)).astype(np.float32))
     if name == "where":
-        found = made(lambda xp, a, b, c: xp.where(a > b, a, c), *given)
-        np.testing.assert_array_equal(found, np.where(given[0] > given[1], given[0], given[2]))
+        actual = evaluate(lambda xp, a, b, c: xp.where(a > b, a, c), *arguments)
+        np.testing.assert_array_equal(
+            actual, np.where(arguments[0] > arguments[1], arguments[0], arguments[2])
+        )
         return
-    found = made(lambda xp, *arrays: getattr(xp, name)(*arrays), *given)
-    np.testing.assert_allclose(found, getattr(np, name)(*given), rtol=RELATIVE["float32"])
+    actual = evaluate(lambda xp, *arrays: getattr(xp, name)(*arrays), *arguments)
+    np.testing.assert_allclose(actual, getattr(np, name)(*arguments), rtol=RELATIVE["float32"])
 
 
 OPERATORS = {
@@ -79,14 +81,14 @@ OPERATORS = {
 
 @pytest.mark.parametrize("kind", OPERATORS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_operators_are_noted(kind, dtype, made, rng):
+def test_operators_are_supported(kind, dtype, evaluate, rng):
     a, b = rng.uniform(0.1, 2, (2, 50)).astype(dtype)
-    found = made(lambda xp, a, b: OPERATORS[kind](a, b), a, b)
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found, OPERATORS[kind](a, b), rtol=RELATIVE[dtype])
+    actual = evaluate(lambda xp, a, b: OPERATORS[kind](a, b), a, b)
+    assert actual.dtype == dtype
+    np.testing.assert_allclose(actual, OPERATORS[kind](a, b), rtol=RELATIVE[dtype])
 
 
-def test_what_is_computed_twice_is_noted_once():
+def test_common_subexpressions_are_computed_once():
     graph = Graph()
     x = graph.input("x", "float32", ("N",))
     assert graph.exp(x) + graph.exp(x) is graph.exp(x) + graph.exp(x)
@@ -94,7 +96,7 @@ def test_what_is_computed_twice_is_noted_once():
     assert graph.constant(0.0, "float32") is not graph.constant(-0.0, "float32")
 
 
-def test_names_of_inputs_are_left_to_them(made):
+def test_nodes_do_not_use_names_of_inputs(evaluate):
     graph = Graph()
     for name in ("Exp.0", "constant.0", "_Exp.0"):
         graph.input(name, "float32", ("N",))
@@ -103,7 +105,7 @@ def test_names_of_inputs_are_left_to_them(made):
     assert graph.constant(1.0, "float32").name not in graph.inputs
 
 
-NOT_NOTED = {
+UNSUPPORTED = {
     "an unknown call": (lambda xp, x: xp.fft(x), "it calls xp.fft"),
     "a missing argument": (lambda xp, x: xp.maximum(x), "xp.maximum with 1 argument"),
     "a text": (lambda xp, x: x + "a", "it uses a str"),
@@ -127,12 +129,12 @@ NOT_NOTED = {
 }
 
 
-@pytest.mark.parametrize("kind", NOT_NOTED)
-def test_what_is_not_noted_is_said(kind):
-    function, said = NOT_NOTED[kind]
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_unsupported_functions_raise(kind):
+    function, message = UNSUPPORTED[kind]
     graph = Graph()
     x = graph.input("x", "float32", ("N", 5))
-    with pytest.raises(TypeError, match=said) as caught:
+    with pytest.raises(TypeError, match=message) as caught:
         function(graph, x)
     assert isinstance(caught.value, UntraceableError) or kind == "NumPy's ufuncs"
 

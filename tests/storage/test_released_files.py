@@ -1,4 +1,4 @@
-"""Files of every released format version load, and predict what they predicted at release.
+"""Files of every released format version load and give the predictions of that release.
 
 tests/data/make.py writes them. NAME.json holds the rows and the predictions.
 """
@@ -62,13 +62,13 @@ def test_the_documented_reader_reads_every_released_file(path, kinds):
 def test_a_released_file_predicts_as_at_release(path, kinds):
     model = kinds[path.stem.partition("-")[0]].load(path)
     expected = json.loads(path.with_suffix(".json").read_text())
-    found = np.asarray(model.predict(as_frame(model, expected["asked"])))
-    found = found.astype(str) if found.dtype.kind == "M" else found
-    if found.dtype.kind != "f":
-        assert found.tolist() == expected["answered"]
+    actual = np.asarray(model.predict(as_frame(model, expected["asked"])))
+    actual = actual.astype(str) if actual.dtype.kind == "M" else actual
+    if actual.dtype.kind != "f":
+        assert actual.tolist() == expected["answered"]
         return
     tolerance = TOLERANCE["F32" if b'"F32"' in path.read_bytes() else "F64"]
-    np.testing.assert_allclose(found, expected["answered"], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(actual, expected["answered"], rtol=tolerance, atol=tolerance)
 
 
 TRAINED_ON = [path for path in FILES if b'"estimator.split"' in path.read_bytes()]
@@ -88,7 +88,7 @@ def test_a_released_estimator_trains_on(path, kinds):
 
 @pytest.mark.parametrize("path", CHECKPOINTS, ids=file_id)
 def test_a_released_checkpoint_resumes_as_at_release(path, tmp_path):
-    expected, copy, seen = (
+    expected, copy, files = (
         json.loads(path.with_suffix(".json").read_text()),
         tmp_path / "run.ckpt",
         [],
@@ -96,14 +96,14 @@ def test_a_released_checkpoint_resumes_as_at_release(path, tmp_path):
     copy.write_bytes(path.read_bytes())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*in another environment")
-        model = train(**expected["asked"], checkpoint=copy, resume=True, callbacks=[seen.append])
-    assert [report.epoch for report in seen] == [3, 4]
-    found, tolerance = (
+        model = train(**expected["asked"], checkpoint=copy, resume=True, callbacks=[files.append])
+    assert [report.epoch for report in files] == [3, 4]
+    actual, tolerance = (
         model.predict(expected["asked"]["X"]),
         TOLERANCE["F32" if model.members else "F64"],
     )
     tolerance *= AFTER_TRAINING
-    np.testing.assert_allclose(found, expected["answered"], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(actual, expected["answered"], rtol=tolerance, atol=tolerance)
 
 
 def test_every_version_and_kind_has_files(kinds):

@@ -59,23 +59,23 @@ def path(tmp_path):
 def test_a_table_model_loads_unchanged(target, request, path):
     model = request.getfixturevalue(target)
     model.save(path)
-    found = load(path)
-    assert isinstance(found, TableModel)
+    loaded = load(path)
+    assert isinstance(loaded, TableModel)
     for name in ("columns", "target", "task", "center", "scale", "trained", "spec"):
-        assert getattr(found, name) == getattr(model, name)
-    assert found.model.flat.tobytes() == model.model.flat.tobytes()
-    assert found.predict(frame()).tolist() == model.predict(frame()).tolist()
-    again = path.with_name("again")
-    xpmlp.save(found, again)
-    assert load(again).columns == model.columns
+        assert getattr(loaded, name) == getattr(model, name)
+    assert loaded.model.flat.tobytes() == model.model.flat.tobytes()
+    assert loaded.predict(frame()).tolist() == model.predict(frame()).tolist()
+    second_path = path.with_name("again")
+    xpmlp.save(loaded, second_path)
+    assert load(second_path).columns == model.columns
 
 
-def test_the_packages_load_gives_the_table_model(number, path):
+def test_xpmlp_load_returns_the_table_model(number, path):
     number.save(path)
     assert isinstance(xpmlp.load(path), TableModel)
 
 
-def test_it_loads_where_numpy_is_alone_and_predicts_where_narwhals_is(number, path):
+def test_loading_needs_only_numpy_and_predicting_narwhals(number, path):
     number.save(path)
     frame().write_csv(path.with_name("t.csv"))
     program = textwrap.dedent("""
@@ -93,15 +93,15 @@ def test_it_loads_where_numpy_is_alone_and_predicts_where_narwhals_is(number, pa
         import polars
         print(*model.predict(polars.read_csv(sys.argv[2])).tolist())
     """)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, path, path.with_name("t.csv")],
         check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
+    assert result.returncode == 0, result.stderr
+    first, second = result.stdout.splitlines()
     assert first == "y regression ['a', 'gaps', 'c']"
-    found = [float(word) for word in second.split()]
-    np.testing.assert_allclose(found, number.predict(frame()), rtol=1e-6)
+    predictions = [float(word) for word in second.split()]
+    np.testing.assert_allclose(predictions, number.predict(frame()), rtol=1e-6)
 
 
 # changed files
@@ -192,20 +192,20 @@ def test_a_changed_configuration_is_refused_with_the_path(kind, number, path):
 
 
 def test_join_file_unchanged_is_read(number, path):
-    """So the files of the tests above and below are refused only for their change."""
+    """The files of the other tests are refused only for their change."""
     number.save(path)
     path.write_bytes(join_file(*split_file(path.read_bytes())))
     assert load(path).columns == number.columns
 
 
 @pytest.mark.parametrize("name", ["table.center", "table.scale", "table.target"])
-@pytest.mark.parametrize("odd", ["gone", "nan", "shape"])
-def test_changed_arrays_are_refused_with_the_path(name, odd, number, path):
+@pytest.mark.parametrize("array", ["gone", "nan", "shape"])
+def test_changed_arrays_are_refused_with_the_path(name, array, number, path):
     number.save(path)
     header, config, body = split_file(path.read_bytes())
-    if odd == "gone":
+    if array == "gone":
         header[f"table.other.{name}"] = header.pop(name)
-    elif odd == "shape":
+    elif array == "shape":
         header[name]["shape"] = [1, *header[name]["shape"]]
     else:
         at, _ = header[name]["data_offsets"]
@@ -225,23 +225,25 @@ def test_a_population_is_not_the_network_of_a_table(number, path):
 
 def test_a_nan_score_is_saved(number, path):
     """R2 of a single held-out row is NaN, which JSON lacks."""
-    odd = replace(number, trained=number.trained | {"metrics": {"r2": float("nan"), "mae": 1.0}})
-    odd.save(path)
-    found = load(path).trained["metrics"]
-    assert found["mae"] == 1.0
-    assert np.isnan(found["r2"])
+    nan_scores = replace(
+        number, trained=number.trained | {"metrics": {"r2": float("nan"), "mae": 1.0}}
+    )
+    nan_scores.save(path)
+    metrics = load(path).trained["metrics"]
+    assert metrics["mae"] == 1.0
+    assert np.isnan(metrics["r2"])
 
 
 def test_extreme_centers_and_scales_predict_without_a_warning(number, path):
-    """A file may hold any finite number, and so may a table."""
+    """A file may have any finite number, and so may a table."""
     a, gaps, c = number.columns
     columns = (a._replace(center=-1.7e308, scale=1e-300), gaps._replace(scale=1.7e308), c)
     replace(number, columns=columns).save(path)
     cells = {"a": [1.7e308, 0.0, None], "gaps": [1e300, -1e300, None], "c": ["y", None, "y"]}
-    found = load(path)
-    assert np.isfinite(found.inputs(cells).x).all()
-    assert np.abs(found.inputs(cells).x).max() <= 3.001
-    assert np.isfinite(found.predict(cells)).all()
+    loaded = load(path)
+    assert np.isfinite(loaded.inputs(cells).x).all()
+    assert np.abs(loaded.inputs(cells).x).max() <= 3.001
+    assert np.isfinite(loaded.predict(cells)).all()
     replace(number, center=1.7e308, scale=1.7e308).save(path)
     assert load(path).predict(frame()).shape == (60,)
 
