@@ -16,7 +16,7 @@ ROUNDING = 1e-4  # relative, of a float32 training whose input differs in the la
 
 
 def fit(frame, target="y", *, epochs=30, test=None, network=NETWORK, on_start=None, **plan):
-    found = {} if on_start is None else {"on_start": on_start}
+    options = {} if on_start is None else {"on_start": on_start}
     return fit_table(
         frame,
         Plan(target, **plan),
@@ -27,7 +27,7 @@ def fit(frame, target="y", *, epochs=30, test=None, network=NETWORK, on_start=No
             "learning_rate": 0.01,
         },
         test=test,
-        **found,
+        **options,
     )
 
 
@@ -57,16 +57,16 @@ GUESSES = {
 @pytest.mark.parametrize("kind", GUESSES)
 def test_the_task_is_guessed_by_the_target(kind, rng):
     cells, task = GUESSES[kind]
-    found = fit(polars.DataFrame({"a": rng.normal(size=40), "y": cells}), epochs=1)
-    assert found.model.task == task
-    assert set(found.metrics) >= ({"rmse"} if task == "regression" else {"accuracy"})
+    result = fit(polars.DataFrame({"a": rng.normal(size=40), "y": cells}), epochs=1)
+    assert result.model.task == task
+    assert set(result.metrics) >= ({"rmse"} if task == "regression" else {"accuracy"})
 
 
 def test_a_given_task_overrides_the_guess(rng):
     table = polars.DataFrame({"a": rng.normal(size=40), "y": [1, 2] * 20})
     assert fit(table, epochs=1).model.classes_.tolist() == [1, 2]
-    found = fit(table, epochs=1, task="regression").model
-    assert (found.task, found.classes_) == ("regression", None)
+    model = fit(table, epochs=1, task="regression").model
+    assert (model.task, model.classes_) == ("regression", None)
     real = table.with_columns(y=polars.col("y") / 2)
     assert fit(real, epochs=1, task="classification").model.classes_.tolist() == [0.5, 1.0]
 
@@ -83,15 +83,17 @@ def test_dates_booleans_and_many_categories(rng):
             "y": np.arange(n) / 50 + (np.arange(n) % 2 == 0),
         }
     )
-    found = fit(table, epochs=60)
-    day, flag, label = found.model.columns
+    result = fit(table, epochs=60)
+    day, flag, label = result.model.columns
     assert (day.kind, flag.kind, label.kind) == ("date", "number", "category")
     assert (flag.gaps, label.rest) == (True, True)
-    assert found.model.spec.n_in == day.width + flag.width + label.width
-    assert found.metrics["r2"] > 0.5  # an id tells nothing; the day and the flag tell all
+    assert result.model.spec.n_in == day.width + flag.width + label.width
+    assert (
+        result.metrics["r2"] > 0.5
+    )  # the id has no information; the day and the flag determine the target
 
 
-# how good it is
+# Scores
 
 
 def test_held_out_scores_beat_the_baseline(frame):
@@ -105,78 +107,80 @@ def test_held_out_scores_beat_the_baseline(frame):
 
 
 def test_the_scores_are_those_of_the_held_out_rows(frame):
-    found = fit(frame, drop=["k"])
-    assert found.rows == {"training": 204, "validation": 36, "held_out": 60}
-    error = found.truth - found.predicted
-    assert found.metrics["rmse"] == pytest.approx(np.sqrt((error**2).mean()))
-    assert np.isin(found.truth, frame["y"].to_numpy()).all()
+    result = fit(frame, drop=["k"])
+    assert result.rows == {"training": 204, "validation": 36, "held_out": 60}
+    error = result.truth - result.predicted
+    assert result.metrics["rmse"] == pytest.approx(np.sqrt((error**2).mean()))
+    assert np.isin(result.truth, frame["y"].to_numpy()).all()
 
 
 def test_the_baseline_is_the_mean_or_the_class_frequencies_of_the_training_rows(frame, rng):
-    given = {"y": [0.0] * 50 + [1.0] * 50, "a": rng.normal(size=100)}
+    columns = {"y": [0.0] * 50 + [1.0] * 50, "a": rng.normal(size=100)}
     test = polars.DataFrame({"y": [3.0] * 5 + [4.0] * 5, "a": rng.normal(size=10)})
-    found = fit(polars.DataFrame(given), test=test, epochs=1)
-    learnt = 0.5  # about the mean of the 85 rows that are learnt from
-    assert found.baseline["mae"] == pytest.approx(3.5 - learnt, abs=0.2)
-    assert found.rows["held_out"] == 10
+    result = fit(polars.DataFrame(columns), test=test, epochs=1)
+    training_mean = 0.5  # about the mean of the 85 training rows
+    assert result.baseline["mae"] == pytest.approx(3.5 - training_mean, abs=0.2)
+    assert result.rows["held_out"] == 10
 
 
 def test_the_same_seed_gives_the_same_model(frame):
-    one, two = (fit(frame, drop=["k"], epochs=3, seed=5) for _ in range(2))
-    assert one.model.model.flat.tobytes() == two.model.model.flat.tobytes()
-    assert one.metrics == two.metrics
-    other = fit(frame, drop=["k"], epochs=3, seed=6)
-    assert other.metrics != one.metrics
+    first, second = (fit(frame, drop=["k"], epochs=3, seed=5) for _ in range(2))
+    assert first.model.model.flat.tobytes() == second.model.model.flat.tobytes()
+    assert first.metrics == second.metrics
+    another_seed = fit(frame, drop=["k"], epochs=3, seed=6)
+    assert another_seed.metrics != first.metrics
 
 
-# what must not matter
+# Invariances
 
 
-def test_names_of_columns_and_of_the_target_do_not_matter(frame):
-    """The same columns in the same order, under names that sort otherwise."""
+def test_column_names_do_not_matter(frame):
+    """The same columns in the same order, with names that sort differently."""
     table = frame.drop("k")
     names = {"a": "zz", "b": "price", "gappy": "id", "c": "A", "y": "a"}
-    one = fit(table, epochs=5)
-    two = fit(table.rename(names), "a", epochs=5)
-    assert one.metrics == two.metrics
+    original = fit(table, epochs=5)
+    renamed = fit(table.rename(names), "a", epochs=5)
+    assert original.metrics == renamed.metrics
 
 
-def test_the_columns_order_does_not_matter_beyond_noise(frame):
+def test_column_order_changes_scores_within_noise(frame):
     table = frame.drop("k")
     moved = table.select(["c", "y", "gappy", "b", "a"])
     assert fit(table).metrics["r2"] == pytest.approx(fit(moved).metrics["r2"], abs=NOISE)
 
 
 @pytest.mark.parametrize("target", ["y", "k"])
-def test_the_rows_order_does_not_matter_beyond_noise(target, frame, rng):
+def test_row_order_changes_scores_within_noise(target, frame, rng):
     table = frame.drop("k" if target == "y" else "y")
     score = "r2" if target == "y" else "accuracy"
     mixed = table[rng.permutation(len(table)).tolist()]
-    one, two = (fit(one, target).metrics[score] for one in (table, mixed))
-    assert one == pytest.approx(two, abs=NOISE)
+    original, permuted = (fit(original, target).metrics[score] for original in (table, mixed))
+    assert original == pytest.approx(permuted, abs=NOISE)
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e6, 0), (1e-6, 0), (-2, 100)])
-def test_the_targets_unit_does_not_matter(scale, shift, frame):
+def test_the_unit_of_the_target_does_not_matter(scale, shift, frame):
     table = frame.drop("k")
-    other = table.with_columns(y=polars.col("y") * scale + shift)
-    one, two = fit(table, epochs=5).metrics, fit(other, epochs=5).metrics
-    assert two["r2"] == pytest.approx(one["r2"], abs=NOISE if scale < 0 else 1e-3)
+    rescaled = table.with_columns(y=polars.col("y") * scale + shift)
+    original, actual = fit(table, epochs=5).metrics, fit(rescaled, epochs=5).metrics
+    assert actual["r2"] == pytest.approx(original["r2"], abs=NOISE if scale < 0 else 1e-3)
     if scale > 0:
-        assert two["rmse"] == pytest.approx(one["rmse"] * scale, rel=1e-2)
+        assert actual["rmse"] == pytest.approx(original["rmse"] * scale, rel=1e-2)
 
 
 def test_a_frame_of_pandas_gives_the_same_scores(frame, optional):
     optional("pandas")
-    plain = frame.drop("k", "gappy")  # without gaps: to_pandas of those would need pyarrow
+    polars_frame = frame.drop("k", "gappy")  # without gaps: to_pandas would need pyarrow for them
     import pandas
 
-    other = pandas.DataFrame({name: plain[name].to_list() for name in plain.columns})
-    one, two = fit(plain, epochs=3), fit(other, epochs=3)
-    assert one.metrics == pytest.approx(two.metrics, rel=ROUNDING)
+    pandas_frame = pandas.DataFrame(
+        {name: polars_frame[name].to_list() for name in polars_frame.columns}
+    )
+    expected, actual = fit(polars_frame, epochs=3), fit(pandas_frame, epochs=3)
+    assert expected.metrics == pytest.approx(actual.metrics, rel=ROUNDING)
 
 
-# what is held out
+# Held-out rows
 
 
 def record_frames(monkeypatch):
@@ -199,73 +203,79 @@ def numbered(frame):
 
 def test_encoders_are_fitted_to_the_training_rows_only(frame, monkeypatch):
     frames = record_frames(monkeypatch)
-    found = fit(numbered(frame), drop=["k"], epochs=1)
+    result = fit(numbered(frame), drop=["k"], epochs=1)
     (source,) = frames
-    assert len(source) == found.rows["training"]
-    held = set(found.truth.tolist())
-    assert not held & set(source["y"].to_list())
-    learnt = next(known for known in found.model.columns if known.name == "a")
-    assert learnt.center == pytest.approx(np.median(source["a"].to_numpy()))
+    assert len(source) == result.rows["training"]
+    held_out = set(result.truth.tolist())
+    assert not held_out & set(source["y"].to_list())
+    encoder = next(column for column in result.model.columns if column.name == "a")
+    assert encoder.center == pytest.approx(np.median(source["a"].to_numpy()))
     y = source["y"].to_numpy()
-    assert (found.model.center, found.model.scale) == pytest.approx((y.mean(), y.std()))
+    assert (result.model.center, result.model.scale) == pytest.approx((y.mean(), y.std()))
 
 
 def test_held_out_rows_do_not_change_the_model(frame):
-    """Neither their cells nor their targets reach the network, its columns or its units."""
+    """Neither their cells nor their targets affect the network, the encoders or the scaling."""
     test = frame[:40]
     wild = test.with_columns(a=polars.col("a") * 1e6, c=polars.lit("new"), y=polars.col("y") * 1e6)
-    one, two = (fit(frame[40:], drop=["k"], epochs=3, test=held).model for held in (test, wild))
-    assert one.model.flat.tobytes() == two.model.flat.tobytes()
-    assert (one.columns, one.center, one.scale) == (two.columns, two.center, two.scale)
+    original, changed = (
+        fit(frame[40:], drop=["k"], epochs=3, test=rows).model for rows in (test, wild)
+    )
+    assert original.model.flat.tobytes() == changed.model.flat.tobytes()
+    assert (original.columns, original.center, original.scale) == (
+        changed.columns,
+        changed.center,
+        changed.scale,
+    )
 
 
 def test_held_out_groups_are_whole_and_not_an_input(frame, monkeypatch):
     frames = record_frames(monkeypatch)
     groups = [f"g{i % 12}" for i in range(len(frame))]
-    found = fit(frame.with_columns(g=polars.Series(groups)), drop=["k"], group="g", epochs=1)
+    result = fit(frame.with_columns(g=polars.Series(groups)), drop=["k"], group="g", epochs=1)
     group_of = dict(zip(frame["y"].to_list(), groups, strict=True))
-    held = {group_of[y] for y in found.truth.tolist()}
-    assert not held & set(frames[0]["g"].to_list())
-    assert "g" not in [known.name for known in found.model.columns]
+    held_out_groups = {group_of[y] for y in result.truth.tolist()}
+    assert not held_out_groups & set(frames[0]["g"].to_list())
+    assert "g" not in [column.name for column in result.model.columns]
 
 
 def test_held_out_times_are_the_latest(frame, monkeypatch):
     frames = record_frames(monkeypatch)
-    found = fit(numbered(frame), drop=["k"], time="row", epochs=1, test_size=0.3)
-    assert set(found.truth.tolist()) == set(frame["y"].to_list()[-90:])
+    result = fit(numbered(frame), drop=["k"], time="row", epochs=1, test_size=0.3)
+    assert set(result.truth.tolist()) == set(frame["y"].to_list()[-90:])
     assert frames[0]["row"].max() < 210
 
 
 def test_the_split_is_stratified(rng):
     labels = ["rare"] * 20 + ["often"] * 180
     table = polars.DataFrame({"a": rng.normal(size=200), "y": labels})
-    found = fit(table, epochs=1)
-    assert (found.truth == "rare").sum() == 4
-    assert (found.truth == "often").sum() == 36
+    result = fit(table, epochs=1)
+    assert (result.truth == "rare").sum() == 4
+    assert (result.truth == "often").sum() == 36
 
 
 def test_one_held_out_row_is_enough(rng):
     table = polars.DataFrame({"a": rng.normal(size=4), "y": [0.5, 1.5, 2.5, 3.5]})
-    found = fit(table, epochs=1)
-    assert (len(found.truth), len(found.predicted)) == (1, 1)
-    assert found.metrics["mae"] == pytest.approx(abs(found.truth[0] - found.predicted[0]))
+    result = fit(table, epochs=1)
+    assert (len(result.truth), len(result.predicted)) == (1, 1)
+    assert result.metrics["mae"] == pytest.approx(abs(result.truth[0] - result.predicted[0]))
 
 
 def test_held_out_rows_may_all_be_of_one_class(frame):
     ordered = frame.sort("k").with_columns(t=polars.Series(np.arange(len(frame))))
-    found = fit(ordered, "k", drop=["y"], time="t", epochs=1, test_size=0.1)
-    assert set(found.truth.tolist()) == {"yes"}
-    assert set(found.metrics) == {"accuracy", "log_loss"}
+    result = fit(ordered, "k", drop=["y"], time="t", epochs=1, test_size=0.1)
+    assert set(result.truth.tolist()) == {"yes"}
+    assert set(result.metrics) == {"accuracy", "log_loss"}
 
 
 def test_on_start_receives_the_model_and_the_rows(frame):
     calls = []
-    found = fit(
+    result = fit(
         frame, drop=["k"], epochs=1, on_start=lambda model, rows: calls.append((model, rows))
     )
     ((model, rows),) = calls
-    assert rows == found.rows
-    assert (model.target, model.columns) == ("y", found.model.columns)
+    assert rows == result.rows
+    assert (model.target, model.columns) == ("y", result.model.columns)
 
 
 # errors before training
@@ -321,12 +331,12 @@ REFUSED |= {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_an_invalid_table_is_refused(kind, frame):
-    changed, plan, said = REFUSED[kind]
+    changed, plan, message = REFUSED[kind]
 
     def on_start(model, rows):
         raise AssertionError("training started")
 
-    with pytest.raises(TableError, match=said):
+    with pytest.raises(TableError, match=message):
         fit(changed(frame.drop("k")), on_start=on_start, **plan)
 
 
@@ -341,26 +351,26 @@ TESTS = {
 
 @pytest.mark.parametrize("kind", TESTS)
 def test_an_invalid_held_out_table_is_refused_before_training(kind, frame):
-    changed, said = TESTS[kind]
+    changed, message = TESTS[kind]
 
     def on_start(model, rows):
         raise AssertionError("training started")
 
-    with pytest.raises(TableError, match=said):
+    with pytest.raises(TableError, match=message):
         fit(frame, drop=["k"], test=changed(frame[:20]), on_start=on_start)
 
 
-@pytest.mark.parametrize(("name", "target", "said"), [
+@pytest.mark.parametrize(("name", "target", "message"), [
     ("squared_error", "k", "loss 'squared_error' is not for the labels .* 'cross_entropy'$"),
     ("binary_cross_entropy", "k", "'cross_entropy', which is the same for two classes$"),
     ("binary_cross_entropy", "y", "loss 'binary_cross_entropy' is for labels: a regression uses"),
     ("cross_entropy", "y", "loss 'cross_entropy' is for labels: a regression uses 'squared_err"),
 ])  # fmt: skip
-def test_a_loss_that_is_not_for_labels_is_refused(name, target, said, frame):
+def test_a_loss_for_numbers_is_refused_for_labels(name, target, message, frame):
     def on_start(model, rows):
         raise AssertionError("training started")
 
-    with pytest.raises(TableError, match=said):
+    with pytest.raises(TableError, match=message):
         fit(
             frame,
             target,
@@ -371,27 +381,27 @@ def test_a_loss_that_is_not_for_labels_is_refused(name, target, said, frame):
 
 
 def test_counts_are_not_standardized(frame):
-    """Poisson's link makes counts of the scores: a standardised target would have none."""
+    """The link of the Poisson loss predicts counts, which a standardized target would not be."""
     rate = np.exp(frame["a"].to_numpy().clip(-2, 2))
     counts = frame.drop("k").with_columns(y=np.random.default_rng(0).poisson(rate).astype(float))
-    found = fit(counts, network=NETWORK | {"loss": "poisson"}, epochs=60)
-    assert (found.model.center, found.model.scale) == (0, 1)
-    assert found.predicted.min() > 0
-    assert found.metrics["rmse"] < 0.9 * found.baseline["rmse"]
-    plain = fit(counts, epochs=1)
-    assert (plain.model.center, plain.model.scale) != (0, 1)
+    result = fit(counts, network=NETWORK | {"loss": "poisson"}, epochs=60)
+    assert (result.model.center, result.model.scale) == (0, 1)
+    assert result.predicted.min() > 0
+    assert result.metrics["rmse"] < 0.9 * result.baseline["rmse"]
+    default = fit(counts, epochs=1)
+    assert (default.model.center, default.model.scale) != (0, 1)
 
 
 def test_a_missing_time_in_a_dropped_row_is_ignored(frame):
     gaps = change("a", 4, None)(change("y", 4, None)(frame))
-    found = fit(gaps, drop=["k"], time="a", drop_missing_target="drop", epochs=1)
-    assert sum(found.rows.values()) == len(frame) - 1
+    result = fit(gaps, drop=["k"], time="a", drop_missing_target="drop", epochs=1)
+    assert sum(result.rows.values()) == len(frame) - 1
 
 
 def test_rows_with_missing_targets_are_dropped(frame):
     gaps = change("y", 4, None)(change("y", 100, None)(frame))
-    found = fit(gaps, drop=["k"], drop_missing_target="drop", epochs=1)
-    assert sum(found.rows.values()) == len(frame) - 2
+    result = fit(gaps, drop=["k"], drop_missing_target="drop", epochs=1)
+    assert sum(result.rows.values()) == len(frame) - 2
 
 
 PLANS = {
@@ -405,8 +415,8 @@ PLANS = {
 
 @pytest.mark.parametrize("kind", PLANS)
 def test_a_plan_out_of_range_is_refused(kind):
-    plan, said = PLANS[kind]
-    with pytest.raises(ValueError, match=said):
+    plan, message = PLANS[kind]
+    with pytest.raises(ValueError, match=message):
         Plan("y", **plan)
 
 

@@ -40,7 +40,7 @@ def label(frame):
     return fitted(frame, "k", "y")
 
 
-def test_numbers_come_in_the_targets_unit(number, frame):
+def test_predictions_have_the_unit_of_the_target(number, frame):
     predicted = number.predict(frame)
     assert predicted.shape == (120,)
     assert predicted.dtype == np.float64
@@ -55,16 +55,16 @@ def test_labels_are_the_most_probable_classes(label, frame):
     assert label.classes_.tolist() == ["down", "up"]
 
 
-def test_the_columns_order_does_not_matter(number, frame):
-    other = frame.select(["c", "k", "b", "y", "a"])
-    assert number.predict(other).tobytes() == number.predict(frame).tobytes()
+def test_column_order_does_not_matter(number, frame):
+    reordered = frame.select(["c", "k", "b", "y", "a"])
+    assert number.predict(reordered).tobytes() == number.predict(frame).tobytes()
 
 
 def test_the_target_and_extra_columns_are_ignored(number, frame):
-    bare = frame.drop("y", "k").with_columns(more=polars.lit("?"), also=1)
-    found = number.inputs(bare)
-    assert found.ignored == ["more", "also"]
-    assert number.predict(bare).tobytes() == number.predict(frame).tobytes()
+    without_target = frame.drop("y", "k").with_columns(more=polars.lit("?"), also=1)
+    inputs = number.inputs(without_target)
+    assert inputs.ignored == ["more", "also"]
+    assert number.predict(without_target).tobytes() == number.predict(frame).tobytes()
     assert number.inputs(frame).ignored == ["k"]
 
 
@@ -74,16 +74,16 @@ def test_a_missing_column_is_named_with_the_nearest(number, frame):
 
 
 def test_unknown_categories_are_counted(number, frame):
-    odd = frame[:6].with_columns(c=polars.Series(["x", "q", None, "q", "y", "w"]))
-    found = number.inputs(odd)
-    assert found.unknown == {"c": 3}
+    table = frame[:6].with_columns(c=polars.Series(["x", "q", None, "q", "y", "w"]))
+    inputs = number.inputs(table)
+    assert inputs.unknown == {"c": 3}
     with pytest.warns(UserWarning, match=r"^column 'c': 3 cells of an unknown category$"):
-        assert np.isfinite(number.predict(odd)).all()
+        assert np.isfinite(number.predict(table)).all()
     assert number.inputs(frame).unknown == {}
 
 
 def test_numbers_for_strings_must_be_known_categories(number, frame):
-    """7 may have been "007": what is none of the categories is not guessed at."""
+    """7 may have been "007": a number that is not a known category is refused."""
     codes = frame.with_columns(c=polars.Series(["7", "8"] * 60))
     learnt = fitted(codes, "y", "k")
     ints = codes.with_columns(c=codes["c"].cast(polars.Int64))
@@ -91,15 +91,15 @@ def test_numbers_for_strings_must_be_known_categories(number, frame):
     cells = {name: codes[name].to_list() for name in codes.columns}
     whole = cells | {"c": [int(code) for code in cells["c"]]}
     assert learnt.predict(whole).tobytes() == learnt.predict(codes).tobytes()
-    for strange in (frame.with_columns(c=polars.lit(9)), whole | {"c": [9] * 120}):
+    for table in (frame.with_columns(c=polars.lit(9)), whole | {"c": [9] * 120}):
         with pytest.raises(
             TableError, match=r"column 'c' holds 9, which is not a category of training"
         ):
-            learnt.predict(strange)
+            learnt.predict(table)
 
 
 def test_numbers_for_many_strings_may_be_rare_categories(frame):
-    """Of more than 64 categories the rarer ones are not kept by name."""
+    """With more than 64 categories, the names of the rarer ones are not stored."""
     many = frame.with_columns(c=polars.Series([str(200 + i) for i in range(120)]))
     learnt = fitted(many, "y", "k")
     assert learnt.columns[-1].rest
@@ -115,13 +115,13 @@ def test_numbers_for_many_strings_may_be_rare_categories(frame):
 
 
 @pytest.mark.parametrize("column", ["Rome", b"Rome", 3, None, {"x": 1}, np.float64(3)])
-def test_a_column_of_a_dict_is_a_list_of_cells(column, number, frame):
+def test_a_table_may_be_a_dict_of_lists(column, number, frame):
     cells = {name: frame[name].to_list() for name in frame.columns}
     with pytest.raises(TableError, match=r"column 'a' must be a list of cells; got"):
         number.predict(cells | {"a": column})
 
 
-def test_dates_of_a_dict_are_those_of_a_frame():
+def test_dates_of_a_dict_equal_those_of_a_frame():
     start = datetime(2020, 1, 1, 12, 30)
     days = [start + timedelta(days=i) for i in range(60)]
     frame = polars.DataFrame({"day": days, "y": np.arange(60.0)})
@@ -147,35 +147,35 @@ def test_dates_of_a_dict_are_those_of_a_frame():
     for wrong in ("tomorrow", "", "NaT", "today", "now", "31.12.2020", object()):
         with pytest.raises(TableError, match="column 'day' must hold dates, or seconds"):
             model.predict({"day": [wrong]})
-    far = seconds(np.datetime64("300000-01-01"))
-    assert far == pytest.approx((300_000 - 1970) * 365.2425 * 86_400, rel=1e-6)
+    distant_date = seconds(np.datetime64("300000-01-01"))
+    assert distant_date == pytest.approx((300_000 - 1970) * 365.2425 * 86_400, rel=1e-6)
 
 
-def test_another_kind_than_in_training_is_refused(number, frame):
+def test_a_column_of_another_kind_than_in_training_is_refused(number, frame):
     with pytest.raises(TableError, match="column 'a' was a number in training; here it holds Str"):
         number.predict(frame.with_columns(a=polars.lit("word")))
 
 
-def test_rows_are_predicted_alone(number, frame):
-    together = number.predict(frame[:5])
-    alone = [number.predict(frame[i : i + 1])[0] for i in range(5)]
-    np.testing.assert_allclose(alone, together, rtol=ROUNDING)
+def test_rows_are_predicted_independently(number, frame):
+    expected = number.predict(frame[:5])
+    single_rows = [number.predict(frame[i : i + 1])[0] for i in range(5)]
+    np.testing.assert_allclose(single_rows, expected, rtol=ROUNDING)
 
 
-def test_a_frame_of_another_library_gives_the_same(number, frame, optional):
+def test_a_pandas_frame_gives_the_same_predictions(number, frame, optional):
     pandas = optional("pandas")
-    other = pandas.DataFrame({name: frame[name].to_list() for name in frame.columns})
-    assert number.predict(other).tobytes() == number.predict(frame).tobytes()
+    pandas_frame = pandas.DataFrame({name: frame[name].to_list() for name in frame.columns})
+    assert number.predict(pandas_frame).tobytes() == number.predict(frame).tobytes()
 
 
-def test_scores_are_refused_for_a_label_that_training_did_not_have(label, frame):
+def test_score_refuses_a_label_unknown_in_training(label, frame):
     with pytest.raises(
         TableError, match="'k' is 'sideways' in held-out rows but in no training row"
     ):
         evaluate(label, frame[:3], np.array(["up", "sideways", "down"]))
 
 
-def test_the_scores_at_training_are_kept(label):
+def test_the_scores_of_training_are_stored(label):
     assert set(label.trained) == {"metrics", "baseline", "rows"}
     assert set(label.trained["metrics"]) == {"accuracy", "log_loss", "auc"}
     assert isinstance(label, TableModel)

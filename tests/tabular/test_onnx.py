@@ -1,4 +1,4 @@
-"""A table's columns in an ONNX graph: encoded there as here, each an input by its name."""
+"""The columns of a table in an ONNX graph: one named input each, encoded as by xpmlp."""
 
 import datetime
 from dataclasses import replace
@@ -28,7 +28,7 @@ def frame():
     start = datetime.datetime(2020, 1, 1)
     return polars.DataFrame(
         {
-            "far from 0": a * 1e3 + 3e9,  # its digits are more than float32 has
+            "far from 0": a * 1e3 + 3e9,  # needs more digits than float32 has
             "gaps": [None if i % 5 == 0 else i / 3 for i in range(ROWS)],
             "texts": ['é "x"', "y", None] * (ROWS // 3),
             "no gaps": ["u", "v"] * (ROWS // 2),
@@ -49,7 +49,7 @@ def models():
     return {
         target: fit_table(
             frame(),
-            Plan(target, drop=[other for other in TARGETS if other != target]),
+            Plan(target, drop=[column for column in TARGETS if column != target]),
             network=network,
             settings={"epochs": 3},
         ).model
@@ -57,24 +57,24 @@ def models():
     }
 
 
-def fed(model, table):
-    """The table's cells as the docstring of `to_onnx` says."""
+def onnx_inputs(model, table):
+    """The table's cells in the form that the docstring of `to_onnx` documents."""
     inputs = {}
-    for known in model.columns:
-        cells = table[known.name]
-        if known.kind == "category":
-            inputs[known.name] = np.array([cell or "" for cell in cells.to_list()], dtype=object)
-        elif known.kind == "date":
+    for column in model.columns:
+        cells = table[column.name]
+        if column.kind == "category":
+            inputs[column.name] = np.array([cell or "" for cell in cells.to_list()], dtype=object)
+        elif column.kind == "date":
             seconds = cells.cast(polars.Datetime("us")).dt.timestamp("us") / 1e6
-            inputs[known.name] = seconds.to_numpy()
+            inputs[column.name] = seconds.to_numpy()
         else:
             numbers = cells.cast(polars.Float64).fill_null(float("nan"))
-            inputs[known.name] = numbers.to_numpy()
+            inputs[column.name] = numbers.to_numpy()
     return inputs
 
 
-def odd():
-    """Rows with categories that training did not have, gaps where it had none, far numbers."""
+def unusual_table():
+    """Rows with unknown categories, new gaps and outliers."""
     nan = float("nan")
     return polars.DataFrame(
         {
@@ -93,55 +93,58 @@ def odd():
 @pytest.mark.filterwarnings("ignore:.*of an unknown category")
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("rows", ["training's", "odd", "one"])
-def test_what_a_table_model_predicts(target, rows, models, run_onnx):
-    model, table = models[target], {"training's": frame(), "odd": odd(), "one": frame()[:1]}[rows]
-    found = run_onnx(serialize(graph_of(model)), fed(model, table))
+def test_onnx_predictions_match_the_table_model(target, rows, models, run_onnx):
+    model, table = (
+        models[target],
+        {"training's": frame(), "odd": unusual_table(), "one": frame()[:1]}[rows],
+    )
+    actual = run_onnx(serialize(graph_of(model)), onnx_inputs(model, table))
     if target == "price":
-        assert list(found) == ["prediction"]
-        assert found["prediction"].dtype == np.float64
-        np.testing.assert_allclose(found["prediction"], model.predict(table), rtol=RELATIVE)
+        assert list(actual) == ["prediction"]
+        assert actual["prediction"].dtype == np.float64
+        np.testing.assert_allclose(actual["prediction"], model.predict(table), rtol=RELATIVE)
     else:
-        assert list(found) == ["label", "probabilities"]
-        assert found["label"].tolist() == model.predict(table).tolist()
-        wanted = model.predict_proba(table)
-        np.testing.assert_allclose(found["probabilities"], wanted, rtol=0, atol=RELATIVE)
+        assert list(actual) == ["label", "probabilities"]
+        assert actual["label"].tolist() == model.predict(table).tolist()
+        expected = model.predict_proba(table)
+        np.testing.assert_allclose(actual["probabilities"], expected, rtol=0, atol=RELATIVE)
 
 
 def test_the_encoded_columns_are_the_networks_inputs(models, run_onnx):
-    """Every input by itself: an average over many would hide one that is wrong."""
+    """Every input is compared separately: an average would hide a wrong one."""
     model = models["price"]
-    for table in (frame(), odd()):
+    for table in (frame(), unusual_table()):
         graph = Graph()
         graph.output("x", add_inputs(graph, model.columns))
-        found = run_onnx(serialize(graph), fed(model, table))["x"]
-        np.testing.assert_allclose(found, model.inputs(table).x, rtol=1e-7, atol=0)
+        encoded = run_onnx(serialize(graph), onnx_inputs(model, table))["x"]
+        np.testing.assert_allclose(encoded, model.inputs(table).x, rtol=1e-7, atol=0)
 
 
-def test_inputs_say_what_they_take(models):
+def test_inputs_document_their_values(models):
     import onnx
 
     model = onnx.load_from_string(serialize(graph_of(models["sold"])))
-    said = {value.name: value.doc_string for value in model.graph.input}
-    assert said["when"] == "seconds since 1970, NaN where missing"
-    assert said["texts"] == "empty where missing"
-    assert said["gaps"] == "NaN where missing"
+    doc_strings = {value.name: value.doc_string for value in model.graph.input}
+    assert doc_strings["when"] == "seconds since 1970, NaN where missing"
+    assert doc_strings["texts"] == "empty where missing"
+    assert doc_strings["gaps"] == "NaN where missing"
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert (metadata["target"], metadata["task"]) == ("sold", "classification")
     assert metadata["spec"] == models["sold"].spec.to_json()
 
 
 def renamed(model, name):
-    """The model with its first column called so."""
-    first, *others = model.columns
-    return replace(model, columns=(first._replace(name=name), *others))
+    """The model with another name of its first column."""
+    first, *rest = model.columns
+    return replace(model, columns=(first._replace(name=name), *rest))
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [("prediction", "column is called 'prediction'"), ("", "a column without a name")],
 )
-def test_a_column_that_cannot_be_an_input_is_refused(name, said, models, tmp_path):
-    with pytest.raises(ValueError, match=said):
+def test_a_column_that_cannot_be_an_input_is_refused(name, message, models, tmp_path):
+    with pytest.raises(ValueError, match=message):
         xpmlp.to_onnx(renamed(models["price"], name), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -150,5 +153,5 @@ def test_a_column_that_cannot_be_an_input_is_refused(name, said, models, tmp_pat
 def test_a_column_may_have_any_other_name(name, models, run_onnx):
     model = renamed(models["price"], name)
     table = frame().rename({"far from 0": name})
-    found = run_onnx(serialize(graph_of(model)), fed(model, table))["prediction"]
-    np.testing.assert_allclose(found, model.predict(table), rtol=RELATIVE)
+    actual = run_onnx(serialize(graph_of(model)), onnx_inputs(model, table))["prediction"]
+    np.testing.assert_allclose(actual, model.predict(table), rtol=RELATIVE)

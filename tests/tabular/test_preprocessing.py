@@ -1,4 +1,4 @@
-"""Columns to numbers: what is learnt, what it makes of cells, and how it is kept."""
+"""Column encoders: fitting, encoding and storage."""
 
 import json
 
@@ -28,21 +28,21 @@ def numeric(values):
     return fit_column("a", "number", np.array(values, dtype=float))
 
 
-# numbers
+# Numbers
 
 
-def test_the_median_becomes_nothing_and_the_quartiles_lie_one_apart():
+def test_numbers_are_centered_on_the_median_and_scaled_by_the_quartiles():
     values = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
-    known = numeric(values)
-    assert (known.center, known.scale, known.gaps, known.width) == (2.0, 0.5, False, 1)
+    column = numeric(values)
+    assert (column.center, column.scale, column.gaps, column.width) == (2.0, 0.5, False, 1)
     z = (values - 2) / 2
-    x, unknown = encode(known, values)
+    x, unknown = encode(column, values)
     assert x.dtype == np.float32
     np.testing.assert_allclose(x[:, 0], z / np.sqrt(1 + (z / 3) ** 2), rtol=ROUNDING)
     assert unknown == 0
 
 
-def test_where_the_quartiles_agree_the_range_decides():
+def test_equal_quartiles_use_the_range():
     assert robust_scale(np.array([0.0] * 9 + [4.0])) == 2 / 4
     assert robust_scale(np.full(9, 7.0)) == 0
     assert robust_scale(np.zeros(0)) == 0
@@ -61,17 +61,17 @@ def test_inputs_are_finite_bounded_and_ordered_as_the_cells(values):
 
 
 @given(values=CELLS, scale=st.floats(0.01, 100), shift=REAL)
-def test_a_columns_unit_does_not_matter(values, scale, shift):
-    known = values[~np.isnan(values)]
-    if len(known) < 2 or np.ptp(known) < 1:  # rounding would decide
+def test_the_unit_of_a_column_does_not_matter(values, scale, shift):
+    present = values[~np.isnan(values)]
+    if len(present) < 2 or np.ptp(present) < 1:  # the result would depend on rounding
         return
-    if 0 < np.subtract(*np.quantile(known, [0.75, 0.25])) < 1:
+    if 0 < np.subtract(*np.quantile(present, [0.75, 0.25])) < 1:
         return
-    one, _ = encode(fit_column("a", "number", values), values)
+    expected, _ = encode(fit_column("a", "number", values), values)
     moved = values * scale + shift
     two, _ = encode(fit_column("a", "number", moved), moved)
-    # cells up to 1e6 beside a spread from 0.01: the shift costs eight digits of sixteen
-    np.testing.assert_allclose(one, two, atol=1e-4)
+    # cells up to 1e6 with a spread from 0.01: the shift loses eight of sixteen digits
+    np.testing.assert_allclose(expected, two, atol=1e-4)
 
 
 @pytest.mark.parametrize("huge", [1e300, -1e300, 1e160])
@@ -81,20 +81,20 @@ def test_an_outlier_of_any_size_stays_at_the_bound(huge):
 
 
 @given(z=st.floats(-1e3, 1e3))
-def test_smooth_clip_is_its_formula(z):
+def test_smooth_clip_matches_its_formula(z):
     assert smooth_clip(np, np.array(z)) == pytest.approx(z / np.sqrt(1 + (z / 3) ** 2), rel=1e-12)
 
 
 def test_a_missing_cell_is_the_median_and_is_flagged():
-    known = numeric([1.0, nan, 3.0, 5.0])
-    assert (known.center, known.gaps, known.width) == (3.0, True, 2)
-    x, _ = encode(known, np.array([nan, 3.0, 5.0]))
+    column = numeric([1.0, nan, 3.0, 5.0])
+    assert (column.center, column.gaps, column.width) == (3.0, True, 2)
+    x, _ = encode(column, np.array([nan, 3.0, 5.0]))
     assert x[:, 0].tolist()[:2] == [0, 0]
     assert x[2, 0] > 0
     assert x[:, 1].tolist() == [1, 0, 0]
 
 
-def test_a_missing_cell_that_training_did_not_know_is_the_median():
+def test_a_missing_cell_in_a_column_without_gaps_is_the_median():
     x, unknown = encode(numeric([1.0, 3.0, 5.0]), np.array([nan, 3.0]))
     assert x.tolist() == [[0], [0]]
     assert unknown == 0
@@ -102,33 +102,33 @@ def test_a_missing_cell_that_training_did_not_know_is_the_median():
 
 @pytest.mark.parametrize("values", [[7.0, 7.0], [nan, nan]])
 def test_a_constant_column_is_encoded_as_zeros(values):
-    known = numeric(values)
-    x, _ = encode(known, np.array([7.0, 8.0, nan]))
+    column = numeric(values)
+    x, _ = encode(column, np.array([7.0, 8.0, nan]))
     assert (x[:, 0] == 0).all()
-    assert known.scale == 0
+    assert column.scale == 0
 
 
-# categories
+# Categories
 
 
 def test_every_category_has_its_input():
-    known = fit_column("a", "category", ["y", "x", "y"])
-    assert known.categories == ("y", "x")  # the more frequent one first
-    x, unknown = encode(known, ["x", "y", "x"])
+    column = fit_column("a", "category", ["y", "x", "y"])
+    assert column.categories == ("y", "x")  # the more frequent one first
+    x, unknown = encode(column, ["x", "y", "x"])
     assert x.tolist() == [[0, 1], [1, 0], [0, 1]]
     assert unknown == 0
 
 
 def test_an_unknown_category_is_counted_and_has_no_input():
-    known = fit_column("a", "category", ["x", "y"])
-    x, unknown = encode(known, ["z", "x", "w", "z"])
+    column = fit_column("a", "category", ["x", "y"])
+    x, unknown = encode(column, ["z", "x", "w", "z"])
     assert x.tolist() == [[0, 0], [1, 0], [0, 0], [0, 0]]
     assert unknown == 3
 
 
 def test_a_missing_category_is_flagged_if_training_had_one():
-    known = fit_column("a", "category", ["x", None, "y"])
-    x, unknown = encode(known, [None, "x", "z"])
+    column = fit_column("a", "category", ["x", None, "y"])
+    x, unknown = encode(column, [None, "x", "z"])
     assert x.tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
     assert unknown == 1
     x, unknown = encode(fit_column("a", "category", ["x", "y"]), [None])
@@ -137,17 +137,17 @@ def test_a_missing_category_is_flagged_if_training_had_one():
 
 def test_rare_categories_share_an_input():
     cells = [f"c{i}" for i in range(MAX_CATEGORIES + 10)] + [f"c{i}" for i in range(MAX_CATEGORIES)]
-    known = fit_column("a", "category", cells)
-    assert set(known.categories) == {f"c{i}" for i in range(MAX_CATEGORIES)}
-    assert (known.rest, known.width) == (True, MAX_CATEGORIES + 1)
-    x, _ = encode(known, [f"c{MAX_CATEGORIES}", f"c{MAX_CATEGORIES + 9}", "c0"])
+    column = fit_column("a", "category", cells)
+    assert set(column.categories) == {f"c{i}" for i in range(MAX_CATEGORIES)}
+    assert (column.rest, column.width) == (True, MAX_CATEGORIES + 1)
+    x, _ = encode(column, [f"c{MAX_CATEGORIES}", f"c{MAX_CATEGORIES + 9}", "c0"])
     assert x[:, -1].tolist() == [1, 1, 0]
     assert (x.sum(axis=1) == 1).all()
 
 
-def test_as_many_categories_as_fit_are_kept_without_a_rest():
-    known = fit_column("a", "category", [f"c{i}" for i in range(MAX_CATEGORIES)])
-    assert (known.rest, known.width) == (False, MAX_CATEGORIES)
+def test_the_maximum_number_of_categories_needs_no_rare_input():
+    column = fit_column("a", "category", [f"c{i}" for i in range(MAX_CATEGORIES)])
+    assert (column.rest, column.width) == (False, MAX_CATEGORIES)
 
 
 @given(cells=st.lists(st.sampled_from(["x", "y", "z", None]), min_size=1), seed=st.integers(0, 9))
@@ -157,15 +157,15 @@ def test_an_encoder_does_not_depend_on_the_order_of_rows(cells, seed):
 
 
 @given(cells=st.lists(st.sampled_from(["x", "y", None]), min_size=1))
-def test_a_row_is_encoded_alone(cells):
-    """No input depends on the other rows that are predicted."""
-    known = fit_column("a", "category", ["x", "y", None, "y"])
-    together, _ = encode(known, cells)
-    alone = np.concatenate([encode(known, [cell])[0] for cell in cells])
-    assert together.tolist() == alone.tolist()
+def test_rows_are_encoded_independently(cells):
+    """The inputs of a row do not depend on the other rows."""
+    column = fit_column("a", "category", ["x", "y", None, "y"])
+    expected, _ = encode(column, cells)
+    single_rows = np.concatenate([encode(column, [cell])[0] for cell in cells])
+    assert expected.tolist() == single_rows.tolist()
 
 
-# kept
+# Storage
 
 
 @pytest.fixture
@@ -211,12 +211,12 @@ def test_a_changed_configuration_is_refused(kind, columns):
 
 
 @pytest.mark.parametrize("name", ["table.center", "table.scale"])
-@pytest.mark.parametrize("odd", [None, np.zeros(2), np.zeros((4, 1)), np.array([0, 0, nan, 0])])
-def test_changed_arrays_are_refused(name, odd, columns):
-    found = to_arrays(columns)
-    if odd is None:
-        del found[name]
+@pytest.mark.parametrize("array", [None, np.zeros(2), np.zeros((4, 1)), np.array([0, 0, nan, 0])])
+def test_changed_arrays_are_refused(name, array, columns):
+    stored = to_arrays(columns)
+    if array is None:
+        del stored[name]
     else:
-        found[name] = odd
+        stored[name] = array
     with pytest.raises(ValueError, match="column"):
-        from_config(to_config(columns), found)
+        from_config(to_config(columns), stored)

@@ -1,4 +1,4 @@
-"""Tables: every kind of file and frame comes out as the same plain columns."""
+"""Tables: every kind of file and frame gives the same columns."""
 
 import gzip
 from datetime import date, datetime, timedelta, timezone
@@ -35,8 +35,8 @@ def frame():
     return polars.DataFrame(CELLS)
 
 
-def written(frame, path):
-    """The file of that frame, in the form that its name says."""
+def write_table(frame, path):
+    """Write a frame in the format of the file's name."""
     name = path.name
     if name.endswith(".parquet"):
         frame.write_parquet(path)
@@ -47,43 +47,43 @@ def written(frame, path):
 
 
 def expected(name):
-    """What a column of CELLS is to come out as, worked out cell by cell."""
+    """The expected kind and values of a column of CELLS."""
     if name == "text":
         return "category", CELLS["text"]
     kind = "date" if name in ("day", "moment") else "number"
-    return kind, [nan if cell is None else plain(cell) for cell in CELLS[name]]
+    return kind, [nan if cell is None else to_number(cell) for cell in CELLS[name]]
 
 
-def plain(cell):
+def to_number(cell):
     if isinstance(cell, datetime):
         return (cell - datetime(1970, 1, 1)) / timedelta(seconds=1)
     return float((cell - date(1970, 1, 1)).days * 86400 if isinstance(cell, date) else cell)
 
 
-def assert_same(found, name):
+def assert_same(column, name):
     kind, values = expected(name)
-    assert found.kind == kind
+    assert column.kind == kind
     if kind == "category":
-        assert found.values == values
+        assert column.values == values
     else:
-        assert found.values.dtype == np.float64
-        np.testing.assert_array_equal(found.values, values)
+        assert column.values.dtype == np.float64
+        np.testing.assert_array_equal(column.values, values)
 
 
 ENDINGS = ["a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz", "a.parquet", "A.CSV", "my.tsv.csv"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_every_kind_of_file_holds_the_same_columns(ending, frame, tmp_path):
-    if ending == "my.tsv.csv":  # the ending counts, not what stands before it
+def test_every_file_format_gives_the_same_columns(ending, frame, tmp_path):
+    if ending == "my.tsv.csv":  # only the last suffix counts
         path = tmp_path / ending
         path.write_bytes(frame.write_csv().encode())
     else:
-        path = written(frame, tmp_path / ending)
-    found = read_table(path)
-    assert column_names(found) == list(CELLS)
+        path = write_table(frame, tmp_path / ending)
+    table = read_table(path)
+    assert column_names(table) == list(CELLS)
     for name in CELLS:
-        assert_same(decode_column(found, name), name)
+        assert_same(decode_column(table, name), name)
 
 
 def frames(kind, optional):
@@ -92,69 +92,69 @@ def frames(kind, optional):
     if kind == "pyarrow":
         return optional("pyarrow").table(CELLS)
     pandas = optional("pandas")
-    plain = pandas.DataFrame(CELLS)
+    pandas_frame = pandas.DataFrame(CELLS)
     for name in ("day", "moment"):
-        plain[name] = pandas.to_datetime(plain[name])
+        pandas_frame[name] = pandas.to_datetime(pandas_frame[name])
     if kind == "pandas":
-        return plain.assign(yes=plain["yes"].astype("boolean"))
-    return plain.convert_dtypes().assign(text=plain["text"].astype("category"))
+        return pandas_frame.assign(yes=pandas_frame["yes"].astype("boolean"))
+    return pandas_frame.convert_dtypes().assign(text=pandas_frame["text"].astype("category"))
 
 
 @pytest.mark.parametrize("kind", ["polars", "pandas", "pandas-nullable", "pyarrow"])
-def test_every_frame_holds_the_same_columns(kind, optional):
-    found = frames(kind, optional)
+def test_every_frame_gives_the_same_columns(kind, optional):
+    table = frames(kind, optional)
     for name in CELLS:
-        assert_same(decode_column(found, name), name)
+        assert_same(decode_column(table, name), name)
 
 
-def test_a_pandas_string_column_has_its_gaps(optional):
+def test_gaps_of_a_pandas_string_column(optional):
     pandas = optional("pandas")
-    found = pandas.DataFrame({"text": pandas.Series(CELLS["text"], dtype="string")})
-    assert_same(decode_column(found, "text"), "text")
+    table = pandas.DataFrame({"text": pandas.Series(CELLS["text"], dtype="string")})
+    assert_same(decode_column(table, "text"), "text")
 
 
 @pytest.mark.parametrize("word", NULL_VALUES)
 def test_null_values_are_missing(word, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(f"a,b\n1,x\n{word},{word}\n3,y\n")
-    found = read_table(path)
-    np.testing.assert_array_equal(decode_column(found, "a").values, [1, nan, 3])
-    assert decode_column(found, "b").values == ["x", None, "y"]
+    table = read_table(path)
+    np.testing.assert_array_equal(decode_column(table, "a").values, [1, nan, 3])
+    assert decode_column(table, "b").values == ["x", None, "y"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "tsv"])
 def test_strings_are_read_unchanged(ending, tmp_path):
     frame = polars.DataFrame({"code": ["007", "010", None], "flag": ["true"] * 3, "a": [1, 2, 3]})
-    path = written(frame, tmp_path / f"a.{ending}")
-    plain, asked = read_table(path), read_table(path, strings=["code", "flag", "not there"])
-    assert [decode_column(plain, name).kind for name in frame.columns] == ["number"] * 3
-    assert decode_column(asked, "code").values == ["007", "010", None]
-    assert decode_column(asked, "flag").values == ["true"] * 3
-    assert decode_column(asked, "a").kind == "number"
-    assert string_columns(asked) == ["code", "flag"]
+    path = write_table(frame, tmp_path / f"a.{ending}")
+    default, as_strings = read_table(path), read_table(path, strings=["code", "flag", "not there"])
+    assert [decode_column(default, name).kind for name in frame.columns] == ["number"] * 3
+    assert decode_column(as_strings, "code").values == ["007", "010", None]
+    assert decode_column(as_strings, "flag").values == ["true"] * 3
+    assert decode_column(as_strings, "a").kind == "number"
+    assert string_columns(as_strings) == ["code", "flag"]
 
 
 def test_a_time_of_day_is_a_string(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("at,on,a\n9:05,2020-01-01,1\n12:30,2020-01-02,2\n,2020-01-03,3\n")
-    for found in (read_table(path), read_table(path, strings=["at"])):
-        assert decode_column(found, "at").values == ["9:05", "12:30", None]
-        assert [decode_column(found, name).kind for name in ("on", "a")] == ["date", "number"]
+    for table in (read_table(path), read_table(path, strings=["at"])):
+        assert decode_column(table, "at").values == ["9:05", "12:30", None]
+        assert [decode_column(table, name).kind for name in ("on", "a")] == ["date", "number"]
 
 
 @pytest.mark.parametrize("library", ["polars", "pandas", "pyarrow"])
-def test_moments_of_a_zone_are_seconds_since_1970(library, optional):
+def test_times_with_a_time_zone_are_seconds_since_1970(library, optional):
     zone = timezone(timedelta(hours=2))
     moments = [datetime(1970, 1, 1, 3, 0, 0, 250_000, zone), None]
     frame = optional(library)
     if library == "polars":
-        found = frame.DataFrame({"at": moments}, schema={"at": frame.Datetime("us", "Europe/Rome")})
+        table = frame.DataFrame({"at": moments}, schema={"at": frame.Datetime("us", "Europe/Rome")})
     elif library == "pandas":
-        found = frame.DataFrame({"at": frame.to_datetime(moments)})
-        assert found["at"].dtype.tz is not None
+        table = frame.DataFrame({"at": frame.to_datetime(moments)})
+        assert table["at"].dtype.tz is not None
     else:
-        found = frame.table({"at": frame.array(moments, frame.timestamp("us", "Europe/Rome"))})
-    kind, values, _, _ = decode_column(found, "at")
+        table = frame.table({"at": frame.array(moments, frame.timestamp("us", "Europe/Rome"))})
+    kind, values, _, _ = decode_column(table, "at")
     assert kind == "date"
     np.testing.assert_array_equal(values, [3600.25, nan])
 
@@ -176,40 +176,40 @@ def test_a_dtype_is_inferred_from_all_rows(tmp_path):
 @pytest.mark.parametrize("dtype", ["Duration", "Decimal", "UInt8", "Float32"])
 def test_numeric_dtypes(dtype):
     cells = [timedelta(seconds=2), None] if dtype == "Duration" else [2, None]
-    wanted = polars.Decimal(9, 1) if dtype == "Decimal" else getattr(polars, dtype)
-    series = polars.Series(cells).cast(wanted)
-    found = decode_column(polars.DataFrame({"a": series}), "a")
-    assert found.kind == "number"
-    np.testing.assert_array_equal(found.values, [2, nan])
+    polars_dtype = polars.Decimal(9, 1) if dtype == "Decimal" else getattr(polars, dtype)
+    series = polars.Series(cells).cast(polars_dtype)
+    column = decode_column(polars.DataFrame({"a": series}), "a")
+    assert column.kind == "number"
+    np.testing.assert_array_equal(column.values, [2, nan])
 
 
-# the kind that training saw
+# The kind of column in training
 
 
 def test_numbers_are_accepted_as_strings():
-    found = decode_column(polars.DataFrame({"a": [1, None, 2]}), "a", "category")
-    assert found.values == ["1", None, "2"]
+    column = decode_column(polars.DataFrame({"a": [1, None, 2]}), "a", "category")
+    assert column.values == ["1", None, "2"]
 
 
 @pytest.mark.parametrize("kind", ["number", "date", "category"])
-def test_a_column_without_a_cell_is_of_any_kind(kind):
+def test_an_empty_column_may_be_of_any_kind(kind):
     frame = polars.DataFrame({"a": [None, None]}, schema={"a": polars.String})
-    found = decode_column(frame, "a", kind)
-    assert found.kind == kind
-    assert [value is None or np.isnan(value) for value in found.values] == [True, True]
+    column = decode_column(frame, "a", kind)
+    assert column.kind == kind
+    assert [value is None or np.isnan(value) for value in column.values] == [True, True]
 
 
 MISFITS = {"number": ["x", "y"], "date": [1, 2]}
 
 
 @pytest.mark.parametrize("kind", MISFITS)
-def test_another_kind_than_in_training_is_refused(kind):
+def test_a_column_of_another_kind_than_in_training_is_refused(kind):
     frame = polars.DataFrame({"speed": MISFITS[kind]})
     with pytest.raises(TableError, match=f"column 'speed' was a {kind} in training"):
         decode_column(frame, "speed", kind)
 
 
-# what is refused
+# Errors
 
 
 def test_a_missing_column_is_named_with_the_nearest():
@@ -231,15 +231,15 @@ def test_two_columns_of_one_name_are_refused(optional):
         decode_column(frame, "a")
 
 
-@pytest.mark.parametrize("odd", [[1, 2], {"a": [1]}, np.zeros((2, 2)), None])
-def test_only_a_frame_is_accepted(odd):
+@pytest.mark.parametrize("value", [[1, 2], {"a": [1]}, np.zeros((2, 2)), None])
+def test_only_a_frame_is_accepted(value):
     with pytest.raises(
-        TypeError, match=f"pandas, polars or pyarrow frame; got {type(odd).__name__}"
+        TypeError, match=f"pandas, polars or pyarrow frame; got {type(value).__name__}"
     ):
-        decode_column(odd, "a")
+        decode_column(value, "a")
 
 
-def test_features_are_all_columns_but_those_left_out():
+def test_features_are_all_columns_except_the_excluded():
     frame = polars.DataFrame({"b": [1], "a": [1], "c": [1]})
     assert feature_names(frame, ["a"]) == ["b", "c"]
     with pytest.raises(TableError, match="no column is left"):
@@ -265,11 +265,11 @@ BAD = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_an_unreadable_file_is_refused_in_one_line(kind, tmp_path):
-    name, data, said = BAD[kind]
+    name, data, message = BAD[kind]
     path = tmp_path / name
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(TableError, match=said) as caught:
+    with pytest.raises(TableError, match=message) as caught:
         read_table(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Which rows are held out: never a row twice, and never a row that the split forbids."""
+"""Held-out rows: a partition of the rows that obeys the kind of split."""
 
 import numpy as np
 import pytest
@@ -28,30 +28,30 @@ def test_a_random_split_is_stratified(labels, fraction):
     labels = np.array(labels)
     split = random_split(labels, fraction, 0, 0, len(labels))
     check_partition(split, len(labels))
-    wanted = {label: round(fraction * (labels == label).sum()) for label in set(labels)}
-    found = {label: (labels[split.test] == label).sum() for label in wanted}
-    if any(wanted.values()):
-        assert found == wanted
+    expected = {label: round(fraction * (labels == label).sum()) for label in set(labels)}
+    actual = {label: (labels[split.test] == label).sum() for label in expected}
+    if any(expected.values()):
+        assert actual == expected
     else:
-        assert sum(found.values()) == 1
+        assert sum(actual.values()) == 1
 
 
 @pytest.mark.parametrize("labels", [None, np.arange(200) % 3])
-def test_seed_and_step_decide_which_rows(labels):
-    held = {
+def test_a_split_depends_on_seed_and_step(labels):
+    held_out_rows = {
         (seed, step): frozenset(random_split(labels, 0.2, seed, step, 200).test.tolist())
         for seed in (0, 1)
         for step in (0, 1)
     }
-    assert len(set(held.values())) == 4
-    again = random_split(labels, 0.2, 1, 1, 200)
-    assert frozenset(again.test.tolist()) == held[1, 1]
+    assert len(set(held_out_rows.values())) == 4
+    repeated = random_split(labels, 0.2, 1, 1, 200)
+    assert frozenset(repeated.test.tolist()) == held_out_rows[1, 1]
 
 
-def test_held_out_rows_come_from_everywhere():
+def test_held_out_rows_are_spread_over_the_table():
     """Not the first nor the last rows, in which a table may be sorted."""
-    held = random_split(np.arange(1000) % 2, 0.2, 0, 0, 1000).test
-    quarters = np.bincount(held // 250, minlength=4)
+    held_out = random_split(np.arange(1000) % 2, 0.2, 0, 0, 1000).test
+    quarters = np.bincount(held_out // 250, minlength=4)
     assert quarters.min() > 25  # of about 50; a binomial's six standard deviations below
 
 
@@ -63,13 +63,16 @@ def test_held_out_rows_come_from_everywhere():
 def test_a_group_is_never_on_both_sides(groups, fraction, seed):
     split = group_split(groups, fraction, seed)
     check_partition(split, len(groups))
-    one, other = ({groups[row] for row in rows} for rows in split)
-    assert not one & other
-    assert one
-    if len(other) < len(set(groups)) - 1:  # one group at least is learnt from
+    training_groups, test_groups = ({groups[row] for row in rows} for rows in split)
+    assert not training_groups & test_groups
+    assert training_groups
+    if len(test_groups) < len(set(groups)) - 1:  # one group at least is learnt from
         assert len(split.test) >= fraction * len(groups)
-    smallest = min(groups.count(g) for g in other)
-    assert len(split.test) - max(groups.count(g) for g in other) < fraction * len(groups) + smallest
+    smallest = min(groups.count(g) for g in test_groups)
+    assert (
+        len(split.test) - max(groups.count(g) for g in test_groups)
+        < fraction * len(groups) + smallest
+    )
 
 
 def test_groups_may_be_missing_or_of_any_type():
