@@ -47,7 +47,7 @@ def random_array(cupy, rng):
     return lambda *shape: cupy.asarray(rng.standard_normal(shape).astype("float32"))
 
 
-def assert_close(actual, expected):
+def is_close(actual, expected):
     actual, expected = actual.get(), expected.get()
     return actual.shape == expected.shape and np.allclose(actual, expected, CLOSE, CLOSE)
 
@@ -65,7 +65,7 @@ def test_forward_and_backward_of_a_layer(name, rows, n_in, n_out, make_products,
     next_weights = random_array(n_out, 7)
     z, a, _ = activated(gpu.xp, pair.f, gpu.xp.matmul(x, w), bias)
     actual = products.apply(activated, (pair.f, Product(x, w), bias, None), ())
-    assert assert_close(actual[1], a)
+    assert is_close(actual[1], a)
     assert actual[2] is actual[1]
     backward_product = Product(delta, next_weights.mT)
     expected = returned(gpu.xp, pair.slope, gpu.xp.matmul(delta, next_weights.mT), z, a)
@@ -73,7 +73,7 @@ def test_forward_and_backward_of_a_layer(name, rows, n_in, n_out, make_products,
     if name == "identity":  # no epilogue
         assert fast is None
     else:
-        assert assert_close(fast, expected)
+        assert is_close(fast, expected)
 
 
 def test_gradients_of_a_layer(make_products, random_array, gpu, cupy):
@@ -81,7 +81,7 @@ def test_gradients_of_a_layer(make_products, random_array, gpu, cupy):
     into = cupy.empty((37, 24), "float32"), cupy.empty((1, 24), "float32")
     assert make_products().apply(gradients, (x, delta), into) == into
     for actual, expected in zip(into, gradients(gpu.xp, x, delta), strict=True):
-        assert assert_close(actual, expected)
+        assert is_close(actual, expected)
 
 
 def test_correct_epilogues_are_trusted(make_products):

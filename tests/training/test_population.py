@@ -20,7 +20,7 @@ def rows(rng, count=45):
     return X, np.column_stack([np.sin(X).sum(axis=1), X[:, 0] * X[:, 1]])
 
 
-def assert_close(actual, expected):
+def is_close(actual, expected):
     return np.allclose(to_host(actual), to_host(expected), rtol=EXACT, atol=EXACT)
 
 
@@ -37,10 +37,10 @@ def test_members_equal_single_runs(optimizer, rng):
     assert population.members == K
     for k, rate in enumerate(RATES):
         single = train(spec, X, y, learning_rate=rate, seed=100 + k, **common)
-        assert assert_close(population.flat[k], single.flat)
+        assert is_close(population.flat[k], single.flat)
         member = population.member(k)
-        assert assert_close(member.predict(X), single.predict(X))
-        assert assert_close(population.predict(X)[k], single.predict(X))
+        assert is_close(member.predict(X), single.predict(X))
+        assert is_close(population.predict(X)[k], single.predict(X))
         for name in ("loss", "learning_rate", "grad_norm", "val_loss", "val_score", "best_epoch"):
             assert np.allclose(member.history[name], single.history[name], rtol=1e-10), name
             assert list(map(type, member.history[name])) == list(map(type, single.history[name]))
@@ -54,7 +54,7 @@ def test_a_population_in_every_namespace_equals_single_runs(place, rng):
     population = train(spec, X, y, members=3, learning_rate=[1e-3, 1e-2, 1e-1], seed=4, **common)
     for k, rate in enumerate([1e-3, 1e-2, 1e-1]):
         single = train(spec, X, y, learning_rate=rate, seed=4 + k, **common)
-        assert assert_close(population.flat[k, ...], single.flat)
+        assert is_close(population.flat[k, ...], single.flat)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_settings_per_member_apply_to_each_member(per_member, rng):
             for name, value in per_member.items()
         }
         single = train("4-6-2", X, y, seed=k, epochs=5, **member_settings)
-        assert assert_close(population.flat[k], single.flat)
+        assert is_close(population.flat[k], single.flat)
 
 
 def test_the_default_is_one_network_without_a_leading_axis(rng):
@@ -95,7 +95,7 @@ def test_seeds_may_be_listed(rng):
     X, y = rows(rng, 20)
     listed = train("4-5-2", X, y, epochs=2, members=2, seed=[9, 3])
     for k, seed in enumerate((9, 3)):
-        assert assert_close(listed.flat[k], train("4-5-2", X, y, epochs=2, seed=seed).flat)
+        assert is_close(listed.flat[k], train("4-5-2", X, y, epochs=2, seed=seed).flat)
 
 
 def test_orders_of_a_population_depend_on_its_seeds():
@@ -130,7 +130,7 @@ def test_a_diverging_member_disturbs_nobody(held_out, rng):
     assert np.isfinite(population.flat).all()
     for k in (0, 2):
         single = train("4-6-6-2", X, y, learning_rate=rates[k], seed=k, **common)
-        assert assert_close(population.flat[k], single.flat)
+        assert is_close(population.flat[k], single.flat)
         assert np.isfinite(population.member(k).history["loss"]).all()
     assert not np.isfinite(population.member(1).history["loss"]).all()
     assert population.member(1).history["learning_rate"][-1] == 0
@@ -173,7 +173,7 @@ def test_a_stopped_member_keeps_its_weights_while_others_train(rng):
     for k in (0, 2):
         assert (weights[6][k] != weights[2][k]).any()
         single = train("4-6-2", X, y, seed=k, epochs=6, optimizer="momentum")
-        assert assert_close(weights[6][k], single.flat)
+        assert is_close(weights[6][k], single.flat)
 
 
 def test_patience_acts_per_member(rng):
@@ -183,7 +183,7 @@ def test_patience_acts_per_member(rng):
     population = train("4-6-2", X, y, members=3, learning_rate=rates, **common)
     for k, rate in enumerate(rates):
         single = train("4-6-2", X, y, learning_rate=rate, seed=k, **common)
-        assert assert_close(population.flat[k], single.flat)
+        assert is_close(population.flat[k], single.flat)
         stopped_at = len(single.history["learning_rate"])
         rate_after = [entry[k] for entry in population.history["learning_rate"][stopped_at:]]
         assert all(value == 0 for value in rate_after)
