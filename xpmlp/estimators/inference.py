@@ -10,7 +10,7 @@ from xpmlp.devices.namespace import like_caller, running, to_host
 from xpmlp.devices.threads import limit_threads
 from xpmlp.devices.words import writable_place
 from xpmlp.estimators.inputs import convert_input, read_rows
-from xpmlp.estimators.network import dense_params, make_inference_spec
+from xpmlp.estimators.network import inference_network
 from xpmlp.losses import exp, gaussian_mean, softmax
 from xpmlp.training.checks import is_float
 from xpmlp.training.data import StreamedRows, own_dtype
@@ -32,9 +32,7 @@ def predict_rows(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) 
     X = convert_input(X)
     rows = read_rows(est, X)
     place, dtype = writable_place(est.coefs_[0], est.precision), own_dtype(est.coefs_[0])
-    xp, params = place.xp, dense_params(est.coefs_, est.intercepts_)
-    sizes = [layer.weights.shape[1] for layer in params]
-    spec = make_inference_spec(est, params[0].weights.shape[0], sizes[:-1], sizes[-1])
+    xp, (spec, params) = place.xp, inference_network(est)
     out_dtype = getattr(xp, own_dtype(rows) if is_float(rows) else dtype)
 
     link = require_finite(xp, LINKS[est.out_activation_])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from xpmlp.devices.namespace import Place, is_array, to_host, to_place
-from xpmlp.layers import Dense
 from xpmlp.layout import padded_size, windows
 from xpmlp.optimizers import Optimizer, optimizer as find_optimizer
 from xpmlp.recording.engine import Engine
@@ -88,11 +87,6 @@ def make_spec(est: Any, n_in: int, sizes: Sequence[int], n_out: int, loss: AnyLo
     return Spec.parse([n_in, *sizes, n_out], activation=activation, dropout=dropout, loss=loss)
 
 
-def make_inference_spec(est: Any, n_in: int, sizes: Sequence[int], n_out: int) -> Spec:
-    """The network for inference, without dropout and loss."""
-    return Spec.parse([n_in, *sizes, n_out], activation=layer_activations(est, len(sizes)))
-
-
 def layer_activations(est: Any, hidden: int) -> list[Any]:
     """Each hidden layer's activation by xpmlp's name."""
     names = broadcast_per_layer(est, "activation", hidden)
@@ -122,10 +116,14 @@ def coefs_and_intercepts(layers: Sequence[Any]) -> tuple[list[Array], list[Array
     return [layer.weights for layer in layers], [layer.bias[0, :] for layer in layers]
 
 
-def dense_params(coefs: Sequence[Array], intercepts: Sequence[Array]) -> list[Any]:
-    """`coefs_` and `intercepts_` as the parameters that `forward` takes."""
-    pairs = [(as_array(w), as_array(b)[None, :]) for w, b in zip(coefs, intercepts, strict=True)]
-    return [Dense(*w.shape).pack(iter((w, b))) for w, b in pairs]
+def inference_network(est: Any) -> tuple[Spec, list[Any]]:
+    """A fitted network without dropout and loss, and its parameters as `forward` takes them."""
+    weights = [as_array(w) for w in est.coefs_]
+    biases = [as_array(b)[None, :] for b in est.intercepts_]
+    sizes = [weights[0].shape[0], *(w.shape[1] for w in weights)]
+    spec = Spec.parse(sizes, activation=layer_activations(est, len(weights) - 1))
+    pairs = zip(weights, biases, strict=True)
+    return spec, [layer.pack(iter(p)) for layer, p in zip(spec.layers, pairs, strict=True)]
 
 
 def as_array(values: Any) -> Array:
