@@ -1,10 +1,10 @@
-"""Data, and pairs of estimators: scikit-learn's and ours with the same settings."""
+"""Data sets, and pairs of estimators: scikit-learn's and ours with the same parameters."""
 
 import warnings
 
 import numpy as np
 import pytest
-from sklearn import neural_network as theirs
+from sklearn import neural_network
 from sklearn.datasets import (
     load_breast_cancer,
     load_diabetes,
@@ -72,34 +72,34 @@ def data():
 
 @pytest.fixture
 def pair():
-    """A function from data's name and settings to scikit-learn's and our estimator."""
+    """A function from a name in DATA and parameters to scikit-learn's and our estimator."""
 
-    def made(name, **settings):
+    def create(name, **params):
         kind = "MLPClassifier" if name in CLASSES else "MLPRegressor"
-        return getattr(theirs, kind)(**settings), getattr(xpmlp, kind)(**settings)
+        return getattr(neural_network, kind)(**params), getattr(xpmlp, kind)(**params)
 
-    return made
+    return create
 
 
 @pytest.fixture
 def quietly():
-    """Fit or partial_fit without the warnings of a short training and of a single class."""
+    """Call fit or partial_fit without warnings about convergence and a single class."""
 
-    def call(method, *arguments, **more):
+    def call(method, *arguments, **options):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.filterwarnings("ignore", "y has a single class")
-            return method(*arguments, **more)
+            return method(*arguments, **options)
 
     return call
 
 
 @pytest.fixture
-def same():
+def same_weights():
     """Whether two estimators have the same weights, bit for bit."""
 
-    def equal(one, other):
-        pairs = zip(one.coefs_ + one.intercepts_, other.coefs_ + other.intercepts_, strict=True)
+    def equal(est, other):
+        pairs = zip(est.coefs_ + est.intercepts_, other.coefs_ + other.intercepts_, strict=True)
         return all(np.array_equal(a, b) for a, b in pairs)
 
     return equal

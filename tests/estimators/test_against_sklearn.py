@@ -1,4 +1,4 @@
-"""With the same seed and rows as they come: scikit-learn's weights, curves and stops."""
+"""With the same seed and no shuffling: scikit-learn's weights, loss curves and stopping epochs."""
 
 import warnings
 from inspect import signature
@@ -6,7 +6,7 @@ from inspect import signature
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from sklearn import neural_network as theirs
+from sklearn import neural_network
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -14,19 +14,19 @@ from sklearn.utils import check_random_state
 import xpmlp
 from xpmlp.estimators import lbfgs
 
-CURVE = 1e-6  # relative, float64: the order of a sum differs, and training spreads it
-STEADY = {"random_state": 0, "shuffle": False, "max_iter": 12, "hidden_layer_sizes": (9, 5)}
+CURVE = 1e-6  # relative, float64: sums in another order, and training amplifies the difference
+UNSHUFFLED = {"random_state": 0, "shuffle": False, "max_iter": 12, "hidden_layer_sizes": (9, 5)}
 
 
 def agree(a, b):
-    """Everything that a fit leaves behind, scikit-learn's `a` against ours `b`."""
+    """Assert that the fitted attributes of scikit-learn's `a` and of our `b` agree."""
     assert b.n_iter_ == a.n_iter_
     assert b.t_ == a.t_
     assert b.loss_ == pytest.approx(a.loss_, rel=CURVE)
     np.testing.assert_allclose(b.loss_curve_, a.loss_curve_, rtol=CURVE)
     for name in ("best_loss_", "best_validation_score_"):
-        ours, expected = getattr(b, name), getattr(a, name)
-        assert ours == expected or ours == pytest.approx(expected, rel=CURVE), name
+        actual, expected = getattr(b, name), getattr(a, name)
+        assert actual == expected or actual == pytest.approx(expected, rel=CURVE), name
     if a.validation_scores_ is None:
         assert b.validation_scores_ is None
     else:
@@ -34,10 +34,10 @@ def agree(a, b):
     for name in ("n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
         assert getattr(b, name) == getattr(a, name), name
     assert b._no_improvement_count == a._no_improvement_count
-    for one, other in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
-        assert other.shape == one.shape
-        assert other.dtype == one.dtype
-        np.testing.assert_allclose(other, one, rtol=CURVE, atol=CURVE)
+    for expected, actual in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
+        assert actual.shape == expected.shape
+        assert actual.dtype == expected.dtype
+        np.testing.assert_allclose(actual, expected, rtol=CURVE, atol=CURVE)
 
 
 # Initial weights
@@ -45,31 +45,38 @@ def agree(a, b):
 
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("name", ["iris", "cancer", "three targets"])
-def test_initial_weights_are_scikit_learns_bits(name, activation, data, pair, quietly):
+def test_initial_weights_equal_scikit_learns(name, activation, data, pair, quietly):
     X, y = data(name)
-    # a step of 1e-300 leaves every weight as it was drawn
-    still = {"learning_rate_init": 1e-300, "alpha": 0.0, "max_iter": 1, "random_state": 7}
-    a, b = pair(name, activation=activation, hidden_layer_sizes=(6, 4), **still)
+    # steps of 1e-300 leave the initial weights unchanged
+    frozen = {"learning_rate_init": 1e-300, "alpha": 0.0, "max_iter": 1, "random_state": 7}
+    a, b = pair(name, activation=activation, hidden_layer_sizes=(6, 4), **frozen)
     quietly(a.fit, X, y)
     quietly(b.fit, X, y)
-    for one, other in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
-        assert np.array_equal(one, other)
+    for expected, actual in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
+        assert np.array_equal(expected, actual)
 
 
-@pytest.mark.parametrize("given", [None, np.random.RandomState(5)], ids=["global", "instance"])
-def test_initial_weights_come_from_the_random_state_given(given, data, quietly):
+@pytest.mark.parametrize(
+    "random_state", [None, np.random.RandomState(5)], ids=["global", "instance"]
+)
+def test_initial_weights_use_the_given_random_state(random_state, data, quietly):
     X, y = data("iris")
     np.random.seed(11)
-    state = check_random_state(given).get_state()
-    still = {"learning_rate_init": 1e-300, "alpha": 0.0, "max_iter": 1, "random_state": given}
+    state = check_random_state(random_state).get_state()
+    frozen = {
+        "learning_rate_init": 1e-300,
+        "alpha": 0.0,
+        "max_iter": 1,
+        "random_state": random_state,
+    }
     fitted = []
-    for module in (theirs, xpmlp):
-        check_random_state(given).set_state(state)
-        fitted.append(quietly(module.MLPClassifier(**still).fit, X, y))
+    for module in (neural_network, xpmlp):
+        check_random_state(random_state).set_state(state)
+        fitted.append(quietly(module.MLPClassifier(**frozen).fit, X, y))
     assert np.array_equal(fitted[0].coefs_[0], fitted[1].coefs_[0])
 
 
-# The grid
+# Training on a grid of parameters
 
 SOLVERS = (
     {"solver": "adam", "learning_rate_init": 0.01},
@@ -94,10 +101,10 @@ WEIGHTS = {
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: "-".join(map(str, s.values())))
 @pytest.mark.parametrize("name", ["iris", "cancer", "labels", "diabetes", "three targets"])
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_curves_weights_and_stops_are_scikit_learns(weights, name, solver, data, pair, quietly):
+def test_training_matches_scikit_learn(weights, name, solver, data, pair, quietly):
     X, y = data(name)
     s = WEIGHTS[weights](len(y))
-    a, b = pair(name, **STEADY | {"batch_size": 32} | solver)
+    a, b = pair(name, **UNSHUFFLED | {"batch_size": 32} | solver)
     quietly(a.fit, X, y, sample_weight=s)
     quietly(b.fit, X, y, sample_weight=s)
     agree(a, b)
@@ -106,31 +113,31 @@ def test_curves_weights_and_stops_are_scikit_learns(weights, name, solver, data,
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("name", ["digits", "counts"])
-def test_activations_and_the_poisson_loss_are_scikit_learns(
+def test_activations_and_poisson_loss_match_scikit_learn(
     name, activation, solver, data, pair, quietly
 ):
     X, y = data(name)
     loss = {"loss": "poisson"} if name == "counts" else {}
-    a, b = pair(name, **STEADY, activation=activation, solver=solver, **loss)
+    a, b = pair(name, **UNSHUFFLED, activation=activation, solver=solver, **loss)
     quietly(a.fit, X, y)
     quietly(b.fit, X, y)
     agree(a, b)
 
 
 @pytest.mark.parametrize("load", [load_breast_cancer, load_wine, load_digits])
-def test_probabilities_near_0_and_1_cost_what_they_do_in_scikit_learn(load, quietly):
-    X, y = load(return_X_y=True)  # in their own units, from 1e-3 to 1e3: saturated from the start
-    a, b = (quietly(m.MLPClassifier(**STEADY).fit, X, y) for m in (theirs, xpmlp))
+def test_loss_of_saturated_probabilities_matches_scikit_learn(load, quietly):
+    X, y = load(return_X_y=True)  # not scaled, from 1e-3 to 1e3: saturated from the start
+    a, b = (quietly(m.MLPClassifier(**UNSHUFFLED).fit, X, y) for m in (neural_network, xpmlp))
     agree(a, b)
 
 
 @pytest.mark.parametrize("name", ["iris", "cancer", "labels", "diabetes", "three targets"])
 @pytest.mark.parametrize("weights", ["unweighted", "weighted"])
-def test_early_stopping_holds_out_scikit_learns_rows(weights, name, data, pair, quietly):
+def test_early_stopping_holds_out_the_same_rows_as_scikit_learn(weights, name, data, pair, quietly):
     X, y = data(name)
     s = WEIGHTS[weights](len(y))
-    more = {"early_stopping": True, "validation_fraction": 0.2, "learning_rate_init": 0.02}
-    a, b = pair(name, **STEADY | {"max_iter": 40, "n_iter_no_change": 3} | more)
+    stopping = {"early_stopping": True, "validation_fraction": 0.2, "learning_rate_init": 0.02}
+    a, b = pair(name, **UNSHUFFLED | {"max_iter": 40, "n_iter_no_change": 3} | stopping)
     quietly(a.fit, X, y, sample_weight=s)
     quietly(b.fit, X, y, sample_weight=s)
     agree(a, b)
@@ -159,22 +166,22 @@ def test_early_stopping_holds_out_scikit_learns_rows(weights, name, data, pair, 
     ),
     st.booleans(),
 )
-def test_any_settings_train_as_scikit_learns(data, pair, quietly, name, chosen, weighted):
+def test_any_parameters_train_as_in_scikit_learn(data, pair, quietly, name, params, weighted):
     X, y = (part[::2] for part in data(name))
     s = np.random.default_rng(0).uniform(0.1, 2, len(y)) if weighted else None
-    a, b = pair(name, shuffle=False, max_iter=5, **chosen)
+    a, b = pair(name, shuffle=False, max_iter=5, **params)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # clipped batches, and what overflows in scikit-learn's
+        warnings.simplefilter("ignore")  # clipped batches, and overflows in scikit-learn's
         a.fit(X, y, sample_weight=s)
         b.fit(X, y, sample_weight=s)
     agree(a, b)
 
 
 @pytest.mark.parametrize("name", ["iris", "diabetes"])
-def test_float32_trains_in_float32_and_close_to_scikit_learn(name, data, pair, quietly):
+def test_float32_trains_in_float32_and_is_close_to_scikit_learn(name, data, pair, quietly):
     X, y = data(name)
     X = X.astype(np.float32)
-    a, b = pair(name, **STEADY)
+    a, b = pair(name, **UNSHUFFLED)
     quietly(a.fit, X, y)
     quietly(b.fit, X, y)
     assert {part.dtype for part in (*b.coefs_, *b.intercepts_)} == {np.dtype("float32")}
@@ -187,7 +194,7 @@ def test_float32_trains_in_float32_and_close_to_scikit_learn(name, data, pair, q
 
 @pytest.mark.parametrize("name", ["iris", "cancer", "labels", "diabetes", "counts"])
 @pytest.mark.parametrize("weights", ["unweighted", "weighted"])
-def test_lbfgs_takes_scikit_learns_steps(weights, name, data, pair, quietly):
+def test_lbfgs_matches_scikit_learn(weights, name, data, pair, quietly):
     X, y = data(name)
     s = WEIGHTS[weights](len(y))
     loss = {"loss": "poisson"} if name == "counts" else {}
@@ -196,55 +203,56 @@ def test_lbfgs_takes_scikit_learns_steps(weights, name, data, pair, quietly):
     quietly(b.fit, X, y, sample_weight=s)
     assert b.n_iter_ == a.n_iter_
     assert b.loss_ == pytest.approx(a.loss_, rel=CURVE)
-    for one, other in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
-        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)  # curvature of differences
+    for expected, actual in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
+        # lbfgs takes its curvature from differences of gradients, which amplifies rounding
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
     assert not hasattr(b, "loss_curve_")
 
 
 @pytest.mark.parametrize("name", ["iris", "labels", "three targets", "counts"])
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "gelu"])
-def test_the_gradient_that_lbfgs_follows_is_its_losss(name, activation, data, pair, quietly):
-    """scikit-learn's is not for several targets: a mean of losses with their sum's gradient."""
+def test_lbfgs_gradient_matches_finite_differences(name, activation, data, pair, quietly):
+    """With several targets scikit-learn's does not: it minimizes a mean with a sum's gradient."""
     X, y = (part[:20] for part in data(name))
     loss = {"loss": "poisson"} if name == "counts" else {}
-    chosen = {"solver": "lbfgs", "max_iter": 1, "alpha": 0.3, "random_state": 0} | loss
-    _, est = pair(name, activation=activation, **chosen)
-    caught = []
+    params = {"solver": "lbfgs", "max_iter": 1, "alpha": 0.3, "random_state": 0} | loss
+    _, est = pair(name, activation=activation, **params)
+    calls = []
     minimize = lbfgs.minimize
 
-    def remember(objective, started, **options):
-        caught.append((objective, started))
-        return minimize(objective, started, **options)
+    def record(objective, start, **options):
+        calls.append((objective, start))
+        return minimize(objective, start, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lbfgs, "minimize", remember)
+        patch.setattr(lbfgs, "minimize", record)
         quietly(est.fit, X, y, sample_weight=np.linspace(0.5, 2, len(y)))
-    ((objective, theta),) = caught
+    ((objective, theta),) = calls
     _, gradient = objective(theta)
     direction = np.random.default_rng(0).normal(size=theta.shape) * (theta != 0)
 
-    def apart(h):
+    def difference(h):
         return objective(theta + h * direction)[0] - objective(theta - h * direction)[0]
 
     h = 1e-4
-    slope = (8 * apart(h) - apart(2 * h)) / (12 * h)  # of fourth order
+    slope = (8 * difference(h) - difference(2 * h)) / (12 * h)  # of fourth order
     assert gradient @ direction == pytest.approx(slope, rel=1e-7)
 
 
-def test_lbfgs_gives_the_same_for_chunks_of_rows(data, monkeypatch, quietly):
+def test_lbfgs_in_chunks_of_rows_equals_one_chunk(data, monkeypatch, quietly):
     X, y = data("cancer")
-    steady = {"solver": "lbfgs", "max_iter": 10, "random_state": 0, "activation": "tanh"}
-    whole = quietly(xpmlp.MLPClassifier(**steady).fit, X, y)
+    params = {"solver": "lbfgs", "max_iter": 10, "random_state": 0, "activation": "tanh"}
+    whole = quietly(xpmlp.MLPClassifier(**params).fit, X, y)
     monkeypatch.setattr(lbfgs, "CHUNK_BYTES", 1)  # the smallest chunk: 256 rows of 569
-    parts = quietly(xpmlp.MLPClassifier(**steady).fit, X, y)
-    np.testing.assert_allclose(parts.coefs_[0], whole.coefs_[0], rtol=1e-6, atol=1e-9)
+    chunked = quietly(xpmlp.MLPClassifier(**params).fit, X, y)
+    np.testing.assert_allclose(chunked.coefs_[0], whole.coefs_[0], rtol=1e-6, atol=1e-9)
 
 
-# What is printed and warned
+# Output and warnings
 
 
 @pytest.mark.parametrize(
-    "more",
+    "options",
     [
         {},
         {"early_stopping": True, "n_iter_no_change": 2, "tol": 0.1},
@@ -255,57 +263,57 @@ def test_lbfgs_gives_the_same_for_chunks_of_rows(data, monkeypatch, quietly):
     ids=["plain", "early stopping", "converged", "adaptive"],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["iris", "diabetes"])
-def test_verbose_prints_scikit_learns_lines(name, more, data, pair, quietly, capsys):
+def test_verbose_prints_the_lines_of_scikit_learn(name, options, data, pair, quietly, capsys):
     X, y = data(name)
     printed = []
-    for est in pair(name, **STEADY | {"verbose": True} | more):
+    for est in pair(name, **UNSHUFFLED | {"verbose": True} | options):
         quietly(est.fit, X, y)
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     assert "Iteration 1, loss = " in printed[0]
 
 
-def test_the_end_of_epochs_is_warned_of_in_scikit_learns_words(data, pair):
+def test_the_convergence_warning_equals_scikit_learns(data, pair):
     X, y = data("iris")
     texts = []
     for est in pair("iris", max_iter=3, random_state=0):
-        with pytest.warns(ConvergenceWarning) as caught:
+        with pytest.warns(ConvergenceWarning) as warned:
             est.fit(X, y)
-        texts.append([str(one.message) for one in caught])
+        texts.append([str(warning.message) for warning in warned])
     assert texts[0] == texts[1]
 
 
-def test_a_batch_larger_than_the_data_is_clipped_and_warned_of(data, pair, quietly):
+def test_a_batch_larger_than_the_data_is_clipped_with_a_warning(data, pair, quietly):
     X, y = data("iris")
     texts = []
     for est in pair("iris", batch_size=1000, max_iter=1000, tol=1.0):
-        with pytest.warns(UserWarning, match="clipped") as caught:
+        with pytest.warns(UserWarning, match="clipped") as warned:
             est.fit(X, y)
-        texts.append([str(one.message) for one in caught])
+        texts.append([str(warning.message) for warning in warned])
     assert texts[0] == texts[1]
 
 
-def test_values_that_overflow_raise_scikit_learns_error():
+def test_overflow_raises_the_error_of_scikit_learn():
     X = np.finfo(np.float64).max * np.random.default_rng(0).uniform(size=(10, 2))
     with pytest.raises(ValueError, match="Solver produced non-finite parameter weights"):
         xpmlp.MLPRegressor().fit(X, np.arange(10.0))
 
 
-def test_a_batch_of_rows_without_weight_teaches_nothing(data):
-    """scikit-learn stops there with a ZeroDivisionError."""
+def test_a_batch_of_zero_weights_changes_nothing(data):
+    """scikit-learn raises ZeroDivisionError there."""
     X, y = data("iris")
     weight = np.ones(len(y))
     weight[:50] = 0  # the whole first batch
-    steady = {"shuffle": False, "random_state": 0, "batch_size": 50, "max_iter": 400, "alpha": 0.1}
+    params = {"shuffle": False, "random_state": 0, "batch_size": 50, "max_iter": 400, "alpha": 0.1}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        ours = xpmlp.MLPClassifier(**steady).fit(X, y, sample_weight=weight)
-    assert np.isfinite(ours.loss_curve_).all()
-    assert (ours.predict(X[50:]) == y[50:]).mean() > 0.9
-    assert not (ours.predict(X[:50]) == y[:50]).any()
+        est = xpmlp.MLPClassifier(**params).fit(X, y, sample_weight=weight)
+    assert np.isfinite(est.loss_curve_).all()
+    assert (est.predict(X[50:]) == y[50:]).mean() > 0.9
+    assert not (est.predict(X[:50]) == y[:50]).any()
 
 
-# Shuffled: other orders, the same quality
+# With shuffling: other orders of the rows, the same quality
 
 
 @pytest.mark.slow
@@ -319,25 +327,25 @@ def test_shuffled_scores_are_within_noise(name, solver, data, pair, quietly):
     for seed in range(10):
         order = np.random.default_rng(seed).permutation(len(y))
         cut = 2 * len(y) // 3
-        learnt, held = order[:cut], order[cut:]
-        chosen = {"solver": solver, "random_state": seed, "max_iter": 60, "batch_size": 32}
-        for est, found in zip(pair(name, **chosen, learning_rate_init=0.01), scores, strict=True):
-            found.append(quietly(est.fit, X[learnt], y[learnt]).score(X[held], y[held]))
+        train, test = order[:cut], order[cut:]
+        params = {"solver": solver, "random_state": seed, "max_iter": 60, "batch_size": 32}
+        for est, values in zip(pair(name, **params, learning_rate_init=0.01), scores, strict=True):
+            values.append(quietly(est.fit, X[train], y[train]).score(X[test], y[test]))
     gap = np.array(scores[1]) - np.array(scores[0])
-    # the mean of ten paired gaps stays within three of its standard errors, or half a percent
+    # the mean of ten paired gaps is within three of its standard errors, or half a percent
     assert abs(gap.mean()) < max(3 * gap.std(ddof=1) / np.sqrt(10), 0.005), (scores, gap)
 
 
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
-def test_every_parameter_has_scikit_learns_default_and_place(name):
-    wanted, found = getattr(theirs, name)().get_params(), getattr(xpmlp, name)().get_params()
-    assert {name: found[name] for name in wanted} == wanted
-    places = [
+def test_parameters_have_the_defaults_and_order_of_scikit_learn(name):
+    expected, actual = (getattr(m, name)().get_params() for m in (neural_network, xpmlp))
+    assert {name: actual[name] for name in expected} == expected
+    orders = [
         [
             p.name
             for p in signature(getattr(module, name)).parameters.values()
             if p.kind is p.POSITIONAL_OR_KEYWORD
         ]
-        for module in (theirs, xpmlp)
+        for module in (neural_network, xpmlp)
     ]
-    assert places[0] == places[1]
+    assert orders[0] == orders[1]

@@ -1,4 +1,4 @@
-"""scikit-learn's checks of any estimator. What its own MLP fails with the same settings we may."""
+"""scikit-learn's estimator checks. Ours may fail what its own MLP fails with the same settings."""
 
 import warnings
 from functools import lru_cache
@@ -10,8 +10,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 import xpmlp
 
-WHOLE = ({}, {"solver": "sgd"}, {"solver": "lbfgs"})
-MORE = (
+PASSING = ({}, {"solver": "sgd"}, {"solver": "lbfgs"})
+COMPARED = (
     {"early_stopping": True},
     {"activation": "tanh", "hidden_layer_sizes": (8, 4)},
     {"activation": "logistic", "solver": "lbfgs"},
@@ -23,7 +23,7 @@ MORE = (
     {"solver": "sgd", "nesterovs_momentum": False},
     {"alpha": 0.0, "beta_1": 0.8},
 )
-OWN = (
+EXTENSIONS = (
     {"dropout": 0.2},
     {"solver": "adamw", "schedule": "cosine"},
     {"activation": "gelu", "clip": 1.0},
@@ -37,8 +37,8 @@ DROPOUT = "a row of weight 2 has one dropout mask, the same row twice has two"
 NAMES = ("MLPClassifier", "MLPRegressor")
 
 
-def theirs(name):
-    """scikit-learn's class by another name: by its own, the checks change its settings."""
+def sklearn_class(name):
+    """A subclass of scikit-learn's class: for the class itself the checks change the settings."""
     return type(name, (getattr(neural_network, name),), {"__module__": __name__})
 
 
@@ -56,9 +56,9 @@ def failure(check, est):
 
 
 @lru_cache
-def failing(name, settings):
+def failing_checks(name, settings):
     """The checks that scikit-learn's own estimator fails with these settings."""
-    est = theirs(name)(**dict(settings))
+    est = sklearn_class(name)(**dict(settings))
     return {check.func.__name__ for _, check in checks(est) if failure(check, est) is not None}
 
 
@@ -66,28 +66,28 @@ def checks(est):
     return list(estimator_checks_generator(est, legacy=True))
 
 
-def made(settings):
+def estimators(settings):
     """Our two estimators with each of these settings."""
     return [getattr(xpmlp, name)(**{"max_iter": 100} | s) for s in settings for name in NAMES]
 
 
-def expected(est):
-    """The checks that an estimator is meant to fail, with the reason."""
+def expected_failures(est):
+    """The checks that an estimator is expected to fail, with the reason."""
     return dict.fromkeys(EQUIVALENCE, DROPOUT) if est.dropout else {}
 
 
-def compared():
-    """(our estimator, scikit-learn's settings, check) for MORE."""
+def comparisons():
+    """(our estimator, scikit-learn's settings, check) for COMPARED."""
     return [
-        pytest.param(est, {"max_iter": 100} | chosen, check, id=f"{est}-{check.func.__name__}")
-        for chosen in MORE
-        for est in made([chosen])
+        pytest.param(est, {"max_iter": 100} | settings, check, id=f"{est}-{check.func.__name__}")
+        for settings in COMPARED
+        for est in estimators([settings])
         for _, check in checks(est)
     ]
 
 
 @pytest.mark.filterwarnings("ignore:y has a single class")  # one check has it
-@parametrize_with_checks(made(WHOLE))
+@parametrize_with_checks(estimators(PASSING))
 def test_every_check_passes(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -96,11 +96,11 @@ def test_every_check_passes(estimator, check):
 
 @pytest.mark.slow
 @parametrize_with_checks(
-    [*made(OWN), xpmlp.MLPClassifier(class_weight="balanced", max_iter=100)],
-    expected_failed_checks=expected,
+    [*estimators(EXTENSIONS), xpmlp.MLPClassifier(class_weight="balanced", max_iter=100)],
+    expected_failed_checks=expected_failures,
 )
 @pytest.mark.filterwarnings("ignore:y has a single class")  # one check has it
-def test_checks_of_what_scikit_learn_lacks(estimator, check):
+def test_every_check_passes_with_our_own_parameters(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         check(estimator)
@@ -108,10 +108,12 @@ def test_checks_of_what_scikit_learn_lacks(estimator, check):
 
 @pytest.mark.filterwarnings("ignore:y has a single class")  # one check has it
 @pytest.mark.slow
-@pytest.mark.parametrize(("est", "chosen", "check"), compared())
-def test_a_check_fails_only_where_scikit_learns_does(est, chosen, check):
+@pytest.mark.parametrize(("est", "settings", "check"), comparisons())
+def test_a_check_fails_only_if_scikit_learns_estimator_fails_it(est, settings, check):
     error, name = failure(check, est), check.func.__name__
-    if error is not None and name not in failing(type(est).__name__, tuple(chosen.items())):
+    if error is not None and name not in failing_checks(
+        type(est).__name__, tuple(settings.items())
+    ):
         if name == "check_class_weight_classifiers":
             pytest.xfail("scikit-learn's has no class_weight; these settings stop too early for it")
         raise error

@@ -1,4 +1,4 @@
-"""Training goes on as if it had never stopped, bit for bit, whatever lies between two epochs."""
+"""Training continues as if uninterrupted, bit for bit, whatever happens between two epochs."""
 
 import copy
 import pickle
@@ -27,7 +27,7 @@ SETTINGS = {
         "dropout": (0.0, 0.5), "hidden_layer_sizes": (20, 10), "activation": ("elu", "tanh"),
     },
     "schedule": {"schedule": "step:2,0.5"},
-    "in order": {"shuffle": False},
+    "unshuffled": {"shuffle": False},
     "float32": {"dtype": "float32", "dropout": 0.1},
     "balanced": {"class_weight": "balanced"},
 }  # fmt: skip
@@ -37,13 +37,13 @@ def rows(est, data):
     return data("iris" if isinstance(est, MLPClassifier) else "diabetes")
 
 
-def made(kind, settings):
-    more = {
+def create(kind, settings):
+    params = {
         name: value
         for name, value in settings.items()
         if name != "class_weight" or kind is MLPClassifier
     }
-    return kind(random_state=4, batch_size=40, **more)
+    return kind(random_state=4, batch_size=40, **params)
 
 
 @pytest.fixture(params=[MLPClassifier, MLPRegressor])
@@ -52,103 +52,107 @@ def kind(request):
 
 
 @pytest.fixture(params=SETTINGS)
-def chosen(request):
+def settings(request):
     return SETTINGS[request.param]
 
 
-def through(way, est, tmp_path):
-    """The estimator after it went through a pickle, a copy, a file or nothing."""
-    if way == "pickle":
+def round_trip(medium, est, tmp_path):
+    """The estimator itself, or restored from a pickle, a copy or a file."""
+    if medium == "pickle":
         return pickle.loads(pickle.dumps(est))
-    if way == "copy":
+    if medium == "copy":
         return copy.deepcopy(est)
-    if way == "file":
+    if medium == "file":
         est.save(tmp_path / "model")
         return type(est).load(tmp_path / "model")
     return est
 
 
-@pytest.mark.parametrize("way", ["nothing", "pickle", "copy", "file"])
-def test_partial_fits_and_warm_starts_are_one_fit(kind, chosen, way, data, same, tmp_path):
-    X, y = rows(made(kind, {}), data)
-    whole = made(kind, chosen | {"max_iter": EPOCHS}).fit(X, y)
-    parts = made(kind, chosen | {"max_iter": EPOCHS})
-    warm = made(kind, chosen | {"max_iter": 1, "warm_start": True})
+@pytest.mark.parametrize("medium", ["nothing", "pickle", "copy", "file"])
+def test_partial_fits_and_warm_starts_are_one_fit(
+    kind, settings, medium, data, same_weights, tmp_path
+):
+    X, y = rows(create(kind, {}), data)
+    whole = create(kind, settings | {"max_iter": EPOCHS}).fit(X, y)
+    parts = create(kind, settings | {"max_iter": EPOCHS})
+    warm = create(kind, settings | {"max_iter": 1, "warm_start": True})
     for _ in range(EPOCHS):
         labels = {"classes": np.unique(y)} if kind is MLPClassifier else {}
-        parts = through(way, parts.partial_fit(X, y, **labels), tmp_path)
-        warm = through(way, warm.fit(X, y), tmp_path)
+        parts = round_trip(medium, parts.partial_fit(X, y, **labels), tmp_path)
+        warm = round_trip(medium, warm.fit(X, y), tmp_path)
     for est in (parts, warm):
-        assert same(est, whole)
+        assert same_weights(est, whole)
         assert est.loss_curve_ == whole.loss_curve_
         assert est.t_ == whole.t_
         assert est._optimizer.learning_rate == whole._optimizer.learning_rate
         assert [len(curve) for curve in est.history_.values()] == [EPOCHS] * len(est.history_)
 
 
-@pytest.mark.parametrize("way", ["nothing", "pickle", "file"])
-@pytest.mark.parametrize("more", [{}, {"dropout": 0.3}, {"solver": "sgd"}])
-def test_early_stopping_goes_on_from_the_last_weights_not_the_best(
-    kind, way, more, data, same, tmp_path
+@pytest.mark.parametrize("medium", ["nothing", "pickle", "file"])
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.3}, {"solver": "sgd"}])
+def test_early_stopping_continues_from_the_last_weights_not_the_best(
+    kind, medium, options, data, same_weights, tmp_path
 ):
-    X, y = rows(made(kind, {}), data)
-    # a rate so high that the best epoch is not the last
-    shaken = {"early_stopping": True, "learning_rate_init": 0.3, "hidden_layer_sizes": 30}
-    scores = made(kind, shaken | more | {"max_iter": 20}).fit(X, y).validation_scores_
+    X, y = rows(create(kind, {}), data)
+    # the learning rate is so high that the best epoch is not the last
+    params = {"early_stopping": True, "learning_rate_init": 0.3, "hidden_layer_sizes": 30}
+    scores = create(kind, params | options | {"max_iter": 20}).fit(X, y).validation_scores_
     epochs = next(n for n in range(4, 21) if np.argmax(scores[:n]) + 1 < n)
-    whole = made(kind, shaken | more | {"max_iter": epochs}).fit(X, y)
-    warm = made(kind, shaken | more | {"max_iter": 1, "warm_start": True})
+    whole = create(kind, params | options | {"max_iter": epochs}).fit(X, y)
+    warm = create(kind, params | options | {"max_iter": 1, "warm_start": True})
     for _ in range(epochs):
-        warm = through(way, warm.fit(X, y), tmp_path)
-    assert same(warm, whole)
+        warm = round_trip(medium, warm.fit(X, y), tmp_path)
+    assert same_weights(warm, whole)
     assert warm.validation_scores_ == whole.validation_scores_
     assert warm.best_validation_score_ == whole.best_validation_score_
     best = int(np.argmax(whole.validation_scores_)) + 1
     assert whole.history_["best_epoch"][-1] == best < epochs
 
 
-@pytest.mark.parametrize("given", [None, np.random.RandomState(3)], ids=["global", "instance"])
-def test_a_random_state_that_is_no_number_goes_on_too(given, data, same):
+@pytest.mark.parametrize(
+    "random_state", [None, np.random.RandomState(3)], ids=["global", "instance"]
+)
+def test_continuation_with_a_random_state_that_is_not_an_integer(random_state, data, same_weights):
     X, y = data("iris")
     fitted = []
     for epochs, warm in ((4, False), (1, True)):
         np.random.seed(5)
-        start = copy.deepcopy(given)
+        start = copy.deepcopy(random_state)
         est = MLPClassifier(random_state=start, max_iter=epochs, warm_start=warm, dropout=0.2)
         for _ in range(4 // epochs):
             est.fit(X, y)
         fitted.append(est)
-    assert same(*fitted)
+    assert same_weights(*fitted)
 
 
-def test_sparse_rows_go_on_too(data, same):
+def test_continuation_with_sparse_rows(data, same_weights):
     X, y = data("digits")
     whole = MLPClassifier(random_state=0, max_iter=3, dropout=0.2).fit(csr_array(X), y)
     parts = MLPClassifier(random_state=0, dropout=0.2)
     for _ in range(3):
         parts.partial_fit(csr_array(X), y, classes=np.unique(y))
-    assert same(whole, parts)
+    assert same_weights(whole, parts)
 
 
-def test_every_epoch_has_an_order_of_its_own(data):
-    """scikit-learn's partial_fit takes the rows in one order every time: its issue 12505."""
+def test_every_epoch_has_its_own_order(data):
+    """scikit-learn's partial_fit has the same order every time: scikit-learn issue 12505."""
     X, y = data("diabetes")
-    seen = []
+    targets = []
 
-    def spy(xp, score, target):
-        seen.append(target[:, 0].copy())
+    def recording_loss(xp, score, target):
+        targets.append(target[:, 0].copy())
         e = score - target
         return xp.sum(e * e, axis=-1), 2 * e
 
-    est = MLPRegressor(loss=spy, random_state=0, batch_size=len(y))
+    est = MLPRegressor(loss=recording_loss, random_state=0, batch_size=len(y))
     est.partial_fit(X, y)
-    first = seen[-1]
+    first = targets[-1]
     est.partial_fit(X, y)
-    assert not np.array_equal(first, seen[-1])
-    assert np.array_equal(np.sort(first), np.sort(seen[-1]))
+    assert not np.array_equal(first, targets[-1])
+    assert np.array_equal(np.sort(first), np.sort(targets[-1]))
 
 
-def test_plans_are_kept_between_partial_fits_and_in_no_pickle(data):
+def test_plans_are_kept_between_partial_fits_but_not_pickled(data):
     X, y = data("iris")
     est = MLPClassifier(random_state=0).partial_fit(X, y, classes=[0, 1, 2])
     engine = est._optimizer.engine
@@ -158,47 +162,49 @@ def test_plans_are_kept_between_partial_fits_and_in_no_pickle(data):
     assert est.fit(X, y)._optimizer.engine is None
 
 
-# Weights that the user changes
+# Weights changed by the user
 
 
-def test_predict_obeys_weights_edited_and_assigned(kind, data):
-    X, y = rows(made(kind, {}), data)
-    est = made(kind, {"max_iter": 3}).fit(X, y)
-    answer = est.predict_proba if kind is MLPClassifier else est.predict
-    before = answer(X)
+def test_predict_uses_edited_and_assigned_weights(kind, data):
+    X, y = rows(create(kind, {}), data)
+    est = create(kind, {"max_iter": 3}).fit(X, y)
+    predict = est.predict_proba if kind is MLPClassifier else est.predict
+    before = predict(X)
     est.coefs_[0][...] = 0
-    edited = answer(X)
+    edited = predict(X)
     assert not np.allclose(edited, before)
-    assert np.allclose(edited, edited[0])  # nothing of X is left
+    assert np.allclose(edited, edited[0])  # independent of X
     est.intercepts_[-1] = est.intercepts_[-1] + np.arange(len(est.intercepts_[-1])) + 1.0
-    assert not np.allclose(answer(X), edited)
+    assert not np.allclose(predict(X), edited)
     est.coefs_ = [np.zeros_like(part) for part in est.coefs_]
     est.intercepts_ = [np.zeros(part.shape).tolist() for part in est.intercepts_]
-    assert np.allclose(answer(X), answer(X)[0])
+    assert np.allclose(predict(X), predict(X)[0])
 
 
-@pytest.mark.parametrize("early", [False, True])
-def test_training_goes_on_from_weights_edited_and_assigned(kind, early, data, same):
-    X, y = rows(made(kind, {}), data)
-    settings = {"max_iter": 2, "warm_start": True, "early_stopping": early}
-    edited = made(kind, settings).fit(X, y)
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_training_continues_from_edited_and_assigned_weights(
+    kind, early_stopping, data, same_weights
+):
+    X, y = rows(create(kind, {}), data)
+    settings = {"max_iter": 2, "warm_start": True, "early_stopping": early_stopping}
+    edited = create(kind, settings).fit(X, y)
     assigned = copy.deepcopy(edited)
     edited.coefs_[0][...] *= 0.5
     assigned.coefs_ = [0.5 * assigned.coefs_[0], *assigned.coefs_[1:]]
     untouched = copy.deepcopy(edited).fit(X, y)
-    assert same(edited.fit(X, y), assigned.fit(X, y))
-    assert same(edited, untouched)
+    assert same_weights(edited.fit(X, y), assigned.fit(X, y))
+    assert same_weights(edited, untouched)
 
 
-def test_a_rate_set_between_two_fits_is_obeyed(data, same):
+def test_a_learning_rate_set_between_two_fits_is_used(data, same_weights):
     X, y = data("iris")
     est = MLPClassifier(random_state=0, max_iter=2, warm_start=True).fit(X, y)
     before = copy.deepcopy(est)
     est.set_params(learning_rate_init=1e-300, alpha=0.0).fit(X, y)
-    assert same(est, before)
+    assert same_weights(est, before)
 
 
-def test_another_solver_starts_with_an_empty_memory(data):
+def test_another_solver_starts_with_new_slots(data):
     X, y = data("iris")
     est = MLPClassifier(random_state=0, max_iter=2, warm_start=True).fit(X, y)
     est.set_params(solver="sgd").fit(X, y)
@@ -208,28 +214,28 @@ def test_another_solver_starts_with_an_empty_memory(data):
     est.set_params(solver="adam").partial_fit(X, y)
 
 
-def test_hidden_layers_of_another_size_cannot_go_on(data):
+def test_hidden_layers_of_another_size_cannot_continue(data):
     X, y = data("iris")
     est = MLPClassifier(hidden_layer_sizes=5, max_iter=2, warm_start=True).fit(X, y)
-    kept = copy.deepcopy(est.coefs_)
+    before = copy.deepcopy(est.coefs_)
     with pytest.raises(ValueError, match=r"coefs_\[0\] has shape \(4, 5\).*\(4, 6\)"):
         est.set_params(hidden_layer_sizes=6).fit(X, y)
-    assert all(map(np.array_equal, kept, est.coefs_))
+    assert all(map(np.array_equal, before, est.coefs_))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "warmup:2 * cosine"])
-def test_partial_fits_follow_a_schedule_over_max_iter(schedule, data, same):
+def test_partial_fits_follow_a_schedule_over_max_iter(schedule, data, same_weights):
     X, y = data("iris")
     whole = MLPClassifier(random_state=0, max_iter=6, schedule=schedule).fit(X, y)
     parts = MLPClassifier(random_state=0, max_iter=6, schedule=schedule)
     for _ in range(6):
         parts.partial_fit(X, y, classes=[0, 1, 2])
     assert parts.history_["learning_rate"] == whole.history_["learning_rate"]
-    assert same(parts, whole)
+    assert same_weights(parts, whole)
     assert parts.partial_fit(X, y).history_["learning_rate"][-1] == pytest.approx(0, abs=1e-4)
 
 
-def test_prediction_goes_by_the_fit_and_not_by_what_is_set_after(data):
+def test_prediction_ignores_parameters_set_after_fit(data):
     X, y = data("diabetes")
     est = MLPRegressor(random_state=0, max_iter=3).fit(X, y)
     before = est.predict(X)
@@ -237,39 +243,39 @@ def test_prediction_goes_by_the_fit_and_not_by_what_is_set_after(data):
     assert np.array_equal(est.predict(X), before)
 
 
-# scikit-learn's own way
+# Continuation as in scikit-learn
 
 
-def test_continuation_can_be_scikit_learns(data):
-    """Its warm start forgets the optimizer's memory: its issue 6091."""
+def test_continuation_as_in_scikit_learn(data):
+    """Its warm start resets the optimizer: scikit-learn issue 6091."""
     from sklearn import neural_network
 
     X, y = data("iris")
-    shared = {"warm_start": True, "max_iter": 3, "random_state": 0, "shuffle": False}
-    expected = neural_network.MLPClassifier(**shared)
-    like = MLPClassifier(**shared, continuation="scikit-learn")
-    exact = MLPClassifier(**shared)
-    for est in (expected, like, exact):
+    params = {"warm_start": True, "max_iter": 3, "random_state": 0, "shuffle": False}
+    expected = neural_network.MLPClassifier(**params)
+    compatible = MLPClassifier(**params, continuation="scikit-learn")
+    exact = MLPClassifier(**params)
+    for est in (expected, compatible, exact):
         est.fit(X, y).fit(X, y)
-    np.testing.assert_allclose(like.loss_curve_, expected.loss_curve_, rtol=1e-9)
+    np.testing.assert_allclose(compatible.loss_curve_, expected.loss_curve_, rtol=1e-9)
     assert not np.allclose(exact.loss_curve_, expected.loss_curve_, rtol=1e-9)
 
 
-def test_scikit_learns_way_with_early_stopping(data):
+def test_continuation_as_in_scikit_learn_with_early_stopping(data):
     from sklearn import neural_network
 
     X, y = data("cancer")
-    shared = {"warm_start": True, "max_iter": 4, "random_state": 0, "shuffle": False}
-    shared |= {"early_stopping": True, "learning_rate_init": 0.01}
-    expected = neural_network.MLPClassifier(**shared)
-    like = MLPClassifier(**shared, continuation="scikit-learn")
-    for est in (expected, like):
+    params = {"warm_start": True, "max_iter": 4, "random_state": 0, "shuffle": False}
+    params |= {"early_stopping": True, "learning_rate_init": 0.01}
+    expected = neural_network.MLPClassifier(**params)
+    compatible = MLPClassifier(**params, continuation="scikit-learn")
+    for est in (expected, compatible):
         est.fit(X, y).fit(X, y)
-    np.testing.assert_allclose(like.loss_curve_[:5], expected.loss_curve_[:5], rtol=1e-9)
-    assert like.validation_scores_[:5] == pytest.approx(expected.validation_scores_[:5])
+    np.testing.assert_allclose(compatible.loss_curve_[:5], expected.loss_curve_[:5], rtol=1e-9)
+    assert compatible.validation_scores_[:5] == pytest.approx(expected.validation_scores_[:5])
 
 
-def test_a_warm_start_warns_of_its_own_epochs(data):
+def test_a_warm_start_warns_after_its_own_epochs(data):
     X, y = data("iris")
     est = MLPClassifier(warm_start=True, max_iter=2)
     for _ in range(2):
@@ -279,20 +285,20 @@ def test_a_warm_start_warns_of_its_own_epochs(data):
     assert len(est.loss_curve_) == 4
 
 
-def test_steps_are_recorded_where_there_are_many_to_come(data, quietly):
-    """What was trained before does not count, and what it was trained with is no hindrance."""
+def test_steps_are_recorded_if_the_fit_has_many(data, quietly):
+    """Neither the epochs of earlier fits nor their executor matter."""
     X, y = data("iris")
     est = MLPClassifier(hidden_layer_sizes=(5,), batch_size=15, warm_start=True, random_state=0)
 
-    def ways(epochs):
+    def executors(epochs):
         return set(est.history_["executor"][-epochs:])
 
     for _ in range(9):  # of ten steps each
         quietly(est.set_params(max_iter=1).fit, X, y)
-        assert ways(1) == {"eager"}
+        assert executors(1) == {"eager"}
     est.partial_fit(X, y)
-    assert ways(1) == {"eager"}
+    assert executors(1) == {"eager"}
     quietly(est.set_params(max_iter=20).fit, X, y)
-    assert ways(20) == {"replayed"}
+    assert executors(20) == {"replayed"}
     est.partial_fit(X, y)
-    assert ways(1) == {"eager"}
+    assert executors(1) == {"eager"}

@@ -1,4 +1,4 @@
-"""Where estimators are used: pipelines, searches, calibration, routing, displays, processes."""
+"""Estimators in pipelines, searches, calibration, metadata routing, displays and threads."""
 
 import threading
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 SHORT = {"max_iter": 40, "random_state": 0, "learning_rate_init": 0.01}
 
 
-def test_clone_has_the_parameters_and_nothing_of_the_fit(data):
+def test_clone_has_the_parameters_and_no_fitted_attributes(data):
     X, y = data("iris")
     est = MLPClassifier(**SHORT, dropout=(0.1,), callbacks=[print], activation=("elu",))
     copied = clone(est.set_params(callbacks=()).fit(X, y))
@@ -31,7 +31,7 @@ def test_clone_has_the_parameters_and_nothing_of_the_fit(data):
 
 
 @pytest.mark.slow
-def test_a_search_in_two_processes(data):
+def test_grid_search_in_two_processes(data):
     X, y = data("iris")
     grid = {
         "hidden_layer_sizes": [(5,), (10,)],
@@ -39,29 +39,29 @@ def test_a_search_in_two_processes(data):
         "activation": ["gelu", "relu"],
     }
     search = GridSearchCV(MLPClassifier(**SHORT), grid, n_jobs=2, cv=3).fit(X, y)
-    alone = GridSearchCV(MLPClassifier(**SHORT), grid, cv=3).fit(X, y)
-    assert search.best_score_ == alone.best_score_ > 0.8
-    assert search.best_params_ == alone.best_params_
+    sequential = GridSearchCV(MLPClassifier(**SHORT), grid, cv=3).fit(X, y)
+    assert search.best_score_ == sequential.best_score_ > 0.8
+    assert search.best_params_ == sequential.best_params_
 
 
 @pytest.mark.parametrize("routed", [False, True])
-def test_held_out_rows_pass_through_a_pipeline_as_the_others_do(routed, data):
+def test_validation_rows_are_transformed_by_a_pipeline_if_routed(routed, data):
     X, y = data("iris")
     X = X * 100 + 7
-    chosen = {"max_iter": 10, "random_state": 0}
+    params = {"max_iter": 10, "random_state": 0}
     with config_context(enable_metadata_routing=True):
-        mlp = MLPClassifier(**chosen).set_fit_request(X_val=True, y_val=True)
+        mlp = MLPClassifier(**params).set_fit_request(X_val=True, y_val=True)
         transformed = ["X_val"] if routed else None
         pipe = Pipeline([("scale", StandardScaler()), ("mlp", mlp)], transform_input=transformed)
         pipe.fit(X[::2], y[::2], X_val=X[1::2], y_val=y[1::2])
-    found = pipe.named_steps["mlp"].validation_loss_curve_
+    actual = pipe.named_steps["mlp"].validation_loss_curve_
     scaler = StandardScaler().fit(X[::2])
-    held = scaler.transform(X[1::2]) if routed else X[1::2]
-    alone = MLPClassifier(**chosen).fit(scaler.transform(X[::2]), y[::2], X_val=held, y_val=y[1::2])
-    assert found == alone.validation_loss_curve_
+    X_val = scaler.transform(X[1::2]) if routed else X[1::2]
+    est = MLPClassifier(**params).fit(scaler.transform(X[::2]), y[::2], X_val=X_val, y_val=y[1::2])
+    assert actual == est.validation_loss_curve_
 
 
-def test_what_fit_may_be_routed():
+def test_metadata_requests():
     request = MLPClassifier()._get_metadata_request()
     assert isinstance(request, MetadataRequest)
     assert set(request.fit.requests) == {"sample_weight", "X_val", "y_val", "sample_weight_val"}
@@ -69,7 +69,7 @@ def test_what_fit_may_be_routed():
     assert "classes" in request.partial_fit.requests
 
 
-def test_columns_of_a_frame(optional, rng):
+def test_column_transformer_of_a_frame(optional, rng):
     pandas = optional("pandas")
     frame = pandas.DataFrame({"kind": ["a", "b"] * 50, "size": rng.normal(size=100)})
     y = frame["size"] + (frame["kind"] == "a")
@@ -86,13 +86,13 @@ def test_columns_of_a_frame(optional, rng):
         pipe[-1].predict(columns.transform(frame).rename(columns={"size__size": "other"}))
 
 
-def test_scores_over_folds_and_sizes(data):
+def test_cross_validation_and_learning_curve(data):
     X, y = data("iris")
     assert cross_val_score(MLPClassifier(**SHORT), X, y, cv=3).min() > 0.9
-    sizes, _, held = learning_curve(
+    sizes, _, scores = learning_curve(
         MLPClassifier(**SHORT), X, y, cv=3, shuffle=True, random_state=0, train_sizes=[0.5, 1.0]
     )
-    assert held.shape == (2, 3)
+    assert scores.shape == (2, 3)
     assert len(sizes) == 2
 
 
@@ -101,13 +101,15 @@ def test_calibration_importance_and_ensembles(data):
     est = MLPClassifier(**SHORT)
     assert CalibratedClassifierCV(est, cv=3).fit(X, y).score(X, y) > 0.9
     importances = permutation_importance(est.fit(X, y), X, y, random_state=0).importances_mean
-    assert importances.argmax() in (2, 3)  # the petals tell iris apart
+    assert importances.argmax() in (2, 3)  # the sizes of the petals separate the classes
     assert BaggingClassifier(est, n_estimators=2, random_state=0).fit(X, y).score(X, y) > 0.9
-    both = VotingClassifier([("a", est), ("b", MLPClassifier(**SHORT, dropout=0.1))], voting="soft")
-    assert both.fit(X, y).score(X, y) > 0.9
+    voting = VotingClassifier(
+        [("a", est), ("b", MLPClassifier(**SHORT, dropout=0.1))], voting="soft"
+    )
+    assert voting.fit(X, y).score(X, y) > 0.9
 
 
-def test_regressors_stack_and_multiply(data):
+def test_stacking_and_multi_output_regressors(data):
     X, y = data("diabetes")
     est = MLPRegressor(**SHORT)
     assert StackingRegressor([("mlp", est)], est).fit(X, y).predict(X).shape == y.shape
@@ -115,11 +117,11 @@ def test_regressors_stack_and_multiply(data):
     assert MultiOutputRegressor(est).fit(X, Y).predict(X).shape == Y.shape
 
 
-def test_displays_show_an_estimator(data):
+def test_repr_and_html_of_an_estimator(data):
     est = MLPClassifier(dropout=0.1, activation=("tanh",))
     assert repr(est) == "MLPClassifier(activation=('tanh',), dropout=0.1)"
-    for shown in (est, est.fit(*data("iris"))):
-        page = estimator_html_repr(shown)
+    for estimator in (est, est.fit(*data("iris"))):
+        page = estimator_html_repr(estimator)
         assert "MLPClassifier" in page
         assert "dropout" in page
 
@@ -129,10 +131,10 @@ def test_threads_may_predict_at_once(data):
     est = MLPClassifier(**SHORT).fit(X, y)
     expected, wrong = est.predict_proba(X), []
 
-    def many():
+    def predict():
         wrong.extend(not np.array_equal(est.predict_proba(X), expected) for _ in range(20))
 
-    threads = [threading.Thread(target=many) for _ in range(4)]
+    threads = [threading.Thread(target=predict) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Bad input gets one error that names it, at `fit`, in scikit-learn's words where it has them."""
+"""Bad input raises one error that names it, in `fit`, with scikit-learn's message if it has one."""
 
 import copy
 import re
@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from sklearn import neural_network as theirs
+from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
@@ -21,7 +21,7 @@ from xpmlp import MLPClassifier, MLPRegressor
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 SHORT = {"max_iter": 3, "random_state": 0}
 
-SHARED = [  # parameters that both have: the same value gets the same error
+SHARED = [  # parameters that both have: the same value raises the same error
     ("alpha", -1), ("alpha", "0"), ("batch_size", 0), ("batch_size", "all"), ("batch_size", 2.5),
     ("learning_rate", "optimal"), ("learning_rate_init", 0), ("learning_rate_init", -0.1),
     ("power_t", -1), ("max_iter", 0), ("max_iter", 1.5), ("shuffle", "yes"), ("shuffle", 1),
@@ -30,7 +30,7 @@ SHARED = [  # parameters that both have: the same value gets the same error
     ("validation_fraction", 1.0), ("validation_fraction", -0.1), ("beta_1", 1.0), ("beta_2", -1),
     ("epsilon", 0), ("n_iter_no_change", 0), ("n_iter_no_change", 2.5), ("max_fun", 0),
 ]  # fmt: skip
-OWN = [
+INVALID = [
     ("activation", "relou", "'activation' parameter of MLPClassifier must be.*Got 'relou'"),
     ("activation", 3, "'activation' parameter.*Got 3"),
     ("activation", ("relu", "tanh"), "activation must be one for all.*1 hidden layers.*got 2"),
@@ -70,17 +70,17 @@ OWN = [
 
 
 @pytest.mark.parametrize(("name", "value"), SHARED, ids=str)
-def test_a_bad_parameter_gets_scikit_learns_error(name, value, data):
+def test_a_bad_parameter_raises_scikit_learns_error(name, value, data):
     X, y = data("iris")
-    texts = []
-    for module in (theirs, xpmlp):
+    messages = []
+    for module in (neural_network, xpmlp):
         with pytest.raises(ValueError, match=name) as caught:
             module.MLPClassifier(**{name: value}).fit(X, y)
-        texts.append(sorted(re.findall(r"\w+|\S", str(caught.value))))  # a set has no order
-    assert texts[0] == texts[1]
+        messages.append(sorted(re.findall(r"\w+|\S", str(caught.value))))  # a set has no order
+    assert messages[0] == messages[1]
 
 
-@pytest.mark.parametrize(("name", "value", "message"), OWN, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("name", "value", "message"), INVALID, ids=lambda value: str(value)[:30])
 def test_a_bad_parameter_is_named_with_its_value(name, value, message, data):
     X, y = data("iris")
     est = MLPClassifier(**{"early_stopping": True, "max_iter": 2, name: value})
@@ -89,7 +89,7 @@ def test_a_bad_parameter_is_named_with_its_value(name, value, message, data):
     assert not hasattr(est, "coefs_")
 
 
-def test_a_gpu_that_is_not_there_is_an_error_that_says_so(data, place_named):
+def test_a_missing_gpu_raises(data, place_named):
     X, y = data("iris")
     try:
         place_named("cupy")
@@ -157,7 +157,7 @@ def test_bad_targets_are_named(y, message, kind):
 )
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
 def test_bad_weights_are_named(weight, message, kind, data):
-    """To learn from and to score by."""
+    """In `fit` and in `score`."""
     X, y = data("iris")
     with pytest.raises(ValueError, match=message):
         kind(**SHORT).fit(X, y, sample_weight=weight)
@@ -167,7 +167,7 @@ def test_bad_weights_are_named(weight, message, kind, data):
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e308])
-def test_class_weights_of_no_size_to_learn_by_are_named(size, data):
+def test_class_weights_that_are_too_small_or_too_large_are_named(size, data):
     X, y = data("iris")
     with pytest.raises(ValueError, match="class_weight and sample_weight must have its largest in"):
         MLPClassifier(**SHORT, class_weight=dict.fromkeys(range(3), size)).fit(X, y)
@@ -183,23 +183,23 @@ def test_bad_classes_are_named(classes, data):
         MLPClassifier(**SHORT).partial_fit(X, y, classes=classes)
 
 
-@pytest.mark.parametrize(("kind", "ask"), [
+@pytest.mark.parametrize(("kind", "method"), [
     (MLPClassifier, "predict"), (MLPClassifier, "predict_proba"), (MLPClassifier, "score"),
     (MLPRegressor, "predict"), (MLPRegressor, "score"),
 ])  # fmt: skip
-def test_rows_too_large_to_predict_are_named(kind, ask, data):
-    """Their scores are no numbers: a label of them would be wrong without a word."""
+def test_rows_too_large_to_predict_are_named(kind, method, data):
+    """Their scores are not finite, and a label would be silently wrong."""
     X, y = data("iris")
     est = kind(**SHORT).fit(X, y)
     est.coefs_ = [100 * weights for weights in est.coefs_]
     large = X.copy()
     large[[7, 30]] = 1.7e308
-    given = (large, y) if ask == "score" else (large,)
+    arguments = (large, y) if method == "score" else (large,)
     with pytest.raises(ValueError, match="the prediction of row 7 of X is not finite"):
-        getattr(est, ask)(*given)
+        getattr(est, method)(*arguments)
 
 
-SPOILT = {
+BAD_FRAMES = {
     "feature names should match.*missing": lambda frame: frame[["a", "b"]],
     "feature names should match.*unseen": lambda frame: frame.rename(columns={"a": "z"}),
     "Input X contains NaN": lambda frame: frame.where(frame > 0),
@@ -209,18 +209,18 @@ SPOILT = {
 
 
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
-@pytest.mark.parametrize("message", SPOILT)
+@pytest.mark.parametrize("message", BAD_FRAMES)
 def test_bad_rows_to_predict_are_named(message, optional, data):
     X, y = data("iris")
     frame = optional("pandas").DataFrame(X, columns=list("abcd"))
     est = MLPClassifier(**SHORT).fit(frame, y)
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        est.predict(SPOILT[message](frame))
+        est.predict(BAD_FRAMES[message](frame))
     with pytest.raises(NotFittedError, match="not fitted"):
         MLPClassifier().predict(frame)
 
 
-def test_what_exceeds_float32_is_named_before_the_cast(data):
+def test_values_beyond_float32_are_named_before_the_cast(data):
     X, y = data("diabetes")
     large = X.copy()
     large[3, 2] = 1e39
@@ -230,28 +230,28 @@ def test_what_exceeds_float32_is_named_before_the_cast(data):
         MLPRegressor(**SHORT, dtype="float32").fit(X, np.where(np.arange(len(y)) == 0, 1e39, y))
 
 
-# What an error leaves behind
+# State after an error
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 @pytest.mark.parametrize("warm", [False, True])
-def test_an_error_leaves_the_fitted_estimator_as_it_was(method, warm, data, same):
+def test_an_error_leaves_the_fitted_estimator_unchanged(method, warm, data, same_weights):
     X, y = data("iris")
     est = MLPClassifier(**SHORT, warm_start=warm).fit(X, y)
     before = copy.deepcopy(est)
-    spoilt = X.copy()
-    spoilt[0, 0] = np.nan
+    bad = X.copy()
+    bad[0, 0] = np.nan
     for rows, labels, weight in (
-        (spoilt, y, None), (X[:, :3], y[1:], None), (X, y[:-1], None),
+        (bad, y, None), (X[:, :3], y[1:], None), (X, y[:-1], None),
         (X, np.array(list("abc"))[y], -np.ones(len(y))),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"."):
             getattr(est, method)(rows, labels, sample_weight=weight)
-        assert same(est, before)
+        assert same_weights(est, before)
         assert np.array_equal(est.predict(X), before.predict(X))
 
 
-def test_an_error_of_the_first_partial_fit_leaves_nothing(data):
+def test_an_error_in_the_first_partial_fit_sets_no_attributes(data):
     X, y = data("iris")
     est = MLPClassifier(**SHORT)
     with pytest.raises(ValueError, match="NaN"):
@@ -261,14 +261,14 @@ def test_an_error_of_the_first_partial_fit_leaves_nothing(data):
     assert est.classes_.tolist() == [5, 6, 7]
 
 
-def test_a_subclass_may_have_parameters_of_its_own(data):
-    class Mine(MLPClassifier):
+def test_a_subclass_may_add_parameters(data):
+    class Extended(MLPClassifier):
         def __init__(self, extra=1, hidden_layer_sizes=(5,), max_iter=3):
             super().__init__(hidden_layer_sizes=hidden_layer_sizes, max_iter=max_iter)
             self.extra = extra
 
     X, y = data("iris")
-    est = clone(Mine(extra=7)).set_params(max_iter=2)
+    est = clone(Extended(extra=7)).set_params(max_iter=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         est.fit(X, y)
@@ -285,7 +285,9 @@ def boom(*_):
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 @pytest.mark.parametrize("warm", [False, True])
-def test_an_error_of_the_users_own_functions_leaves_it_too(method, warm, settings, data, same):
+def test_an_error_in_a_user_function_leaves_the_estimator_unchanged(
+    method, warm, settings, data, same_weights
+):
     X, y = data("iris")
     est = MLPClassifier(**SHORT, warm_start=warm).fit(X, y, X_val=X, y_val=y)
     before = copy.deepcopy(est)
@@ -293,13 +295,13 @@ def test_an_error_of_the_users_own_functions_leaves_it_too(method, warm, setting
     with pytest.raises(RuntimeError, match="boom"):
         getattr(est.set_params(**settings), method)(X, labels, X_val=X, y_val=labels)
     est.set_params(scoring=None, callbacks=())
-    assert same(est, before)
+    assert same_weights(est, before)
     assert est.loss_curve_ == before.loss_curve_
     assert est.history_ == before.history_
     assert est.validation_scores_ == before.validation_scores_
     assert np.array_equal(est.classes_, before.classes_)
     if warm:
-        assert same(est.fit(X, y), before.fit(X, y))
+        assert same_weights(est.fit(X, y), before.fit(X, y))
 
 
 @pytest.mark.parametrize(
@@ -308,14 +310,14 @@ def test_an_error_of_the_users_own_functions_leaves_it_too(method, warm, setting
      {"momentum": 2}, {"n_threads": -1}, {"output": "pandas"}, {"class_weight": "even"}],
     ids=lambda settings: next(iter(settings)),
 )  # fmt: skip
-def test_partial_fit_checks_what_was_set_since(settings, data, same):
+def test_partial_fit_checks_parameters_set_after_fit(settings, data, same_weights):
     X, y = data("iris")
     est = MLPClassifier(**SHORT).fit(X, y)
     before = copy.deepcopy(est)
     (name,) = settings
     with pytest.raises(ValueError, match=f"'{name}' parameter"):
         est.set_params(**settings).partial_fit(X, y)
-    assert same(est, before)
+    assert same_weights(est, before)
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
@@ -327,7 +329,7 @@ def test_lbfgs_has_no_partial_fit(kind):
     assert "only available for stochastic" in str(caught.value.__cause__)
 
 
-def test_weights_that_are_no_numbers_after_lbfgs_raise_scikit_learns_error(data):
+def test_nan_weights_after_lbfgs_raise_scikit_learns_error(data):
     X, y = data("diabetes")
     est = MLPRegressor(solver="lbfgs", warm_start=True, **SHORT).fit(X, y)
     est.coefs_[0][0, 0] = np.nan
@@ -341,26 +343,25 @@ def test_a_single_class_one_row_and_constant_columns_train(data):
     with pytest.warns(UserWarning, match="X has one row"):
         assert MLPClassifier(**SHORT).fit([[1.0, 2.0]], [3]).predict([[1.0, 2.0]]) == [3]
     with pytest.warns(UserWarning, match="X is constant"):
-        flat = MLPRegressor(**SHORT).fit(np.ones((5, 2)), np.arange(5))
-    assert flat.predict(np.ones((1, 2))).shape == (1,)
+        est = MLPRegressor(**SHORT).fit(np.ones((5, 2)), np.arange(5))
+    assert est.predict(np.ones((1, 2))).shape == (1,)
 
 
-def test_sparse_rows_are_checked_too(data):
+def test_sparse_rows_are_checked(data):
     X, y = data("iris")
-    spoilt = sp.csr_array(np.where(X > 2, np.nan, X))
+    bad = sp.csr_array(np.where(X > 2, np.nan, X))
     with pytest.raises(ValueError, match="Input X contains NaN"):
-        MLPClassifier(**SHORT).fit(spoilt, y)
+        MLPClassifier(**SHORT).fit(bad, y)
 
 
 # Ctrl-C
 
-LONG = """
+PROGRAM = """
 import signal, sys, warnings
 import numpy as np
 from xpmlp import MLPClassifier
 signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start jobs that ignore it
 X, y = np.random.default_rng(0).normal(size=(2000, 20)), np.arange(2000) % 3
-said = []
 def watch(report):
     if report.epoch == 3:
         print("going", flush=True)
@@ -375,7 +376,7 @@ print("went on")
 
 
 def test_ctrl_c_warns_and_returns_a_fitted_estimator():
-    child = subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "going\n"
     time.sleep(0.3)
@@ -385,9 +386,9 @@ def test_ctrl_c_warns_and_returns_a_fitted_estimator():
     assert child.returncode == 0
 
 
-def test_a_divergence_tells_the_rate_and_the_step_it_came_to(data):
+def test_a_divergence_names_the_learning_rate_and_the_step(data):
     X, y = data("diabetes")
-    faster = [lambda report: report.scale_learning_rate(1e200)]
-    est = MLPRegressor(random_state=0, callbacks=faster, max_iter=9)
+    callbacks = [lambda report: report.scale_learning_rate(1e200)]
+    est = MLPRegressor(random_state=0, callbacks=callbacks, max_iter=9)
     with pytest.raises(ValueError, match=r"in epoch [23] at step \d+, at learning rate 1e\+\d+"):
         est.fit(X, y)

@@ -1,4 +1,4 @@
-"""One safe file per estimator, scikit-learn's estimators taken over, pickles without a device."""
+"""Model files of estimators, conversion from scikit-learn, and pickles of host arrays."""
 
 import json
 import pickle
@@ -10,7 +10,7 @@ from dataclasses import replace
 import joblib
 import numpy as np
 import pytest
-from sklearn import neural_network as theirs
+from sklearn import neural_network
 from sklearn.datasets import make_multilabel_classification
 from sklearn.exceptions import NotFittedError
 
@@ -23,13 +23,13 @@ SHORT = {"max_iter": 4, "random_state": 0}
 
 LABELS = {
     "numbers": lambda y: y,
-    "texts": lambda y: np.array(["no", "yes", "perhaps"])[y],
+    "strings": lambda y: np.array(["no", "yes", "perhaps"])[y],
     "objects": lambda y: np.array(["no", "yes", "perhaps"], dtype=object)[y],
     "booleans": lambda y: y > 0,
     "floats": lambda y: y * 2.0,
-    "small": lambda y: y.astype(np.uint8),
+    "uint8": lambda y: y.astype(np.uint8),
     "dates": lambda y: y.astype("datetime64[D]"),
-    "spans": lambda y: y.astype("timedelta64[s]"),
+    "durations": lambda y: y.astype("timedelta64[s]"),
 }
 SETTINGS = {
     "default": {},
@@ -39,7 +39,7 @@ SETTINGS = {
         "dropout": (0.1, 0),
     },
     "infinite": {"n_iter_no_change": np.inf, "solver": "sgd", "learning_rate": "adaptive"},
-    "early": {"early_stopping": True, "scoring": "neg_log_loss"},
+    "early stopping": {"early_stopping": True, "scoring": "neg_log_loss"},
     "weights": {"class_weight": {0: 1.0, 1: 2.0, 2: 3.0}},
     "array": {"hidden_layer_sizes": np.array([5, 3])},
     "range": {"hidden_layer_sizes": range(2, 4)},
@@ -50,49 +50,49 @@ SETTINGS = {
 
 
 def public(est):
-    """The fitted attributes but the weights."""
+    """The fitted attributes."""
     return {name: value for name, value in vars(est).items() if name.endswith("_")}
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("name", ["iris", "diabetes"])
-def test_everything_comes_back(name, settings, data, same, tmp_path):
+def test_estimator_round_trip(name, settings, data, same_weights, tmp_path):
     X, y = data(name)
     kind = MLPClassifier if name == "iris" else MLPRegressor
-    chosen = {
+    params = {
         k: v
         for k, v in SETTINGS[settings].items()
         if name == "iris" or k not in ("class_weight", "scoring")
     }
-    est = kind(**SHORT | chosen).fit(X, y)
+    est = kind(**SHORT | params).fit(X, y)
     est.save(tmp_path / "model")
-    back = kind.load(tmp_path / "model")
-    assert same(back, est)
-    expected, found = est.get_params(), back.get_params()
-    sizes = [np.ravel(p.pop("hidden_layer_sizes")).tolist() for p in (expected, found)]
+    loaded = kind.load(tmp_path / "model")
+    assert same_weights(loaded, est)
+    expected, actual = est.get_params(), loaded.get_params()
+    sizes = [np.ravel(p.pop("hidden_layer_sizes")).tolist() for p in (expected, actual)]
     assert sizes[0] == sizes[1]
-    assert found == expected
-    assert public(back).keys() == public(est).keys()
+    assert actual == expected
+    assert public(loaded).keys() == public(est).keys()
     for attribute, value in public(est).items():
         if attribute not in ("coefs_", "intercepts_"):
-            np.testing.assert_equal(getattr(back, attribute), value, attribute)
-    assert np.array_equal(back.predict(X), est.predict(X))
-    assert back.score(X, y) == est.score(X, y)
+            np.testing.assert_equal(getattr(loaded, attribute), value, attribute)
+    assert np.array_equal(loaded.predict(X), est.predict(X))
+    assert loaded.score(X, y) == est.score(X, y)
 
 
 @pytest.mark.parametrize("labels", LABELS)
-def test_labels_of_every_kind_come_back(labels, data, tmp_path):
+def test_labels_round_trip(labels, data, tmp_path):
     X, y = data("iris")
     y = LABELS[labels](y)
     est = MLPClassifier(**SHORT).fit(X, y)
     est.save(tmp_path / "model")
-    back = MLPClassifier.load(tmp_path / "model")
-    assert back.classes_.dtype == est.classes_.dtype
-    assert np.array_equal(back.predict(X), est.predict(X))
-    back.partial_fit(X, y)
+    loaded = MLPClassifier.load(tmp_path / "model")
+    assert loaded.classes_.dtype == est.classes_.dtype
+    assert np.array_equal(loaded.predict(X), est.predict(X))
+    loaded.partial_fit(X, y)
 
 
-def test_several_labels_one_class_and_column_names_come_back(optional, data, tmp_path):
+def test_several_labels_one_class_and_column_names_round_trip(optional, data, tmp_path):
     X, Y = make_multilabel_classification(50, random_state=0)
     frame = optional("pandas").DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])])
     for labels in (Y, np.zeros(50, dtype=int)):
@@ -100,13 +100,13 @@ def test_several_labels_one_class_and_column_names_come_back(optional, data, tmp
             warnings.filterwarnings("ignore", "y has a single class")
             est = MLPClassifier(**SHORT).fit(frame, labels)
         est.save(tmp_path / "model")
-        back = MLPClassifier.load(tmp_path / "model")
-        assert np.array_equal(back.predict(frame), est.predict(frame))
-        assert list(back.feature_names_in_) == list(frame.columns)
-        assert np.array_equal(back.predict_proba(frame), est.predict_proba(frame))
+        loaded = MLPClassifier.load(tmp_path / "model")
+        assert np.array_equal(loaded.predict(frame), est.predict(frame))
+        assert list(loaded.feature_names_in_) == list(frame.columns)
+        assert np.array_equal(loaded.predict_proba(frame), est.predict_proba(frame))
 
 
-def test_the_network_alone_loads_with_numpy_alone(data, tmp_path):
+def test_the_network_loads_without_sklearn_and_scipy(data, tmp_path):
     X, y = data("iris")
     est = MLPClassifier(**SHORT).fit(X, np.array(["a", "b", "c"])[y])
     est.save(tmp_path / "model")
@@ -116,14 +116,14 @@ def test_the_network_alone_loads_with_numpy_alone(data, tmp_path):
         "model = xpmlp.load(sys.argv[1]); X = numpy.load(sys.argv[2])\n"
         "print(model.predict(X).tolist(), [m for m in ('sklearn', 'scipy') if m in sys.modules])"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "model", tmp_path / "X.npy"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.strip() == f"{est.predict(X).tolist()} []"
+    assert result.stdout.strip() == f"{est.predict(X).tolist()} []"
 
 
-def test_a_network_alone_is_written_by_xpmlp_save(data, tmp_path):
+def test_xpmlp_save_writes_the_network(data, tmp_path):
     X, y = data("diabetes")
     est = MLPRegressor(**SHORT).fit(X, y)
     xpmlp.save(est, tmp_path / "model")
@@ -143,7 +143,7 @@ def test_a_network_alone_is_written_by_xpmlp_save(data, tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_a_file_cannot_hold_is_named(settings, name, data, tmp_path):
+def test_parameters_that_cannot_be_saved_are_named(settings, name, data, tmp_path):
     X, y = data("iris")
     est = MLPClassifier(**SHORT | settings).fit(X, y)
     with pytest.raises(ValueError, match=name):
@@ -151,13 +151,13 @@ def test_what_a_file_cannot_hold_is_named(settings, name, data, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_callbacks_are_left_out(data, tmp_path):
+def test_callbacks_are_not_saved(data, tmp_path):
     X, y = data("iris")
     MLPClassifier(**SHORT, callbacks=[lambda report: None]).fit(X, y).save(tmp_path / "model")
     assert MLPClassifier.load(tmp_path / "model").callbacks == ()
 
 
-def test_a_file_of_something_else_is_refused(data, tmp_path):
+def test_a_file_of_another_class_is_refused(data, tmp_path):
     X, y = data("iris")
     path = tmp_path / "model"
     MLPClassifier(**SHORT).fit(X, y).save(path)
@@ -170,19 +170,19 @@ def test_a_file_of_something_else_is_refused(data, tmp_path):
         MLPClassifier().save(path)
 
 
-def deep(levels):
+def nested(levels):
     value = []
     for _ in range(levels):
         value = {"tuple": [value]}
     return value
 
 
-# keys that hash alike: each is compared with all the others
+# keys with equal hashes: each is compared with all the others
 ONE_HASH = {"dict": [[i * (2**61 - 1), 1.0] for i in range(3000)]}
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "change",
     [
         lambda section: section.update(parameters={"alpha": -1.0}),
         lambda section: section.update(parameters={"aplha": 1.0}),
@@ -201,7 +201,7 @@ ONE_HASH = {"dict": [[i * (2**61 - 1), 1.0] for i in range(3000)]}
         lambda section: section["parameters"].update(callbacks=[1]),
         lambda section: section["parameters"].update(checkpoint="elsewhere"),
         lambda section: section["parameters"].update(resume=True),
-        lambda section: section["parameters"].update(alpha=deep(400)),
+        lambda section: section["parameters"].update(alpha=nested(400)),
         lambda section: section["parameters"].update(class_weight={"a": 1, "b": 2}),
         lambda section: section["parameters"].update(class_weight=ONE_HASH),
         lambda section: section["fitted"].update(n_layers_=4),
@@ -228,21 +228,21 @@ ONE_HASH = {"dict": [[i * (2**61 - 1), 1.0] for i in range(3000)]}
         lambda section: section["resume_state"].update(split={"tuple": [0, 0, "a"]}),
     ],
 )  # fmt: skip
-def test_a_section_that_save_does_not_write_is_refused(spoil, data, tmp_path):
-    """Another writer may make a file whose digest is right."""
+def test_an_invalid_section_is_refused(change, data, tmp_path):
+    """The digest is valid, as in a file of another writer."""
     from xpmlp.storage import model_file
 
     X, y = data("iris")
     model, sections, arrays = MLPClassifier(**SHORT).fit(X, y).parts()
     sections = json.loads(json.dumps(sections))
-    spoil(sections["estimator"])
+    change(sections["estimator"])
     (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
     with pytest.raises(ValueError, match="model is not a whole model file"):
         MLPClassifier.load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("section", [[1], "MLPClassifier", 5, {}])
-def test_a_section_that_is_no_estimator_is_refused(section, data, tmp_path):
+def test_a_section_without_an_estimator_is_refused(section, data, tmp_path):
     from xpmlp.storage import model_file
 
     X, y = data("iris")
@@ -252,26 +252,26 @@ def test_a_section_that_is_no_estimator_is_refused(section, data, tmp_path):
         MLPClassifier.load(tmp_path / "model")
 
 
-def test_a_population_is_no_estimators_network(data, tmp_path):
+def test_a_population_is_refused(data, tmp_path):
     from xpmlp.storage import model_file
 
     X, y = data("diabetes")
     est = MLPRegressor(**SHORT, solver="lbfgs").fit(X, y)
     model, sections, arrays = est.parts()
-    several = replace(model, flat=model.flat[None, :])
-    (tmp_path / "model").write_bytes(model_file.encode(several, sections, arrays))
+    population = replace(model, flat=model.flat[None, :])
+    (tmp_path / "model").write_bytes(model_file.encode(population, sections, arrays))
     with pytest.raises(ValueError, match="do not fit its network"):
         MLPRegressor.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize("spoiled", ["slots.1", "last", "split"])
-def test_an_array_too_few_or_of_another_kind_is_refused(spoiled, data, tmp_path):
+@pytest.mark.parametrize("array", ["slots.1", "last", "split"])
+def test_a_missing_array_or_one_of_another_dtype_is_refused(array, data, tmp_path):
     from xpmlp.storage import model_file
 
     X, y = data("iris")
     model, sections, arrays = MLPClassifier(**SHORT, early_stopping=True).fit(X, y).parts()
-    name = f"estimator.{spoiled}"
-    if spoiled == "split":
+    name = f"estimator.{array}"
+    if array == "split":
         arrays[name] = arrays[name].astype(np.int32)
     else:
         del arrays[name]
@@ -280,7 +280,7 @@ def test_an_array_too_few_or_of_another_kind_is_refused(spoiled, data, tmp_path)
         MLPClassifier.load(tmp_path / "model")
 
 
-def test_an_array_that_is_not_known_is_left_alone(data, tmp_path):
+def test_an_unknown_array_is_ignored(data, tmp_path):
     """A later version may add one."""
     from xpmlp.storage import model_file
 
@@ -291,7 +291,7 @@ def test_an_array_that_is_not_known_is_left_alone(data, tmp_path):
     assert MLPClassifier.load(tmp_path / "model").score(X, y) > 0
 
 
-def test_arrays_that_do_not_fit_are_refused(data, tmp_path):
+def test_arrays_of_another_size_are_refused(data, tmp_path):
     from xpmlp.storage import model_file
 
     X, y = data("iris")
@@ -305,19 +305,19 @@ def test_arrays_that_do_not_fit_are_refused(data, tmp_path):
 # Pickles
 
 
-@pytest.mark.parametrize("more", [{}, {"early_stopping": True}])
-def test_a_pickle_holds_host_arrays_alone(place, more, data):
+@pytest.mark.parametrize("options", [{}, {"early_stopping": True}])
+def test_a_pickle_has_only_host_arrays(place, options, data):
     X, y = data("iris")
-    est = MLPClassifier(**SHORT, **more).fit(to_place(place, X), y)
-    back = pickle.loads(pickle.dumps(est))
-    course = back._optimizer
-    arrays = [*back.coefs_, *back.intercepts_, *course.slots, course.last, course.kept]
+    est = MLPClassifier(**SHORT, **options).fit(to_place(place, X), y)
+    loaded = pickle.loads(pickle.dumps(est))
+    state = loaded._optimizer
+    arrays = [*loaded.coefs_, *loaded.intercepts_, *state.slots, state.last, state.kept]
     assert {type(part) for part in arrays if part is not None} == {np.ndarray}
-    assert np.array_equal(back.predict(X), est.predict(X))
-    back.partial_fit(X, y, **({"X_val": X, "y_val": y} if more else {}))
+    assert np.array_equal(loaded.predict(X), est.predict(X))
+    loaded.partial_fit(X, y, **({"X_val": X, "y_val": y} if options else {}))
 
 
-def test_a_pickle_holds_weights_that_were_assigned_as_lists(data):
+def test_weights_assigned_as_lists_are_pickled(data):
     X, y = data("iris")
     est = MLPClassifier(**SHORT).fit(X, y)
     expected = est.predict_proba(X)
@@ -325,23 +325,23 @@ def test_a_pickle_holds_weights_that_were_assigned_as_lists(data):
     assert np.array_equal(pickle.loads(pickle.dumps(est)).predict_proba(X), expected)
 
 
-def test_a_device_that_is_unknown_is_no_fault_of_the_file(data, tmp_path):
+def test_an_unknown_device_is_not_an_error_of_the_file(data, tmp_path):
     X, y = data("iris")
     MLPClassifier(**SHORT).fit(X, y).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"^device 'tpu' is unknown"):
         MLPClassifier.load(tmp_path / "model", device="tpu")
 
 
-def test_joblib_keeps_an_estimator(data, tmp_path, same):
+def test_joblib_round_trip(data, tmp_path, same_weights):
     X, y = data("diabetes")
     est = MLPRegressor(**SHORT).fit(X, y)
     joblib.dump(est, tmp_path / "est")
-    assert same(joblib.load(tmp_path / "est"), est)
+    assert same_weights(joblib.load(tmp_path / "est"), est)
 
 
-# scikit-learn's
+# Conversion from scikit-learn
 
-THEIRS = {
+SKLEARN_PARAMS = {
     "adam": {},
     "sgd": {"solver": "sgd", "learning_rate": "invscaling"},
     "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.1, "n_iter_no_change": 1},
@@ -350,48 +350,50 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("settings", THEIRS)
+@pytest.mark.parametrize("settings", SKLEARN_PARAMS)
 @pytest.mark.parametrize("name", ["iris", "cancer", "labels", "diabetes", "three targets"])
-def test_a_scikit_learn_mlp_becomes_ours_and_goes_on_the_same(name, settings, data, pair):
+def test_a_converted_mlp_predicts_and_trains_as_in_scikit_learn(name, settings, data, pair):
     X, y = data(name)
-    expected, _ = pair(name, **SHORT | {"shuffle": False, "batch_size": 30} | THEIRS[settings])
-    found = from_sklearn(expected.fit(X, y))
+    expected, _ = pair(
+        name, **SHORT | {"shuffle": False, "batch_size": 30} | SKLEARN_PARAMS[settings]
+    )
+    converted = from_sklearn(expected.fit(X, y))
     for method in ("predict", "predict_proba", "predict_log_proba"):
         if hasattr(expected, method):
-            ours, wanted = getattr(found, method)(X), getattr(expected, method)(X)
-            np.testing.assert_allclose(ours, wanted, rtol=1e-12, atol=1e-12)
+            actual, desired = getattr(converted, method)(X), getattr(expected, method)(X)
+            np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-12)
     for _ in range(3):
         expected.partial_fit(X, y)
-        found.partial_fit(X, y)
-    assert found.loss_curve_ == pytest.approx(expected.loss_curve_, rel=1e-9)
-    np.testing.assert_allclose(found.coefs_[0], expected.coefs_[0], rtol=1e-7, atol=1e-10)
+        converted.partial_fit(X, y)
+    assert converted.loss_curve_ == pytest.approx(expected.loss_curve_, rel=1e-9)
+    np.testing.assert_allclose(converted.coefs_[0], expected.coefs_[0], rtol=1e-7, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["iris", "diabetes", "counts"])
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
-def test_a_scikit_learn_mlp_becomes_a_file(name, solver, data, pair, tmp_path):
+def test_a_converted_mlp_round_trip(name, solver, data, pair, tmp_path):
     X, y = data(name)
     loss = {"loss": "poisson"} if name == "counts" else {}
     expected, ours = pair(name, **SHORT, solver=solver, early_stopping=solver == "adam", **loss)
     from_sklearn(expected.fit(X, y)).save(tmp_path / "model")
-    back = type(ours).load(tmp_path / "model")
-    np.testing.assert_allclose(back.predict(X), expected.predict(X), rtol=1e-12)
+    loaded = type(ours).load(tmp_path / "model")
+    np.testing.assert_allclose(loaded.predict(X), expected.predict(X), rtol=1e-12)
     np.testing.assert_allclose(
         xpmlp.load(tmp_path / "model").predict(X), expected.predict(X), rtol=1e-12
     )
 
 
-def test_a_scikit_learn_mlp_trains_on_elsewhere(place, data):
+def test_a_converted_mlp_trains_in_every_namespace(place, data):
     X, y = data("iris")
-    expected = theirs.MLPClassifier(**SHORT).fit(X, y)
+    expected = neural_network.MLPClassifier(**SHORT).fit(X, y)
     before = [part.copy() for part in expected.coefs_]
-    there = from_sklearn(expected)
-    there.partial_fit(to_place(place, X), y)
-    assert all(map(np.array_equal, before, expected.coefs_)), "scikit-learn's is left alone"
+    converted = from_sklearn(expected)
+    converted.partial_fit(to_place(place, X), y)
+    assert all(map(np.array_equal, before, expected.coefs_)), "scikit-learn's is unchanged"
 
 
-def test_from_sklearn_says_what_it_takes(data):
+def test_from_sklearn_refuses_other_arguments(data):
     with pytest.raises(TypeError, match=r"takes a fitted MLPClassifier or MLPRegressor.*got int"):
         from_sklearn(3)
     with pytest.raises(NotFittedError):
-        from_sklearn(theirs.MLPClassifier())
+        from_sklearn(neural_network.MLPClassifier())

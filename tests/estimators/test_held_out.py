@@ -1,4 +1,4 @@
-"""Held-out rows: given or taken, scored as asked, and the best weights at the end."""
+"""Validation rows: given or split off, with any scorer, and the best weights restored."""
 
 import numpy as np
 import pytest
@@ -7,18 +7,18 @@ from sklearn.metrics import log_loss, make_scorer, r2_score
 from xpmlp import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-SHAKEN = {"random_state": 0, "max_iter": 25, "learning_rate_init": 0.1, "hidden_layer_sizes": 30}
+UNSTABLE = {"random_state": 0, "max_iter": 25, "learning_rate_init": 0.1, "hidden_layer_sizes": 30}
 
 
 @pytest.fixture
 def split(data):
-    """A function from data's name to X, y, X_val, y_val."""
+    """A function from a name in DATA to X, y, X_val, y_val."""
 
     def parts(name):
         X, y = data(name)
         order = np.random.default_rng(1).permutation(len(y))
-        learnt, held = order[::2], order[1::2]
-        return X[learnt], y[learnt], X[held], y[held]
+        train, val = order[::2], order[1::2]
+        return X[train], y[train], X[val], y[val]
 
     return parts
 
@@ -26,59 +26,61 @@ def split(data):
 @pytest.mark.parametrize("name", ["iris", "cancer", "labels"])
 def test_the_best_weights_on_given_rows_are_restored(name, split):
     X, y, X_val, y_val = split(name)
-    seen = []
-    est = MLPClassifier(**SHAKEN, callbacks=[lambda report: seen.append(report.val_score)])
+    scores = []
+    est = MLPClassifier(**UNSTABLE, callbacks=[lambda report: scores.append(report.val_score)])
     est.fit(X, y, X_val=X_val, y_val=y_val)
-    assert est.validation_scores_ == seen
-    assert len(seen) == est.n_iter_ == len(est.validation_loss_curve_)
-    assert est.score(X_val, y_val) == max(seen) == est.best_validation_score_
+    assert est.validation_scores_ == scores
+    assert len(scores) == est.n_iter_ == len(est.validation_loss_curve_)
+    assert est.score(X_val, y_val) == max(scores) == est.best_validation_score_
     assert est.best_loss_ == min(est.loss_curve_)  # it is the training loss that ends training
 
 
 def test_the_best_weights_of_a_regressor(split):
     X, y, X_val, y_val = split("diabetes")
-    est = MLPRegressor(**SHAKEN).fit(X, y, X_val=X_val, y_val=y_val)
+    est = MLPRegressor(**UNSTABLE).fit(X, y, X_val=X_val, y_val=y_val)
     assert est.score(X_val, y_val) == pytest.approx(max(est.validation_scores_), rel=1e-12)
     assert np.argmax(est.validation_scores_) < est.n_iter_ - 1
 
 
-def test_early_stopping_on_given_rows_takes_none_of_the_others(split):
+def test_early_stopping_on_given_rows_trains_on_all_others(split):
     X, y, X_val, y_val = split("iris")
-    est = MLPClassifier(**SHAKEN, early_stopping=True, n_iter_no_change=2)
+    est = MLPClassifier(**UNSTABLE, early_stopping=True, n_iter_no_change=2)
     est.fit(X, y, X_val=X_val, y_val=y_val)
     assert est.t_ == est.n_iter_ * len(y)
     assert est.best_loss_ is None
     assert est.n_iter_ < 25
 
 
-def test_partial_fit_with_given_rows(split, same):
+def test_partial_fit_with_given_rows(split, same_weights):
     X, y, X_val, y_val = split("iris")
-    whole = MLPClassifier(**SHAKEN, early_stopping=True, n_iter_no_change=100)
+    whole = MLPClassifier(**UNSTABLE, early_stopping=True, n_iter_no_change=100)
     whole.set_params(max_iter=6).fit(X, y, X_val=X_val, y_val=y_val)
-    parts = MLPClassifier(**SHAKEN, early_stopping=True, n_iter_no_change=100)
+    parts = MLPClassifier(**UNSTABLE, early_stopping=True, n_iter_no_change=100)
     for _ in range(6):
         parts.partial_fit(X, y, classes=[0, 1, 2], X_val=X_val, y_val=y_val)
-    assert same(parts, whole)
+    assert same_weights(parts, whole)
     assert parts.validation_scores_ == whole.validation_scores_
     with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
         parts.partial_fit(X, y)
 
 
-def test_held_out_rows_may_weigh(split):
+def test_validation_rows_may_have_weights(split):
     X, y, X_val, y_val = split("iris")
     weight = np.random.default_rng(0).uniform(0, 1, len(y_val))
-    est = MLPClassifier(**SHAKEN).fit(X, y, X_val=X_val, y_val=y_val, sample_weight_val=weight)
+    est = MLPClassifier(**UNSTABLE).fit(X, y, X_val=X_val, y_val=y_val, sample_weight_val=weight)
     expected = est.score(X_val, y_val, sample_weight=weight)
     assert est.best_validation_score_ == pytest.approx(expected, rel=1e-12)
-    only = MLPClassifier(**SHAKEN).fit(
+    weighted = MLPClassifier(**UNSTABLE).fit(
         X, y, X_val=X_val, y_val=y_val, sample_weight_val=(y_val == 0).astype(float)
     )
-    zeros = MLPClassifier(**SHAKEN).fit(X, y, X_val=X_val[y_val == 0], y_val=y_val[y_val == 0])
-    np.testing.assert_allclose(only.validation_scores_, zeros.validation_scores_, rtol=1e-12)
-    np.testing.assert_allclose(only.validation_loss_curve_, zeros.validation_loss_curve_, rtol=1e-9)
+    selected = MLPClassifier(**UNSTABLE).fit(X, y, X_val=X_val[y_val == 0], y_val=y_val[y_val == 0])
+    np.testing.assert_allclose(weighted.validation_scores_, selected.validation_scores_, rtol=1e-12)
+    np.testing.assert_allclose(
+        weighted.validation_loss_curve_, selected.validation_loss_curve_, rtol=1e-9
+    )
 
 
-def test_the_loss_on_held_out_rows_is_theirs(split):
+def test_validation_loss_matches_log_loss(split):
     X, y, X_val, y_val = split("iris")
     est = MLPClassifier(random_state=0, max_iter=3).fit(X, y, X_val=X_val, y_val=y_val)
     assert np.argmax(est.validation_scores_) == 2, "the last weights are the restored ones"
@@ -96,7 +98,7 @@ def test_early_stopping_by_any_scorer(scoring, kind, split, optional):
     if kind == "pandas":
         frame = optional("pandas").DataFrame
         X, X_val = frame(X, columns=list("abcd")), frame(X_val, columns=list("abcd"))
-    est = MLPClassifier(**SHAKEN, scoring=scoring, early_stopping=True)
+    est = MLPClassifier(**UNSTABLE, scoring=scoring, early_stopping=True)
     est.fit(X, y, X_val=X_val, y_val=y_val)
     from sklearn.metrics import get_scorer
 
@@ -105,59 +107,64 @@ def test_early_stopping_by_any_scorer(scoring, kind, split, optional):
     assert est.best_validation_score_ == max(est.validation_scores_)
 
 
-def test_a_scorer_of_ones_own_sees_the_labels_and_the_weights(split):
+def test_a_custom_scorer_gets_the_labels_and_the_weights(split):
     X, y, X_val, y_val = split("iris")
     names = np.array(["x", "y", "z"])
-    seen = []
+    calls = []
 
-    def scorer(est, rows, truth, sample_weight):
-        seen.append((rows.shape, set(truth), sample_weight.sum()))
-        return (est.predict(rows) == truth).mean()
+    def scorer(est, rows, y_true, sample_weight):
+        calls.append((rows.shape, set(y_true), sample_weight.sum()))
+        return (est.predict(rows) == y_true).mean()
 
     weight = np.full(len(y_val), 2.0)
-    est = MLPClassifier(**SHAKEN, scoring=scorer)
+    est = MLPClassifier(**UNSTABLE, scoring=scorer)
     est.fit(X, names[y], X_val=X_val, y_val=names[y_val], sample_weight_val=weight)
-    assert set(seen[0][1]) == {"x", "y", "z"}
-    assert seen[0][2] == 2 * len(y_val)
-    assert len(seen) == est.n_iter_
+    assert set(calls[0][1]) == {"x", "y", "z"}
+    assert calls[0][2] == 2 * len(y_val)
+    assert len(calls) == est.n_iter_
 
 
 def test_a_regressor_scored_by_an_error(split):
     X, y, X_val, y_val = split("diabetes")
-    scorer = make_scorer(lambda truth, found: -np.abs(truth - found).max())
-    est = MLPRegressor(**SHAKEN, scoring=scorer).fit(X, y, X_val=X_val, y_val=y_val)
+    scorer = make_scorer(lambda y_true, y_pred: -np.abs(y_true - y_pred).max())
+    est = MLPRegressor(**UNSTABLE, scoring=scorer).fit(X, y, X_val=X_val, y_val=y_val)
     assert est.best_validation_score_ == pytest.approx(scorer(est, X_val, y_val), rel=1e-12)
-    by_r2 = MLPRegressor(**SHAKEN).fit(X, y, X_val=X_val, y_val=y_val)
+    by_r2 = MLPRegressor(**UNSTABLE).fit(X, y, X_val=X_val, y_val=y_val)
     assert by_r2.best_validation_score_ == pytest.approx(r2_score(y_val, by_r2.predict(X_val)))
 
 
-def test_the_score_on_the_rows_taken_is_the_scorers(data):
+def test_scoring_by_accuracy_equals_the_default(data):
     X, y = data("cancer")
-    plain = MLPClassifier(**SHAKEN, early_stopping=True).fit(X, y)
-    asked = MLPClassifier(**SHAKEN, early_stopping=True, scoring="accuracy").fit(X, y)
-    np.testing.assert_allclose(asked.validation_scores_, plain.validation_scores_, rtol=1e-12)
+    default = MLPClassifier(**UNSTABLE, early_stopping=True).fit(X, y)
+    scored = MLPClassifier(**UNSTABLE, early_stopping=True, scoring="accuracy").fit(X, y)
+    np.testing.assert_allclose(scored.validation_scores_, default.validation_scores_, rtol=1e-12)
 
 
 # Divergence
 
 
-def test_a_fit_that_diverges_keeps_the_best_weights_it_had(data):
+def test_a_diverging_fit_keeps_the_best_weights(data):
     X, y = data("diabetes")
-    wild = {"solver": "sgd", "activation": "identity", "learning_rate_init": 1.0, "random_state": 0}
-    est = MLPRegressor(**wild, early_stopping=True, max_iter=20)
+    params = {
+        "solver": "sgd",
+        "activation": "identity",
+        "learning_rate_init": 1.0,
+        "random_state": 0,
+    }
+    est = MLPRegressor(**params, early_stopping=True, max_iter=20)
     with pytest.warns(match="Training diverged in epoch"):
         est.fit(X, y)
     assert np.isnan(est.validation_scores_[-1])
     assert np.isfinite(est.predict(X)).all()
     with pytest.raises(ValueError, match="non-finite parameter weights"):
-        MLPRegressor(**wild, max_iter=20).fit(X, y)
+        MLPRegressor(**params, max_iter=20).fit(X, y)
 
 
 # Errors
 
 
 @pytest.mark.parametrize(
-    ("held", "message"),
+    ("arguments", "message"),
     [
         ({"X_val": [[1.0] * 4]}, "y_val is missing"),
         ({"y_val": [1]}, "X_val is missing"),
@@ -182,13 +189,13 @@ def test_a_fit_that_diverges_keeps_the_best_weights_it_had(data):
     ],
     ids=lambda value: "" if isinstance(value, dict) else value,
 )
-def test_bad_held_out_rows_are_named(held, message, data):
+def test_bad_validation_rows_are_named(arguments, message, data):
     X, y = data("iris")
     with pytest.raises(ValueError, match=message):
-        MLPClassifier().fit(X, y, **held)
+        MLPClassifier().fit(X, y, **arguments)
 
 
-def test_held_out_targets_have_the_columns_of_the_others(data):
+def test_validation_targets_need_the_columns_of_y(data):
     X, y = data("diabetes")
     both = np.stack([y, y], axis=1)
     with pytest.raises(ValueError, match="y_val has 2 columns, not 1 as in training"):
@@ -198,7 +205,7 @@ def test_held_out_targets_have_the_columns_of_the_others(data):
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_held_out_rows_of_a_frame_keep_its_names(kind, optional):
+def test_early_stopping_keeps_the_feature_names_of_a_frame(kind, optional):
     pandas = optional("pandas")
     X = pandas.DataFrame(np.random.default_rng(0).normal(size=(30, 2)), columns=["a", "b"])
     est = kind(early_stopping=True, max_iter=3).fit(X, pandas.Series([0, 1] * 15))  # no warning

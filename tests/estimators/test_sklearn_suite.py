@@ -1,37 +1,37 @@
-"""scikit-learn's own tests of its MLPs, run on ours."""
+"""scikit-learn's tests of its MLPs, run on ours."""
 
 import pytest
 from sklearn import neural_network
-from sklearn.neural_network.tests import test_mlp as theirs
+from sklearn.neural_network.tests import test_mlp as sklearn_tests
 
 import xpmlp
 
-# what ours say of too little to learn from, and scikit-learn's do not
+# ours warn of too little data, scikit-learn's do not
 pytestmark = pytest.mark.filterwarnings("ignore:(y has a single class|X has one row)")
 OURS = {
     neural_network.MLPClassifier: xpmlp.MLPClassifier,
     neural_network.MLPRegressor: xpmlp.MLPRegressor,
 }
-LEFT_OUT = {
+EXCLUDED = {
     "test_gradient": "it calls the private _loss_grad_lbfgs with buffers of scikit-learn's own; "
-    "the same is asked in test_against_sklearn.py, and for every activation and loss in tests/fit",
-    "test_preserve_feature_names": "its y has a single class, and ours warn of that; the same is "
-    "asked in test_held_out.py with two",
+    "test_against_sklearn.py tests the same, and tests/math does for every activation and loss",
+    "test_preserve_feature_names": "its y has a single class, and ours warn of that; "
+    "test_held_out.py tests the same with two",
 }
-TESTS = {name: test for name, test in vars(theirs).items() if name.startswith("test_")}
+TESTS = {name: test for name, test in vars(sklearn_tests).items() if name.startswith("test_")}
 
 
 @pytest.fixture
 def global_random_seed():
-    """What scikit-learn's conftest gives."""
+    """As in scikit-learn's conftest."""
     return 42
 
 
 @pytest.fixture(autouse=True)
 def ours(monkeypatch):
-    """The module's names stand for our estimators while its tests run."""
-    for class_, instead in OURS.items():
-        monkeypatch.setattr(theirs, class_.__name__, instead)
+    """Replace the module's estimators by ours while its tests run."""
+    for class_, replacement in OURS.items():
+        monkeypatch.setattr(sklearn_tests, class_.__name__, replacement)
 
 
 def on_ours(test):
@@ -42,9 +42,9 @@ def on_ours(test):
     return test
 
 
-globals().update({name: on_ours(test) for name, test in TESTS.items() if name not in LEFT_OUT})
+globals().update({name: on_ours(test) for name, test in TESTS.items() if name not in EXCLUDED})
 
 
-def test_the_suite_is_whole():
+def test_the_suite_is_complete():
     assert len(TESTS) > 40
-    assert set(LEFT_OUT) < set(TESTS)
+    assert set(EXCLUDED) < set(TESTS)
