@@ -1,4 +1,4 @@
-"""`xpmlp demo`: digits learned, drawn and saved in one command."""
+"""`xpmlp demo`: trains on digits, plots the history and saves the model."""
 
 import re
 from contextlib import redirect_stdout
@@ -18,13 +18,13 @@ pytest.importorskip("tqdm")
 
 
 class Demo(NamedTuple):
-    """One run of the demo: where it wrote, and what it said."""
+    """One run of the demo: its folder and its output."""
 
     folder: Path
     out: str
 
 
-def ran(folder):
+def run_demo(folder):
     with redirect_stdout(StringIO()) as out:
         assert main(["demo", "--device", "cpu", "--out", str(folder)]) == 0
     return Demo(folder, out.getvalue())
@@ -32,10 +32,10 @@ def ran(folder):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    return ran(tmp_path_factory.mktemp("demo"))
+    return run_demo(tmp_path_factory.mktemp("demo"))
 
 
-def test_the_demo_reaches_97_percent_and_says_so(demo):
+def test_the_demo_reaches_97_percent_accuracy(demo):
     accuracy = float(re.search(r"held-out accuracy ([\d.]+)%", demo.out).group(1))
     assert accuracy >= 97
     assert "device cpu" in demo.out
@@ -48,7 +48,7 @@ def test_the_demo_writes_two_files_and_nothing_else(demo):
     assert written == ["demo-loss.png", "demo-model.safetensors"]
 
 
-def test_the_picture_is_a_whole_png(demo):
+def test_the_plot_is_a_valid_png(demo):
     image = pytest.importorskip("PIL.Image")
     with image.open(demo.folder / "demo-loss.png") as picture:
         assert picture.format == "PNG"
@@ -59,7 +59,7 @@ def test_the_picture_is_a_whole_png(demo):
     assert len(np.unique(pixels)) > 10
 
 
-def test_the_model_knows_the_digits(demo):
+def test_the_model_classifies_the_digits(demo):
     X, y = SKLEARN.load_digits(return_X_y=True)
     model = load(demo.folder / "demo-model.safetensors")
     assert model.classes_.tolist() == list(range(10))
@@ -68,11 +68,13 @@ def test_the_model_knows_the_digits(demo):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_model(demo, tmp_path):
-    again, first = (load(run.folder / "demo-model.safetensors") for run in (ran(tmp_path), demo))
-    assert again.flat.tobytes() == first.flat.tobytes()
+    second, first = (
+        load(run.folder / "demo-model.safetensors") for run in (run_demo(tmp_path), demo)
+    )
+    assert second.flat.tobytes() == first.flat.tobytes()
 
 
-def test_a_folder_that_is_not_there_is_named_before_any_work(tmp_path, capsys):
+def test_a_missing_folder_is_named_before_any_work(tmp_path, capsys):
     folder = tmp_path / "no"
     assert main(["demo", "--device", "cpu", "--out", str(folder)]) == 2
     out, err = capsys.readouterr()

@@ -10,11 +10,11 @@ from xpmlp import __version__, ledger
 from xpmlp.cli.main import COMMANDS, main
 
 
-def run(capsys, *words):
+def run(capsys, *arguments):
     """Exit code, output and error output of a command line."""
     try:
-        code = main([str(word) for word in words])
-    except SystemExit as stop:  # argparse's own way out
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # from argparse
         code = stop.code
     out, err = capsys.readouterr()
     return code, out, err
@@ -27,25 +27,25 @@ def test_shapes_prints_the_ledger(capsys):
     assert "(8, 2) @ (2, 16) -> (8, 16)" in out
 
 
-def test_a_reader_that_has_enough_is_no_error():
-    """As `xpmlp shapes 2-3-1 | true`: so short an output is written when Python ends."""
+def test_a_closed_pipe_is_silent():
+    """As in `xpmlp shapes 2-3-1 | true`: such a short output is flushed when Python exits."""
     program = "import sys; from xpmlp.cli.main import main; sys.exit(main())"
-    words = [sys.executable, "-c", program, "shapes", "2-3-1"]
+    command = [sys.executable, "-c", program, "shapes", "2-3-1"]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, env=env, **pipes) as process:
+    with subprocess.Popen(command, env=env, **pipes) as process:
         process.stdout.close()
-        said = process.stderr.read()
-        assert (process.wait(60), said) == (1, b"")
+        errors = process.stderr.read()
+        assert (process.wait(60), errors) == (1, b"")
 
 
-def test_without_an_output_nothing_is_written(monkeypatch):
-    """As `xpmlp shapes 2-3-1 >&-`, and under pythonw."""
+def test_nothing_is_written_without_stdout(monkeypatch):
+    """As in `xpmlp shapes 2-3-1 >&-`, and in pythonw."""
     monkeypatch.setattr(sys, "stdout", None)
     assert main(["shapes", "2-3-1"]) == 0
 
 
-def test_shapes_heeds_every_option(capsys):
+def test_shapes_uses_every_option(capsys):
     code, out, _ = run(
         capsys, "shapes", "4-5-3", "--members", 7, "--activation", "tanh", "--dropout", 0.2,
         "--loss", "cross_entropy",
@@ -61,36 +61,37 @@ def test_gradcheck_agrees(capsys):
     assert "they agree" in out
 
 
-def test_gradcheck_that_disagrees_exits_with_one(capsys):
+def test_gradcheck_exits_with_one_on_disagreement(capsys):
     code, out, err = run(capsys, "gradcheck", "3-4-2", "--tolerance", "1e-30")
     assert (code, err) == (1, "")
     assert "DO NOT AGREE" in out
 
 
-def test_gradcheck_heeds_seed_and_rows(capsys):
-    outs = {
-        run(capsys, "gradcheck", "3-4-2", *words)[1] for words in ((), ("--seed", 5), ("--rows", 3))
+def test_gradcheck_uses_seed_and_rows(capsys):
+    outputs = {
+        run(capsys, "gradcheck", "3-4-2", *options)[1]
+        for options in ((), ("--seed", 5), ("--rows", 3))
     }
-    assert len(outs) == 3
+    assert len(outputs) == 3
 
 
 BAD = {
-    "a size that is no number": ("shapes", "2-x-1"),
+    "a size that is not a number": ("shapes", "2-x-1"),
     "one size": ("shapes", "2"),
     "no size": ("shapes", ""),
-    "an activation misspelt": ("shapes", "2-3-1", "--activation", "rellu"),
-    "a loss misspelt": ("shapes", "2-3-1", "--loss", "sqared_error"),
-    "a batch of nothing": ("shapes", "2-3-1", "--batch-size", "0"),
+    "a misspelt activation": ("shapes", "2-3-1", "--activation", "rellu"),
+    "a misspelt loss": ("shapes", "2-3-1", "--loss", "sqared_error"),
+    "an empty batch": ("shapes", "2-3-1", "--batch-size", "0"),
     "no members": ("shapes", "2-3-1", "--members", "0"),
-    "a dropout of all": ("shapes", "2-3-1", "--dropout", "1"),
+    "a dropout of 1": ("shapes", "2-3-1", "--dropout", "1"),
     "a loss that does not fit": ("shapes", "2-3-1", "--loss", "cross_entropy"),
-    "rows of nothing": ("gradcheck", "3-4-2", "--rows", "0"),
-    "rows below nothing": ("gradcheck", "3-4-2", "--rows", "-3"),
+    "no rows": ("gradcheck", "3-4-2", "--rows", "0"),
+    "negative rows": ("gradcheck", "3-4-2", "--rows", "-3"),
     "a seed below zero": ("gradcheck", "3-4-2", "--seed", "-1"),
     "a seed beyond 64 bits": ("gradcheck", "3-4-2", "--seed", str(2**64)),
-    "a network beyond all memory": ("gradcheck", "3-100000000000-2"),
-    "a device misspelt": ("demo", "--device", "gqu"),
-    "a folder that is not there": ("demo", "--out", "/nowhere/at/all"),
+    "a network larger than memory": ("gradcheck", "3-100000000000-2"),
+    "a misspelt device": ("demo", "--device", "gqu"),
+    "a missing folder": ("demo", "--out", "/nowhere/at/all"),
     "a demo's seed below zero": ("demo", "--seed", "-1"),
 }
 
@@ -106,7 +107,7 @@ def test_bad_input_is_one_line_and_exit_two(kind, capsys, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         (),
         ("shape",),
@@ -118,14 +119,14 @@ def test_bad_input_is_one_line_and_exit_two(kind, capsys, monkeypatch, tmp_path)
     ],
     ids=str,
 )
-def test_bad_usage_exits_with_two_and_says_how(words, capsys):
-    code, out, err = run(capsys, *words)
+def test_bad_usage_exits_with_two_and_prints_the_usage(arguments, capsys):
+    code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("usage: xpmlp")
     assert "Traceback" not in err
 
 
-def test_a_gpu_that_is_not_there_is_one_line(capsys, tmp_path):
+def test_a_missing_gpu_is_a_one_line_error(capsys, tmp_path):
     from xpmlp import GPUUnavailableError
     from xpmlp.devices.words import place_for
 
@@ -140,7 +141,7 @@ def test_a_gpu_that_is_not_there_is_one_line(capsys, tmp_path):
         pytest.skip("there is a GPU here")
 
 
-def test_an_interruption_is_one_line(capsys, monkeypatch):
+def test_an_interruption_is_a_one_line_error(capsys, monkeypatch):
     from xpmlp.cli import shapes
 
     def interrupted(options):
@@ -157,7 +158,7 @@ def test_help_fits_a_terminal_and_shows_one_example(command, capsys, monkeypatch
     code, out, err = run(capsys, command, "--help")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    # a terminal of the old size; train, whose thirty options stand a line each, a window of today
+    # the height of a classic terminal; train has thirty options, one per line
     assert len(lines) <= (50 if command == "train" else 24)
     assert max(map(len, lines)) <= 80
     assert out.count("example: xpmlp " + command) == 1
@@ -170,7 +171,7 @@ def test_the_example_of_the_help_runs(command, capsys):
     assert run(capsys, *example)[0] == 0
 
 
-def test_the_help_names_every_command(capsys):
+def test_help_names_every_command(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert len(out.splitlines()) <= 24
@@ -179,30 +180,30 @@ def test_the_help_names_every_command(capsys):
         assert line in out
 
 
-def test_the_version_is_the_packages(capsys):
+def test_version_is_that_of_the_package(capsys):
     assert run(capsys, "--version") == (0, f"xpmlp {__version__}\n", "")
 
 
-def module(*words):
+def run_module(*arguments):
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "xpmlp", *words],
+        [sys.executable, "-W", "error", "-m", "xpmlp", *arguments],
         check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
 
 def test_the_package_runs_as_a_module():
-    good = module("shapes", "2-3-1")
-    assert (good.returncode, good.stderr) == (0, "")
-    assert "(32, 2) @ (2, 3) -> (32, 3)" in good.stdout
-    bad = module("shapes", "2-x")
-    assert (bad.returncode, bad.stdout) == (2, "")
-    assert "Traceback" not in bad.stderr
-    assert module("gradcheck", "2-3-1", "--tolerance", "1e-30").returncode == 1
+    valid = run_module("shapes", "2-3-1")
+    assert (valid.returncode, valid.stderr) == (0, "")
+    assert "(32, 2) @ (2, 3) -> (32, 3)" in valid.stdout
+    invalid = run_module("shapes", "2-x")
+    assert (invalid.returncode, invalid.stdout) == (2, "")
+    assert "Traceback" not in invalid.stderr
+    assert run_module("gradcheck", "2-3-1", "--tolerance", "1e-30").returncode == 1
 
 
-def test_a_reader_that_leaves_is_no_traceback():
+def test_a_closed_pipe_prints_no_traceback():
     program = f"{sys.executable} -m xpmlp shapes 2-3-1 | true"
-    done = subprocess.run(
+    result = subprocess.run(
         ["/bin/sh", "-c", program], check=False, capture_output=True, text=True, timeout=60
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""The picture of a training: its lines, its labels, and histories of every kind."""
+"""`plot_history`: lines, labels, and histories of every kind."""
 
 import warnings
 from types import SimpleNamespace
@@ -38,14 +38,14 @@ def legend(figure):
     }
 
 
-def test_the_lines_are_the_history(rows):
+def test_the_lines_show_the_history(rows):
     X, y = rows
     model = train("2-4-1", X, y, epochs=5, X_val=X, y_val=y, schedule="cosine")
     figure = plot_history(model, title="sines")
-    drawn = lines(figure)
-    assert drawn["training loss"].tolist() == model.history["loss"]
-    assert drawn["validation loss"].tolist() == model.history["val_loss"]
-    assert drawn["learning rate"].tolist() == model.history["learning_rate"]
+    plotted = lines(figure)
+    assert plotted["training loss"].tolist() == model.history["loss"]
+    assert plotted["validation loss"].tolist() == model.history["val_loss"]
+    assert plotted["learning rate"].tolist() == model.history["learning_rate"]
     assert legend(figure) == {"training loss", "validation loss", "learning rate"}
     left, right = figure.axes
     assert left.get_title() == "sines"
@@ -54,12 +54,12 @@ def test_the_lines_are_the_history(rows):
     assert left.get_lines()[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
 
 
-def test_without_a_held_out_set_there_is_no_line_for_it(rows):
+def test_no_validation_line_without_validation_data(rows):
     figure = plot_history(train("2-4-1", *rows, epochs=3))
     assert legend(figure) == {"training loss", "learning rate"}
 
 
-def test_a_network_within_another_model_is_drawn(rows, optional):
+def test_estimators_reports_and_wrapped_models_are_plotted(rows, optional):
     optional("sklearn")
     X, y = rows
     for settings in ({}, {"early_stopping": True}):
@@ -67,24 +67,24 @@ def test_a_network_within_another_model_is_drawn(rows, optional):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             est.fit(X, y)
-        drawn = lines(plot_history(est))
-        assert drawn["training loss"].tolist() == est.history_["loss"]
+        plotted = lines(plot_history(est))
+        assert plotted["training loss"].tolist() == est.history_["loss"]
     with pytest.raises(TypeError, match=r"\(lbfgs keeps none\); got MLPRegressor"):
         plot_history(xpmlp.MLPRegressor(solver="lbfgs").fit(X, y))
-    seen = []
-    model = train("2-4-1", *rows, epochs=3, callbacks=[lambda r: seen.append(plot_history(r))])
-    assert [len(lines(figure)["training loss"]) for figure in seen] == [1, 2, 3]
-    around = SimpleNamespace(model=model)
-    assert lines(plot_history(around)).keys() == lines(plot_history(model)).keys()
+    figures = []
+    model = train("2-4-1", *rows, epochs=3, callbacks=[lambda r: figures.append(plot_history(r))])
+    assert [len(lines(figure)["training loss"]) for figure in figures] == [1, 2, 3]
+    wrapper = SimpleNamespace(model=model)
+    assert lines(plot_history(wrapper)).keys() == lines(plot_history(model)).keys()
 
 
-@pytest.mark.parametrize("wrong", [[0.5, 0.4], 3, "model.safetensors", None])
-def test_what_has_no_history_is_refused(wrong):
+@pytest.mark.parametrize("value", [[0.5, 0.4], 3, "model.safetensors", None])
+def test_an_object_without_a_history_is_refused(value):
     with pytest.raises(TypeError, match=r"^plot_history draws a trained model"):
-        plot_history(wrong)
+        plot_history(value)
 
 
-def test_a_history_alone_is_enough(rows):
+def test_a_history_is_plotted_without_its_model(rows):
     model = train("2-4-1", *rows, epochs=3)
     assert lines(plot_history(model.history)).keys() == lines(plot_history(model)).keys()
 
@@ -99,12 +99,12 @@ def test_a_population_has_a_colour_per_member_and_its_best_is_marked(rows):
     lines = [line for line in left.get_lines() if len(line.get_xdata()) == 4]
     assert len(lines) == 7  # three of each set, and the best once more, thick
     assert len(right.get_lines()) == 3
-    drawn = np.array([line.get_ydata() for line in lines[:3]])
-    assert (drawn == np.array(model.history["loss"]).T).all()
+    plotted = np.array([line.get_ydata() for line in lines[:3]])
+    assert (plotted == np.array(model.history["loss"]).T).all()
     assert len({line.get_color() for line in lines[:3]}) == 3
-    held_out = np.array(model.history["val_loss"])
-    epoch, best = np.unravel_index(held_out.argmin(), held_out.shape)
-    assert (lines[-1].get_ydata() == held_out[:, best]).all()
+    val_loss = np.array(model.history["val_loss"])
+    epoch, best = np.unravel_index(val_loss.argmin(), val_loss.shape)
+    assert (lines[-1].get_ydata() == val_loss[:, best]).all()
     assert lines[-1].get_color() == lines[best].get_color()
     assert legend(figure) == {
         *(f"member {k}" for k in range(3)), "training loss", "validation loss", "learning rate",
@@ -112,7 +112,7 @@ def test_a_population_has_a_colour_per_member_and_its_best_is_marked(rows):
     }  # fmt: skip
 
 
-def test_a_loss_of_zero_or_less_is_drawn_on_a_plain_scale(rows):
+def test_a_loss_of_zero_or_less_is_plotted_on_a_linear_scale(rows):
     history = {"loss": [1.0, 0.0], "val_loss": [None, None], "learning_rate": [0.1, 0.1]}
     assert plot_history(history).axes[0].get_yscale() == "linear"
     history["loss"] = [1.0, 0.5]
@@ -120,12 +120,12 @@ def test_a_loss_of_zero_or_less_is_drawn_on_a_plain_scale(rows):
 
 
 @pytest.mark.parametrize("members", [None, 2])
-def test_a_single_epoch_is_drawn(rows, members, tmp_path):
+def test_a_single_epoch_is_plotted(rows, members, tmp_path):
     plot_history(train("2-1", *rows, epochs=1, members=members), tmp_path / "one.png")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_a_population_with_a_diverged_member_is_drawn(rows, tmp_path):
+def test_a_population_with_a_diverged_member_is_plotted(rows, tmp_path):
     X, y = rows
     model = train("2-4-4-1", X, y, members=2, learning_rate=[1e-3, 1e30], optimizer="sgd", epochs=8)
     plot_history(model, tmp_path / "diverged.png")
@@ -133,22 +133,22 @@ def test_a_population_with_a_diverged_member_is_drawn(rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ending", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
+    ("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
 )
-def test_the_picture_is_written_in_the_paths_format(rows, tmp_path, ending, start):
-    path = tmp_path / f"history.{ending}"
+def test_the_plot_is_written_in_the_format_of_the_suffix(rows, tmp_path, suffix, start):
+    path = tmp_path / f"history.{suffix}"
     plot_history(train("2-1", *rows, epochs=2), path)
     assert path.read_bytes().startswith(start)
 
 
-def test_drawing_opens_no_window_and_leaves_no_figure_behind(rows):
+def test_plotting_opens_no_window_and_closes_its_figure(rows):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     before = pyplot.get_fignums()
     plot_history(train("2-1", *rows, epochs=2))
     assert pyplot.get_fignums() == before
 
 
-def test_a_model_without_a_history_is_an_error_that_says_so(rows, tmp_path):
+def test_a_model_without_a_history_is_refused(rows, tmp_path):
     train("2-1", *rows, epochs=2).save(tmp_path / "model")
     with pytest.raises(ValueError, match="history"):
         plot_history(xpmlp.load(tmp_path / "model"))
