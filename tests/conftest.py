@@ -1,4 +1,4 @@
-"""The namespaces that every test body runs on, and what CI demands to be installed."""
+"""The namespaces that tests run on, and the packages that CI requires."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from support import standin
 
 from xpmlp.devices.namespace import Place
 
-# last, so that the xpmlp that is installed comes first; what is here is `benchmarks`
+# last, so that the installed xpmlp comes first; `benchmarks` is found here
 sys.path.append(str(Path(__file__).parents[1]))
 
 HAS_GPU = standin.gpus() > 0
@@ -28,8 +28,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
 # XPMLP_REQUIRE names the packages whose absence is a failure instead of a skip (in CI: all)
 REQUIRED = os.environ.get("XPMLP_REQUIRE", "").split()
 
-# what may be skipped there: nothing but what the stand-in for a GPU cannot tell, and scikit-learn's
-# checks of what is not claimed (a decision function, its own array API dispatch)
+# the only skips allowed there: what needs a real GPU, and scikit-learn's checks of what the
+# estimators do not claim (a decision function, its own array API dispatch)
 SKIPPED = ("no GPU here: ", "does not have a decision_function", "SCIPY_ARRAY_API is not set")
 
 settings.register_profile(
@@ -54,7 +54,7 @@ def installed(module: str):
 
 
 class Names(NamedTuple):
-    """How a namespace is found, and which of its devices the tests use."""
+    """The module of a namespace, and the device that the tests use."""
 
     module: str
     device: str | None = None
@@ -86,10 +86,10 @@ def place_named(request):
 
 
 # many small tests that compile many small kernels: trainings on CuPy are among the quick ones
-EVERY = [pytest.param(n, marks=[pytest.mark.slow] * (n == "cupy")) for n in NAMESPACES]
+ALL_NAMESPACES = [pytest.param(n, marks=[pytest.mark.slow] * (n == "cupy")) for n in NAMESPACES]
 
 
-@pytest.fixture(params=EVERY)
+@pytest.fixture(params=ALL_NAMESPACES)
 def place(request, place_named) -> Place:
     """Every namespace and device in turn: NumPy, array-api-strict on two, PyTorch, CuPy."""
     return place_named(request.param)
@@ -100,18 +100,18 @@ def xp(place):
     return place.xp
 
 
-def plug(devices: int, **more):
-    """The stand-in with so many devices; a skip, or a failure, where something of it is missing."""
+def plug(devices: int, **options):
+    """The stand-in with so many devices; a skip, or a failure, where a part of it is missing."""
     if NO_STANDIN is not None:
         missing = NO_STANDIN.partition(" ")[0].partition(".")[0].removesuffix("_backends")
         if missing in REQUIRED:
             pytest.fail(f"{missing} is required here: {NO_STANDIN}")
         pytest.skip(f"no stand-in for a GPU here: {NO_STANDIN}")
-    return standin.plugged(devices, **more)
+    return standin.plugged(devices, **options)
 
 
 def forget_devices() -> None:
-    """Let the next question for a device be answered anew."""
+    """Clear the cached result of the check for usable devices."""
     from xpmlp.devices import cuda
 
     cuda.require_usable.cache_clear()
@@ -119,12 +119,12 @@ def forget_devices() -> None:
 
 @pytest.fixture
 def card():
-    """The stand-in for a GPU, plugged in, which a test may look into and limit."""
+    """The plugged-in stand-in for a GPU, which a test may inspect and limit."""
     if HAS_GPU:
         pytest.skip("looks into the stand-in for a GPU, and there is a GPU here")
     forget_devices()
-    with plug(1) as found:
-        yield found
+    with plug(1) as plugged:
+        yield plugged
     forget_devices()
 
 
@@ -134,8 +134,8 @@ def two_cards(request):
     if HAS_GPU:
         pytest.skip("looks into the stand-in for a GPU, and there is a GPU here")
     forget_devices()
-    with plug(2, peers=getattr(request, "param", False)) as found:
-        yield found
+    with plug(2, peers=getattr(request, "param", False)) as plugged:
+        yield plugged
     forget_devices()
 
 
@@ -157,10 +157,10 @@ def gpu(request) -> Place:
 
 @pytest.fixture
 def check(gpu):
-    """A function from a check of the GPU's checklist to its row."""
+    """A function from a check of the GPU checklist to its row."""
     from benchmarks.gpu.checklist.check import Setting, perform
 
-    return lambda asked: next(perform([asked], Setting(gpu, 0, True)))
+    return lambda entry: next(perform([entry], Setting(gpu, 0, True)))
 
 
 @pytest.fixture
@@ -189,8 +189,8 @@ def run_onnx(request):
             session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
             return dict(zip(names, session.run(None, inputs), strict=True))
         with np.errstate(all="ignore"):
-            found = runtime.ReferenceEvaluator(model).run(None, inputs)
-        return dict(zip(names, found, strict=True))
+            outputs = runtime.ReferenceEvaluator(model).run(None, inputs)
+        return dict(zip(names, outputs, strict=True))
 
     return run
 

@@ -1,4 +1,4 @@
-"""Ways to stop a training and to damage its checkpoint, for tests of what is resumed."""
+"""Ways to stop a training and to damage its checkpoint, for tests of resuming."""
 
 import signal
 import warnings
@@ -10,11 +10,11 @@ from xpmlp.recording.executors import StepCounter
 
 
 class Killed(Exception):
-    """Ends a training between two epochs, as a kill does."""
+    """Ends training between two epochs, as a kill would."""
 
 
 def kill_at(epoch):
-    """The report of that epoch comes, but is not written any more."""
+    """A callback that kills training at `epoch`, before its checkpoint is written."""
 
     def kill(report):
         if report.epoch == epoch:
@@ -24,13 +24,13 @@ def kill_at(epoch):
 
 
 def halt_at(monkeypatch, step):
-    """Ctrl-C during update `step` of a process."""
-    turns, made = StepCounter.steps, []
+    """Simulate Ctrl-C during update `step` of a process."""
+    steps_of, updates = StepCounter.steps, []
 
     def counted(counter, steps, first=0):
-        for t in turns(counter, steps, first):
-            made.append(t)
-            if len(made) == step:
+        for t in steps_of(counter, steps, first):
+            updates.append(t)
+            if len(updates) == step:
                 counter.stop_signal = signal.SIGINT
             yield t
 
@@ -38,11 +38,11 @@ def halt_at(monkeypatch, step):
 
 
 def damaged(path, name, *, seal):
-    """Thirty times the file at `path` is the good one damaged in that way; a load may warn."""
+    """Thirty times, replace the file at `path` by a damaged copy; loading it may warn."""
     good, rng = path.read_bytes(), Random(name)
     for _ in range(30):
         data = DAMAGES[name](good, rng, good)
         path.write_bytes(sealed(data) if seal else data)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another numpy and the like
+            warnings.simplefilter("ignore")  # about another NumPy version and the like
             yield

@@ -1,4 +1,4 @@
-"""Any shape, dtype, layout, byte order and scale: a named error, or the plain copy's bits."""
+"""Arrays of any shape, dtype, layout and scale: a named error, or the bits of a plain copy."""
 
 import warnings
 
@@ -15,7 +15,7 @@ from xpmlp import MLPClassifier, MLPRegressor, train
 
 NAMED = ("X", "y", "learning_rate", "learning rate")
 REAL = ("f2", "f4", "f8", ">f2", ">f4", ">f8", "g", "i1", "i4", ">i8", "u1", ">u2", "u8", "?", "O")
-UNREAL = ("c8", ">c16", "M8[s]", "m8[D]", "S3", "U3")
+NOT_REAL = ("c8", ">c16", "M8[s]", "m8[D]", "S3", "U3")
 SCALES = (5e-324, 1e-310, 1e-40, 1e-30, 1e-5, 1.0, 1e4, 1e30, 1e38, 1e300)
 LAYOUTS = {
     "C order": lambda array: array,
@@ -29,25 +29,25 @@ LAYOUTS = {
 }
 
 
-def filled(shape, dtype, scale, seed, spoil):
-    """An array of that shape and dtype, with a NaN or an infinity where it is to be spoilt."""
+def random_array(shape, dtype, scale, seed, special):
+    """Random values of that shape and dtype, one of them `special` (NaN or infinity) if given."""
     rng = np.random.default_rng(seed)
     with np.errstate(all="ignore"):
         values = np.asarray(rng.normal(size=shape) * scale)
         if np.dtype(dtype).kind in "iu?":
             values = np.asarray(rng.integers(0, 100, size=shape))
-        if spoil is not None and values.size and values.dtype.kind == "f":
-            values.flat[values.size // 2] = spoil
+        if special is not None and values.size and values.dtype.kind == "f":
+            values.flat[values.size // 2] = special
         return np.asarray(values, dtype=dtype)
 
 
 @st.composite
 def arrays(draw, shapes):
-    """An array as it is handed in, and its plain copy: C-contiguous, in native byte order."""
-    dtype = draw(st.sampled_from((*REAL, *REAL, *UNREAL)))
-    spoil = draw(st.sampled_from((None, None, None, np.nan, np.inf)))
+    """An array, and its plain copy: C-contiguous, in native byte order."""
+    dtype = draw(st.sampled_from((*REAL, *REAL, *NOT_REAL)))
+    special = draw(st.sampled_from((None, None, None, np.nan, np.inf)))
     scale, seed = draw(st.sampled_from(SCALES)), draw(st.integers(0, 9))
-    array = filled(draw(shapes), dtype, scale, seed, spoil)
+    array = random_array(draw(shapes), dtype, scale, seed, special)
     layout = draw(st.sampled_from(sorted(LAYOUTS))) if array.ndim else "C order"
     plain = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
     return LAYOUTS[layout](array), plain
@@ -79,11 +79,11 @@ CALLS = {
 }
 
 
-def came(call, X, y):
-    """The error's type (its words may name the dtype), or the bits of a finite result."""
+def outcome(call, X, y):
+    """The error's type (its message may name the dtype), or the bits of a finite result."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of few rows, few epochs and clipped batches
+            warnings.simplefilter("ignore")  # about few rows, few epochs and clipped batches
             parts = call(X, y)
     except ERRORS as error:
         return type(error).__name__ if names(str(error), NAMED) else f"nothing named: {error!r}"
@@ -91,23 +91,23 @@ def came(call, X, y):
     return [(part.dtype.str, part.shape, part.tobytes()) for part in parts]
 
 
-def same_however_it_lies(call, X, y):
+def check_equal_to_plain_copy(call, X, y):
     before = X[0].tobytes(), y[0].tobytes()
-    found = came(CALLS[call], X[0], y[0])
-    assert not str(found).startswith("nothing named")
-    assert found == came(CALLS[call], X[1], y[1])
-    assert (X[0].tobytes(), y[0].tobytes()) == before  # nothing of the caller's is written
+    actual = outcome(CALLS[call], X[0], y[0])
+    assert not str(actual).startswith("nothing named")
+    assert actual == outcome(CALLS[call], X[1], y[1])
+    assert (X[0].tobytes(), y[0].tobytes()) == before  # the caller's arrays are not modified
 
 
 @pytest.mark.parametrize("call", CALLS)
 @given(X=arrays(SHAPES), y=arrays(SHAPES_OF_Y))
-def test_any_arrays_are_read_right_or_named(call, X, y):
-    same_however_it_lies(call, X, y)
+def test_any_array_equals_its_copy_or_raises_a_named_error(call, X, y):
+    check_equal_to_plain_copy(call, X, y)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 @settings(max_examples=1500)
 @given(X=arrays(SHAPES), y=arrays(SHAPES_OF_Y))
-def test_many_more_arrays_are_read_right_or_named(call, X, y):
-    same_however_it_lies(call, X, y)
+def test_many_more_arrays_equal_their_copies_or_raise_named_errors(call, X, y):
+    check_equal_to_plain_copy(call, X, y)

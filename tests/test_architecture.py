@@ -1,4 +1,4 @@
-"""The house rules of the design, kept by walking the source of the package."""
+"""The rules of the design, checked on the syntax trees of the package."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 import xpmlp
 
 PACKAGE = Path(xpmlp.__file__).parent
-MATH = "math"  # the top of the package, and the layers beside it
+MATH = "math"  # the top of the package, and `layers/`
 RANKS = [MATH, "devices", "recording", "training", "storage", "tabular", "estimators", "cli", ""]
 BACKENDS = {"numpy", "cupy", "cupyx", "mpi4py", "sklearn", "nvmath", "numba"}
 MAY_IMPORT_BACKENDS = {
@@ -25,14 +25,14 @@ MAY_IMPORT_BACKENDS = {
     "tabular/preprocessing.py", "tabular/splits.py", "tabular/model.py", "tabular/fitting.py",
 }  # fmt: skip
 PRODUCTS_IN = {"network.py", "optimizers.py"}  # Muon orthogonalizes matrices
-PROVING = {"benchmarks", "fuzz", "tests", "scripts"}  # is no part of the package
+NOT_PACKAGED = {"benchmarks", "fuzz", "tests", "scripts"}  # not part of the package
 
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 
 def folder(name: str) -> str:
-    """The room of a file."""
+    """The part of the package that a file belongs to, as in RANKS."""
     if name in ("__init__.py", "__main__.py"):
         return ""
     top = name.partition("/")[0] if "/" in name else MATH
@@ -49,7 +49,7 @@ def module_file(module: str) -> str | None:
 
 
 def run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """What is run: all but what stands under `if TYPE_CHECKING`."""
+    """The nodes that are executed: all except those under `if TYPE_CHECKING`."""
     yield tree
     if not (isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING"):
         for child in ast.iter_child_nodes(tree):
@@ -58,56 +58,58 @@ def run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 def imports(tree: ast.AST) -> set[str]:
     """Every module that is imported when a program runs, at the top or inside a function."""
-    found = set()
+    modules = set()
     for node in run_nodes(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are written in full"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return found
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return modules
 
 
 def imported_files(name: str) -> set[str]:
-    own = {module for module in imports(TREES[name]) if module.split(".")[0] == "xpmlp"}
-    return {file for file in map(module_file, own) if file is not None}
+    modules = {module for module in imports(TREES[name]) if module.split(".")[0] == "xpmlp"}
+    return {file for file in map(module_file, modules) if file is not None}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_imports_go_up_the_table_only(name):
-    for other in imported_files(name) - {"__init__.py"}:
-        assert RANKS.index(folder(other)) <= RANKS.index(folder(name)), f"{name} imports {other}"
+def test_imports_only_go_up_the_table(name):
+    for imported in imported_files(name) - {"__init__.py"}:
+        assert RANKS.index(folder(imported)) <= RANKS.index(folder(name)), (
+            f"{name} imports {imported}"
+        )
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_nothing_that_proves_or_measures_is_imported(name):
-    assert not {module.split(".")[0] for module in imports(TREES[name])} & PROVING
+def test_tests_and_benchmarks_are_not_imported(name):
+    assert not {module.split(".")[0] for module in imports(TREES[name])} & NOT_PACKAGED
 
 
-def test_imports_run_in_no_circle():
+def test_imports_have_no_cycles():
     graph = {name: imported_files(name) - {"__init__.py", name} for name in FILES}
-    done: set[str] = set()
+    visited: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, " -> ".join([*path, name])
-        if name not in done:
-            for other in graph[name]:
-                visit(other, (*path, name))
-            done.add(name)
+        if name not in visited:
+            for imported in graph[name]:
+                visit(imported, (*path, name))
+            visited.add(name)
 
     for name in graph:
         visit(name, ())
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_backends_are_imported_where_they_may_be(name):
-    found = {module.split(".")[0] for module in imports(TREES[name])} & BACKENDS
+def test_backends_are_imported_only_where_allowed(name):
+    backends = {module.split(".")[0] for module in imports(TREES[name])} & BACKENDS
     if folder(name) != "estimators" and name not in MAY_IMPORT_BACKENDS:
-        assert not found, f"{name} imports {found}"
+        assert not backends, f"{name} imports {backends}"
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_products_stand_where_the_math_needs_them(name):
+def test_matrix_products_are_only_where_allowed(name):
     if name in PRODUCTS_IN or folder(name) in ("devices", "recording"):
         return
     for node in ast.walk(TREES[name]):
@@ -127,11 +129,11 @@ def test_core_has_no_boolean_parameter(name):
                 f"{name}:{node.lineno} has a flag"
             )
         for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
-            written = ast.unparse(argument.annotation) if argument.annotation else ""
-            assert not re.search(r"\bbool\b", written), f"{name}:{node.lineno} has a flag"
+            annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+            assert not re.search(r"\bbool\b", annotation), f"{name}:{node.lineno} has a flag"
 
 
-def test_the_network_fits_on_a_screen():
+def test_network_has_at_most_120_lines():
     assert len(FILES["network.py"].read_text().splitlines()) <= 120
 
 
@@ -141,6 +143,6 @@ def test_math_uses_no_global_state():
             assert not isinstance(node, ast.Global), name
 
 
-def test_source_names_no_machine():
+def test_source_has_no_paths_of_a_machine():
     for name, path in FILES.items():
         assert not re.search(r"/(work|home|root|tmp)/", path.read_text()), name

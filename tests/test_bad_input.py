@@ -1,4 +1,4 @@
-"""The whole list of hostile inputs: an error that names the argument, or the right result."""
+"""All hostile inputs: an error that names the argument, or the right result."""
 
 import signal
 
@@ -16,12 +16,12 @@ SECONDS = 60  # the slowest takes one
 
 @pytest.fixture
 def in_time():
-    """A hang is an error."""
+    """Raise TimeoutError if the test hangs."""
 
-    def late(*_):
+    def raise_timeout(*_):
         raise TimeoutError(f"still running after {SECONDS} seconds")
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, raise_timeout)
     signal.alarm(SECONDS)
     yield
     signal.alarm(0)
@@ -30,47 +30,47 @@ def in_time():
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.id)
 @pytest.mark.usefixtures("in_time")
-def test_a_hostile_input_is_named_or_read_right(trial):
+def test_a_hostile_input_raises_a_named_error_or_gives_the_right_result(trial):
     try:
-        verdict, why = trial.tried()
+        verdict, reason = trial.tried()
     except ModuleNotFoundError as error:
         pytest.skip(f"{error.name} is not installed")
-    assert why == ""
+    assert reason == ""
     assert verdict in (NAMED, RIGHT)
 
 
 def test_every_row_has_five_inputs_on_every_surface():
-    for row, found in counted().items():
+    for row, counts in counted().items():
         for surface in SURFACES:
-            assert found[surface] >= 5, (row, surface)
+            assert counts[surface] >= 5, (row, surface)
     assert counted().keys() == ROWS.keys()
 
 
-def test_every_input_is_told_apart():
+def test_every_input_has_its_own_id():
     ids = [trial.id for trial in TRIALS]
     assert len(set(ids)) == len(ids)
     assert len({(case.row, case.id) for case in [*ARRAYS, *TABLES]}) >= 150
 
 
-# the judge
+# Judging outcomes
 
 
-SAID = Outcome(ValueError("X has 1 value that is not finite at row 2"))
+REFUSAL = Outcome(ValueError("X has 1 value that is not finite at row 2"))
 GOOD, OTHER = Outcome(None, b"bits"), Outcome(None, b"other bits")
 
 
 @pytest.mark.parametrize(
-    ("outcome", "wanted", "verdict", "right"),
+    ("outcome", "expected", "verdict", "right"),
     [
-        (SAID, Refused("X", "row 2"), "named error", True),
-        (SAID, Refused("X", "row 3"), "named error", False),
-        (SAID, Refused("y"), "unclear error", False),
-        (SAID, Refused("X", "", (TypeError,)), "unclear error", False),
-        (SAID._replace(worked=True), Refused("X"), "named error", False),
-        (SAID._replace(worked=True), Refused("X", early=False), "named error", True),
-        (SAID._replace(finite=False), Refused("X", early=False), "silent", False),
+        (REFUSAL, Refused("X", "row 2"), "named error", True),
+        (REFUSAL, Refused("X", "row 3"), "named error", False),
+        (REFUSAL, Refused("y"), "unclear error", False),
+        (REFUSAL, Refused("X", "", (TypeError,)), "unclear error", False),
+        (REFUSAL._replace(worked=True), Refused("X"), "named error", False),
+        (REFUSAL._replace(worked=True), Refused("X", early=False), "named error", True),
+        (REFUSAL._replace(finite=False), Refused("X", early=False), "silent", False),
         (Outcome(KeyError("X")), Refused("X"), "unclear error", False),
-        (SAID, Same({}), "named error", False),
+        (REFUSAL, Same({}), "named error", False),
         (GOOD, Refused("X"), "silent", False),
         (GOOD, Same({}), "accepted, right", True),
         (OTHER, Same({}), "silent", False),
@@ -82,11 +82,11 @@ GOOD, OTHER = Outcome(None, b"bits"), Outcome(None, b"other bits")
         (OTHER._replace(warned=("batch",)), Warned("batch", {}), "silent", False),
     ],
 )
-def test_the_judge_is_strict(outcome, wanted, verdict, right):
-    found, why = judge(outcome, wanted, (getattr(wanted, "name", "X"),), lambda plain: GOOD)
-    assert (found, why == "") == (verdict, right)
+def test_judge_is_strict(outcome, expected, verdict, right):
+    actual, reason = judge(outcome, expected, (getattr(expected, "name", "X"),), lambda plain: GOOD)
+    assert (actual, reason == "") == (verdict, right)
 
 
-def test_a_name_is_a_word_of_its_own():
-    told = Outcome(ValueError("LogicX and Xray are no rows"))
-    assert judge(told, Refused("X"), ("X",), lambda plain: GOOD)[0] == "unclear error"
+def test_a_name_must_be_a_whole_word():
+    outcome = Outcome(ValueError("LogicX and Xray are no rows"))
+    assert judge(outcome, Refused("X"), ("X",), lambda plain: GOOD)[0] == "unclear error"

@@ -1,4 +1,4 @@
-"""Every example that the documents and docstrings show is run, and prints what they say."""
+"""The examples of documents and docstrings run and print what is shown."""
 
 import doctest
 import os
@@ -31,33 +31,33 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands() -> list[tuple[str, str, str]]:
-    """(page, command, what it prints) of every console block."""
-    found = []
+    """(page, command, expected output) of every command in the console blocks."""
+    examples = []
     for page in PAGES:
         for block in blocks(page, "console"):
             for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
-                command, _, printed = part.partition("\n")
-                found.append((page.name, command, printed.rstrip()))
-    return found
+                command, _, expected = part.partition("\n")
+                examples.append((page.name, command, expected.rstrip()))
+    return examples
 
 
-def pattern(printed: str) -> str:
+def pattern(expected: str) -> str:
     """A regular expression in which # stands for a number."""
-    return re.escape(printed).replace(r"\#", r"[-+.\de]+")
+    return re.escape(expected).replace(r"\#", r"[-+.\de]+")
 
 
-@pytest.mark.parametrize(("page", "command", "printed"), commands())
-def test_console_block_prints_what_the_page_says(page, command, printed, tmp_path):
-    words = shlex.split(command)
-    if words[0] == "xpmlp":
-        words = [sys.executable, "-m", *words]
-    if words[0] == "python":
-        words = [sys.executable, str(ROOT / words[1]), *words[2:]]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert re.fullmatch(pattern(printed), done.stdout.rstrip()), done.stdout
+@pytest.mark.parametrize(("page", "command", "expected"), commands())
+def test_console_block_prints_what_the_page_says(page, command, expected, tmp_path):
+    arguments = shlex.split(command)
+    if arguments[0] == "xpmlp":
+        arguments = [sys.executable, "-m", *arguments]
+    if arguments[0] == "python":
+        arguments = [sys.executable, str(ROOT / arguments[1]), *arguments[2:]]
+    result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.fullmatch(pattern(expected), result.stdout.rstrip()), result.stdout
 
 
-# the examples train a few epochs: they warn as scikit-learn's would
+# the examples train for a few epochs and warn as scikit-learn does
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
@@ -82,13 +82,13 @@ def test_docstring_examples_run(name, monkeypatch, tmp_path):
 
 def test_the_page_for_scikit_learn_names_every_parameter():
     page = (ROOT / "docs" / "from-scikit-learn.md").read_text()
-    named = {
+    documented = {
         word
         for row in re.findall(r"^\| (`.*?) \|", page, re.M)
         for word in re.findall(r"`(\w+)`", row)
     }
-    known = {p for kind in (xpmlp.MLPClassifier, xpmlp.MLPRegressor) for p in kind().get_params()}
-    assert named == known
+    actual = {p for kind in (xpmlp.MLPClassifier, xpmlp.MLPRegressor) for p in kind().get_params()}
+    assert documented == actual
 
 
 NAMES = {
@@ -98,31 +98,31 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_the_page_of_names_has_them_all(kind):
-    """With the arguments, and what they are by default."""
+def test_the_page_of_names_is_complete(kind):
+    """With the arguments and their default values."""
     page = (ROOT / "docs" / "names.md").read_text()
-    part = re.split(r"^## ", page, flags=re.M)
-    (text,) = [one for one in part if one.startswith(kind)]
+    sections = re.split(r"^## ", page, flags=re.M)
+    (text,) = [section for section in sections if section.startswith(kind)]
     listed = text.partition("Your own")[0]
     if kind == "Optimizers":
         for name, entry in OPTIMIZERS.items():
             rows = [line for line in listed.splitlines() if "|" in line]
             (row,) = [line for line in rows if f"`{name}`" in line.split("|")[1]]
-            same = OPTIMIZERS["adam"].defaults if "the same" in row else {}
+            inherited = OPTIMIZERS["adam"].defaults if "the same" in row else {}
             for word, value in entry.defaults.items():
-                known = same.get(word) == value
-                assert known or f"`{word}` {value:g}".replace("e-0", "e-") in row
+                is_same = inherited.get(word) == value
+                assert is_same or f"`{word}` {value:g}".replace("e-0", "e-") in row
         listed = "".join(line.split("|")[1] for line in listed.splitlines() if "|" in line)
-    given = re.findall(r"`([a-z_]+)(?::([a-z_,.]+))?`(?: \(([-\d., e]+)\))?", listed)
-    assert {name for name, _, _ in given} - {"end", "start", "peak"} == set(NAMES[kind])
-    for name, words, values in given:
+    documented = re.findall(r"`([a-z_]+)(?::([a-z_,.]+))?`(?: \(([-\d., e]+)\))?", listed)
+    assert {name for name, _, _ in documented} - {"end", "start", "peak"} == set(NAMES[kind])
+    for name, arguments, values in documented:
         entry = NAMES[kind].get(name)
-        made = kind != "Optimizers" and isfunction(entry)
-        parameters = signature(entry).parameters if made else {}
+        is_factory = kind != "Optimizers" and isfunction(entry)
+        parameters = signature(entry).parameters if is_factory else {}
         if name == "quantile":  # any number of levels
-            assert (words, values) == ("level,...", "0.5")
+            assert (arguments, values) == ("level,...", "0.5")
         else:
-            assert [word for word in words.split(",") if word] == list(parameters), name
+            assert [word for word in arguments.split(",") if word] == list(parameters), name
             defaults = [p.default for p in parameters.values()]
             assert [float(value) for value in values.split(", ") if value] == defaults, name
 
@@ -133,12 +133,12 @@ def test_every_guarantee_names_a_test_that_pytest_collects():
     named = [re.findall(r"`(tests/\S+\.py::\w+)`$", row) for row in rows if set(row) - set("- |")]
     assert named
     assert all(named), "a row names no test"
-    asked = sorted({test for (test,) in named})
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", *asked]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    collected = {line.partition("[")[0] for line in done.stdout.splitlines()}
-    assert set(asked) <= collected
+    tests = sorted({test for (test,) in named})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", *tests]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    collected = {line.partition("[")[0] for line in result.stdout.splitlines()}
+    assert set(tests) <= collected
 
 
 def test_every_linked_file_exists():

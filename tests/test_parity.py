@@ -1,4 +1,4 @@
-"""The same math everywhere: NumPy against every other namespace, and against a GPU where one is."""
+"""The same results everywhere: NumPy against every other namespace, and a GPU if there is one."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from xpmlp.random import counters, dropout_keys, lanes, mask, words
 from xpmlp.spec import Spec
 from xpmlp.training.batches import epoch_order
 
-# NumPy is what the others are compared with. array-api-strict computes with NumPy underneath, so
-# its float32 adds minutes and no news.
+# NumPy is the reference. array-api-strict computes with NumPy underneath, so its float32 would
+# take minutes and show nothing new.
 PLACES = [
     ("strict", "float64"),
     ("strict-device1", "float64"),
@@ -25,15 +25,15 @@ PLACES = [
 @pytest.mark.parametrize(("name", "dtype"), PLACES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_training_is_the_same_on(place_named, name, dtype, case):
-    found = compare(place_named(name), case, dtype)
-    assert found.passed, found
+    comparison = compare(place_named(name), case, dtype)
+    assert comparison.passed, comparison
 
 
 def test_initial_weights_are_the_same_bits(place):
-    drawn = initial(Spec.parse("7-13-3"), 5)
+    weights = initial(Spec.parse("7-13-3"), 5)
     for dtype in ("float32", "float64"):
-        moved = to_host(to_place(place, drawn, dtype))
-        assert moved.tobytes() == drawn.astype(dtype).tobytes()
+        moved = to_host(to_place(place, weights, dtype))
+        assert moved.tobytes() == weights.astype(dtype).tobytes()
 
 
 def test_orders_are_the_same_numbers(place):
@@ -45,12 +45,12 @@ def test_orders_are_the_same_numbers(place):
 @pytest.mark.parametrize("step", [0, 1, 77, 2**31 + 5])
 def test_dropout_masks_are_the_same_bits(place, lead, step):
     seeds = (1, 2, 3)[: 3 if lead else 1]
-    drawn = []
-    for where in (CPU, place):
-        keys = to_place(where, dropout_keys(seeds, lead, 2), lanes(where.xp))
-        now = to_place(where, np.asarray(step))
-        bits = to_host(words(where.xp, *counters(where.xp, keys, now, (16, 9))))
-        factors = mask(where.xp, keys, now, 0.3, (16, 9), "float32")
-        drawn.append((bits.astype(np.int64), to_host(factors)))
-    assert (drawn[0][0] == drawn[1][0]).all()
-    assert drawn[0][1].tobytes() == drawn[1][1].tobytes()
+    masks = []
+    for device in (CPU, place):
+        keys = to_place(device, dropout_keys(seeds, lead, 2), lanes(device.xp))
+        now = to_place(device, np.asarray(step))
+        bits = to_host(words(device.xp, *counters(device.xp, keys, now, (16, 9))))
+        factors = mask(device.xp, keys, now, 0.3, (16, 9), "float32")
+        masks.append((bits.astype(np.int64), to_host(factors)))
+    assert (masks[0][0] == masks[1][0]).all()
+    assert masks[0][1].tobytes() == masks[1][1].tobytes()

@@ -1,4 +1,4 @@
-"""The public surface, pinned: a name that comes or goes is a decision, not an accident."""
+"""The public names, pinned, so that adding or removing one is deliberate."""
 
 import subprocess
 import sys
@@ -19,11 +19,13 @@ PUBLIC = {
 
 
 def run(code: str) -> Any:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip()
 
 
-def test_public_names_are_these():
+def test_public_names():
     assert set(xpmlp.__all__) == PUBLIC
 
 
@@ -32,12 +34,12 @@ def test_public_name_is_documented(name):
     assert getattr(xpmlp, name).__doc__
 
 
-def test_unknown_name_is_an_attribute_error():
+def test_an_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = xpmlp.trian
 
 
-LOADED = """
+PROGRAM = """
 import sys
 before = set(sys.modules)
 {code}
@@ -51,15 +53,15 @@ print(*sorted(tops - sys.stdlib_module_names), file=sys.stderr)
     ["import xpmlp", "from xpmlp.cli.main import main; main(['shapes', '2,3,1'])"],
     ids=["import", "shapes"],
 )
-def test_a_start_loads_no_other_package(code):
-    """What makes it fast; how fast it is, `benchmarks/startup.py` measures."""
-    command = [sys.executable, "-c", LOADED.format(code=code)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr.split() == ["xpmlp"]
+def test_import_and_shapes_load_no_other_package(code):
+    """This keeps the start fast; `benchmarks/startup.py` measures how fast."""
+    command = [sys.executable, "-c", PROGRAM.format(code=code)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr.split() == ["xpmlp"]
 
 
 def test_training_loads_neither_scikit_learn_nor_compat():
-    """NumPy is its own namespace: what else costs start-up is imported only where it is needed."""
+    """NumPy is its own namespace; slow imports happen only where they are needed."""
     code = (
         "import sys, numpy, xpmlp; xpmlp.train('1-1', numpy.ones((4, 1)), numpy.ones(4), epochs=1);"
         "print([m for m in ('sklearn', 'scipy', 'torch', 'cupy', 'array_api_compat', 'matplotlib',"
@@ -69,7 +71,7 @@ def test_training_loads_neither_scikit_learn_nor_compat():
 
 
 @pytest.mark.parametrize("package", ["sklearn", "narwhals"])
-def test_estimators_say_what_they_need(package):
+def test_estimators_name_the_missing_extra(package):
     code = (
         f"import sys; sys.modules[{package!r}] = None\n"
         "import xpmlp\n"
@@ -78,7 +80,7 @@ def test_estimators_say_what_they_need(package):
     assert "pip install 'xpmlp[sklearn]'" in run(code)
 
 
-def test_version_is_the_packages():
+def test_version_matches_the_package_metadata():
     try:
         installed = version("xpmlp")
     except PackageNotFoundError:

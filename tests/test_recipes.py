@@ -1,5 +1,5 @@
-"""The pages for those who change the code: what CONTRIBUTING.md adds from outside the package
-works, and what ARCHITECTURE.md says of the code is so."""
+"""The pages for developers: the recipes of CONTRIBUTING.md work, and ARCHITECTURE.md describes the
+code as it is."""
 
 import re
 import traceback
@@ -26,7 +26,7 @@ X = np.linspace(-1, 1, 200)[:, None]
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    """A function from what is added to the names of its recipe, which it has run."""
+    """A function that runs the recipe of a kind and returns its names."""
     monkeypatch.chdir(tmp_path)
 
     def run(kind):
@@ -40,24 +40,24 @@ def recipe(tmp_path, monkeypatch):
     return run
 
 
-def saved(model):
-    """The model after a file of it was written and read."""
+def save_and_load(model):
+    """The model, loaded from a file that it was saved to."""
     model.save("model.safetensors")
     return xpmlp.load("model.safetensors")
 
 
-def trained(**options):
-    """A population of three, with steps run one by one and with what can be recorded recorded."""
+def train_population(**options):
+    """A population of three, which must match one trained without recording."""
     spec = options.pop("spec", "1-8-1")
     options |= {"epochs": 20, "batch_size": 40, "members": 3, "dtype": "float64"}
     model = xpmlp.train(spec, X, X[:, 0] ** 2, **options)
-    plain = xpmlp.train(spec, X, X[:, 0] ** 2, capture=False, **options)
-    np.testing.assert_allclose(model.flat, plain.flat, rtol=1e-9, atol=1e-12)  # other roundings
+    eager = xpmlp.train(spec, X, X[:, 0] ** 2, capture=False, **options)
+    np.testing.assert_allclose(model.flat, eager.flat, rtol=1e-9, atol=1e-12)  # rounded differently
     assert (model.history["loss"][-1] < model.history["loss"][0]).all()
     return model
 
 
-def test_there_is_a_recipe_for_everything_that_can_be_added():
+def test_every_kind_has_a_recipe():
     assert set(PARTS) == KINDS
     assert all("In the package: " in text for text in PARTS.values())
 
@@ -65,11 +65,11 @@ def test_there_is_a_recipe_for_everything_that_can_be_added():
 def test_an_activation(recipe):
     names = recipe("activation")
     spec = xpmlp.Spec.parse("1-8-1", activation=names["softsign"])
-    trained(spec=spec)
-    own = xpmlp.MLPRegressor(
+    train_population(spec=spec)
+    est = xpmlp.MLPRegressor(
         activation=names["softsign"], learning_rate_init=0.01, max_iter=300, random_state=0
     )
-    assert own.fit(X, X[:, 0]).score(X, X[:, 0]) > 0.9
+    assert est.fit(X, X[:, 0]).score(X, X[:, 0]) > 0.9
     with pytest.raises(ValueError, match="softsign, which a file cannot hold"):
         names["model"].save("model.safetensors")
     wrong = xpmlp.Spec.parse("1-8-1", activation=lambda xp, z: (z / (1 + xp.abs(z)), z))
@@ -79,8 +79,8 @@ def test_an_activation(recipe):
 def test_an_optimizer(recipe):
     names = recipe("optimizer")
     model = names["model"]
-    assert np.array_equal(saved(model).predict(X), model.predict(X))
-    trained(optimizer=names["own"], optimizer_params={"beta": [0.5, 0.8, 0.9]})
+    assert np.array_equal(save_and_load(model).predict(X), model.predict(X))
+    train_population(optimizer=names["own"], optimizer_params={"beta": [0.5, 0.8, 0.9]})
     options = {"optimizer": names["own"], "seed": 1}
     whole = xpmlp.train("1-8-1", X, X[:, 0], epochs=6, **options)
     xpmlp.train("1-8-1", X, X[:, 0], epochs=3, checkpoint="run.ckpt", **options)
@@ -88,17 +88,17 @@ def test_an_optimizer(recipe):
         "1-8-1", X, X[:, 0], epochs=6, checkpoint="run.ckpt", resume=True, **options
     )
     assert np.array_equal(resumed.flat, whole.flat)
-    own = xpmlp.MLPRegressor(solver=names["own"], max_iter=300, random_state=0)
-    assert own.fit(X, X[:, 0]).score(X, X[:, 0]) > 0.9
+    est = xpmlp.MLPRegressor(solver=names["own"], max_iter=300, random_state=0)
+    assert est.fit(X, X[:, 0]).score(X, X[:, 0]) > 0.9
 
 
 def test_a_loss(recipe):
     names = recipe("loss")
-    trained(spec=names["spec"])
-    own = xpmlp.MLPRegressor(
+    train_population(spec=names["spec"])
+    est = xpmlp.MLPRegressor(
         loss=names["log_cosh"], learning_rate_init=0.01, max_iter=300, random_state=0
     )
-    assert own.fit(X, X[:, 0]).score(X, X[:, 0]) > 0.9
+    assert est.fit(X, X[:, 0]).score(X, X[:, 0]) > 0.9
     with pytest.raises(ValueError, match="log_cosh, which a file cannot hold"):
         names["model"].save("model.safetensors")
     measure = xpmlp.losses.loss(names["log_cosh"])
@@ -108,28 +108,28 @@ def test_a_loss(recipe):
 
 def test_a_schedule(recipe):
     names = recipe("schedule")
-    assert np.array_equal(saved(names["model"]).predict(X), names["model"].predict(X))
-    model = trained(schedule=names["sawtooth"])
-    last = model.history["learning_rate"][9]  # of the update before the tenth epoch's end
+    assert np.array_equal(save_and_load(names["model"]).predict(X), names["model"].predict(X))
+    model = train_population(schedule=names["sawtooth"])
+    last = model.history["learning_rate"][9]  # of the last update of the tenth epoch
     np.testing.assert_allclose(last, 1e-3 * (1 - 0.9 * 49 / 50), rtol=1e-12)
 
 
 def test_an_initializer(recipe):
     names = recipe("initializer")
     X, model = names["X"], names["model"]
-    assert np.array_equal(saved(model).predict(X), model.predict(X))
-    trained(initializer=names["sparse"])
+    assert np.array_equal(save_and_load(model).predict(X), model.predict(X))
+    train_population(initializer=names["sparse"])
 
 
 def test_a_layer_kind(recipe):
     names = recipe("layer kind")
     model, rows = names["model"], names["X"]
-    found = saved(model)
-    assert np.array_equal(found.predict(rows), model.predict(rows))
+    loaded = save_and_load(model)
+    assert np.array_equal(loaded.predict(rows), model.predict(rows))
     assert np.abs(model.predict(rows) - np.sin(1.5 * rows[:, 0])).max() < 0.01
     spec = xpmlp.Spec.parse([layers.Dense(1, 3), names["Periodic"](3), layers.Dense(6, 1)])
     assert xpmlp.gradcheck(spec).passed
-    trained(spec=spec)
+    train_population(spec=spec)
     assert "a2 = periodic(a1, f2)" in str(xpmlp.ledger(spec))
 
 
@@ -138,12 +138,12 @@ def test_a_device(recipe, optional):
     names = recipe("device")
     xp, model = names["xp"], names["model"]
     rows = names["X"]
-    found = model.predict(rows)
-    assert found.__array_namespace__() is xp
-    here = xpmlp.train("1-16-1", X, X[:, 0] ** 2, **names["options"])
-    host = np.from_dlpack(found.to_device(xp.Device("CPU_DEVICE")))
-    np.testing.assert_allclose(host, here.predict(X), rtol=1e-6, atol=1e-8)  # 200 steps
-    assert np.array_equal(saved(model).predict(X), host)
+    predicted = model.predict(rows)
+    assert predicted.__array_namespace__() is xp
+    numpy_model = xpmlp.train("1-16-1", X, X[:, 0] ** 2, **names["options"])
+    host = np.from_dlpack(predicted.to_device(xp.Device("CPU_DEVICE")))
+    np.testing.assert_allclose(host, numpy_model.predict(X), rtol=1e-6, atol=1e-8)  # 200 steps
+    assert np.array_equal(save_and_load(model).predict(X), host)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -161,13 +161,13 @@ def test_a_metric(recipe):
     assert early.n_iter_ - best >= 3
 
 
-# What ARCHITECTURE.md says
+# ARCHITECTURE.md
 
 
-def test_the_way_from_fit_to_update_is_as_described():
+def test_the_calls_from_fit_to_update_are_as_listed():
     listed = re.findall(r"^    (?:\w+\.)?(\w+) +(\S+\.py) ", ARCHITECTURE.read_text(), re.M)
     assert len(listed) == 8
-    stack = []  # of the last update, in so few steps that they are not worth recording
+    stack = []  # of the last update; the steps are too few to be recorded
 
     def rule(xp, h, t, theta, g):
         stack[:] = [(f.name, Path(f.filename)) for f in traceback.extract_stack()]
@@ -175,19 +175,19 @@ def test_the_way_from_fit_to_update_is_as_described():
 
     xpmlp.MLPClassifier(solver=rule, max_iter=20, tol=1.0).fit(X, X[:, 0] > 0)
     package = Path(xpmlp.__file__).parent
-    own = [(n, p.relative_to(package).as_posix()) for n, p in stack if package in p.parents]
-    called = iter(own)
-    assert all(one in called for one in listed), own
+    frames = [(n, p.relative_to(package).as_posix()) for n, p in stack if package in p.parents]
+    called = iter(frames)
+    assert all(call in called for call in listed), frames
 
 
-def test_the_map_fits_on_two_screens():
+def test_architecture_page_has_at_most_120_lines():
     lines = ARCHITECTURE.read_text().splitlines()
     assert len(lines) <= 120
     assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize("page", [ARCHITECTURE, CONTRIBUTING], ids=lambda page: page.name)
-def test_every_file_that_is_named_exists(page):
+def test_every_named_file_exists(page):
     text = page.read_text()
     for name in re.findall(r"`([\w./*]+(?:\.py|\.md|/))`", text):
         patterns = (name, f"xpmlp/{name}", f"xpmlp/*/{name}")
@@ -196,8 +196,8 @@ def test_every_file_that_is_named_exists(page):
         assert (ROOT / name.strip("`")).exists(), name
 
 
-def test_every_table_that_is_named_is_there():
-    """In capitals: `ACTIVATIONS`, `NAMESPACES` and the like."""
+def test_every_named_table_exists():
+    """Tables have names in capitals, such as `ACTIVATIONS` and `NAMESPACES`."""
     named = re.findall(r"`([A-Z_]{4,})`[^.]*?`([\w/]+\.py)`", CONTRIBUTING.read_text())
     assert len(named) >= len(KINDS)
     for table, name in named:

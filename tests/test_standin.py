@@ -1,4 +1,4 @@
-"""The stand-in for a GPU is as strict as one: what tests through it rest on."""
+"""The stand-in for a GPU is as strict as a real one."""
 
 import gc
 
@@ -17,10 +17,10 @@ def cupy(card):
 
 @pytest.fixture
 def stream(cupy):
-    """A stream, current, with memory of its own; a capture that is left open is ended."""
+    """The current stream, with its own memory pool; a capture that is left open is ended."""
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
     with stream, cupy.cuda.using_allocator(pool.malloc):
-        cupy.ones(2)  # a block that lies ready
+        cupy.ones(2)  # a free block in the pool
         yield stream
         if stream.is_capturing():
             with pytest.raises(cupy.cuda.runtime.CUDARuntimeError):
@@ -30,7 +30,7 @@ def stream(cupy):
 
 @pytest.fixture
 def own_pool(cupy):
-    """Memory is taken from the device anew."""
+    """A new memory pool, so that memory is taken from the device."""
     pool = cupy.cuda.MemoryPool()
     with cupy.cuda.using_allocator(pool.malloc):
         yield pool
@@ -42,7 +42,7 @@ def fails(cupy, match):
     return pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match=match)
 
 
-def test_work_is_recorded_not_done_and_done_at_every_launch(cupy, stream):
+def test_captured_work_runs_only_at_every_launch(cupy, stream):
     x, y = cupy.array([1.0, 2.0]), cupy.empty(2)
     cupy.multiply(x, 2, out=y)
     y.fill(np.nan)
@@ -58,25 +58,25 @@ def test_work_is_recorded_not_done_and_done_at_every_launch(cupy, stream):
 
 
 @pytest.mark.parametrize(
-    "wait",
+    "synchronize",
     [
         lambda cupy, stream, x: stream.synchronize(),
         lambda cupy, stream, x: cupy.cuda.Device().synchronize(),
         lambda cupy, stream, x: cupy.cuda.runtime.memset(x.data.ptr, 0, 1),
     ],
 )
-def test_waiting_ends_the_capture(cupy, stream, wait):
+def test_synchronizing_invalidates_the_capture(cupy, stream, synchronize):
     x = cupy.ones(2)
     stream.begin_capture()
     with fails(cupy, "CaptureUnsupported"):
-        wait(cupy, stream, x)
+        synchronize(cupy, stream, x)
     with fails(cupy, "CaptureInvalidated"):
         x.fill(2)
     with fails(cupy, "CaptureInvalidated"):
         stream.end_capture()
 
 
-def test_memory_from_the_device_in_a_capture_is_complained_of(cupy, card, stream):
+def test_allocating_during_a_capture_is_reported(cupy, card, stream):
     stream.begin_capture()
     big = cupy.empty(1 << 20)
     stream.end_capture()
@@ -86,7 +86,7 @@ def test_memory_from_the_device_in_a_capture_is_complained_of(cupy, card, stream
     card.complaints.clear()
 
 
-def test_a_kernel_that_is_loaded_in_a_capture_is_complained_of(cupy, card, stream):
+def test_loading_a_kernel_during_a_capture_is_reported(cupy, card, stream):
     x = cupy.ones(2)
     kernel = cupy.ElementwiseKernel("float64 a", "float64 b", "b = a + 17", "never_seen_before")
     stream.begin_capture()
@@ -97,14 +97,14 @@ def test_a_kernel_that_is_loaded_in_a_capture_is_complained_of(cupy, card, strea
     card.complaints.clear()
 
 
-def test_a_kernel_beside_memory_breaks_the_device(cupy, card, own_pool):
+def test_a_kernel_out_of_bounds_breaks_the_device(cupy, card, own_pool):
     runtime = cupy.cuda.runtime
     x = cupy.ones(4)
-    whole = card.block_of(x.data.ptr)
-    beyond = cupy.ndarray(whole.size // 8 + 4, x.dtype, x.data)
+    block = card.block_of(x.data.ptr)
+    too_long = cupy.ndarray(block.size // 8 + 4, x.dtype, x.data)
     with fails(cupy, "IllegalAddress"):
-        beyond.fill(1)
-    with fails(cupy, "IllegalAddress"):  # nothing recovers from it
+        too_long.fill(1)
+    with fails(cupy, "IllegalAddress"):  # the error is sticky
         runtime.deviceSynchronize()
     card.fault = 0
 
@@ -125,12 +125,12 @@ def test_a_graph_whose_memory_was_freed_breaks_the_device(cupy, card):
     card.complaints.clear()
 
 
-def test_memory_holds_no_zeros_and_no_old_numbers(cupy, own_pool):
+def test_new_memory_is_filled_with_a_pattern(cupy, own_pool):
     size = 1 << 22
     assert (cupy.empty(size, "uint8").get() == ALLOCATED).all()
 
 
-def test_out_of_memory_is_cupys_error(cupy, card, own_pool):
+def test_out_of_memory_raises_the_error_of_cupy(cupy, card, own_pool):
     card.limit(1 << 20)
     with pytest.raises(cupy.cuda.memory.OutOfMemoryError):
         cupy.empty(1 << 20)
@@ -141,24 +141,22 @@ def test_out_of_memory_is_cupys_error(cupy, card, own_pool):
 
 @pytest.fixture
 def fork(cupy, stream):
-    """A capture with another stream that left it."""
-    other, event = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(disable_timing=True)
+    """A capture that branches to a second stream."""
+    branch, event = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(disable_timing=True)
     x, y, z = (cupy.ones(2) for _ in range(3))
     cupy.add(x, 1, out=y)
     stream.begin_capture()
     event.record(stream)
-    other.wait_event(event)
-    return other, event, x, y, z
+    branch.wait_event(event)
+    return branch, event, x, y, z
 
 
-def test_a_branch_that_joins_is_no_race_unless_it_writes_what_the_other_reads(
-    cupy, card, stream, fork
-):
-    other, event, x, y, _ = fork
+def test_branches_race_if_one_writes_what_the_other_reads(cupy, card, stream, fork):
+    branch, event, x, y, _ = fork
     cupy.add(x, 1, out=y)
-    with other:
+    with branch:
         cupy.add(y, 1, out=x)
-    event.record(other)
+    event.record(branch)
     stream.wait_event(event)
     graph = stream.end_capture()
     assert len(card.graphs[graph.graph]) == 2
@@ -167,12 +165,12 @@ def test_a_branch_that_joins_is_no_race_unless_it_writes_what_the_other_reads(
     card.complaints.clear()
 
 
-def test_branches_that_only_read_the_same_do_not_race(cupy, card, stream, fork):
-    other, event, x, y, z = fork
+def test_branches_that_only_read_shared_memory_do_not_race(cupy, card, stream, fork):
+    branch, event, x, y, z = fork
     cupy.add(x, 1, out=y)
-    with other:
+    with branch:
         cupy.add(x, 2, out=z)
-    event.record(other)
+    event.record(branch)
     stream.wait_event(event)
     stream.end_capture().launch()
     assert (y.get().tolist(), z.get().tolist()) == ([2.0, 2.0], [3.0, 3.0])
@@ -180,14 +178,14 @@ def test_branches_that_only_read_the_same_do_not_race(cupy, card, stream, fork):
 
 
 def test_a_branch_that_does_not_join_is_refused(cupy, stream, fork):
-    other, _, x, *_ = fork
-    with other:
+    branch, _, x, *_ = fork
+    with branch:
         x.fill(3)
     with fails(cupy, "CaptureUnjoined"):
         stream.end_capture()
 
 
-def test_an_event_of_before_the_capture_is_refused_in_it(cupy, stream):
+def test_an_event_from_before_the_capture_is_refused(cupy, stream):
     event = cupy.cuda.Event()
     event.record(stream)
     stream.begin_capture()
@@ -198,21 +196,21 @@ def test_an_event_of_before_the_capture_is_refused_in_it(cupy, stream):
 # Kernels
 
 
-def test_a_warning_of_nvrtc_is_an_error(cupy):
+def test_an_nvrtc_warning_is_an_error(cupy):
     with pytest.raises(KernelError, match="never referenced"):
         cupy.ElementwiseKernel("float32 a", "float32 b", "float c = a; b = a", "idle")(
             cupy.ones(1, "float32")
         )
 
 
-def test_float64_in_a_kernel_of_float32_is_an_error(cupy):
+def test_float64_in_a_float32_kernel_is_an_error(cupy):
     with pytest.raises(KernelError, match="wide computes in float64"):
         cupy.ElementwiseKernel("float32 a", "float32 b", "b = a * 0.1", "wide")(
             cupy.ones(1, "float32")
         )
 
 
-def test_threads_that_wait_for_one_another_do(cupy):
+def test_threads_of_a_block_wait_for_each_other(cupy):
     text = """
 extern "C" __global__ void turned(const float *x, float *y) {
   __shared__ float all[64];
@@ -225,7 +223,7 @@ extern "C" __global__ void turned(const float *x, float *y) {
     assert y.get().tolist() == x.get()[::-1].tolist()
 
 
-def test_the_null_stream_may_not_work_while_another_captures(cupy, card, stream):
+def test_work_on_the_null_stream_during_a_capture_is_reported(cupy, card, stream):
     x = cupy.ones(2)
     stream.begin_capture()
     with cupy.cuda.Stream.null:

@@ -1,4 +1,4 @@
-"""What an editor and a type checker see of the package: real signatures, and no name too many."""
+"""Types and names that type checkers and editors see: real signatures, only public names."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 
 import xpmlp
 
-MISTAKES = {  # a line, and what mypy says of it
+MISTAKES = {  # a line, and mypy's message
     "xpmlp.trian": 'Module has no attribute "trian"',
     'xpmlp.train("1-1", X, y, leaning_rate=1.0)': 'did you mean "learning_rate"?',
     'xpmlp.train("1-1", X)': 'Missing positional argument "y"',
@@ -82,36 +82,38 @@ xpmlp.save(model, "a.safetensors")
 
 @pytest.fixture(scope="module")
 def messages(tmp_path_factory) -> dict[str, dict[int, list[str]]]:
-    """What `mypy --strict` says of the two samples: by file and line."""
+    """The errors of `mypy --strict` in the two samples, by file and line."""
     pytest.importorskip("mypy", reason="mypy is not installed")
     folder = tmp_path_factory.mktemp("samples")
     (folder / "mistakes.py").write_text(HEAD + "\n".join(MISTAKES) + "\n")
     (folder / "correct.py").write_text(CORRECT)
-    # the package alone is looked at, however the repository checks it
+    # checks the package only, whatever the configuration of the repository
     (folder / "mypy.ini").write_text("[mypy]\n[mypy-xpmlp.*]\nfollow_imports = silent\n")
     package, env = Path(xpmlp.__file__).parent, dict(os.environ)
     if package.parent.name != "site-packages":
         env["MYPYPATH"] = str(package.parent)
     command = [sys.executable, "-m", "mypy", "--strict", "mistakes.py", "correct.py"]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
-    found: dict[str, dict[int, list[str]]] = {}
-    for name, line, text in re.findall(r"^(\S+):(\d+): error: (.*)$", done.stdout, re.M):
-        found.setdefault(name, {}).setdefault(int(line), []).append(text)
-    return found
+    result = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    errors: dict[str, dict[int, list[str]]] = {}
+    for name, line, text in re.findall(r"^(\S+):(\d+): error: (.*)$", result.stdout, re.M):
+        errors.setdefault(name, {}).setdefault(int(line), []).append(text)
+    return errors
 
 
-@pytest.mark.slow  # mypy reads all that the package imports
+@pytest.mark.slow  # mypy reads everything that the package imports
 def test_mistakes_are_errors(messages):
     first = HEAD.count("\n") + 1
-    found = messages["mistakes.py"]
-    assert set(found) == set(range(first, first + len(MISTAKES)))
-    for (code, expected), line in zip(MISTAKES.items(), sorted(found), strict=True):
-        assert any(expected in text for text in found[line]), f"{code}: {found[line]}"
+    errors = messages["mistakes.py"]
+    assert set(errors) == set(range(first, first + len(MISTAKES)))
+    for (code, expected), line in zip(MISTAKES.items(), sorted(errors), strict=True):
+        assert any(expected in text for text in errors[line]), f"{code}: {errors[line]}"
 
 
 @pytest.mark.slow
-def test_public_functions_and_classes_have_their_types(messages):
+def test_public_functions_and_classes_have_types(messages):
     assert "correct.py" not in messages, messages["correct.py"]
 
 
@@ -120,5 +122,7 @@ def test_the_package_has_only_public_names():
 
 
 def test_completion_offers_only_public_names():
-    offered = rlcompleter.Completer({"xpmlp": xpmlp}).attr_matches("xpmlp.")
-    assert {word.removeprefix("xpmlp.").rstrip("()") for word in offered} == set(xpmlp.__all__)
+    completions = rlcompleter.Completer({"xpmlp": xpmlp}).attr_matches("xpmlp.")
+    assert {completion.removeprefix("xpmlp.").rstrip("()") for completion in completions} == set(
+        xpmlp.__all__
+    )

@@ -1,8 +1,8 @@
-"""The steps of an epoch alone."""
+"""The steps of one epoch, without its measurements."""
 
 
 def run_steps(trainer):
-    """Every step of the trainer's next epoch, and nothing that is measured after them."""
+    """Run the steps of the trainer's next epoch, without the measurements after them."""
     trainer.begin_epoch()
     for gather in trainer.windows():
         trainer.step.engine.executor.run(trainer.step, gather, trainer.counter)

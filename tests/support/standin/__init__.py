@@ -2,12 +2,12 @@
 
 CuPy reaches the CUDA runtime and driver through function pointers that its extension modules
 publish as capsules. `install`, called before CuPy is imported, points them at Python functions of
-this package: memory is the host's (`memory`), streams capture by CUDA's rules and graphs replay
-(`streams`), every kernel that CuPy generates is compiled by NVRTC for a Hopper GPU and run
+this package: memory is the host's (`card`), streams capture by CUDA's rules and graphs replay
+(`graphs`), every kernel that CuPy generates is compiled by NVRTC for a Hopper GPU and run
 through g++ (`kernels`), and NVIDIA's bindings of cuBLAS compute with NumPy (`products`).
 
-It tells everything but time, races between the blocks of a kernel, and the rounding of cuBLAS.
-No device is there until `plugged` says so.
+It reproduces everything but timing, races between the blocks of a kernel, and the rounding of
+cuBLAS. There is no device until `plugged` adds some.
 """
 
 import ctypes
@@ -22,11 +22,11 @@ from importlib.util import find_spec
 
 SITE = os.path.join(os.path.dirname(__file__), "site")  # for PYTHONPATH: see `environment`
 PLUGGED = "STANDIN_CARDS"
-MOST = 8  # devices
+MAX_DEVICES = 8
 
 
 def gpus() -> int:
-    """How many real GPUs this process may use, as the driver says; it loads no other library."""
+    """The number of real GPUs that the driver reports to this process; loads no other library."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -38,7 +38,7 @@ def gpus() -> int:
 
 
 def obstacle() -> str | None:
-    """What is missing for a stand-in; None where nothing is."""
+    """What is missing for the stand-in, or None."""
     for compiler in ("gcc", "g++"):
         if shutil.which(compiler) is None:
             return f"{compiler} is not installed"
@@ -55,38 +55,38 @@ def obstacle() -> str | None:
 class Loader(importlib.abc.Loader):
     """Loads CuPy on top of the stand-in."""
 
-    def __init__(self, own: importlib.abc.Loader) -> None:
-        self.own = own
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self.loader = loader
 
     def create_module(self, spec):
-        return self.own.create_module(spec)
+        return self.loader.create_module(spec)
 
     def exec_module(self, module):
         os.environ["CUPY_ACCELERATORS"] = ""  # CUB's kernels are machine code for a GPU
         from support.standin import glue, kernels, products
 
         glue.install()
-        self.own.exec_module(module)
+        self.loader.exec_module(module)
         kernels.install()
         products.install()
         count_devices()
 
 
 def count_devices() -> None:
-    """Let CuPy, which counts the devices once, be ready for as many as a test may plug in."""
+    """Let CuPy, which counts devices only once, see as many as a test may plug in."""
     import cupy
 
     from support.standin.card import card
 
     devices = card.devices
-    card.plug(MOST)
+    card.plug(MAX_DEVICES)
     cupy.cuda.alloc(1)
     cupy.get_default_memory_pool().free_all_blocks()
     card.plug(devices)
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Finds CuPy, and lets it be loaded on top of the stand-in."""
+    """Finds CuPy and loads it on top of the stand-in."""
 
     def find_spec(self, name, path=None, target=None):
         if name != "cupy":
@@ -98,9 +98,9 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 def install(devices: int = 0) -> None:
-    """Let CuPy, which must not have been imported, be imported on top of the stand-in.
+    """Let CuPy, which must not be imported yet, be imported on top of the stand-in.
 
-    devices: plugged in from the start.
+    devices: number plugged in from the start.
     """
     if "cupy" in sys.modules:
         raise RuntimeError("cupy was imported before the stand-in was installed")
@@ -112,10 +112,10 @@ def install(devices: int = 0) -> None:
 
 @contextmanager
 def plugged(devices: int = 1, *, peers: bool = False) -> Iterator[object]:
-    """Inside it there are so many devices; peers: whether they reach each other's memory.
+    """Plug in so many devices; peers: whether they reach each other's memory.
 
-    Yields the `Card`. What a real GPU would bear in silence and no training should do (memory
-    taken while a stream captures, branches of a graph that race) is an error at the end.
+    Yields the `Card`. What a real GPU would silently accept and no training should do (memory
+    allocated while a stream captures, branches of a graph that race) is an error at the end.
     """
     from support.standin.card import card
 

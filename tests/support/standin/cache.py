@@ -1,4 +1,4 @@
-"""Where compiled glue and kernels are kept, for all processes of a run and for the next run."""
+"""The cache of compiled glue and kernels, shared by processes and runs."""
 
 import os
 import tempfile
@@ -18,14 +18,14 @@ def folder() -> Path:
 
 
 def written_once(path: Path, build: Callable[[Path], object]) -> Path:
-    """The file or folder at `path`, built under another name where it is lacking: two processes
-    may build it at the same time, and neither sees half of it."""
+    """The file or folder at `path`, built under another name if it is missing: two processes may
+    build it at the same time, and neither sees an unfinished one."""
     if not path.exists():
-        with tempfile.TemporaryDirectory(dir=folder()) as own:
-            unfinished = Path(own) / path.name
+        with tempfile.TemporaryDirectory(dir=folder()) as directory:
+            unfinished = Path(directory) / path.name
             build(unfinished)
             with suppress(OSError):
-                unfinished.replace(path)  # a folder is not put over one that another process built
+                unfinished.replace(path)  # a folder does not replace one that another process built
         if not path.exists():
             raise FileNotFoundError(path)
     return path

@@ -1,4 +1,4 @@
-"""The devices of the stand-in: their memory, their streams, and what CUDA answers."""
+"""The devices of the stand-in: memory, streams, and handlers of CUDA's calls."""
 
 import bisect
 import ctypes
@@ -31,9 +31,9 @@ PROPERTIES = {
     "maxThreadsPerBlock": 1024, "major": 9, "minor": 0, "totalGlobalMem": 140 << 30,
 }  # fmt: skip
 BYTES = 140 << 30
-ALLOCATED, FREED = 0xFF, 0xEE  # what memory is filled with: NaN in every float, and no zero
-FILLED = 8 << 20  # bytes of a block that are filled: pages that nobody touches cost nothing
-BLOCK = 512  # bytes that an allocation starts at a multiple of
+ALLOCATED, FREED = 0xFF, 0xEE  # fill bytes of memory: NaN as a float, and never zero
+FILLED = 8 << 20  # bytes of a block that are filled: untouched pages cost nothing
+BLOCK = 512  # alignment of allocations in bytes
 
 libc = ctypes.CDLL(None)
 libc.aligned_alloc.restype = ctypes.c_void_p
@@ -50,7 +50,7 @@ class Block(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """A kernel or a product that was asked for."""
+    """A launched kernel or product."""
 
     name: str
     grid: int
@@ -64,14 +64,14 @@ def address(size: int, alignment: int) -> int:
 
 
 class Card:
-    """All devices of the process, and their handlers of CUDA's calls by CUDA's names."""
+    """All devices of the process, with handlers of CUDA's calls under CUDA's names."""
 
     def __init__(self) -> None:
-        self.error: type[Exception] = RuntimeError  # CuPy's own, once it is there
+        self.error: type[Exception] = RuntimeError  # CuPy's error class, once it is imported
         self.pointer_attributes: Any = None
         self.devices, self.peers, self.current = 0, False, 0
         self.total = BYTES
-        self.fault = 0  # an error that nothing recovers from
+        self.fault = 0  # a sticky error
         self.starts: list[int] = []  # of all blocks, in order
         self.blocks: dict[int, Block] = {}
         self.used: Counter[int] = Counter()  # bytes by device
@@ -85,7 +85,7 @@ class Card:
         self.extra: dict[str, Callable[..., Any]] = {}  # handlers of kernels
         self.last = 1000
 
-    # What tests ask for
+    # For tests
 
     def plug(self, devices: int, *, peers: bool = False) -> None:
         self.devices, self.peers, self.current, self.fault = devices, peers, 0, 0
@@ -97,20 +97,20 @@ class Card:
         self.end_captures()
 
     def end_captures(self) -> None:
-        """Let no stream capture any more, in whatever state it was left."""
+        """End every capture, whatever its state."""
         for capture in self.captures:
             for stream in capture.streams:
                 stream.capture, stream.tail = None, frozenset()
         self.captures.clear()
 
     def check(self) -> None:
-        """AssertionError with what no training should have done."""
+        """Raise AssertionError if something was done that no training should do."""
         if self.captures:
             self.complain("a stream is left capturing")
         assert not self.complaints, "; ".join(dict.fromkeys(self.complaints))
 
     def limit(self, count: int) -> None:
-        """Let so many bytes of every device be free."""
+        """Leave so many bytes of every device free."""
         self.total = max((self.used[d] for d in range(max(1, self.devices))), default=0) + count
 
     def free_bytes(self, device: int = 0) -> int:
@@ -120,22 +120,22 @@ class Card:
     def pinned_bytes(self) -> int:
         return sum(block.size for block in self.blocks.values() if block.device < 0)
 
-    # What the other modules use
+    # For the other modules
 
     def new(self) -> int:
-        """A handle that no other has."""
+        """A unique handle."""
         self.last += 1
         return self.last
 
     def fail(self, status: int) -> None:
         raise self.error(status)
 
-    def complain(self, what: str) -> None:
-        self.complaints.append(what)
+    def complain(self, message: str) -> None:
+        self.complaints.append(message)
 
-    def forbid_while_capturing(self, what: str) -> None:
+    def forbid_while_capturing(self, action: str) -> None:
         if any(capture.thread == threading.get_ident() for capture in self.captures):
-            self.complain(f"{what} while a stream captures")
+            self.complain(f"{action} while a stream captures")
 
     def block_of(self, start: int) -> Block | None:
         at = bisect.bisect_right(self.starts, start) - 1
@@ -145,14 +145,14 @@ class Card:
         return block if start < block.start + block.size else None
 
     def touch(self, ranges: Sequence[Range]) -> None:
-        """Error 700, from which a context does not recover, where a kernel reaches memory that
-        is not allocated or that lies on another device out of its reach."""
+        """Raise the sticky error 700 if a kernel accesses memory that is not allocated or is on
+        another device without peer access."""
         for start, stop in ranges:
             if start == stop:
                 continue
             block = self.block_of(start)
-            near = block is not None and (block.device in (-1, self.current) or self.peers)
-            if not near or stop > block.start + block.size:
+            reachable = block is not None and (block.device in (-1, self.current) or self.peers)
+            if not reachable or stop > block.start + block.size:
                 self.fault = ILLEGAL_ADDRESS
                 self.fail(ILLEGAL_ADDRESS)
 
@@ -165,7 +165,7 @@ class Card:
         reads: Sequence[Range] = (),
         writes: Sequence[Range] = (),
     ) -> None:
-        """Work on a stream: done at once, or noted where the stream captures."""
+        """Run work on a stream at once, or add it to the graph that the stream captures."""
         stream = self.streams[handle]
         if stream.capture is None:
             if handle == 0:
@@ -180,30 +180,30 @@ class Card:
         return self.streams[handle].capture is not None
 
     def handlers(self, error: type[Exception], attributes: Any) -> dict[str, Callable[..., Any]]:
-        """By "runtime." or "driver." and CUDA's name."""
+        """Handlers by "runtime." or "driver." and CUDA's name."""
         self.error, self.pointer_attributes = error, attributes
-        own = {f"runtime.{name}": self.by_name(name) for name in RUNTIME} | self.extra
-        return {name: self.guarded(name, handler) for name, handler in own.items()}
+        handlers = {f"runtime.{name}": self.by_name(name) for name in RUNTIME} | self.extra
+        return {name: self.guarded(name, handler) for name, handler in handlers.items()}
 
     def by_name(self, name: str) -> Callable[..., Any]:
-        """A handler that is looked up at every call, so that a test may put another in place."""
+        """A handler that is looked up at every call, so that a test may replace it."""
 
-        def call(*given: Any) -> Any:
-            return getattr(self, name)(*given)
+        def call(*arguments: Any) -> Any:
+            return getattr(self, name)(*arguments)
 
         return call
 
     def guarded(self, name: str, handler: Callable[..., Any]) -> Callable[..., Any]:
         releases = name.endswith(("Destroy", "free", "freeHost", "Unload", "check_status"))
 
-        def call(*given: Any) -> Any:
+        def call(*arguments: Any) -> Any:
             if not releases:
                 if not self.devices:
                     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
                     self.fail(NO_DEVICE if hidden else NO_DRIVER)
                 if self.fault:
                     self.fail(self.fault)
-            return handler(*given)
+            return handler(*arguments)
 
         return call
 
@@ -367,7 +367,7 @@ class Card:
 
     def streamQuery(self, handle: int) -> int:
         self.streamSynchronize(handle)
-        return 0  # all is done
+        return 0  # everything is done
 
     def streamWaitEvent(self, handle: int, number: int) -> None:
         stream, event = self.streams[handle], self.events[number]
@@ -425,11 +425,11 @@ class Card:
         capture = self.streams[handle].capture
         if capture is None or capture.origin.handle != handle:
             self.fail(INVALID_VALUE)
-        loose = unjoined(capture)
+        has_unjoined = unjoined(capture)
         for stream in capture.streams:
             stream.capture, stream.tail = None, frozenset()
         self.captures.remove(capture)
-        if capture.invalid or loose:
+        if capture.invalid or has_unjoined:
             self.fail(CAPTURE_INVALIDATED if capture.invalid else CAPTURE_UNJOINED)
         for pair in races(capture.nodes):
             self.complain(f"branches of a graph race: {pair}")
@@ -438,14 +438,14 @@ class Card:
         return graph
 
     def graphInstantiate(self, graph: int) -> int:
-        nodes, found = self.graphs[graph], set()
+        nodes, blocks = self.graphs[graph], set()
         for node in nodes:
             for start, _ in (*node.reads, *node.writes):
                 block = self.block_of(start)
                 if block is not None:
-                    found.add(block.start)
+                    blocks.add(block.start)
         number = self.new()
-        self.executables[number] = Executable(nodes, found)
+        self.executables[number] = Executable(nodes, blocks)
         return number
 
     def graphDestroy(self, graph: int) -> None:

@@ -1,4 +1,4 @@
-"""cuBLASLt beneath NVIDIA's bindings: products that end in a bias, relu or a sum, by NumPy."""
+"""cuBLASLt beneath NVIDIA's bindings, computed by NumPy: products with a bias, relu or sum."""
 
 import ctypes
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from support.standin.card import Launch, card
 from support.standin.products import DATA, Operand, multiplied, scalar
 
 NOT_SUPPORTED = 15
-MOST_ALIGNED = 16  # bytes that an operand must start at a multiple of
+ALIGNMENT = 16  # of operands, in bytes
 
 
 @dataclass
 class Settings:
-    """What a test may change: how this cuBLASLt differs from another."""
+    """Behaviour in which versions of cuBLASLt differ, for tests to change."""
 
-    refused: set[str] = field(default_factory=set)  # epilogues that no algorithm has
-    drops_nan: bool = False  # whether relu makes 0 of a NaN
+    refused: set[str] = field(default_factory=set)  # epilogues that no algorithm supports
+    drops_nan: bool = False  # whether relu turns NaN into 0
 
 
 @dataclass
@@ -109,10 +109,10 @@ def matmul_algo_get_heuristic(
 
     assert light_handle in handles
     card.forbid_while_capturing("cuBLASLt is asked for an algorithm")
-    asked = preferences[preference]
-    unaligned = any(asked.get(f"MIN_ALIGNMENT_{side}_BYTES", 256) < MOST_ALIGNED for side in "ABCD")
+    limits = preferences[preference]
+    unaligned = any(limits.get(f"MIN_ALIGNMENT_{side}_BYTES", 256) < ALIGNMENT for side in "ABCD")
     if epilogue(descriptions[operation_desc]) in settings.refused or unaligned:
-        # whose __init__ asks the library for the words
+        # its __init__ asks the library for the message
         raise lt.cuBLASLtError.__new__(lt.cuBLASLtError, NOT_SUPPORTED)
     ctypes.memset(heuristic_results_array, 0, lt.matmul_heuristic_result_dtype.itemsize)
     ctypes.c_int32.from_address(return_algo_count).value = 1
@@ -158,25 +158,25 @@ def matmul(
         (reads if kind == "DRELU" else writes).append((place[0], place[0] + n * leading // 8))
 
     def work() -> None:
-        x, y, z = (one.at(0) for one in (first, second, out))
+        x, y, z = (operand.at(0) for operand in (first, second, out))
         x, y = x.T if transa else x, y.T if transb else y
-        found = multiplied(x, y, compute)
+        result = multiplied(x, y, compute)
         if "BIAS" in kind:
             row = np.ctypeslib.as_array((ctypes.c_float * m).from_address(bias))
-            found = found + row[:, None]
+            result = result + row[:, None]
         if "AUX" in kind:
             bits = np.zeros((n, leading), bool)
-            bits[:, :m] = (found > 0).T
+            bits[:, :m] = (result > 0).T
             signs(*place)[...] = np.packbits(bits, axis=1, bitorder="little")
         if kind.startswith("RELU"):
-            found = np.fmax(found, 0) if settings.drops_nan else np.maximum(found, 0)
+            result = np.fmax(result, 0) if settings.drops_nan else np.maximum(result, 0)
         if kind == "DRELU":
             bits = np.unpackbits(signs(*place), axis=1, bitorder="little")[:, :m]
-            found = found * bits.T
+            result = result * bits.T
         if kind == "BGRADA":
             row = np.ctypeslib.as_array((ctypes.c_float * m).from_address(bias))
             row[...] = x.sum(axis=1)
-        z[...] = found
+        z[...] = result
 
     card.touch([*reads, *writes])
     name = f"product {m} x {n} x {second.shape[1] if transb else second.shape[0]}, {kind}"
@@ -184,7 +184,7 @@ def matmul(
     card.submit(stream, "kernel", name, work, reads, writes)
 
 
-OWN = (
+FUNCTIONS = (
     create, destroy, matmul_desc_create, matmul_desc_destroy, matmul_desc_set_attribute,
     matrix_layout_create, matrix_layout_destroy, matmul_preference_create,
     matmul_preference_destroy, matmul_preference_set_attribute, matmul_algo_get_heuristic, matmul,

@@ -2,7 +2,7 @@
 
 A Cython module publishes each of its functions as a capsule that is named by its C signature. For
 every signature made of numbers and objects a C function is written that calls the handler of the
-same name; one without a handler raises NotImplementedError.
+same name; a function without a handler raises NotImplementedError.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from types import ModuleType
 from support.standin.cache import folder, written_once
 from support.standin.card import card
 
-FORMATS = {  # of Python's C interface, and what is returned with an exception
+FORMATS = {  # format unit of Python's C API, and the value returned with an exception
     "int": ("i", "-1"),
     "unsigned int": ("I", "0"),
     "intptr_t": ("n", "0"),
@@ -75,7 +75,7 @@ def signature(capsule: object) -> str:
 
 
 def function(module: str, name: str, declared: str) -> str | None:
-    """The C function that stands for one of CuPy's; None for one with a type not in FORMATS."""
+    """The C function that replaces one of CuPy's; None if it has a type not in FORMATS."""
     result, _, rest = declared.partition("(")
     kinds = [kind.strip() for kind in rest.removesuffix(")").split(",")]
     kinds = [kind for kind in kinds if kind != "void"]
@@ -83,14 +83,14 @@ def function(module: str, name: str, declared: str) -> str | None:
     plain = [kind for kind in kinds if "__pyx" not in kind]
     if not rest or result not in FORMATS or any(kind not in FORMATS for kind in plain):
         return None
-    given = ", ".join(
+    arguments = ", ".join(
         f"void *p{i}" if "opt_args" in kind else f"int p{i}" if "__pyx" in kind else f"{kind} p{i}"
         for i, kind in enumerate(kinds)
     )
     form = "".join(FORMATS[kind][0] for kind in plain)
     passed = "".join(f", p{i}" for i, kind in enumerate(kinds) if kind in plain)
     lines = [
-        f"static {result} f_{module}_{name}({given or 'void'}) {{",
+        f"static {result} f_{module}_{name}({arguments or 'void'}) {{",
         f'  PyObject *found = call("{module}.{name}", Py_BuildValue("({form})"{passed}));',
         f"  if (!found) return {FORMATS[result][1]};",
     ]
@@ -126,9 +126,9 @@ def install() -> None:
     include = sysconfig.get_paths()["include"]
 
     def build(unfinished):
-        written = unfinished.with_suffix(".c")
-        written.write_text(text)
-        command = ["gcc", "-O1", "-w", "-shared", "-fPIC", f"-I{include}", written]
+        code = unfinished.with_suffix(".c")
+        code.write_text(text)
+        command = ["gcc", "-O1", "-w", "-shared", "-fPIC", f"-I{include}", code]
         subprocess.run([*command, "-o", unfinished], check=True)
 
     written_once(path, build)
@@ -137,6 +137,6 @@ def install() -> None:
     spec.loader.exec_module(module)
     handlers = card.handlers(runtime.CUDARuntimeError, runtime.PointerAttributes)
     for name, handler in handlers.items():
-        short, _, own = name.partition(".")
-        setattr(modules[short], own, handler)
+        short, _, attribute = name.partition(".")
+        setattr(modules[short], attribute, handler)
     module.install(handlers, runtime.__pyx_capi__, driver.__pyx_capi__)

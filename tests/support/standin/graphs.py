@@ -1,22 +1,22 @@
-"""Streams that capture by CUDA's rules, and the graphs that come of it."""
+"""Streams that capture by CUDA's rules, and the captured graphs."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-Range = tuple[int, int]  # addresses, from and up to
+Range = tuple[int, int]  # addresses, [start, stop)
 
 
 def spread(start: int, size: int, step: int, count: int) -> list[Range]:
-    """`count` pieces of memory, `step` apart: as one where they abut."""
+    """`count` pieces of memory, `step` apart, merged if they touch."""
     if step <= size:
         return [(start, start + (count - 1) * step + size)]
     return [(start + k * step, start + k * step + size) for k in range(count)]
 
 
 class Node(NamedTuple):
-    """Work of a graph."""
+    """A node of a graph."""
 
     kind: str  # "kernel", "memcpy", "memset"
     name: str
@@ -28,7 +28,7 @@ class Node(NamedTuple):
 
 @dataclass
 class Capture:
-    """A graph that is being captured, by the stream it began on and by those that joined it."""
+    """A graph that is being captured by the stream it began on and those that joined it."""
 
     origin: "Stream"
     nodes: list[Node] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Stream:
     handle: int
     flags: int = 0
     capture: Capture | None = None
-    tail: frozenset[int] = frozenset()  # of the capture's nodes, those to wait for next
+    tail: frozenset[int] = frozenset()  # the nodes of the capture that the next node waits for
 
     def wait_for(self, capture: Capture, tail: frozenset[int]) -> None:
         if self.capture is None:
@@ -65,19 +65,19 @@ class Event:
 @dataclass
 class Executable:
     nodes: list[Node]
-    blocks: set[int]  # where the memory starts that it works in
-    freed: bool = False  # some of it
+    blocks: set[int]  # starts of the blocks that it uses
+    freed: bool = False  # whether one of them was freed
 
 
 def ancestors(nodes: Sequence[Node]) -> list[int]:
-    """Of every node, a bit for each one that is done before it."""
-    found: list[int] = []
+    """For every node, a bit mask of the nodes that precede it."""
+    masks: list[int] = []
     for node in nodes:
         before = 0
         for at in node.after:
-            before |= found[at] | 1 << at
-        found.append(before)
-    return found
+            before |= masks[at] | 1 << at
+        masks.append(before)
+    return masks
 
 
 def unjoined(capture: Capture) -> bool:
@@ -89,25 +89,25 @@ def unjoined(capture: Capture) -> bool:
     return any(not joined >> at & 1 for stream in capture.streams for at in stream.tail)
 
 
-def overlap(some: Iterable[Range], others: Iterable[Range]) -> bool:
-    others = list(others)
-    return any(a < d and c < b for a, b in some for c, d in others)
+def overlap(first: Iterable[Range], second: Iterable[Range]) -> bool:
+    second = list(second)
+    return any(a < d and c < b for a, b in first for c, d in second)
 
 
 def races(nodes: Sequence[Node]) -> list[str]:
-    """Pairs of nodes that may run at the same time, one of which writes what the other touches."""
-    before, found = ancestors(nodes), []
+    """Pairs of nodes that may run concurrently and of which one writes what the other accesses."""
+    before, pairs = ancestors(nodes), []
     for j, late in enumerate(nodes):
-        apart = ~before[j] & ((1 << j) - 1)
-        while apart:
-            i = apart.bit_length() - 1
-            apart ^= 1 << i
+        concurrent = ~before[j] & ((1 << j) - 1)
+        while concurrent:
+            i = concurrent.bit_length() - 1
+            concurrent ^= 1 << i
             early = nodes[i]
             if overlap(early.writes, [*late.reads, *late.writes]) or overlap(
                 early.reads, late.writes
             ):
-                found.append(f"{early.name} (node {i}) and {late.name} (node {j})")
-    return found
+                pairs.append(f"{early.name} (node {i}) and {late.name} (node {j})")
+    return pairs
 
 
 def depth(nodes: Sequence[Node]) -> int:

@@ -1,4 +1,4 @@
-"""CuPy's kernels: compiled by NVRTC as for a GPU, and run through the host's C++ compiler.
+"""CuPy's kernels: compiled by NVRTC as for a GPU, and run as compiled by the host's C++ compiler.
 
 A warning of NVRTC is an error, and so is arithmetic in float64 where no parameter is a double.
 """
@@ -24,7 +24,7 @@ from support.standin.graphs import Range, spread
 HERE = Path(__file__).parent / "host"
 COMPILE = ("g++", "-O1", "-w", "-std=c++17", "-fPIC", "-ffp-contract=off")
 LINES = ("complex.cuh", "atomics.cuh", "math_constants.h", "float16.cuh", "bfloat16.cuh")
-MEMBERS = 1024  # of an outer axis, whose pieces are told apart
+MEMBERS = 1024  # largest outer axis whose pieces are separate ranges
 OPTIONS = ("-ftz=true", "-arch=compute_90", "--device-as-default-execution-space")
 ITEM = {
     "bool": 1, "char": 1, "signed char": 1, "unsigned char": 1, "short": 2, "unsigned short": 2,
@@ -34,12 +34,12 @@ ITEM = {
 
 
 class KernelError(AssertionError):
-    """A kernel that no GPU should be given."""
+    """A kernel that should not run on a GPU."""
 
 
 @cache
 def headers() -> Path:
-    """The folder of what kernels include, with a compiled header of all of it."""
+    """The folder of headers for kernels, with one precompiled header of all of them."""
     import cupy_backends
 
     included = Path(cupy_backends.__file__).parents[1] / "cupy/_core/include/cupy/carray.cuh"
@@ -50,7 +50,7 @@ def headers() -> Path:
     def build(where: Path) -> None:
         (where / "cupy").mkdir(parents=True)
         (where / "cupy" / "carray.cuh").write_text(text)
-        for name in LINES:  # what they declare stands in prefix.h
+        for name in LINES:  # prefix.h declares their contents
             (where / "cupy" / name).write_text("#pragma once\n")
         for name in ("prefix.h", "suffix.h"):
             (where / name).write_text((HERE / name).read_text())
@@ -64,15 +64,15 @@ def headers() -> Path:
 
 @dataclass
 class Source:
-    """What CuPy asked to compile."""
+    """Source text and options that CuPy passes to the compiler."""
 
     text: str
     options: tuple[str, ...]
 
     @property
     def key(self) -> str:
-        kept = [option for option in self.options if not option.startswith("-I")]
-        return hashlib.sha256(f"{kept}{self.text}".encode()).hexdigest()[:32]
+        options = [option for option in self.options if not option.startswith("-I")]
+        return hashlib.sha256(f"{options}{self.text}".encode()).hexdigest()[:32]
 
 
 sources: dict[str, Source] = {}
@@ -99,7 +99,7 @@ def parameters(text: str, name: str) -> list[str]:
 
 
 def ptx(source: Source) -> str:
-    """What NVRTC makes of a source; KernelError where it warns."""
+    """The PTX of a source by NVRTC; KernelError if it warns."""
 
     def build(unfinished: Path) -> None:
         from cupy_backends.cuda.libs import nvrtc
@@ -109,9 +109,9 @@ def ptx(source: Source) -> str:
             nvrtc.compileProgram(program, (*source.options, *OPTIONS))
         except nvrtc.NVRTCError as error:
             raise KernelError(f"NVRTC: {nvrtc.getProgramLog(program)}") from error
-        said = nvrtc.getProgramLog(program).strip("\0\n ")
-        if said:
-            raise KernelError(f"NVRTC warns: {said}")
+        log = nvrtc.getProgramLog(program).strip("\0\n ")
+        if log:
+            raise KernelError(f"NVRTC warns: {log}")
         unfinished.write_bytes(nvrtc.getPTX(program))
         nvrtc.destroyProgram(program)
 
@@ -119,10 +119,10 @@ def ptx(source: Source) -> str:
 
 
 def check_precision(name: str, declared: Sequence[str], source: str, text: str) -> None:
-    if any("double" in one for one in declared):
+    if any("double" in declaration for declaration in declared):
         return
     lines = {line.strip() for line in text.splitlines() if ".f64" in line and ".reg" not in line}
-    if re.search(r"\b(sin|cos)\(", source):  # NVIDIA's own reduce a large angle so
+    if re.search(r"\b(sin|cos)\(", source):  # NVIDIA's functions reduce large angles in float64
         lines = {line for line in lines if not line.startswith(("cvt.", "mul.", "neg."))}
     if lines:
         raise KernelError(f"{name} computes in float64, without a double: {sorted(lines)[:3]}")
@@ -133,25 +133,25 @@ class Kernel:
 
     def __init__(self, source: Source, name: str) -> None:
         self.name, self.declared = name, parameters(source.text, name)
-        self.pointers = [pointer(one) for one in self.declared]
+        self.pointers = [pointer(declaration) for declaration in self.declared]
         check_precision(name, self.declared, source.text, ptx(source))
         waits = "__syncthreads" in source.text
         threads = 2 if waits else 0 if "CUPY_FOR" in source.text else 1
 
         def build(unfinished: Path) -> None:
-            written = unfinished.with_suffix(".cpp")
+            source_path = unfinished.with_suffix(".cpp")
             end = f'\n#define THREADS {threads}\n#define KERNEL {name}\n#include "suffix.h"\n'
-            written.write_text(source.text + end)
+            source_path.write_text(source.text + end)
             where = headers()
-            command = [*COMPILE, "-shared", f"-I{where}", "-include", where / "all.h", written]
-            done = subprocess.run(
+            command = [*COMPILE, "-shared", f"-I{where}", "-include", where / "all.h", source_path]
+            result = subprocess.run(
                 [*command, "-o", unfinished], capture_output=True, text=True, check=False
             )
-            if done.returncode:
-                raise KernelError(f"g++ does not compile {name}: {done.stderr[:2000]}")
+            if result.returncode:
+                raise KernelError(f"g++ does not compile {name}: {result.stderr[:2000]}")
 
         path = written_once(folder() / f"{source.key}-{headers().name[-16:]}.so", build)
-        library = ctypes.PyDLL(str(path))  # one thread at a time: its memory is static
+        library = ctypes.PyDLL(str(path))  # declaration thread at a time: its memory is static
         library.parameters.restype = ctypes.c_size_t
         sizes = (ctypes.c_size_t * max(1, library.parameters()))()
         library.parameter_sizes(sizes)
@@ -161,25 +161,25 @@ class Kernel:
         self.run.restype = None
 
     def ranges(self, values: Sequence[bytes]) -> tuple[list[Range], list[Range]]:
-        """The memory that it reads, and that it may write."""
+        """The memory ranges that it reads, and those that it may write."""
         reads: list[Range] = []
         writes: list[Range] = []
         for parameter, value in zip(self.pointers, values, strict=True):
             if parameter is not None:
-                found = reads if parameter.const else writes
-                found += parameter.ranges(value)
+                ranges = reads if parameter.const else writes
+                ranges += parameter.ranges(value)
         return reads, writes
 
 
 class Pointer(NamedTuple):
-    """A parameter of a kernel that leads to memory."""
+    """A kernel parameter that points to memory."""
 
     const: bool
     item: int  # bytes of an element of a CArray; 0 for a bare pointer
     axes: int
 
     def ranges(self, value: bytes) -> list[Range]:
-        """The addresses that it leads to: those of the array, or up to the end of its block."""
+        """The addresses it points to: those of the array, or up to the end of its block."""
         if not self.item:
             start = int.from_bytes(value, "little")
             block = card.block_of(start)
@@ -198,7 +198,7 @@ class Pointer(NamedTuple):
 
 
 def pointer(declared: str) -> Pointer | None:
-    """A kernel's parameter; None where it is a number."""
+    """The parameter of a kernel; None if it is a number."""
     match = re.search(r"CArray<(.+?),\s*(\d+)\s*,", declared)
     if match:
         return Pointer("const" in declared, ITEM[match[1].strip()], int(match[2]))
@@ -228,21 +228,21 @@ def function_of(module: int, name: str) -> int:
 
 def launch(
     function: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int,
-    shared: int, stream: int, given: int, extra: int,
+    shared: int, stream: int, arguments: int, extra: int,
 ) -> None:  # fmt: skip
     assert (gy, gz, by, bz, shared) == (1, 1, 1, 1, 0), "the stand-in runs grids of one dimension"
     kernel = functions[function]
-    pointers = (ctypes.c_void_p * len(kernel.sizes)).from_address(given)
+    pointers = (ctypes.c_void_p * len(kernel.sizes)).from_address(arguments)
     pairs = zip(pointers, kernel.sizes, strict=True)
     values = [ctypes.string_at(pointer, size) for pointer, size in pairs]
     copies = [ctypes.create_string_buffer(value, len(value)) for value in values]
-    mine = (ctypes.c_void_p * len(copies))(*map(ctypes.addressof, copies))
+    parameters = (ctypes.c_void_p * len(copies))(*map(ctypes.addressof, copies))
     reads, writes = kernel.ranges(values)
     card.touch([*reads, *writes])
     card.launches.append(Launch(kernel.name, gx, bx, stream, card.is_capturing(stream)))
 
     def work(alive: Any = copies) -> None:
-        kernel.run(gx, bx, ctypes.addressof(mine))
+        kernel.run(gx, bx, ctypes.addressof(parameters))
 
     card.submit(stream, "kernel", kernel.name, work, reads, writes)
 
@@ -256,7 +256,7 @@ card.extra |= {
 
 
 def thrust_sort(dtype: Any, start: int, keys: int, shape: Sequence[int]) -> None:
-    """What CuPy sorts by Thrust, which is machine code for a GPU: over the last axis."""
+    """Sorts over the last axis, instead of Thrust, which is machine code for a GPU."""
     size = int(np.prod(shape)) * dtype.itemsize
     flat = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(start)).view(dtype)
     flat.reshape(shape).sort(axis=-1)
@@ -270,17 +270,17 @@ def thrust_argsort(dtype: Any, order: int, start: int, keys: int, shape: Sequenc
 
 
 def install() -> None:
-    """Let CuPy compile by `Kernel`, whose machine code is the key of its source."""
+    """Let CuPy compile with `Kernel`; the machine code is the key of the source."""
     from cupy.cuda import compiler, function, thrust
 
     thrust.sort, thrust.argsort = thrust_sort, thrust_argsort
 
     def compiled(source: str, options: tuple[str, ...] = (), **unused: Any) -> Any:
-        compiler._get_nvrtc_version()  # as CuPy asks before it looks into its cache
-        asked = Source(source, tuple(options))
-        sources[asked.key] = asked
+        compiler._get_nvrtc_version()  # as CuPy does before it looks into its cache
+        request = Source(source, tuple(options))
+        sources[request.key] = request
         module = function.Module()
-        module.load(asked.key.encode())
+        module.load(request.key.encode())
         module._set_mapping(None)
         return module
 

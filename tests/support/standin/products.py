@@ -1,4 +1,4 @@
-"""cuBLAS beneath NVIDIA's bindings, and CuPy's own product, computed by NumPy."""
+"""cuBLAS beneath NVIDIA's bindings, and CuPy's matmul, computed by NumPy."""
 
 import ctypes
 import inspect
@@ -47,7 +47,7 @@ def set_workspace(handle: int, workspace: int, workspace_size_in_bytes: int) -> 
 
 
 def matrix(start: int, dtype: np.dtype, rows: int, columns: int, leading: int) -> np.ndarray:
-    """A matrix that lies column by column, each `leading` elements after the one before."""
+    """A column-major matrix with leading dimension `leading`."""
     count = max(1, leading * (columns - 1) + rows)
     memory = (ctypes.c_ubyte * (count * dtype.itemsize)).from_address(start)
     steps = (dtype.itemsize, leading * dtype.itemsize)
@@ -109,7 +109,7 @@ def gemm_strided_batched_ex(
     def work() -> None:
         for i in range(batch_count):
             x, y = first.at(i), second.at(i)
-            out.at(i)[...] = np.nan  # it is not read, nor may it lie on an operand
+            out.at(i)[...] = np.nan  # it is not read and must not overlap an operand
             out.at(i)[...] = multiplied(x.T if transa else x, y.T if transb else y, compute_type)
 
     start, size = used.workspace
@@ -140,15 +140,15 @@ def get_version(handle: int) -> int:
     return VERSION
 
 
-OWN = (
+FUNCTIONS = (
     create, destroy, set_stream, set_workspace, set_pointer_mode, get_version, gemm_ex,
     gemm_strided_batched_ex,
 )  # fmt: skip
 calls: deque[tuple[str, SimpleNamespace]] = deque(maxlen=10_000)
 
 
-def own_matmul(a: Any, b: Any, out: Any = None, **unused: Any) -> Any:
-    """CuPy's own product, which no stream may capture (cupy#6290)."""
+def matmul(a: Any, b: Any, out: Any = None, **unused: Any) -> Any:
+    """CuPy's matmul, which no stream may capture (cupy#6290)."""
     import cupy
 
     if card.is_capturing(cupy.cuda.get_current_stream().ptr):
@@ -156,23 +156,23 @@ def own_matmul(a: Any, b: Any, out: Any = None, **unused: Any) -> Any:
             "calling cuBLAS API during stream capture is currently unsupported"
         )
     with np.errstate(all="ignore"):
-        found = cupy.asarray(np.matmul(a.get(), b.get()))
+        product = cupy.asarray(np.matmul(a.get(), b.get()))
     if out is None:
-        return found
-    out[...] = found
+        return product
+    out[...] = product
     return out
 
 
 class NodeHandle(int):
-    """A node's place in its graph, as a handle of the driver's."""
+    """The index of a node in its graph, as a driver handle."""
 
     graph: int
 
 
 def handle(graph: Any, at: int) -> NodeHandle:
-    found = NodeHandle(at)
-    found.graph = int(graph)
-    return found
+    node = NodeHandle(at)
+    node.graph = int(graph)
+    return node
 
 
 def nodes(graph: Any, count: int = 0) -> tuple[int, list[NodeHandle], int]:
@@ -198,34 +198,34 @@ def node_kind(node: NodeHandle) -> tuple[int, Any]:
 
 
 def replace(bindings: Any, module: Any) -> None:
-    """Let the functions OWN of a module be those of NVIDIA's bindings, and note their calls."""
+    """Replace NVIDIA's bindings by the FUNCTIONS of a module, and log their calls."""
 
     def logged(name: str, parameters: list[str]) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
-            calls.append((name, SimpleNamespace(**dict(zip(parameters, given, strict=True)))))
-            return getattr(module, name)(*given)  # as a test may have replaced it
+        def call(*arguments: Any) -> Any:
+            calls.append((name, SimpleNamespace(**dict(zip(parameters, arguments, strict=True)))))
+            return getattr(module, name)(*arguments)  # as a test may have replaced it
 
         return call
 
-    for own in module.OWN:
-        parameters = list(inspect.signature(own).parameters)
-        theirs = list(inspect.signature(getattr(bindings, own.__name__)).parameters)
-        assert parameters == theirs, own
-        setattr(bindings, own.__name__, logged(own.__name__, parameters))
+    for function in module.FUNCTIONS:
+        parameters = list(inspect.signature(function).parameters)
+        expected = list(inspect.signature(getattr(bindings, function.__name__)).parameters)
+        assert parameters == expected, function
+        setattr(bindings, function.__name__, logged(function.__name__, parameters))
 
 
 def install() -> None:
-    """Let the bindings and CuPy's product be those of this module."""
+    """Replace the bindings' functions and CuPy's matmul by those of this module."""
     import cupy
     from cuda.bindings import driver
 
     driver.cuGraphGetNodes, driver.cuGraphNodeGetType = nodes, node_kind
     driver.cuGraphGetEdges = edges
-    cupy.matmul = own_matmul
-    cupy.ndarray.__matmul__ = own_matmul
+    cupy.matmul = matmul
+    cupy.ndarray.__matmul__ = matmul
     try:
         from nvmath.bindings import cublas, cublasLt
-    except ModuleNotFoundError:  # a process that is to find it missing
+    except ModuleNotFoundError:  # in a process where it must be missing
         return
     from support.standin import epilogues
 

@@ -1,5 +1,5 @@
-"""Python imports this at its start where the folder is on PYTHONPATH: the stand-in for a child
-process, with as many devices as STANDIN_CARDS says."""
+"""Python imports this at startup if the folder is on PYTHONPATH: the stand-in for a child process,
+with STANDIN_CARDS devices."""
 
 import os
 import sys
