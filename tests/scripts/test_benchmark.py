@@ -27,7 +27,7 @@ def script():
 
 @pytest.fixture
 def tables(tmp_path, monkeypatch):
-    """The table's script, at home in an empty folder with a README."""
+    """The table script, whose ROOT is a folder with a README and no results."""
     module = load("benchmark_table")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     (tmp_path / "README.md").write_text(f"before\n{module.BEGIN}\nold\n{module.END}\nafter\n")
@@ -35,8 +35,8 @@ def tables(tmp_path, monkeypatch):
     return module
 
 
-def run(*words):
-    command = [sys.executable, SCRIPTS / "benchmark.py", *words]
+def run(*arguments):
+    command = [sys.executable, SCRIPTS / "benchmark.py", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -44,35 +44,35 @@ def run(*words):
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("arguments", "message"),
     [(("--shapes", "zz"), "shape 'zz' is unknown"), (("--rounds", "0"), "--rounds must be")],
 )
-def test_a_bad_argument_is_one_line(words, named):
-    done = run(*words)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"benchmark.py: {named}")
-    assert done.stderr.count("\n") == 1
+def test_a_bad_argument_is_a_one_line_error(arguments, message):
+    process = run(*arguments)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith(f"benchmark.py: {message}")
+    assert process.stderr.count("\n") == 1
 
 
-def test_a_missing_library_is_no_failure_and_another_result_is(script):
-    def found(problem):
+def test_a_missing_library_is_no_failure_but_a_wrong_result_is(script):
+    def content(problem):
         return {"cases": [{"rows": [{"problem": None}, {"problem": problem}]}]}
 
-    assert not script.failed(found(None))
-    assert not script.failed(found("ModuleNotFoundError: No module named 'jax'"))
-    assert script.failed(found("computes something else: 1e-3 from ours"))
+    assert not script.failed(content(None))
+    assert not script.failed(content("ModuleNotFoundError: No module named 'jax'"))
+    assert script.failed(content("computes something else: 1e-3 from ours"))
     assert not script.failed({"loaded": []})
 
 
 @pytest.mark.slow
-def test_a_short_run_measures_who_is_installed(tmp_path):
-    out = tmp_path / "new" / "found.json"
-    done = run("--quick", "--shapes", "a32", "--rounds", "1", "--json", "--out", out)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found == json.loads(out.read_text())
-    assert found["command"].startswith("python scripts/benchmark.py --quick --shapes a32")
-    for case in found["cases"]:
+def test_a_short_run_measures_the_installed_libraries(tmp_path):
+    out = tmp_path / "new" / "result.json"
+    process = run("--quick", "--shapes", "a32", "--rounds", "1", "--json", "--out", out)
+    assert process.returncode == 0, process.stderr
+    content = json.loads(process.stdout)
+    assert content == json.loads(out.read_text())
+    assert content["command"].startswith("python scripts/benchmark.py --quick --shapes a32")
+    for case in content["cases"]:
         names = [contender.name for contender in ALL[case["task"]]]
         assert [row["contender"] for row in case["rows"]] == names
         measured = [row for row in case["rows"] if not row["problem"]]
@@ -81,12 +81,12 @@ def test_a_short_run_measures_who_is_installed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_short_run_beside_a_busy_process():
-    done = run("--quick", "--shapes", "a32", "--rounds", "1", "--json", "--loaded")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["threads"] is None
-    (row,) = found["loaded"]
+def test_a_short_run_with_a_busy_process():
+    process = run("--quick", "--shapes", "a32", "--rounds", "1", "--json", "--loaded")
+    assert process.returncode == 0, process.stderr
+    content = json.loads(process.stdout)
+    assert content["threads"] is None
+    (row,) = content["loaded"]
     assert row["ratio"] == pytest.approx(row["loaded"][0] / row["idle"][0])
     assert row["ratio_one_thread"] == pytest.approx(row["one_thread"][0] / row["idle"][0])
 
@@ -94,16 +94,16 @@ def test_a_short_run_beside_a_busy_process():
 # The README's tables -----------------------------------------------------------------------
 
 
-def test_the_readme_is_what_the_results_say():
-    done = subprocess.run(
+def test_the_readme_matches_the_results():
+    process = subprocess.run(
         [sys.executable, SCRIPTS / "benchmark_table.py", "--check"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
-def row(name, least=None, ratio=None):
-    times = {} if least is None else {"min": least, "ratio": ratio}
+def row(name, minimum=None, ratio=None):
+    times = {} if minimum is None else {"min": minimum, "ratio": ratio}
     return {"contender": name, **times, "problem": None if times else "not here"}
 
 
@@ -122,12 +122,12 @@ def result(date, **changes):
     } | changes  # fmt: skip
 
 
-def write(tables, name, found):
-    (tables.ROOT / "benchmarks" / "results" / name).write_text(json.dumps(found))
+def write(tables, name, content):
+    (tables.ROOT / "benchmarks" / "results" / name).write_text(json.dumps(content))
 
 
-def call(tables, monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["benchmark_table.py", *words])
+def call(tables, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["benchmark_table.py", *arguments])
     return tables.main(), (tables.ROOT / "README.md").read_text()
 
 
@@ -148,7 +148,7 @@ def test_the_newest_result_is_written_once(tables, monkeypatch, capsys):
     assert capsys.readouterr().out == "wrote README.md\n"
 
 
-def test_losing_cells_and_empty_ones_stay(tables):
+def test_slower_and_missing_cells_are_shown(tables):
     lines = tables.section(result("2026-02-01T00:00:00")).splitlines()
     assert lines[:5] == [
         "| Training, µs per step | a32 | c |",
@@ -161,15 +161,15 @@ def test_losing_cells_and_empty_ones_stay(tables):
     assert "| ours | 100 |" in lines
 
 
-def test_beneath_stand_machine_versions_threads_date_and_command(tables):
+def test_machine_versions_threads_date_and_command_are_below_the_tables(tables):
     text = tables.section(result("2026-02-01T00:00:00"))
-    for words in ("A Processor", "threads: 2", "2026-02-01", "numpy 2", "a32 = 1-3-2-1 sigmoid"):
-        assert words in text
+    for part in ("A Processor", "threads: 2", "2026-02-01", "numpy 2", "a32 = 1-3-2-1 sigmoid"):
+        assert part in text
     assert text.endswith("\n\n    python scripts/benchmark.py --rounds 7")
     assert "each library's own" in tables.section(result("2026", threads=None))
 
 
-def test_without_a_result_the_command_that_makes_one_stands_there(tables, monkeypatch):
+def test_without_a_result_the_page_shows_the_command(tables, monkeypatch):
     status, readme = call(tables, monkeypatch)
     assert status == 0
     assert "python scripts/benchmark.py --out benchmarks/results/NAME.json" in readme

@@ -1,4 +1,4 @@
-"""The GPU's benchmark, as far as it goes without one: its mathematics, its rows, its table."""
+"""The GPU benchmark, as far as it runs without a GPU: its mathematics, rows and tables."""
 
 import importlib.util
 import io
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow  # a whole checklist through the stand-in
+pytestmark = pytest.mark.slow  # runs a whole checklist on the stand-in
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "benchmark_gpu.py"
@@ -30,7 +30,7 @@ def load(name):
 
 @pytest.fixture(scope="module")
 def script():
-    return load("benchmark_gpu")  # which makes the folder benchmarks importable
+    return load("benchmark_gpu")  # makes the folder benchmarks importable
 
 
 @pytest.fixture(scope="module")
@@ -45,53 +45,56 @@ def contenders(script):
 
 @pytest.fixture
 def works(contender, contenders, monkeypatch):
-    """Small works in place of the real ones, by name."""
+    """Small works instead of the real ones, by name."""
     module = import_module("benchmarks.gpu.works")
-    made = (
+    small_works = (
         module.Work("small", "12-9-6-4", 8, 16, "cross_entropy"),
         module.Work("population", "5-6-1", 8, 16, "squared_error", members=4),
     )
-    monkeypatch.setattr(contender, "WORKS", made)
-    monkeypatch.setattr(contenders, "WORKS", made)
-    return {work.name: work for work in made}
+    monkeypatch.setattr(contender, "WORKS", small_works)
+    monkeypatch.setattr(contenders, "WORKS", small_works)
+    return {work.name: work for work in small_works}
 
 
 @pytest.fixture
-def asked(contender, works, tmp_path):
-    """A function to what a contender's process is asked."""
+def make_request(contender, works, tmp_path):
+    """A function that creates the request to a contender's process."""
 
-    def ask(library, variant, work, device):
+    def create(library, variant, work, device):
         path = tmp_path / f"{work}.npy"
         np.save(path, contender.reference(works[work], 3))
         return contender.Asked(library, variant, work, device, 3, 1, False, str(path))
 
-    return ask
+    return create
 
 
-# Everyone computes the same --------------------------------------------------------------------
+# All contenders compute the same ----------------------------------------------------------------
 
 
 def learners():
-    """Whoever is installed and runs on the CPU. Compiling takes long, and graphs need a GPU."""
+    """Installed contenders that run on the CPU. Compiling is slow, and graphs need a GPU."""
     names = [("with_torch", "eager"), ("with_torch", "eager, fused Adam")]
     if importlib.util.find_spec("jax"):
         names += [("with_jax", "jit"), ("with_jax", "scan")]
-    found = [(*name, work) for name in names for work in ("small", "population")]
+    cases = [(*name, work) for name in names for work in ("small", "population")]
     compiled = ("with_torch", "compiled, fused Adam", "small")
-    return [*found, pytest.param(*compiled, marks=pytest.mark.slow)]
+    return [*cases, pytest.param(*compiled, marks=pytest.mark.slow)]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own imports
 @pytest.mark.parametrize(("library", "variant", "work"), learners())
-def test_the_others_learn_the_same_weights(library, variant, work, contender, asked, optional):
+def test_other_libraries_learn_the_same_weights(
+    library, variant, work, contender, make_request, optional
+):
     optional("torch" if library == "with_torch" else "jax")
-    ask = asked(library, variant, work, "cpu")
-    off = contender.off(import_module(f"benchmarks.gpu.{library}"), ask, np.load(ask.reference))
-    assert off < 1e-12
+    request = make_request(library, variant, work, "cpu")
+    module = import_module(f"benchmarks.gpu.{library}")
+    error = contender.off(module, request, np.load(request.reference))
+    assert error < 1e-12
 
 
 class Graph:
-    """Stands for PyTorch's: what is recorded runs at once, and again at every replay."""
+    """Replaces PyTorch's: recorded work runs at once, and again at every replay."""
 
     def __init__(self):
         self.replay = None
@@ -103,23 +106,25 @@ class Graph:
         return nullcontext()
 
 
-def test_a_graphs_warm_up_leaves_the_network_as_it_was(contender, asked, optional, monkeypatch):
+def test_the_warm_up_of_a_graph_does_not_change_the_network(
+    contender, make_request, optional, monkeypatch
+):
     torch = optional("torch")
-    waiting = SimpleNamespace(wait_stream=lambda other: None)
+    stream = SimpleNamespace(wait_stream=lambda other: None)
     for name, value in (
-        ("Stream", lambda: waiting), ("current_stream", lambda: waiting),
-        ("stream", lambda of: nullcontext()), ("CUDAGraph", Graph), ("graph", Graph.recording),
+        ("Stream", lambda: stream), ("current_stream", lambda: stream),
+        ("stream", lambda stream: nullcontext()), ("CUDAGraph", Graph), ("graph", Graph.recording),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
     module = import_module("benchmarks.gpu.with_torch")
-    ask = asked("with_torch", "CUDA graph, fused Adam", "population", "cpu")
-    assert contender.off(module, ask, np.load(ask.reference)) < 1e-12
+    request = make_request("with_torch", "CUDA graph, fused Adam", "population", "cpu")
+    assert contender.off(module, request, np.load(request.reference)) < 1e-12
 
 
 @pytest.mark.parametrize("work", ["small", "population"])
 @pytest.mark.parametrize("variant", ["captured", "eager", "eager, unfused"])
-def test_ours_is_checked_and_timed(variant, work, contender, asked, gpu):
-    row = contender.measured(asked("ours", variant, work, gpu.name))
+def test_xpmlp_is_checked_and_timed(variant, work, contender, make_request, gpu):
+    row = contender.measured(make_request("ours", variant, work, gpu.name))
     assert "problem" not in row, row
     assert row["off"] < 1e-12
     assert row["product_off"] < 1e-6
@@ -127,14 +132,14 @@ def test_ours_is_checked_and_timed(variant, work, contender, asked, gpu):
     assert row["step"] > 0
 
 
-def test_eager_steps_are_not_taken_for_recorded_ones(contender, asked, gpu, monkeypatch):
+def test_eager_steps_are_not_taken_for_recorded_ones(contender, make_request, gpu, monkeypatch):
     monkeypatch.setattr("xpmlp.recording.engine.MIN_RECORDED_STEPS", 10**12)
-    row = contender.measured(asked("ours", "captured", "small", gpu.name))
+    row = contender.measured(make_request("ours", "captured", "small", gpu.name))
     assert row["problem"] == "RuntimeError: captured ran eager"
     assert "epoch" not in row
 
 
-def test_the_real_works_are_those_of_the_goals(contenders):
+def test_works_are_those_of_the_goals(contenders):
     titles = [work.title for work in contenders.WORKS]
     assert titles == [
         "784-512-256-10, batch 128",
@@ -149,28 +154,30 @@ def test_the_real_works_are_those_of_the_goals(contenders):
     ]  # fmt: skip
 
 
-# Who computes something else gets no time ------------------------------------------------------
+# Wrong results are not timed --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "value"), [("RATE", 1.001e-3), ("EPS", 1e-6), ("LOSSES", "half")])
-def test_another_training_gets_no_time(name, value, contender, asked, optional, monkeypatch):
+def test_a_different_training_is_not_timed(
+    name, value, contender, make_request, optional, monkeypatch
+):
     optional("torch")
     module = import_module("benchmarks.gpu.with_torch")
     if name == "LOSSES":
-        value = {"cross_entropy": lambda *given: module.LOSSES_BEFORE["cross_entropy"](*given) / 2}
+        value = {"cross_entropy": lambda *args: module.LOSSES_BEFORE["cross_entropy"](*args) / 2}
         monkeypatch.setattr(module, "LOSSES_BEFORE", module.LOSSES, raising=False)
     monkeypatch.setattr(module, name, value)
-    row = contender.measured(asked("with_torch", "eager", "small", "cpu"))
+    row = contender.measured(make_request("with_torch", "eager", "small", "cpu"))
     assert row["problem"].startswith("computes something else: the weights are off by ")
     assert "epoch" not in row
 
 
 @pytest.mark.parametrize(
-    ("precision", "digits", "said"),
+    ("precision", "digits", "message"),
     [("tf32", 24, "is not at tf32 precision"), ("full", 11, "is not at full precision")],
 )
-def test_another_precision_gets_no_time(
-    precision, digits, said, contender, asked, works, optional, monkeypatch
+def test_a_different_precision_is_not_timed(
+    precision, digits, message, contender, make_request, works, optional, monkeypatch
 ):
     optional("torch")
     module = import_module("benchmarks.gpu.with_torch")
@@ -182,22 +189,22 @@ def test_another_precision_gets_no_time(
         return a @ b
 
     monkeypatch.setattr(module, "product", product)
-    row = contender.measured(asked("with_torch", "eager", "small", "cpu"))
-    assert said in row["problem"]
+    row = contender.measured(make_request("with_torch", "eager", "small", "cpu"))
+    assert message in row["problem"]
     assert "epoch" not in row
 
 
-# The whole -------------------------------------------------------------------------------------
+# Whole runs -------------------------------------------------------------------------------------
 
 
-def options(**given):
-    known = {"device": "gpu:0", "seed": 3, "only": None, "contenders": None, "limit": 60.0}
-    return Namespace(**known | {"quick": True, "out": None} | given)
+def options(**changes):
+    defaults = {"device": "gpu:0", "seed": 3, "only": None, "contenders": None, "limit": 60.0}
+    return Namespace(**defaults | {"quick": True, "out": None} | changes)
 
 
 @pytest.fixture
-def here(script, works, gpu, monkeypatch):
-    """The script with its processes run in this one."""
+def in_process(script, works, gpu, monkeypatch):
+    """The script, with its child processes run in this process."""
     monkeypatch.setattr("benchmarks.gpu.checklist.times.SUMS", ((12, 5),))
     monkeypatch.setattr("benchmarks.gpu.checklist.memory.SMALL", works["small"].spec)
     processes = import_module("benchmarks.gpu.processes")
@@ -210,31 +217,31 @@ def here(script, works, gpu, monkeypatch):
     return script
 
 
-def test_every_contender_has_a_row_in_the_table_and_in_the_result(here, tmp_path, optional):
+def test_every_contender_is_in_the_table_and_in_the_result(in_process, tmp_path, optional):
     optional("torch")
-    table, out = io.StringIO(), tmp_path / "gpu-here.json"
-    result = here.run(options(out=str(out)), table).content
+    table, out = io.StringIO(), tmp_path / "gpu-result.json"
+    result = in_process.run(options(out=str(out)), table).content
     assert json.loads(out.read_text())["works"] == json.loads(json.dumps(result["works"]))
-    for work, torchs in (("small", 5), ("population", 3)):
-        (found,) = [entry for entry in result["works"] if entry["name"] == work]
-        of_torch = [row for row in found["rows"] if row["library"] == "PyTorch"]
-        assert len(of_torch) == torchs
-        assert all(row["problem"] == "RuntimeError: this PyTorch sees no GPU" for row in of_torch)
-        assert sum("epoch" in row for row in found["rows"]) == 3
-    said = table.getvalue()
-    assert "xpmlp captured " in said
-    assert "no time: RuntimeError: this PyTorch sees no GPU" in said
+    for work, count in (("small", 5), ("population", 3)):
+        (measured,) = [entry for entry in result["works"] if entry["name"] == work]
+        torch_rows = [row for row in measured["rows"] if row["library"] == "PyTorch"]
+        assert len(torch_rows) == count
+        assert all(row["problem"] == "RuntimeError: this PyTorch sees no GPU" for row in torch_rows)
+        assert sum("epoch" in row for row in measured["rows"]) == 3
+    text = table.getvalue()
+    assert "xpmlp captured " in text
+    assert "no time: RuntimeError: this PyTorch sees no GPU" in text
     names = ["host-times", "node-cost", "row-sums", "flat-memory"]
-    assert [word for word in names if f"\n{word} " in said] == names
+    assert [name for name in names if f"\n{name} " in text] == names
     verdicts = {(goal["work"], goal["text"]): goal["verdict"] for goal in result["goals"]}
     assert verdicts["large", "ms a step"] == "not measured"
     assert verdicts["small", "MiB of GPU memory taken by 10,000 steps"] == "met"
-    assert here.failed(result), "PyTorch that sees no GPU is a failure"
+    assert in_process.failed(result), "PyTorch that sees no GPU is a failure"
 
 
-def test_contenders_are_chosen_by_name_and_by_library(here, contenders):
-    def rows(words):
-        result = here.run(options(contenders=words, only="small"), io.StringIO()).content
+def test_contenders_are_chosen_by_name_and_by_library(in_process, contenders):
+    def rows(selection):
+        result = in_process.run(options(contenders=selection, only="small"), io.StringIO()).content
         return [(row["library"], row["variant"]) for row in result["works"][0]["rows"]]
 
     assert rows("xpmlp-captured") == [("xpmlp", "captured")]
@@ -249,21 +256,21 @@ def test_contenders_are_chosen_by_name_and_by_library(here, contenders):
 def test_the_contenders_of_a_library_are_its_variants(library, contenders, optional):
     optional(contenders.PACKAGES[library])
     module = import_module(f"benchmarks.gpu.{library}")
-    named = [one.variant for one in contenders.CONTENDERS if one.library == library]
-    assert named == list(module.VARIANTS)
+    variants = [c.variant for c in contenders.CONTENDERS if c.library == library]
+    assert variants == list(module.VARIANTS)
 
 
-def test_what_is_measured_first_exists(contenders):
-    every = contenders.pairs(contenders.WORKS, contenders.CONTENDERS)
-    known = [(work.name, contender.word) for work, contender in every]
+def test_the_pairs_measured_first_exist(contenders):
+    pairs = contenders.pairs(contenders.WORKS, contenders.CONTENDERS)
+    known = [(work.name, contender.word) for work, contender in pairs]
     assert set(contenders.FIRST) <= set(known)
-    ordered = [(work.name, one.word) for work, one in contenders.by_worth(every)]
+    ordered = [(work.name, contender.word) for work, contender in contenders.by_worth(pairs)]
     assert tuple(ordered[: len(contenders.FIRST)]) == contenders.FIRST
     assert sorted(ordered) == sorted(known)
 
 
 @pytest.mark.parametrize(
-    ("change", "wrong"),
+    ("change", "expected"),
     [
         (lambda result: None, False),
         (lambda result: result["works"][0]["rows"].append({"variant": "-", "problem": "x"}), False),
@@ -271,17 +278,17 @@ def test_what_is_measured_first_exists(contenders):
         (lambda result: result["beneath"].update(memory={"verdict": "fault"}), True),
     ],
 )
-def test_the_exit_status_says_whether_all_went_well(script, change, wrong):
+def test_the_exit_status_reports_failures(script, change, expected):
     result = {
         "works": [{"rows": [{"variant": "captured", "epoch": 1.0}]}],
         "beneath": {"times": {"verdict": "figure"}},
     }
     change(result)
-    assert script.failed(result) is wrong
+    assert script.failed(result) is expected
 
 
-def made_up(ours=60.0, eager=300.0, graph=60.0):
-    """A result with these microseconds in the small work."""
+def example_result(ours=60.0, eager=300.0, graph=60.0):
+    """A result with these times of the small work, in microseconds."""
     rows = [
         {"library": "xpmlp", "variant": "captured", "epoch": ours, "step": 50.0, "off": 0.0,
          "version": "1"},
@@ -302,7 +309,7 @@ def made_up(ours=60.0, eager=300.0, graph=60.0):
 
 
 @pytest.mark.parametrize(
-    ("given", "verdicts"),
+    ("times", "verdicts"),
     [
         ({}, ["met", "met", "met", "met"]),
         ({"ours": 100.0}, ["missed", "met", "missed", "missed"]),
@@ -311,20 +318,20 @@ def made_up(ours=60.0, eager=300.0, graph=60.0):
         ({"ours": 70.0, "graph": 60.0}, ["met", "met", "met", "missed"]),
     ],
 )
-def test_goals_are_judged(script, given, verdicts):
-    found = script.judged(made_up(**given))
-    assert [goal["verdict"] for goal in found][:4] == verdicts
-    assert [goal["verdict"] for goal in found][4:] == ["not measured"] * 3 + ["met"]
-    assert found[0]["measured"] == given.get("ours", 60.0)
-    assert found[-1]["measured"] == 1.5
+def test_goals_are_judged(script, times, verdicts):
+    goals = script.judged(example_result(**times))
+    assert [goal["verdict"] for goal in goals][:4] == verdicts
+    assert [goal["verdict"] for goal in goals][4:] == ["not measured"] * 3 + ["met"]
+    assert goals[0]["measured"] == times.get("ours", 60.0)
+    assert goals[-1]["measured"] == 1.5
 
 
 # Arguments and processes ----------------------------------------------------------------------
 
 
-def command(*words):
+def command(*arguments):
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *words],
+        [sys.executable, str(SCRIPT), *arguments],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
@@ -333,7 +340,7 @@ def command(*words):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         ((), "no usable GPU: stage "),
         (("--only", "smal"), "did you mean 'small'"),
@@ -343,25 +350,25 @@ def command(*words):
         (("--seed", "-1"), "--seed must be"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(words, said):
-    done = command(*words)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_wrong_argument_is_a_one_line_error(arguments, message):
+    result = command(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_process_hands_over_its_row_or_why_there_is_none(script, contender, tmp_path):
-    """A process that ends badly is a row too."""
+def test_a_process_returns_its_row_or_the_problem(script, contender, tmp_path):
+    """A process that fails gives a row, too."""
     processes = import_module("benchmarks.gpu.processes")
-    asked = contender.Asked("with_torch", "nothing", "population", "cpu", 0, 1, True, "nowhere")
-    row = processes.alone("contender", asked._asdict())
+    request = contender.Asked("with_torch", "nothing", "population", "cpu", 0, 1, True, "nowhere")
+    row = processes.alone("contender", request._asdict())
     assert row["library"] == "PyTorch"
     assert "nowhere" in row["problem"] or row["problem"] == "torch is not installed"
     broken = processes.alone("contender", {})
     assert broken["problem"].startswith("exit status 1: TypeError")
 
 
-def test_a_process_that_takes_too_long_is_ended(script):
+def test_a_process_that_takes_too_long_is_stopped(script):
     processes = import_module("benchmarks.gpu.processes")
     assert processes.alone("contender", {}, 0.01) == {"problem": "not done after 0.01 s"}
 
@@ -378,56 +385,56 @@ def table(script, tmp_path):
     return module
 
 
-def written(table, folder, monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["benchmark_gpu_table.py", *words])
+def write_page(table, folder, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["benchmark_gpu_table.py", *arguments])
     return table.main(folder), (folder / "README.md").read_text()
 
 
 def test_without_a_result_the_page_says_so(table, tmp_path, monkeypatch):
-    assert written(table, tmp_path, monkeypatch, "--check")[0] == 1
-    status, page = written(table, tmp_path, monkeypatch)
+    assert write_page(table, tmp_path, monkeypatch, "--check")[0] == 1
+    status, page = write_page(table, tmp_path, monkeypatch)
     assert status == 0
     assert page == f"# A page\n{table.BEGIN}\nNot yet measured on a GPU.\n{table.END}\nafter\n"
-    assert written(table, tmp_path, monkeypatch, "--check")[0] == 0
+    assert write_page(table, tmp_path, monkeypatch, "--check")[0] == 0
 
 
 def test_the_newest_result_is_shown_and_an_older_page_is_stale(
     script, table, tmp_path, monkeypatch
 ):
     folder = tmp_path / "benchmarks" / "results"
-    for name, given, date in (
+    for name, times, date in (
         ("gpu-a", {"ours": 60.0}, "2030-05-01"),
         ("gpu-b", {"ours": 1234.5}, "2030-04-01"),
         ("gpu-c", {"ours": 99.9}, "2031-01-01"),
         ("cpu", {"ours": 88.8}, "2032-01-01"),
     ):
-        result = made_up(**given) | {"date": date, "quick": name == "gpu-c"}
+        result = example_result(**times) | {"date": date, "quick": name == "gpu-c"}
         result["goals"] = script.judged(result)
         (folder / f"{name}.json").write_text(json.dumps(result))
-    _, page = written(table, tmp_path, monkeypatch)
+    _, page = write_page(table, tmp_path, monkeypatch)
     assert "| xpmlp, captured | 60 (50) |" in page
     assert "| PyTorch, CUDA graph, fused Adam | 60 (55.5) |" in page
     assert "JAX" not in page.partition("Over whole epochs")[0]
     assert "| 1-2-3, batch 4: at most 70 us a step | 60 | met |" in page
     assert "| large: at most 3.2 ms a step | - | not measured |" in page
     assert "a card (driver 1, CUDA 2, CuPy 3), xpmlp 1, PyTorch 2" in page
-    assert written(table, tmp_path, monkeypatch, "--check")[0] == 0
+    assert write_page(table, tmp_path, monkeypatch, "--check")[0] == 0
     result["date"], result["quick"] = "2033-01-01", False
     (folder / "gpu-d.json").write_text(json.dumps(result))
-    assert written(table, tmp_path, monkeypatch, "--check")[0] == 1
+    assert write_page(table, tmp_path, monkeypatch, "--check")[0] == 1
 
 
 def test_a_page_without_its_markers_is_refused(table, tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("nothing here")
     with pytest.raises(ValueError, match="once each"):
-        written(table, tmp_path, monkeypatch)
+        write_page(table, tmp_path, monkeypatch)
 
 
-def test_the_readme_is_fresh():
-    done = subprocess.run(
+def test_the_readme_is_up_to_date():
+    result = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "benchmark_gpu_table.py"), "--check"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr

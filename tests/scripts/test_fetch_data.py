@@ -1,4 +1,4 @@
-"""The way to the public data sets: nothing but the checked bytes is written."""
+"""Fetching the public data sets: only bytes with the expected digest are written."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ def digest(data):
 def script():
     spec = importlib.util.spec_from_file_location("fetch_data", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look the module up
+    sys.modules[spec.name] = module  # dataclasses look up the module
     try:
         spec.loader.exec_module(module)
         yield module
@@ -32,16 +32,16 @@ def script():
 
 @pytest.fixture
 def served(script, tmp_path, monkeypatch):
-    """Every set served from files of this machine: one plain, one converted, one compressed."""
+    """Three sets served from local files: one plain, one converted, one compressed."""
     folder = tmp_path / "served"
     folder.mkdir()
-    made = {
+    contents = {
         "plain": (ROWS, ROWS, script.unchanged),
         "table": (ROWS, script.with_header(ROWS), script.with_header),
         "packed": (gzip.compress(ROWS, mtime=0), ROWS, gzip.decompress),
     }
     sets = {}
-    for name, (public, content, convert) in made.items():
+    for name, (public, content, convert) in contents.items():
         (folder / name).write_bytes(public)
         url = (folder / name).as_uri()
         source = script.Source(url, digest(public), digest(content), convert)
@@ -50,7 +50,7 @@ def served(script, tmp_path, monkeypatch):
     return folder
 
 
-def test_every_set_is_written_as_its_content(script, served, tmp_path, capsys):
+def test_every_set_is_written_with_its_content(script, served, tmp_path, capsys):
     out = tmp_path / "deep" / "data"
     assert script.main(["--out", str(out)]) == 0
     assert gzip.decompress((out / "plain.csv.gz").read_bytes()) == ROWS
@@ -66,13 +66,13 @@ def test_every_set_is_written_as_its_content(script, served, tmp_path, capsys):
 
 
 def test_the_same_bytes_are_written_every_time(script, served, tmp_path):
-    for folder in ("one", "two"):
+    for folder in ("first", "second"):
         assert script.main(["plain", "--out", str(tmp_path / folder)]) == 0
-    one, two = (tmp_path / folder / "plain.csv.gz" for folder in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
+    first, second = (tmp_path / folder / "plain.csv.gz" for folder in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
 
 
-def test_what_is_there_is_not_fetched_again(script, served, tmp_path, capsys):
+def test_an_existing_file_is_not_fetched_again(script, served, tmp_path, capsys):
     assert script.main(["plain", "--out", str(tmp_path)]) == 0
     (served / "plain").unlink()
     assert script.main(["plain", "--out", str(tmp_path)]) == 0
@@ -87,7 +87,7 @@ def test_a_damaged_file_is_fetched_again(damage, script, served, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["plain", "table", "packed"])
-def test_other_bytes_are_refused_and_nothing_is_written(name, script, served, tmp_path, capsys):
+def test_unexpected_bytes_are_refused_and_not_written(name, script, served, tmp_path, capsys):
     (served / name).write_bytes(ROWS + b"\n")
     out = tmp_path / "out"
     assert script.main([name, "--out", str(out)]) == 2
@@ -98,7 +98,7 @@ def test_other_bytes_are_refused_and_nothing_is_written(name, script, served, tm
     assert list(out.iterdir()) == []
 
 
-def test_a_conversion_that_differs_is_refused(script, served, tmp_path, monkeypatch, capsys):
+def test_an_unexpected_conversion_is_refused(script, served, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "ADULT_HEADER", b"other\n")
     sets = script.SETS["table"]["table.csv.gz"]
     assert script.with_header(ROWS).startswith(b"other")
@@ -108,8 +108,8 @@ def test_a_conversion_that_differs_is_refused(script, served, tmp_path, monkeypa
 
 
 BAD = {
-    "a set misspelt": (["plian"], "did you mean 'plain'?"),
-    "a source that is gone": (["plain"], "plain"),
+    "a misspelt set": (["plian"], "did you mean 'plain'?"),
+    "a missing source": (["plain"], "plain"),
     "a folder that is a file": (["table", "--out", "served/table"], "table"),
 }
 
@@ -118,14 +118,14 @@ BAD = {
 def test_bad_input_is_one_line_and_exit_two(kind, script, served, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (served / "plain").unlink()
-    words, said = BAD[kind]
-    assert script.main(words) == 2
+    arguments, message = BAD[kind]
+    assert script.main(arguments) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert said in err
+    assert message in err
 
 
-def test_the_sources_are_pinned_and_every_digest_is_one(script):
+def test_sources_are_pinned_and_digests_are_well_formed(script):
     sources = [source for files in script.SETS.values() for source in files.values()]
     assert list(script.SETS) == ["california", "diamonds", "adult", "mnist-10k"]
     for source in sources:
@@ -137,11 +137,11 @@ def test_the_sources_are_pinned_and_every_digest_is_one(script):
         assert (source.public == source.content) == (source.convert is script.unchanged)
 
 
-def test_it_runs_as_a_script(tmp_path):
-    done = subprocess.run(
+def test_runs_as_a_script(tmp_path):
+    result = subprocess.run(
         [sys.executable, SCRIPT, "nothing"],
         cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert "data set 'nothing' is unknown" in done.stderr
+    assert result.returncode == 2
+    assert "data set 'nothing' is unknown" in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The GPU's checklist, as far as it goes without one: its rows, its groups, its arguments."""
+"""The GPU checklist, as far as it runs without a GPU: its rows, groups and arguments."""
 
 import importlib.util
 import inspect
@@ -36,7 +36,7 @@ SETTING = Setting(SimpleNamespace(device=None, name="nowhere"), 0, True)
 def script():
     spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)  # which makes the folder benchmarks importable
+    spec.loader.exec_module(module)  # makes the folder benchmarks importable
     return module
 
 
@@ -68,17 +68,17 @@ def command(*arguments, **environment):
     )
 
 
-def test_without_a_gpu_one_line_names_the_stage_and_the_mend():
-    done = command()
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+def test_without_a_gpu_one_line_names_the_stage_and_the_fix():
+    result = command()
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
     assert line.startswith("gpu_check.py: no usable GPU: stage ")
     assert "To mend it: " in line
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("--only", "gem-out"), "did you mean 'gemm-out'"),
         (("--only", ","), "names no check"),
@@ -86,16 +86,16 @@ def test_without_a_gpu_one_line_names_the_stage_and_the_mend():
         (("--seed", "-1"), "--seed must be"),
     ],
 )
-def test_a_wrong_argument_is_named_in_one_line(arguments, words):
-    done = command(*arguments)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_wrong_argument_is_a_one_line_error(arguments, message):
+    result = command(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_checks_are_chosen_by_name_and_by_number(checks):
-    def names(words):
-        return [check.name for check in checks.select(REGISTRY, words)]
+    def names(selection):
+        return [check.name for check in checks.select(REGISTRY, selection)]
 
     assert names(None) == [check.name for check in REGISTRY]
     assert names("timing, 2") == ["failing", "raising", "timing"]
@@ -103,7 +103,7 @@ def test_checks_are_chosen_by_name_and_by_number(checks):
         names("passin")
 
 
-def test_a_fault_is_a_row_and_the_rest_go_on():
+def test_a_fault_is_a_row_and_the_other_checks_run():
     rows = list(perform(REGISTRY, SETTING))
     assert [row.verdict for row in rows] == [OK, FAULT, FAULT, NOTE, FIGURE]
     assert rows[1].detail == "too far"
@@ -111,16 +111,16 @@ def test_a_fault_is_a_row_and_the_rest_go_on():
     assert all(row.seconds >= 0 for row in rows)
 
 
-def test_a_fault_of_the_device_ends_the_checks_that_are_left(checks):
-    """A kernel that fails after a check tells it; a fault that leaves the device whole does not."""
-    answers = iter([None, None, "CUDARuntimeError: cudaErrorIllegalAddress"])
-    rows = list(checks.until_device_fault(REGISTRY, SETTING, lambda place: next(answers)))
+def test_a_fault_of_the_device_ends_the_remaining_checks(checks):
+    """A kernel is run after every check: only if that fails, too, is the device broken."""
+    problems = iter([None, None, "CUDARuntimeError: cudaErrorIllegalAddress"])
+    rows = list(checks.until_device_fault(REGISTRY, SETTING, lambda place: next(problems)))
     assert [row.verdict for row in rows] == [OK, FAULT, FAULT, "not run", "not run"]
     assert rows[2].detail == "device fault: RuntimeError: the card"
     assert {row.detail for row in rows[3:]} == {"device fault"}
 
 
-def test_a_device_that_breaks_after_a_check_passed_is_a_fault_of_that_check(checks):
+def test_a_device_that_breaks_after_a_passed_check_is_a_fault_of_that_check(checks):
     (row, *_) = checks.until_device_fault(REGISTRY, SETTING, lambda place: "no kernel runs")
     assert (row.verdict, row.detail) == (FAULT, "device fault: no kernel runs")
 
@@ -141,15 +141,15 @@ def test_nan_never_passes():
 
 @pytest.fixture
 def without_processes(script, monkeypatch):
-    """The script, with REGISTRY in the checklist's place and every child in this process."""
+    """The script with REGISTRY as its checklist and every child process run in this process."""
     groups, processes = (import_module(f"benchmarks.gpu.{n}") for n in ("groups", "processes"))
 
     def run(module, request, keep, *, limit, environment=None):
         if module == "machine":
             keep({"device": "gpu:0", "machine": {"name": "a card"}})
             return
-        chosen = [check for check in REGISTRY if check.name in request["names"]]
-        for row in perform(chosen, SETTING):
+        selected = [check for check in REGISTRY if check.name in request["names"]]
+        for row in perform(selected, SETTING):
             keep(json.loads(json.dumps(row._asdict() | {"figures": dict(row.figures)})))
         return
 
@@ -166,7 +166,7 @@ def main(script, monkeypatch, *arguments):
     return script.main()
 
 
-def test_table_and_result_hold_every_row(without_processes, monkeypatch, tmp_path):
+def test_table_and_result_have_every_row(without_processes, monkeypatch, tmp_path):
     out, table = tmp_path / "result.json", io.StringIO()
     monkeypatch.setattr(sys, "stdout", table)
     assert main(without_processes, monkeypatch, "--out", str(out)) == 1
@@ -175,10 +175,10 @@ def test_table_and_result_hold_every_row(without_processes, monkeypatch, tmp_pat
     assert "    fault: RuntimeError: the card" in lines
     assert "    note: one is missing" in lines
     assert lines[-2] == "2 faults in 5 checks"
-    written = json.loads(out.read_text())
-    assert written["device"] == "gpu:0"
-    assert (written["faults"], written["not_run"]) == (2, 0)
-    rows = [row for group in written["groups"].values() for row in group["rows"]]
+    content = json.loads(out.read_text())
+    assert content["device"] == "gpu:0"
+    assert (content["faults"], content["not_run"]) == (2, 0)
+    rows = [row for group in content["groups"].values() for row in group["rows"]]
     assert [row["name"] for row in rows] == [check.name for check in REGISTRY]
     keys = {"number", "name", "figure", "allowed", "verdict", "detail", "seconds", "figures"}
     assert all(set(row) == keys for row in rows)
@@ -186,18 +186,18 @@ def test_table_and_result_hold_every_row(without_processes, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(("only", "status"), [("passing,noting", 0), ("1,2", 1)])
-def test_json_goes_to_standard_output_and_the_table_aside(
+def test_json_goes_to_standard_output_and_the_table_to_standard_error(
     without_processes, monkeypatch, capsys, only, status
 ):
     assert main(without_processes, monkeypatch, "--json", "--quick", "--only", only) == status
-    said = capsys.readouterr()
-    result = json.loads(said.out)
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
     assert result["machine"] == {"name": "a card"}
     assert {"xpmlp", "commit", "date", "device", "seed", "quick", "groups"} <= set(result)
-    assert "passing" in said.err
+    assert "passing" in captured.err
 
 
-def test_the_checklist_is_whole_and_its_names_differ(checks):
+def test_the_checklist_is_complete_and_its_names_are_unique(checks):
     assert {check.number for check in checks.CHECKS} == set(range(1, 12))
     names = [check.name for check in checks.CHECKS]
     assert len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""A visit to a GPU: its processes and their limits, its files, its table, and a whole rehearsal."""
+"""A visit to a GPU: its processes and their limits, files, table, and a full rehearsal."""
 
 import json
 import os
@@ -30,9 +30,9 @@ def module(name):
     return import_module(f"benchmarks.gpu.{name}")
 
 
-def command(*words, **environment):
+def command(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, words)],
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
         capture_output=True,
         text=True,
@@ -86,13 +86,13 @@ def registry(tmp_path, monkeypatch):
 @pytest.fixture
 def groups(registry):
     """A function that runs groups, given by their checks, and returns their rows' verdicts."""
-    found, results = module("groups"), module("results")
+    source, results = module("groups"), module("results")
 
-    def run(named, *, device="cpu", limit=60.0, deadline=float("inf"), path=None):
+    def run(checks_by_group, *, device="cpu", limit=60.0, deadline=float("inf"), path=None):
         result = results.ResultFile(path, {})
-        made = [found.Group(name, checks, registry) for name, checks in named.items()]
-        found.run_groups(
-            made, found.Device(device, 0, True), result, lambda group, row: None,
+        created = [source.Group(name, checks, registry) for name, checks in checks_by_group.items()]
+        source.run_groups(
+            created, source.Device(device, 0, True), result, lambda group, row: None,
             limit=limit, deadline=deadline, jobs=2,
         )  # fmt: skip
         return {
@@ -103,8 +103,8 @@ def groups(registry):
     return run
 
 
-def ended(pid):
-    """Whether a process is gone, or only waits to be collected."""
+def has_ended(pid):
+    """Whether a process is gone, or a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -112,45 +112,47 @@ def ended(pid):
 
 
 @pytest.mark.slow
-def test_a_check_that_hangs_is_ended_at_its_limit_and_other_groups_finish(groups, tmp_path):
+def test_a_check_that_hangs_is_killed_at_its_limit_and_other_groups_finish(groups, tmp_path):
     path = tmp_path / "result.json"
-    found = groups(
+    verdicts = groups(
         {"hangs": ("first", "hanging", "second"), "well": ("third",)}, limit=5.0, path=path
     )
-    assert found["well"] == {"third": ("ok", "")}
-    assert found["hangs"] == {
+    assert verdicts["well"] == {"third": ("ok", "")}
+    assert verdicts["hangs"] == {
         "first": ("ok", ""),
         "hanging": ("fault", "not done after 5 s"),
         "second": ("not run", "its group ended"),
     }
-    written = json.loads(path.read_text())["groups"]
-    assert [row["verdict"] for row in written["hangs"]["rows"]] == ["ok", "fault", "not run"]
+    content = json.loads(path.read_text())["groups"]
+    assert [row["verdict"] for row in content["hangs"]["rows"]] == ["ok", "fault", "not run"]
     time.sleep(0.2)
-    assert ended(int((tmp_path / "pid").read_text())), "what a child started is ended with it"
+    assert has_ended(int((tmp_path / "pid").read_text())), "what a child started is ended with it"
 
 
-def test_a_process_that_crashes_leaves_what_it_had(groups):
-    found = groups({"crashes": ("first", "crashing", "second"), "well": ("third",)})
-    assert found["crashes"]["first"] == ("ok", "")
-    assert found["crashes"]["crashing"][1].startswith("ended by SIGABRT: ")
-    assert found["crashes"]["second"][0] == "not run"
-    assert found["well"]["third"][0] == "ok"
+def test_a_process_that_crashes_keeps_its_earlier_rows(groups):
+    verdicts = groups({"crashes": ("first", "crashing", "second"), "well": ("third",)})
+    assert verdicts["crashes"]["first"] == ("ok", "")
+    assert verdicts["crashes"]["crashing"][1].startswith("ended by SIGABRT: ")
+    assert verdicts["crashes"]["second"][0] == "not run"
+    assert verdicts["well"]["third"][0] == "ok"
 
 
-def test_a_fault_of_the_device_ends_its_group_only(groups, card, monkeypatch):
+def test_a_fault_of_the_device_ends_only_its_group(groups, card, monkeypatch):
     monkeypatch.syspath_prepend(standin.SITE)
     monkeypatch.setenv(standin.PLUGGED, "1")
-    found = groups({"breaks": ("first", "breaking", "second"), "well": ("third",)}, device="gpu:0")
-    assert found["breaks"]["first"] == ("ok", "")
-    assert found["breaks"]["breaking"][0] == "fault"
-    assert found["breaks"]["breaking"][1].startswith("device fault: ")
-    assert found["breaks"]["second"] == ("not run", "device fault")
-    assert found["well"]["third"] == ("ok", "")
+    verdicts = groups(
+        {"breaks": ("first", "breaking", "second"), "well": ("third",)}, device="gpu:0"
+    )
+    assert verdicts["breaks"]["first"] == ("ok", "")
+    assert verdicts["breaks"]["breaking"][0] == "fault"
+    assert verdicts["breaks"]["breaking"][1].startswith("device fault: ")
+    assert verdicts["breaks"]["second"] == ("not run", "device fault")
+    assert verdicts["well"]["third"] == ("ok", "")
 
 
-def test_without_time_nothing_is_run_and_that_is_said(groups):
-    found = groups({"late": ("first", "second")}, deadline=time.monotonic())
-    assert set(found["late"].values()) == {("not run", "no time was left")}
+def test_groups_without_time_left_are_reported_as_not_run(groups):
+    verdicts = groups({"late": ("first", "second")}, deadline=time.monotonic())
+    assert set(verdicts["late"].values()) == {("not run", "no time was left")}
 
 
 def test_only_whole_lines_are_read(tmp_path):
@@ -164,7 +166,7 @@ def test_only_whole_lines_are_read(tmp_path):
 
 # Packages --------------------------------------------------------------------------------------
 
-HERE = {
+INSTALLED = {
     "numpy": "2.4.6", "safetensors": "0.8.0", "array-api-compat": "1.16.0", "cuda-core": "1.2.2",
     "nvmath-python": "1.0.0", "cuda-pathfinder": "1.9.1", "cupy-cuda13x": "14.2.0",
     "cuda-bindings": "13.5.0",
@@ -172,7 +174,7 @@ HERE = {
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "expected"),
     [
         ({}, []),
         ({"nvmath-python": None, "cuda-core": "0.3.1"},
@@ -182,11 +184,11 @@ HERE = {
         ({"cupy-cuda13x": None}, ["cupy-cuda13x 14.2.0"]),
     ],
 )  # fmt: skip
-def test_missing_packages_are_named_with_versions(change, named):
+def test_missing_packages_are_named_with_versions(change, expected):
     wheels = module("wheels")
-    missing = wheels.missing({**HERE, **change}.get)
-    assert len(missing) == len(named)
-    assert not missing or f": {', '.join(named)}. Bring them: " in wheels.message(missing)
+    missing = wheels.missing({**INSTALLED, **change}.get)
+    assert len(missing) == len(expected)
+    assert not missing or f": {', '.join(expected)}. Bring them: " in wheels.message(missing)
 
 
 def test_missing_packages_are_named_in_one_line_before_any_work(tmp_path):
@@ -199,9 +201,9 @@ def test_missing_packages_are_named_in_one_line_before_any_work(tmp_path):
         "    return real(name)\n"
         "m.version = version\n"
     )
-    done = command("--out", tmp_path / "out", PYTHONPATH=str(tmp_path))
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    result = command("--out", tmp_path / "out", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
     assert line.startswith("gpu_visit.py: missing on this machine: ")
     assert "array-api-compat 1.16.0" in line
     assert "nvmath-python 1.0.0" in line
@@ -229,7 +231,7 @@ def test_wheels_of_a_folder_are_imported_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         ((), "no usable GPU: stage "),
         (("--minutes", "0"), "--minutes must be above 0"),
@@ -238,19 +240,19 @@ def test_wheels_of_a_folder_are_imported_first(tmp_path, monkeypatch):
         (("--wheels", "."), "has no .whl files"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(words, said, tmp_path):
-    done = command("--out", tmp_path / "out", *words)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_wrong_argument_is_a_one_line_error(arguments, message, tmp_path):
+    result = command("--out", tmp_path / "out", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 # The table -------------------------------------------------------------------------------------
 
 
-def row(name, verdict="fault", detail="", **more):
-    known = {"figure": "", "allowed": "", "seconds": 1.0, "figures": {}}
-    return {**known, "name": name, "verdict": verdict, "detail": detail, **more}
+def row(name, verdict="fault", detail="", **values):
+    defaults = {"figure": "", "allowed": "", "seconds": 1.0, "figures": {}}
+    return {**defaults, "name": name, "verdict": verdict, "detail": detail, **values}
 
 
 def phase(**rows):
@@ -307,7 +309,7 @@ RESULTS = {
 }
 
 
-def test_what_to_mend_is_ranked():
+def test_faults_and_goals_are_ranked():
     items = module("ranking").ranked(RESULTS)
     assert [item.severity for item in items] == [
         "wrong numbers", "device fault", "error", "not captured", "memory", "goal", "goal",
@@ -316,7 +318,7 @@ def test_what_to_mend_is_ranked():
     assert [(item.where, item.factor) for item in items[5:]] == [("large", 4.0), ("small", 2.0)]
 
 
-def test_the_table_says_first_what_to_mend():
+def test_the_table_starts_with_what_to_fix():
     text = module("ranking").table(RESULTS)
     order = [
         "wrong numbers",
@@ -329,7 +331,7 @@ def test_the_table_says_first_what_to_mend():
         "note: e: old",
         "6 faults in 10 checks",
     ]
-    places = [text.index(words) for words in order]
+    places = [text.index(part) for part in order]
     assert places == sorted(places)
 
 
@@ -377,33 +379,33 @@ def test_a_profile_replays_the_captured_graph(check, monkeypatch):
 
     monkeypatch.setattr(profile, "obstacle", lambda: None)
     monkeypatch.setattr(profile, "trace", trace)
-    found = check(profile.CHECKS[0])
-    assert found.verdict == "figure", found
-    assert found.figures["kernels"][0]["kernel"] == "a"
-    assert found.figures["streams"] == 2
+    result = check(profile.CHECKS[0])
+    assert result.verdict == "figure", result
+    assert result.figures["kernels"][0]["kernel"] == "a"
+    assert result.figures["streams"] == 2
 
 
-# The whole -------------------------------------------------------------------------------------
+# Whole visits -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def rehearsal(tmp_path):
-    """A function that starts a quick visit on the stand-in; it is ended afterwards."""
+    """A function that starts a quick visit on the stand-in; it is killed afterwards."""
     if standin.obstacle() is not None:
         pytest.skip(f"no stand-in for a GPU here: {standin.obstacle()}")
-    started = []
+    visits = []
 
-    def start(*words):
+    def start(*args):
         with (tmp_path / "log").open("wb") as log:
             visit = subprocess.Popen(
-                [sys.executable, str(SCRIPT), "--quick", "--out", str(tmp_path / "out"), *words],
+                [sys.executable, str(SCRIPT), "--quick", "--out", str(tmp_path / "out"), *args],
                 env=standin.environment(), stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        started.append(visit)
+        visits.append(visit)
         return visit, tmp_path / "out"
 
     yield start
-    for visit in started:
+    for visit in visits:
         visit.kill()
         visit.wait()
 
@@ -413,33 +415,33 @@ def rows(result):
 
 
 @pytest.mark.slow
-def test_a_whole_visit_leaves_every_phase_and_a_table(rehearsal):
-    """Every check of the plan has a row, and none is a fault; times mean nothing here."""
+def test_a_full_visit_writes_every_phase_and_a_table(rehearsal):
+    """Every check of the plan has a row, and none is a fault; its times are meaningless."""
     visit, out = rehearsal("--minutes", "30", "--jobs", "2")
     assert visit.wait() in (0, 1), (out.parent / "log").read_text()
     names = {path.name for path in out.iterdir()}
     assert names == {"visit.json", "table.txt", *(f"{phase}.json" for phase in PHASES)}
-    found = {phase: json.loads((out / f"{phase}.json").read_text()) for phase in PHASES}
-    about = json.loads((out / "visit.json").read_text())
-    assert about["complete"] is True
-    assert about["left_out"] == []
-    assert list(about["phases"]) == list(PHASES)
+    results = {phase: json.loads((out / f"{phase}.json").read_text()) for phase in PHASES}
+    description = json.loads((out / "visit.json").read_text())
+    assert description["complete"] is True
+    assert description["left_out"] == []
+    assert list(description["phases"]) == list(PHASES)
     plan = module("visit").standard_plan(True)
     for name in PHASES[:-1]:
-        wanted = sorted(check for group in getattr(plan, name) for check in group.checks)
-        assert sorted(row["name"] for row in rows(found[name])) == wanted
-        assert not [row for row in rows(found[name]) if row["verdict"] == "not run"]
-    faults = {row["name"] for name in PHASES[:-1] for row in rows(found[name])
+        expected = sorted(check for group in getattr(plan, name) for check in group.checks)
+        assert sorted(row["name"] for row in rows(results[name])) == expected
+        assert not [row for row in rows(results[name]) if row["verdict"] == "not run"]
+    faults = {row["name"] for name in PHASES[:-1] for row in rows(results[name])
               if row["verdict"] == "fault"}  # fmt: skip
     assert faults == set()
-    without = [entry["rows"][0]["figures"]["without"] for name, entry in
-               found["steps"]["groups"].items() if name.startswith("captured-step")]  # fmt: skip
-    assert without == ["", "branches", "epilogues", "accounts", "kernels"]
-    for work in found["benchmark"]["works"]:
-        ours = [row for row in work["rows"] if row["library"] == "xpmlp"]
-        assert ours
-        assert all(row["epoch"] > 0 for row in ours), ours
-    assert "flat-memory" in found["benchmark"]["beneath"]
+    left_out = [entry["rows"][0]["figures"]["without"] for name, entry in
+               results["steps"]["groups"].items() if name.startswith("captured-step")]  # fmt: skip
+    assert left_out == ["", "branches", "epilogues", "accounts", "kernels"]
+    for work in results["benchmark"]["works"]:
+        xpmlp_rows = [row for row in work["rows"] if row["library"] == "xpmlp"]
+        assert xpmlp_rows
+        assert all(row["epoch"] > 0 for row in xpmlp_rows), xpmlp_rows
+    assert "flat-memory" in results["benchmark"]["beneath"]
     text = (out / "table.txt").read_text()
     assert text.index("what to mend first") < text.index("kernels of the small step")
     assert text.index("captured-step without branches") < text.index("\ngoals\n")
@@ -447,7 +449,7 @@ def test_a_whole_visit_leaves_every_phase_and_a_table(rehearsal):
 
 
 @pytest.mark.slow
-def test_a_visit_that_is_killed_leaves_whole_files_and_no_process(rehearsal):
+def test_a_killed_visit_leaves_complete_files_and_no_process(rehearsal):
     visit, out = rehearsal("--minutes", "10", "--jobs", "2", "--only", "checks")
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and visit.poll() is None:
@@ -465,6 +467,6 @@ def test_a_visit_that_is_killed_leaves_whole_files_and_no_process(rehearsal):
     assert len(rows(json.loads(checks.read_text()))) >= 3
     assert len(list(out.iterdir())) <= 8
     deadline = time.monotonic() + 10
-    while not all(map(ended, children)) and time.monotonic() < deadline:
+    while not all(map(has_ended, children)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert all(map(ended, children)), "the children end with the visit"
+    assert all(map(has_ended, children)), "the children end with the visit"
