@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The Stack Overflow question, answered: its data, its networks, its statistics, working.
+"""Answer the Stack Overflow question: its data, networks and statistics, with code that works.
 
 A network was written by hand as a list [[size, input_size, activation], ...] and trained by
 stochastic gradient descent on single random points. With a hidden layer it failed: "matrix
@@ -26,7 +26,7 @@ NETWORKS = {
     "the one that failed": [[3, 1, None], [2, None, None], [1, None, None]],
     "a sigmoid one": [[3, 1, "sigmoid"], [2, None, "sigmoid"], [1, None, None]],
 }
-STEPS, EVERY, RATE = 20_000, 100, 0.2
+STEPS, LOG_EVERY, LEARNING_RATE = 20_000, 100, 0.2
 TARGET = 1e-26  # half the squared error in units of the range: nearly as exact as float64
 
 MISTAKES = """\
@@ -42,14 +42,14 @@ What was wrong in the question's code:
 
 
 def solve(layers: list, seed: int, device: str) -> tuple[xpmlp.Model, np.ndarray]:
-    """Train one of the question's networks; the model and its predictions for X."""
+    """Train one of the question's networks; return the model and its predictions for X."""
     x, y = (X - X.min()) / np.ptp(X), (Y - Y.min()) / np.ptp(Y)  # both from 0 to 1
     model = xpmlp.train(
         layers,
         x,
         y,
         optimizer="sgd",
-        learning_rate=RATE,
+        learning_rate=LEARNING_RATE,
         schedule="inverse_scaling:0.1",
         epochs=STEPS // len(X),
         batch_size=1,
@@ -63,25 +63,25 @@ def solve(layers: list, seed: int, device: str) -> tuple[xpmlp.Model, np.ndarray
 
 
 def statistics(model: xpmlp.Model) -> str:
-    """Loss and rate at every 100th step, thinned to about ten lines, and at the last."""
+    """Loss and learning rate at about ten steps, multiples of LOG_EVERY, and at the last."""
     loss, rate = model.history["loss"], model.history["learning_rate"]
-    records = range(EVERY // len(X) - 1, len(loss), EVERY // len(X))
-    shown = [*list(records)[:: max(1, len(records) // 10)], len(loss) - 1]
+    epochs = range(LOG_EVERY // len(X) - 1, len(loss), LOG_EVERY // len(X))
+    selected = [*epochs[:: max(1, len(epochs) // 10)], len(loss) - 1]
     lines = [f"  {'step':>7} {'loss':>10} {'rate':>8}"]
-    lines += [f"  {(i + 1) * len(X):>7,} {loss[i]:>10.2e} {rate[i]:>8.4f}" for i in shown]
+    lines += [f"  {(i + 1) * len(X):>7,} {loss[i]:>10.2e} {rate[i]:>8.4f}" for i in selected]
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="auto, cpu, gpu, gpu:N (cpu)")
-    parser.add_argument("--seed", default=0, type=int, help="of weights and points (0)")
-    parser.add_argument("--plot", default="answer-loss.png", help="where to draw the loss")
+    parser.add_argument("--seed", default=0, type=int, help="of weights and order (0)")
+    parser.add_argument("--plot", default="answer-loss.png", help="file for the plot of the loss")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     out = sys.stderr if options.json else sys.stdout
     place = place_for(options.device)
-    import_extra("matplotlib", "table")  # found missing before training, not after
+    import_extra("matplotlib", "table")  # fails before training, not after it
     print(f"device {place.name}", file=out)
     results = {}
     for name, layers in NETWORKS.items():
@@ -91,8 +91,7 @@ def main() -> int:
         error = float(((predicted - Y) ** 2).mean())
         results[name] = {"steps": len(model.history["loss"]) * len(X), "mse": error}
         steps = results[name]["steps"]
-        said = "steps on single points, the five in a new order each epoch"
-        print(f"\ntrained {steps:,} {said}", file=out)
+        print(f"\ntrained {steps:,} steps on single points, shuffled in each epoch", file=out)
         print(statistics(model), file=out)
         pairs = ", ".join(
             f"{x:g} -> {y:.4f}" for x, y in zip(X[:, 0], predicted[:, 0], strict=True)

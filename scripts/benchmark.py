@@ -3,12 +3,12 @@
 
     python scripts/benchmark.py --out benchmarks/results/NAME.json
     python scripts/benchmark.py --shapes c,d --rounds 7 --quick
-    python scripts/benchmark.py --own --device gpu    # beside scikit-learn alone
-    python scripts/benchmark.py --loaded     # xpmlp alone, beside a process that holds a core
+    python scripts/benchmark.py --own --device gpu    # against scikit-learn only
+    python scripts/benchmark.py --loaded     # xpmlp only, while another process uses a core
 
-Beside scikit-learn and NumPy's products it measures PyTorch, JAX and onnxruntime (with onnx) where
-they are installed. Exit status: 0 all agree, 1 a contender computes something else or failed, 2 a
-wrong argument; a library that is not installed is no failure.
+Besides scikit-learn and NumPy's matrix products it measures PyTorch, JAX and onnxruntime (with
+onnx) if they are installed. Exit status: 0 all agree, 1 a contender failed or gave other results,
+2 a wrong argument. A library that is not installed is not a failure.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.cpu.command import add, measured, plan_for  # noqa: E402 - found by the line above
+from benchmarks.cpu.command import add, measured, plan_for  # noqa: E402 - needs the line above
 from benchmarks.cpu.contest import Plan  # noqa: E402
 from benchmarks.cpu.load import loaded  # noqa: E402
 from benchmarks.cpu.problems import Case, select  # noqa: E402
@@ -30,57 +30,57 @@ from benchmarks.cpu.report import figure, heading, setting  # noqa: E402
 
 
 def under_load(cases: list[Case], plan: Plan, command: str, *, aside: bool) -> dict[str, Any]:
-    """The training cases of ours idle and loaded, with the threads that it chooses itself, and
-    loaded with one."""
+    """Time xpmlp's training cases on an idle and a loaded machine, the latter with the default
+    number of threads and with one."""
     out = sys.stderr if aside else sys.stdout
-    found = setting(plan, command)
-    print(heading(found), file=out)
+    result = setting(plan, command)
+    print(heading(result), file=out)
     print(
         f"\n{'us per step':<12} {'idle':>9} {'loaded':>9} {'ratio':>7} {'of medians':>11}"
         f"{'n_threads=1':>13} {'ratio':>7} {'of medians':>11}",
         file=out,
     )
-    found["loaded"] = []
+    result["loaded"] = []
     for case in cases:
         if case.task != "train":
             continue
         row = loaded(case, plan)
-        found["loaded"].append(row)
-        idle, beside, one = (
+        result["loaded"].append(row)
+        idle, busy, one_thread = (
             figure("train", min(row[name])) for name in ("idle", "loaded", "one_thread")
         )
         print(
-            f"{case.shape:<12} {idle:>9} {beside:>9} {row['ratio']:>7.2f} "
-            f"{row['ratio_median']:>11.2f}{one:>13} {row['ratio_one_thread']:>7.2f} "
+            f"{case.shape:<12} {idle:>9} {busy:>9} {row['ratio']:>7.2f} "
+            f"{row['ratio_median']:>11.2f}{one_thread:>13} {row['ratio_one_thread']:>7.2f} "
             f"{row['ratio_median_one_thread']:>11.2f}",
             file=out,
             flush=True,
         )
-    return found
+    return result
 
 
-def failed(found: dict[str, Any]) -> bool:
-    """Whether a contender that is installed has no times."""
-    problems = [row["problem"] for case in found.get("cases", ()) for row in case["rows"]]
-    return any(why and not why.startswith("ModuleNotFoundError") for why in problems)
+def failed(result: dict[str, Any]) -> bool:
+    """Whether an installed contender has no times."""
+    problems = [row["problem"] for case in result.get("cases", ()) for row in case["rows"]]
+    return any(p and not p.startswith("ModuleNotFoundError") for p in problems)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result there as JSON")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
     options = parser.parse_args(arguments)
     cases, plan = select(options.shapes), plan_for(options)
-    if options.out:  # before the minutes of work, where it may fail
+    if options.out:  # fail before the minutes of work
         options.out.parent.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
     measure = under_load if options.loaded else measured
-    found = measure(cases, plan, command, aside=options.json)
+    result = measure(cases, plan, command, aside=options.json)
     if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
     if options.json:
-        print(json.dumps(found))
-    return 1 if failed(found) else 0
+        print(json.dumps(result))
+    return 1 if failed(result) else 0
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Training steps on a GPU: xpmlp against PyTorch and JAX where they are installed.
+"""Time training steps on a GPU: xpmlp against PyTorch and JAX if they are installed.
 
     python scripts/benchmark_gpu.py --out benchmarks/results/gpu-NAME.json
     python scripts/benchmark_gpu.py --only small --contenders xpmlp-captured,pytorch --limit 60
 
-It runs from a checkout. Every contender is a process of its own. It first learns twenty
-minibatches in float64; one that comes to other weights, or whose products are not at the asked
-precision, gets no time. The first column is a step over whole epochs, rows gathered and losses
-read; the second the step alone.
+It runs from a checkout. Every contender runs in its own process. It first trains on twenty
+minibatches in float64; a contender with different weights, or whose products do not have the
+requested precision, is not timed. The first column is the time per step over whole epochs,
+including gathering rows and reading losses; the second that of the step only.
 
-Exit status: 0 all agree, 1 a contender computes something else or failed, 2 no usable GPU or a
-wrong argument; a library that is not installed is no failure.
+Exit status: 0 all agree, 1 a contender failed or gave other results, 2 no usable GPU or a wrong
+argument. A library that is not installed is not a failure.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any, TextIO
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.gpu import machine, report  # noqa: E402 - found by the line above
+from benchmarks.gpu import machine, report  # noqa: E402 - needs the line above
 from benchmarks.gpu.checklist.check import FAULT  # noqa: E402
 from benchmarks.gpu.contenders import (  # noqa: E402
     ABSENT,
@@ -40,21 +40,21 @@ from benchmarks.gpu.results import ResultFile  # noqa: E402
 
 
 def run(options: argparse.Namespace, out: TextIO) -> ResultFile:
-    """Every contender on every work, then what is beneath; the result."""
-    works, chosen = select_works(options.only), select_contenders(options.contenders)
+    """Time every contender on every work, then the low-level figures; return the result."""
+    works, contenders = select_works(options.only), select_contenders(options.contenders)
     machine.checked(options.device, options.seed)
-    about = machine.examine(options.device)
-    device = Device(about["device"], options.seed, options.quick)
+    details = machine.examine(options.device)
+    device = Device(details["device"], options.seed, options.quick)
     command = shlex.join(["python", "scripts/benchmark_gpu.py", *sys.argv[1:]])
     path = Path(options.out) if options.out else None
-    result = ResultFile(path, machine.header(device, about, command) | {"beneath": {}})
+    result = ResultFile(path, machine.header(device, details, command) | {"beneath": {}})
     print(report.heading(result.content), file=out)
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(
             result, device, Path(folder), limit=options.limit,
             show=lambda line: print(line, file=out, flush=True),
         )  # fmt: skip
-        contest.measure(pairs(works, chosen))
+        contest.measure(pairs(works, contenders))
 
     def keep(row: dict[str, Any]) -> None:
         with result.change() as content:
@@ -63,14 +63,14 @@ def run(options: argparse.Namespace, out: TextIO) -> ResultFile:
 
     run_group(Group("beneath", BENEATH), device, options.limit, keep)
     print("\n".join(report.beneath(result.content["beneath"])), file=out)
-    print("\nto be reached, over whole epochs", file=out)
+    print("\ngoals, over whole epochs", file=out)
     for entry in result.content["goals"]:
         print(report.goal(entry), file=out)
     return result
 
 
 def failed(result: dict[str, Any]) -> bool:
-    """Whether anything went wrong; a library that is not installed is nothing wrong."""
+    """Whether anything failed; a library that is not installed does not count."""
     rows = [row for work in result["works"] for row in work["rows"] if row["variant"] != ABSENT]
     faults = [row["verdict"] == FAULT for row in result["beneath"].values()]
     return any("problem" in row for row in rows) or any(faults)
@@ -79,13 +79,13 @@ def failed(result: dict[str, Any]) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="gpu", help="gpu, gpu:N (gpu)")
-    parser.add_argument("--seed", default=0, type=int, help="of all that is drawn (0)")
-    parser.add_argument("--only", metavar="NAME,...", help="these works: small, large, population")
-    known = ", ".join(["xpmlp", "pytorch", "jax", *(one.word for one in CONTENDERS)])
-    parser.add_argument("--contenders", metavar="NAME,...", help=f"these alone, of: {known}")
-    parser.add_argument("--limit", default=LIMIT, type=float, help=f"seconds for one ({LIMIT:g})")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--out", metavar="FILE", help="write the result there as JSON")
+    parser.add_argument("--seed", default=0, type=int, help="random seed (0)")
+    parser.add_argument("--only", metavar="NAME,...", help="works, of: small, large, population")
+    known = ", ".join(["xpmlp", "pytorch", "jax", *(contender.word for contender in CONTENDERS)])
+    parser.add_argument("--contenders", metavar="NAME,...", help=f"contenders, of: {known}")
+    parser.add_argument("--limit", default=LIMIT, type=float, help=f"seconds for each ({LIMIT:g})")
+    parser.add_argument("--quick", action="store_true", help="small sizes, as a smoke test")
+    parser.add_argument("--out", metavar="FILE", help="write the result as JSON")
     parser.add_argument("--json", action="store_true", help="the result on standard output")
     options = parser.parse_args()
     result = run(options, sys.stderr if options.json else sys.stdout)

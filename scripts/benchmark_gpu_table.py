@@ -2,7 +2,7 @@
 """Write the README's table of the GPU from the newest benchmarks/results/gpu-*.json.
 
 python scripts/benchmark_gpu_table.py
-python scripts/benchmark_gpu_table.py --check    # exit status 1 where the README is stale
+python scripts/benchmark_gpu_table.py --check    # exit status 1 if the README is stale
 """
 
 import argparse
@@ -13,13 +13,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- gpu: by scripts/benchmark_gpu_table.py -->", "<!-- end of gpu -->"
-NONE = "Not yet measured on a GPU."
+NOT_MEASURED = "Not yet measured on a GPU."
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
-    """The latest result, by the date in it; --quick ones are no results."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("gpu-*.json"))]
-    return max((r for r in found if not r["quick"]), key=lambda r: r["date"], default=None)
+    """The latest result by its date, without those of --quick."""
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("gpu-*.json"))]
+    return max((r for r in results if not r["quick"]), key=lambda r: r["date"], default=None)
 
 
 def figure(value: float) -> str:
@@ -27,14 +27,14 @@ def figure(value: float) -> str:
 
 
 def cell(row: dict[str, Any] | None) -> str:
-    """Microseconds over epochs, and of the step alone in parentheses."""
+    """Microseconds per step over whole epochs, and of the step only in parentheses."""
     if row is None or "epoch" not in row:
         return "-"
     return f"{figure(row['epoch'])} ({figure(row['step'])})"
 
 
 def times(result: dict[str, Any]) -> str:
-    """Contenders down, works across; those of libraries that were not installed are left out."""
+    """A row per contender, a column per work, without libraries that were not installed."""
     works = result["works"]
     tables = [{(row["library"], row["variant"]): row for row in w["rows"]} for w in works]
     names = dict.fromkeys(name for table in tables for name in table if name[1] != "-")
@@ -49,18 +49,18 @@ def times(result: dict[str, Any]) -> str:
 
 
 def goals(result: dict[str, Any]) -> str:
-    lines = ["| to be reached | measured | |", "| --- | --- | --- |"]
+    lines = ["| goal | measured | |", "| --- | --- | --- |"]
     titles = {work["name"]: work["title"] for work in result["works"]}
     for goal in result["goals"]:
-        asked = f"{goal['side']} {goal['allowed']:g} {goal['text']}"
+        target = f"{goal['side']} {goal['allowed']:g} {goal['text']}"
         measured = "-" if goal["measured"] is None else figure(goal["measured"])
-        where = titles.get(goal["work"], goal["work"])
-        lines.append(f"| {where}: {asked} | {measured} | {goal['verdict']} |")
+        work = titles.get(goal["work"], goal["work"])
+        lines.append(f"| {work}: {target} | {measured} | {goal['verdict']} |")
     return "\n".join(lines)
 
 
-def beneath(result: dict[str, Any]) -> str:
-    """How the figures are to be read and how they were made."""
+def footnote(result: dict[str, Any]) -> str:
+    """How to read the figures and how they were measured."""
     machine = result["machine"]
     libraries = {
         row["library"]: row["version"]
@@ -81,14 +81,14 @@ def beneath(result: dict[str, Any]) -> str:
 
 
 def section(result: dict[str, Any] | None) -> str:
-    """What stands between the markers."""
+    """The text between the markers."""
     if result is None:
-        return NONE
-    return "\n\n".join([times(result), goals(result), beneath(result)])
+        return NOT_MEASURED
+    return "\n\n".join([times(result), goals(result), footnote(result)])
 
 
-def written(page: str, text: str) -> str:
-    """The page with the text between its markers; ValueError where they are not there once."""
+def replace_section(page: str, text: str) -> str:
+    """The page with the text between its markers; ValueError unless each occurs once."""
     if page.count(BEGIN) != 1 or page.count(END) != 1:
         raise ValueError(f"README.md must have {BEGIN} and {END} once each")
     before, after = page.partition(BEGIN)[0], page.partition(END)[2]
@@ -97,11 +97,11 @@ def written(page: str, text: str) -> str:
 
 def main(root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing: is it up to date?")
+    parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     options = parser.parse_args()
     readme = root / "README.md"
     page = readme.read_text()
-    fresh = written(page, section(newest(root / "benchmarks" / "results")))
+    fresh = replace_section(page, section(newest(root / "benchmarks" / "results")))
     if options.check:
         if page != fresh:
             print("README.md is stale: python scripts/benchmark_gpu_table.py", file=sys.stderr)

@@ -4,11 +4,11 @@
     python scripts/fetch_data.py
     python scripts/fetch_data.py california adult --out /tmp/data
 
-Two digests guard a file: `public`, of the bytes that the source sends, and `content`, of what is
-written, before any compression. They differ for a set that is changed on the way (adult) and for
-one that the source compresses (mnist). The sources are pinned to a commit.
+Two digests verify a file: `public`, of the bytes that the source sends, and `content`, of what is
+written, before compression. They differ for a set that is converted (adult) and for one that the
+source compresses (mnist). The sources are pinned to a commit.
 
-Exit status: 0 all there, 2 a fault (nothing of that file is written).
+Exit status: 0 all files are present, 2 an error (nothing of that file is written).
 """
 
 import argparse
@@ -36,7 +36,7 @@ def unchanged(data: bytes) -> bytes:
 
 
 def with_header(data: bytes) -> bytes:
-    """The UCI table with the header that it lacks, and missing cells empty instead of "?"."""
+    """The UCI table with a header, and missing cells empty instead of "?"."""
     return ADULT_HEADER + data.replace(b"?", b"") + b"\n"
 
 
@@ -91,28 +91,28 @@ SETS: dict[str, dict[str, Source]] = {
 }
 
 
-def check(data: bytes, digest: str, what: str) -> None:
-    """ValueError where the SHA-256 of `data` is another."""
-    found = hashlib.sha256(data).hexdigest()
-    if found != digest:
-        raise ValueError(f"{what} has SHA-256 {found}, not {digest}: nothing was written")
+def check(data: bytes, digest: str, name: str) -> None:
+    """Raise ValueError if the SHA-256 of `data` is not `digest`."""
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != digest:
+        raise ValueError(f"{name} has SHA-256 {actual}, not {digest}: nothing was written")
 
 
-def is_there(path: Path, source: Source) -> bool:
-    """Whether `path` already holds the content, whoever compressed it."""
+def is_up_to_date(path: Path, source: Source) -> bool:
+    """Whether `path` already has the content, however it was compressed."""
     try:
-        found = hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
+        digest = hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
     except (OSError, EOFError):
         return False
-    return found == source.content
+    return digest == source.content
 
 
 def fetch(path: Path, source: Source) -> str:
-    """Write the source to `path`, compressed; what was done. ValueError for other bytes."""
-    if is_there(path, source):
+    """Write the source to `path`, compressed; return a message. ValueError for other bytes."""
+    if is_up_to_date(path, source):
         return "is there already"
-    with urlopen(source.url, timeout=TIMEOUT) as answer:
-        data: bytes = answer.read()
+    with urlopen(source.url, timeout=TIMEOUT) as response:
+        data: bytes = response.read()
     check(data, source.public, source.url)
     content = source.convert(data)
     check(content, source.content, f"{path.name}, made from {source.url},")
@@ -121,7 +121,7 @@ def fetch(path: Path, source: Source) -> str:
 
 
 def select(names: Sequence[str]) -> list[str]:
-    """The sets asked for, all without a name; ValueError with the nearest for an unknown one."""
+    """The requested sets, all by default; ValueError with the nearest for an unknown name."""
     for name in names:
         if name not in SETS:
             hint = nearest(name, list(SETS))
@@ -135,9 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder (./data)")
     options = parser.parse_args(arguments)
     try:
-        chosen = select(options.sets)
+        names = select(options.sets)
         options.out.mkdir(parents=True, exist_ok=True)
-        for name in chosen:
+        for name in names:
             for file, source in SETS[name].items():
                 print(f"{options.out / file}: {fetch(options.out / file, source)}")
     except (OSError, EOFError, ValueError) as error:

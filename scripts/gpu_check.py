@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""The GPU path held against the CPU, one row per check; needs a GPU, CuPy and nvmath.
+"""Check the GPU path against the CPU, one row per check; needs a GPU, CuPy and nvmath.
 
     python scripts/gpu_check.py
     python scripts/gpu_check.py --only gemm-out,replays,11 --out result.json
 
-It runs from a checkout. Groups of checks are processes of their own, each with a limit: those that
-time nothing side by side, then all others alone on the card.
+It runs from a checkout. Each group of checks runs in its own process with a time limit: those that
+time nothing in parallel, then the others one after another.
 
-Exit status: 0 all well, 1 a fault, 2 no usable GPU or a wrong argument.
+Exit status: 0 all passed, 1 a fault, 2 no usable GPU or a wrong argument.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any, TextIO
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.gpu import groups, machine  # noqa: E402 - found by the line above
+from benchmarks.gpu import groups, machine  # noqa: E402 - needs the line above
 from benchmarks.gpu.checklist.check import FAULT  # noqa: E402
 from benchmarks.gpu.checks import CHECKS, NOT_RUN, select  # noqa: E402
 from benchmarks.gpu.groups import Device, Group  # noqa: E402
@@ -34,24 +34,25 @@ from benchmarks.gpu.results import ResultFile  # noqa: E402
 SIDE_BY_SIDE = (*groups.SIDE_BY_SIDE, *groups.NUMPY)
 
 
-def chosen(given: Sequence[Group], names: set[str]) -> list[Group]:
-    """The groups with those of their checks that are asked for."""
-    reduced = [group.named(names) for group in given]
+def select_groups(candidates: Sequence[Group], names: set[str]) -> list[Group]:
+    """The groups reduced to the checks of these names, without empty groups."""
+    reduced = [group.named(names) for group in candidates]
     return [group for group in reduced if group.checks]
 
 
 def run(result: ResultFile, device: Device, names: set[str], limit: float, jobs: int,
         table: TextIO) -> dict[str, Any]:  # fmt: skip
-    """Every check, printed and written as soon as it is done; the result with the rows in it."""
+    """Run every check, print and write each row at once, and return the whole result."""
 
     def show(group: Group, row: dict[str, Any]) -> None:
         print(groups.shown(row), file=table, flush=True)
 
     print(groups.HEAD, file=table, flush=True)
-    for given, at_once in ((SIDE_BY_SIDE, jobs), (groups.ALONE, 1)):
+    for candidates, processes in ((SIDE_BY_SIDE, jobs), (groups.ALONE, 1)):
         groups.run_groups(
-            chosen(given, names), device, result, show, limit=limit, deadline=math.inf, jobs=at_once
-        )
+            select_groups(candidates, names), device, result, show,
+            limit=limit, deadline=math.inf, jobs=processes,
+        )  # fmt: skip
     rows = [row for entry in result.content["groups"].values() for row in entry["rows"]]
     with result.change() as content:
         content["faults"] = sum(row["verdict"] == FAULT for row in rows)
@@ -63,21 +64,21 @@ def run(result: ResultFile, device: Device, names: set[str], limit: float, jobs:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="gpu", help="gpu, gpu:N (gpu)")
-    parser.add_argument("--seed", default=0, type=int, help="of all that is drawn (0)")
-    parser.add_argument("--only", metavar="NAME,...", help="these checks, by name or number")
+    parser.add_argument("--seed", default=0, type=int, help="random seed (0)")
+    parser.add_argument("--only", metavar="NAME,...", help="only these checks, by name or number")
     parser.add_argument("--quick", action="store_true", help="fewer cases, smaller networks")
     parser.add_argument("--limit", default=LIMIT, type=float, help=f"seconds a group ({LIMIT:g})")
-    parser.add_argument("--jobs", default=os.cpu_count(), type=int, help="groups at a time (cores)")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write the result there as JSON")
+    parser.add_argument("--jobs", default=os.cpu_count(), type=int, help="parallel groups (cores)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write the result as JSON")
     parser.add_argument("--json", action="store_true", help="the result on standard output")
     options = parser.parse_args()
     names = {check.name for check in select(CHECKS, options.only)}
     machine.checked(options.device, options.seed)
     started = time.monotonic()
-    about = machine.examine(options.device)
-    device = Device(about["device"], options.seed, options.quick)
+    details = machine.examine(options.device)
+    device = Device(details["device"], options.seed, options.quick)
     command = shlex.join(["python", "scripts/gpu_check.py", *sys.argv[1:]])
-    result = ResultFile(options.out, machine.header(device, about, command))
+    result = ResultFile(options.out, machine.header(device, details, command))
     table = sys.stderr if options.json else sys.stdout
     content = run(result, device, names, options.limit, options.jobs, table)
     print(f"{time.monotonic() - started:.0f} s", file=table)
@@ -87,7 +88,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once: the files are whole as they are
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once: the files are complete at any time
     try:
         sys.exit(main())
     except (ValueError, OSError, ImportError, RuntimeError) as error:

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""One visit to a GPU that is lent for minutes: every check and measurement, correctness first.
+"""Run every check and measurement on a GPU that is lent for minutes, correctness first.
 
     python scripts/gpu_visit.py --out DIR --minutes 10
     python scripts/gpu_visit.py --out DIR --minutes 4 --only profile,steps --wheels FOLDER
 
 It runs from a checkout, without installation. DIR gets a JSON file per phase (checks, profile,
-steps, memory, benchmark; visit.json has machine and course), written anew after every result,
-and table.txt, written after every result too, which says what to mend first.
+steps, memory, benchmark; visit.json describes machine and run) and table.txt, which lists what to
+fix first. All are rewritten after every result.
 
-Exit status: 0 all well, 1 a fault, 2 no usable GPU, a wrong argument or packages that are missing;
-a missed goal is no fault.
+Exit status: 0 all passed, 1 a fault, 2 no usable GPU, a wrong argument or missing packages. A
+missed goal is not a fault.
 """
 
 import argparse
@@ -23,31 +23,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.gpu import wheels  # noqa: E402 - found by the line above
+from benchmarks.gpu import wheels  # noqa: E402 - needs the line above
 
 
-def parsed() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="for the results")
-    parser.add_argument("--minutes", default=10.0, type=float, help="for everything (10)")
+    parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="results folder")
+    parser.add_argument("--minutes", default=10.0, type=float, help="total (10)")
     parser.add_argument("--device", default="gpu", help="gpu, gpu:N (gpu)")
-    parser.add_argument("--seed", default=0, type=int, help="of all that is drawn (0)")
-    parser.add_argument("--only", metavar="PHASE,...", help="these phases, of: checks, profile, "
+    parser.add_argument("--seed", default=0, type=int, help="random seed (0)")
+    parser.add_argument("--only", metavar="PHASE,...", help="phases, of: checks, profile, "
                         "steps, memory, benchmark")  # fmt: skip
-    parser.add_argument("--jobs", default=os.cpu_count(), type=int, help="checks at a time (cores)")
-    parser.add_argument("--wheels", metavar="FOLDER", type=Path, help="of packages to import")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    parser.add_argument("--jobs", default=os.cpu_count(), type=int, help="parallel checks (cores)")
+    parser.add_argument("--wheels", metavar="FOLDER", type=Path, help="of wheels to import")
+    parser.add_argument("--quick", action="store_true", help="small sizes, as a smoke test")
     return parser.parse_args()
 
 
-def phases(text: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    wanted = known if text is None else tuple(w.strip() for w in text.split(",") if w.strip())
-    for word in wanted:
-        if word not in known:
-            raise ValueError(f"phase {word!r} is unknown. Known: {', '.join(known)}")
-    if not wanted:
+def select_phases(text: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = known if text is None else tuple(w.strip() for w in text.split(",") if w.strip())
+    for name in names:
+        if name not in known:
+            raise ValueError(f"phase {name!r} is unknown. Known: {', '.join(known)}")
+    if not names:
         raise ValueError(f"--only names no phase. Known: {', '.join(known)}")
-    return wanted
+    return names
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -63,22 +63,22 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmarks.gpu.groups import Device
 
     machine.checked(arguments.device, arguments.seed)
-    chosen = phases(arguments.only, visit.PHASES)
+    phases = select_phases(arguments.only, visit.PHASES)
     arguments.out.mkdir(parents=True, exist_ok=True)
     options = visit.Options(
         arguments.out,
         Device(arguments.device, arguments.seed, arguments.quick),
         arguments.minutes,
         arguments.jobs,
-        chosen,
+        phases,
         shlex.join(["python", "scripts/gpu_visit.py", *sys.argv[1:]]),
     )
     return visit.run(options, lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once: the files are whole as they are
-    options = parsed()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once: the files are complete at any time
+    options = parse_arguments()
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             if options.wheels is not None:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Train a network on arrays by the library alone: an example to copy.
+"""Train a network on arrays with the library only: an example to copy.
 
     python scripts/train.py --data digits --device cpu
     python scripts/train.py --data my.npz --hidden 256,256 --epochs 50 --save my.safetensors
 
-DATA is a set of scikit-learn (digits, iris, wine, breast_cancer, diabetes) or a .npz file with
-arrays X (N, n_in) and y (N,): whole numbers, strings and booleans are classes.
+DATA is a data set of scikit-learn (digits, iris, wine, breast_cancer, diabetes) or a .npz file with
+arrays X (N, n_in) and y (N,): integers, strings and booleans are classes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SETS = ("digits", "iris", "wine", "breast_cancer", "diabetes")
 
 
 def read(data: str) -> tuple[np.ndarray, np.ndarray]:
-    """X and y of a set of scikit-learn or a .npz file."""
+    """X and y of a data set of scikit-learn or a .npz file."""
     if data in SETS:
         datasets = import_extra("sklearn.datasets", "table")
         return getattr(datasets, f"load_{data}")(return_X_y=True)
@@ -53,18 +53,18 @@ def main() -> int:
     place = place_for(options.device)
     print(f"device {place.name}", file=sys.stderr)
 
-    # 1. The data: split, then scaled by what the training rows say.
+    # 1. The data: split, then scaled by mean and deviation of the training rows.
     X, y = read(options.data)
     X = numbers(X, "X", (2,))
     if len(X) != len(y):
         raise ValueError(f"X has {len(X)} rows but y has {len(y)}")
     classes = None if y.dtype.kind == "f" else np.unique(y)
     order = np.random.default_rng(options.seed).permutation(len(X))
-    held, learn = order[: len(X) // 5], order[len(X) // 5 :]
-    mean, spread = X[learn].mean(axis=0), X[learn].std(axis=0) + 1e-12
-    X = ((X - mean) / spread).astype("float32")
+    val, train = order[: len(X) // 5], order[len(X) // 5 :]
+    mean, std = X[train].mean(axis=0), X[train].std(axis=0) + 1e-12
+    X = ((X - mean) / std).astype("float32")
     if classes is None:
-        y = ((y - y[learn].mean()) / y[learn].std()).astype("float32")
+        y = ((y - y[train].mean()) / y[train].std()).astype("float32")
 
     # 2. The network: inputs, hidden layers, outputs.
     outputs = 1 if classes is None else len(classes)
@@ -72,19 +72,19 @@ def main() -> int:
     loss = "squared_error" if classes is None else "cross_entropy"
     spec = xpmlp.Spec.parse(sizes, activation="relu", dropout=0.1, loss=loss)
 
-    # 3. Training, and how good it is on rows it has not seen.
+    # 3. Training, and the score on held-out rows.
     started = time.perf_counter()
     model = xpmlp.train(
         spec,
-        X[learn],
-        y[learn],
+        X[train],
+        y[train],
         learning_rate=options.learning_rate,
         schedule="cosine",
         epochs=options.epochs,
         seed=options.seed,
         device=options.device,
-        X_val=X[held],
-        y_val=y[held],
+        X_val=X[val],
+        y_val=y[val],
         callbacks=[xpmlp.ProgressBar()],
     )
     seconds = time.perf_counter() - started
