@@ -27,8 +27,8 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cpu.ours import Population, Training
-from benchmarks.cpu.problems import Problem, Shape, rows
-from benchmarks.cpu.worker import enough
+from benchmarks.cpu.problems import Problem, Shape, make_data
+from benchmarks.cpu.worker import calibrate
 from xpmlp.recording import numba_writer as compiled
 
 RATIO = 1.5  # of the slowest row to the fastest
@@ -80,10 +80,10 @@ def times(sizes: list[Size], rounds: int, seconds: float) -> list[float]:
     """Seconds per row, of all members, for each size."""
     contenders: list[Training] = []
     for size in sizes:
-        data = rows(size.shape, size.rows, "float32")
+        data = make_data(size.shape, size.rows, "float32")
         problem = Problem(size.shape, *data, size.members, "adam", True, "cpu")
         contenders.append(Population(problem) if size.members > 1 else Training(problem))
-    counts = [enough(contender, seconds) for contender in contenders]
+    counts = [calibrate(contender, seconds) for contender in contenders]
     fastest = [float("inf")] * len(sizes)
     for _ in range(rounds):  # in turn: what else the machine does meets all of them
         for i, (contender, count) in enumerate(zip(contenders, counts, strict=True)):

@@ -22,18 +22,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.cpu.command import add, measured, plan_for  # noqa: E402 - needs the line above
+from benchmarks.cpu.command import add_options, measure_cases, plan_for  # noqa: E402 - needs the line above
 from benchmarks.cpu.contest import Plan  # noqa: E402
-from benchmarks.cpu.load import loaded  # noqa: E402
+from benchmarks.cpu.load import measure_loaded  # noqa: E402
 from benchmarks.cpu.problems import Case, select  # noqa: E402
-from benchmarks.cpu.report import figure, heading, setting  # noqa: E402
+from benchmarks.cpu.report import figure, heading, metadata  # noqa: E402
 
 
-def under_load(cases: list[Case], plan: Plan, command: str, *, aside: bool) -> dict[str, Any]:
+def measure_loads(cases: list[Case], plan: Plan, command: str, *, stderr: bool) -> dict[str, Any]:
     """Time xpmlp's training cases on an idle and a loaded machine, the latter with the default
     number of threads and with one."""
-    out = sys.stderr if aside else sys.stdout
-    result = setting(plan, command)
+    out = sys.stderr if stderr else sys.stdout
+    result = metadata(plan, command)
     print(heading(result), file=out)
     print(
         f"\n{'us per step':<12} {'idle':>9} {'loaded':>9} {'ratio':>7} {'of medians':>11}"
@@ -44,7 +44,7 @@ def under_load(cases: list[Case], plan: Plan, command: str, *, aside: bool) -> d
     for case in cases:
         if case.task != "train":
             continue
-        row = loaded(case, plan)
+        row = measure_loaded(case, plan)
         result["loaded"].append(row)
         idle, busy, one_thread = (
             figure("train", min(row[name])) for name in ("idle", "loaded", "one_thread")
@@ -67,15 +67,15 @@ def failed(result: dict[str, Any]) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add(parser)
+    add_options(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
     options = parser.parse_args(arguments)
     cases, plan = select(options.shapes), plan_for(options)
     if options.out:  # fail before the minutes of work
         options.out.parent.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
-    measure = under_load if options.loaded else measured
-    result = measure(cases, plan, command, aside=options.json)
+    measure = measure_loads if options.loaded else measure_cases
+    result = measure(cases, plan, command, stderr=options.json)
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     if options.json:

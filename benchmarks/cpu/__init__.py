@@ -1,1 +1,1 @@
-"""What a training step costs on this machine: problems, contenders, workers, rounds, tables."""
+"""Time training steps on this machine: problems, contenders, workers, rounds, tables."""

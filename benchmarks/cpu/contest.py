@@ -1,6 +1,6 @@
-"""Contenders against each other: first that they compute the same, then interleaved rounds.
+"""Compare contenders: first their results, then their times in interleaved rounds.
 
-Every contender is a process of its own and only one of them works at a time.
+Every contender runs in its own process, and only one of them works at a time.
 """
 
 import json
@@ -23,80 +23,80 @@ import xpmlp
 from benchmarks.cpu.problems import Case
 
 ROOT = Path(__file__).resolve().parents[2]
-ALLOWED = 1e-8  # of the largest weight: float64, 20 steps
-THREADS = (
+TOLERANCE = 1e-8  # relative to the largest weight: float64, 20 steps
+THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
     "NPROC",  # XLA's
 )
-REST = 0.05  # seconds between two turns: threads that wait for work spin a while
-PATIENCE = 10  # seconds that a worker may take to end, with processes of its own
+PAUSE = 0.05  # seconds between two rounds: idle threads spin for a while
+EXIT_TIMEOUT = 10  # seconds for a worker, and processes that it started, to end
 
 
 class Contender(NamedTuple):
-    """An entry of the table. The first of a task is ours, which the others are held against."""
+    """An entry of the table. The first of a task is ours, which the others are compared with."""
 
     name: str
-    address: str  # "module:name" of what makes it of a Problem
-    rule: str | None = "adam"  # the Adam of its library; None for the floor, which has no result
+    address: str  # "module:name" of a function or class that takes a Problem
+    rule: str | None = "adam"  # its library's Adam; None for the floor, which has no result
 
 
 FLOOR = Contender("products alone (NumPy)", "benchmarks.cpu.floor:Products", None)
 OWN: Mapping[str, Sequence[Contender]] = {
     "train": (
         Contender("xpmlp", "benchmarks.cpu.ours:Training"),
-        Contender("xpmlp, estimator", "benchmarks.cpu.fits:ours", "adam_sklearn"),
+        Contender("xpmlp, estimator", "benchmarks.cpu.fits:xpmlp_fit", "adam_sklearn"),
         FLOOR,
-        Contender("scikit-learn", "benchmarks.cpu.fits:theirs", "adam_sklearn"),
+        Contender("scikit-learn", "benchmarks.cpu.fits:sklearn_fit", "adam_sklearn"),
     ),
     "population": (
         Contender("xpmlp, at once", "benchmarks.cpu.ours:Population"),
-        Contender("scikit-learn, one by one", "benchmarks.cpu.fits:theirs", "adam_sklearn"),
+        Contender("scikit-learn, one by one", "benchmarks.cpu.fits:sklearn_fit", "adam_sklearn"),
     ),
     "predict": (
         Contender("xpmlp", "benchmarks.cpu.ours:Prediction"),
-        Contender("xpmlp, estimator", "benchmarks.cpu.fits:our_predictions"),
-        Contender("scikit-learn", "benchmarks.cpu.fits:their_predictions"),
+        Contender("xpmlp, estimator", "benchmarks.cpu.fits:xpmlp_predictions"),
+        Contender("scikit-learn", "benchmarks.cpu.fits:sklearn_predictions"),
     ),
 }
 
 
 class Plan(NamedTuple):
-    """How cases are measured."""
+    """How to measure cases."""
 
     contenders: Mapping[str, Sequence[Contender]] = OWN  # by task
     rounds: int = 7
     seconds: float = 0.5  # of a round
-    threads: int | None = None  # None leaves every library its own default
+    threads: int | None = None  # None: each library's default
     device: str = "cpu"  # of ours
-    folder: Path | None = None  # where contenders' modules lie that are not of the checkout
+    folder: Path | None = None  # of contenders' modules outside the checkout
 
 
 class WorkerError(RuntimeError):
-    """What a contender's process failed at, in one line."""
+    """A failure of a contender's process, in one line."""
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """A worker's variables: this process's xpmlp first, and the threads alike for all."""
+    """A worker's environment: this process's xpmlp first, and the plan's number of threads."""
     paths = [Path(xpmlp.__file__).parents[1], ROOT, plan.folder, os.environ.get("PYTHONPATH")]
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path)}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path)}
     if plan.threads is not None:
-        found |= dict.fromkeys(THREADS, str(plan.threads))
-    return found
+        variables |= dict.fromkeys(THREAD_VARIABLES, str(plan.threads))
+    return variables
 
 
 class Worker:
     """A contender's process."""
 
     def __init__(self, contender: Contender, plan: Plan) -> None:
-        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "benchmarks.cpu.worker", contender.address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.said,
+            stderr=self.stderr,
             text=True,
             env=environment(plan),
         )
@@ -106,21 +106,21 @@ class Worker:
 
     def __exit__(self, *error: object) -> None:
         try:
-            self.process.communicate(timeout=PATIENCE)  # ends its input, and so the process
+            self.process.communicate(timeout=EXIT_TIMEOUT)  # the end of its input ends it
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.communicate()
-        self.said.close()
+        self.stderr.close()
 
-    def ask(self, what: str, **request: Any) -> dict[str, Any]:
-        """The answer to a request; WorkerError where there is a problem, or none comes."""
-        with suppress(BrokenPipeError):  # it has ended: what it said last tells why
-            print(json.dumps({"do": what, **request}), file=self.process.stdin, flush=True)
+    def request(self, action: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to a request; WorkerError if it is a problem, or if the process ended."""
+        with suppress(BrokenPipeError):  # it has ended: its last line of stderr says why
+            print(json.dumps({"do": action, **arguments}), file=self.process.stdin, flush=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            self.said.seek(0)
-            last = self.said.read().strip().rpartition("\n")[2]
+            self.stderr.seek(0)
+            last = self.stderr.read().strip().rpartition("\n")[2]
             raise WorkerError(f"the process ended with {self.process.wait()}: {last}")
         answer: dict[str, Any] = json.loads(line)
         if "problem" in answer:
@@ -128,23 +128,23 @@ class Worker:
         return answer
 
     def result(self, case: Case, device: str, rule: str) -> np.ndarray:
-        """What it computes, in float64 and in order."""
+        """Its weights or predictions for `compare`: float64, rows in order."""
         with tempfile.TemporaryDirectory() as folder:
             out = os.path.join(folder, "result.npy")
-            self.ask("check", case=case, device=device, rule=rule, out=out)
-            found: np.ndarray = np.load(out)
-            return found
+            self.request("check", case=case, device=device, rule=rule, out=out)
+            result: np.ndarray = np.load(out)
+            return result
 
 
-def distance(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest number."""
-    if found.shape != expected.shape:
+def distance(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to the largest expected number."""
+    if actual.shape != expected.shape:
         return math.inf
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
 class Contest:
-    """The workers of a case. Who has a problem leaves with it noted; ours raises it."""
+    """The workers of a case. One that fails is dropped and its problem noted; ours raises."""
 
     def __init__(self, case: Case, plan: Plan, workers: dict[str, Worker]) -> None:
         self.case, self.plan, self.workers = case, plan, workers
@@ -152,7 +152,7 @@ class Contest:
         self.problems: dict[str, str] = {}
 
     def attempt(self, name: str, call: Callable[[Worker], float]) -> float | None:
-        """What `call` makes of a worker that is still there."""
+        """`call` of the worker of that name; None if it failed, now or before."""
         if name not in self.workers:
             return None
         try:
@@ -165,52 +165,52 @@ class Contest:
             return None
 
     def differences(self) -> dict[str, float | None]:
-        """By contender how far it is from ours with its own Adam."""
+        """By contender, the distance of its result from ours with the same Adam."""
         case, device, ours = self.case, self.plan.device, self.workers[self.ours.name]
-        checked = [(other.name, other.rule) for other in self.others if other.rule]
-        rules = {rule for _, rule in checked}
+        compared = [(other.name, other.rule) for other in self.others if other.rule]
+        rules = {rule for _, rule in compared}
         expected = {rule: ours.result(case, device, rule) for rule in rules}
 
         def compare(worker: Worker, rule: str) -> float:
-            found = distance(worker.result(case, device, rule), expected[rule])
-            if not found <= ALLOWED:  # NaN never is
-                raise WorkerError(f"computes something else: {found:.1e} from ours")
-            return found
+            difference = distance(worker.result(case, device, rule), expected[rule])
+            if not difference <= TOLERANCE:  # NaN fails too
+                raise WorkerError(f"computes something else: {difference:.1e} from ours")
+            return difference
 
-        return {name: self.attempt(name, partial(compare, rule=rule)) for name, rule in checked}
+        return {name: self.attempt(name, partial(compare, rule=rule)) for name, rule in compared}
 
     def times(self) -> dict[str, list[float]]:
-        """By contender the seconds of each of its rounds, for those without a problem."""
+        """By contender, the seconds of each of its rounds, without those that failed."""
         for name in list(self.workers):
             self.attempt(name, self.begin)
-        found: dict[str, list[float]] = {name: [] for name in self.workers}
-        for name in turns(list(self.workers), self.plan.rounds):
-            seconds = self.attempt(name, one_round)
+        times: dict[str, list[float]] = {name: [] for name in self.workers}
+        for name in round_robin(list(self.workers), self.plan.rounds):
+            seconds = self.attempt(name, time_round)
             if seconds is not None:
-                found[name].append(seconds)
-        return {name: found[name] for name in self.workers}
+                times[name].append(seconds)
+        return {name: times[name] for name in self.workers}
 
     def begin(self, worker: Worker) -> float:
-        asked = {"case": self.case, "device": self.plan.device, "seconds": self.plan.seconds}
-        return float(worker.ask("begin", **asked)["count"])
+        arguments = {"case": self.case, "device": self.plan.device, "seconds": self.plan.seconds}
+        return float(worker.request("begin", **arguments)["count"])
 
 
-def one_round(worker: Worker) -> float:
-    """Seconds of a unit."""
-    return float(worker.ask("round")["seconds"])
+def time_round(worker: Worker) -> float:
+    """Seconds per unit: a step, or a row of a prediction."""
+    return float(worker.request("round")["seconds"])
 
 
-def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
-    """Whose turn it is: everyone once a round, each round beginning with another."""
+def round_robin(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """Every name once a round, each round starting with the next one; pauses before each."""
     for k in range(rounds):
         first = k % len(names)
         for name in [*names[first:], *names[:first]]:
-            time.sleep(REST)
+            time.sleep(PAUSE)
             yield name
 
 
 def measure(case: Case, plan: Plan) -> dict[str, Any]:
-    """A case's table as plain data. Raises WorkerError where ours has a problem."""
+    """A case's table as plain data. Raises WorkerError if ours fails."""
     contenders = plan.contenders[case.task]
     with ExitStack() as stack:
         workers = {c.name: stack.enter_context(Worker(c, plan)) for c in contenders}
@@ -225,15 +225,15 @@ def measure(case: Case, plan: Plan) -> dict[str, Any]:
 
 
 def row(name: str, times: Mapping[str, list[float]], ours: str) -> dict[str, Any]:
-    """A contender's entry: seconds of every round, minimum, median, and what they come to.
+    """A contender's entry: seconds of every round, minimum, median, ratio and share.
 
-    ratio: its minimum over ours, so above 1 where ours is faster. share: the floor's over its.
+    ratio: its minimum over ours, so above 1 if ours is faster. share: the floor's over its.
     """
-    found: dict[str, Any] = {"contender": name}
+    entry: dict[str, Any] = {"contender": name}
     if name not in times:
-        return found
+        return entry
     seconds, floor = times[name], times.get(FLOOR.name)
-    return found | {
+    return entry | {
         "seconds": seconds,
         "min": min(seconds),
         "median": median(seconds),

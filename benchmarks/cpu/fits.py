@@ -1,4 +1,4 @@
-"""Estimators as contenders, scikit-learn's and ours: their public `fit` and predictions."""
+"""Estimators of scikit-learn and xpmlp as contenders: their public `fit` and predictions."""
 
 import io
 import time
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cpu.problems import Problem, joined
+from benchmarks.cpu.problems import Problem, flatten
 
-ACTIVATIONS = {"sigmoid": "logistic"}  # as scikit-learn has them
-NEVER = 10**9  # epochs without improvement that are waited for
+ACTIVATIONS = {"sigmoid": "logistic"}  # scikit-learn's names
+NEVER = 10**9  # epochs without improvement before a fit stops
 
 
-class Epochs(io.StringIO):
-    """A clock in place of the output, where a verbose fit writes a line at every epoch's end."""
+class EpochClock(io.StringIO):
+    """Records the time of each line that a verbose fit prints at the end of an epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class Epochs(io.StringIO):
 
 
 class Fit:
-    """An MLP estimator of a library, which never stops by itself."""
+    """An MLP estimator of a library, without early stopping."""
 
-    def __init__(self, problem: Problem, library: str, **own: Any) -> None:
+    def __init__(self, problem: Problem, library: str, **options: Any) -> None:
         shape, self.problem, self.units = problem.shape, problem, problem.shape.steps
         classes = shape.loss == "cross_entropy"
         kind = getattr(import_module(library), "MLPClassifier" if classes else "MLPRegressor")
@@ -45,42 +45,42 @@ class Fit:
             verbose=True,
             tol=0.0,
             n_iter_no_change=NEVER,
-            **own,
+            **options,
         )
 
-    def fit(self, epochs: int) -> Epochs:
-        """Fit so many epochs; the clock has the end of each."""
+    def fit(self, epochs: int) -> EpochClock:
+        """Fit for this number of epochs; the clock has the end of each."""
         self.est.set_params(max_iter=epochs)
-        clock = Epochs()
+        clock = EpochClock()
         with warnings.catch_warnings(), redirect_stdout(clock):
-            warnings.simplefilter("ignore")  # it did not converge: it was not to
+            warnings.simplefilter("ignore")  # that it did not converge
             self.est.fit(self.problem.X, self.problem.y)
         return clock
 
-    def begin(self) -> None:
-        """Make the next fit go on from the weights that all contenders start from."""
+    def set_initial_weights(self) -> None:
+        """Make the next fit start from the weights that all contenders start from."""
         self.fit(1)
         self.est.set_params(warm_start=True)
         self.est.coefs_ = [weights for weights, _ in self.problem.start]
         self.est.intercepts_ = [bias for _, bias in self.problem.start]
 
     def seconds(self, count: int) -> float:
-        """Of so many epochs of one fit, after the first: set-up is over by then."""
+        """Time of `count` epochs of one fit, without the first, which includes the set-up."""
         ends = self.fit(1 + count).ends
         return ends[-1] - ends[0]
 
     def result(self, count: int) -> np.ndarray:
-        self.begin()
+        self.set_initial_weights()
         self.fit(count)
-        return joined(zip(self.est.coefs_, self.est.intercepts_, strict=True))
+        return flatten(zip(self.est.coefs_, self.est.intercepts_, strict=True))
 
 
 class Predict(Fit):
     """The estimator's predictions, or the probabilities of a classifier."""
 
-    def __init__(self, problem: Problem, library: str, **own: Any) -> None:
-        super().__init__(problem, library, **own)
-        self.begin()
+    def __init__(self, problem: Problem, library: str, **options: Any) -> None:
+        super().__init__(problem, library, **options)
+        self.set_initial_weights()
         self.units = problem.size
         self.predict = getattr(self.est, "predict_proba", self.est.predict)
 
@@ -94,17 +94,17 @@ class Predict(Fit):
         return np.asarray(self.predict(self.problem.X), dtype=np.float64).ravel()
 
 
-def ours(problem: Problem) -> Fit:
+def xpmlp_fit(problem: Problem) -> Fit:
     return Fit(problem, "xpmlp", device=problem.device, continuation="scikit-learn")
 
 
-def theirs(problem: Problem) -> Fit:
+def sklearn_fit(problem: Problem) -> Fit:
     return Fit(problem, "sklearn.neural_network")
 
 
-def our_predictions(problem: Problem) -> Predict:
+def xpmlp_predictions(problem: Problem) -> Predict:
     return Predict(problem, "xpmlp", device=problem.device)
 
 
-def their_predictions(problem: Problem) -> Predict:
+def sklearn_predictions(problem: Problem) -> Predict:
     return Predict(problem, "sklearn.neural_network")

@@ -1,4 +1,4 @@
-"""The products of a training step alone: what no step on NumPy can be faster than."""
+"""The matrix products of a training step: a lower bound for the time of a step on NumPy."""
 
 import time
 from itertools import pairwise
@@ -8,10 +8,10 @@ import numpy as np
 
 
 class Products:
-    """Per layer x W, x.T delta and, but for the first, delta W.T, each into a buffer of its own."""
+    """Per layer x W, x.T delta and, except in the first, delta W.T, each into its own buffer."""
 
     def __init__(self, problem: Any) -> None:
-        """problem: its `shape` has sizes, batch and steps; X has the dtype."""
+        """problem: `shape` has sizes, batch and steps; the dtype is that of X."""
         shape, rng = problem.shape, np.random.default_rng(0)
         self.units = shape.steps
 
@@ -27,7 +27,7 @@ class Products:
                 self.products.append((delta, weights.T, np.empty_like(x)))
 
     def seconds(self, count: int) -> float:
-        """Of so many epochs."""
+        """Time of `count` epochs."""
         started = time.perf_counter()
         for _ in range(count * self.units):
             for a, b, out in self.products:

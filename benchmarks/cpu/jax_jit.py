@@ -1,4 +1,4 @@
-"""JAX as a contender: one jitted step, losses added up on the device."""
+"""JAX as a contender: one jitted step, losses summed on the device."""
 
 import time
 from functools import partial
@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cpu.jax_network import update
-from benchmarks.cpu.problems import Problem, joined
+from benchmarks.cpu.problems import Problem, flatten
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2,))
 def step(kind: str, activation: str, state: Any, X: Any, y: Any, index: Any) -> Any:
-    """One update on the rows of an index."""
+    """One update on the rows of `index`."""
     return update(kind, activation, state, X[index], y[index])
 
 
 class Training:
-    """A user's loop: the data on the device, an order from the host for every epoch."""
+    """A user's training loop: the data on the device, each epoch's order drawn on the host."""
 
     def __init__(self, problem: Problem) -> None:
-        # before any array is made; the timed ones are float32 either way
+        # before the first array; timed arrays are float32 either way
         jax.config.update("jax_enable_x64", problem.X.dtype == np.float64)
         self.shape, self.shuffle, self.units = problem.shape, problem.shuffle, problem.shape.steps
         self.X = jnp.asarray(problem.X)
@@ -43,9 +43,9 @@ class Training:
             self.state = step(
                 self.shape.loss, self.shape.activation, self.state, self.X, self.y, index
             )
-        *kept, total = self.state
+        *rest, total = self.state
         self.curve.append(float(total) * batch / rows)  # waits for the epoch to end
-        self.state = (*kept, jnp.zeros_like(total))
+        self.state = (*rest, jnp.zeros_like(total))
 
     def seconds(self, count: int) -> float:
         started = time.perf_counter()
@@ -55,4 +55,4 @@ class Training:
 
     def result(self, count: int) -> np.ndarray:
         self.seconds(count)
-        return joined(self.state[0])
+        return flatten(self.state[0])

@@ -1,4 +1,4 @@
-"""What a step takes while another process holds a core."""
+"""Time steps while another process uses a core."""
 
 import subprocess
 import sys
@@ -8,51 +8,52 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-from benchmarks.cpu.contest import REST, Plan, Worker, one_round
+from benchmarks.cpu.contest import PAUSE, Plan, Worker, time_round
 from benchmarks.cpu.problems import Case
 
 BUSY = "print(flush=True)\nwhile True: pass"
 
 
 @contextmanager
-def busy() -> Iterator[subprocess.Popen[bytes]]:
-    """Inside it another process, which it gives, computes without end."""
+def busy_process() -> Iterator[subprocess.Popen[bytes]]:
+    """Run another process that computes until the context ends."""
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # it has begun
+        process.stdout.readline()  # it has started
         try:
             yield process
         finally:
             process.kill()
 
 
-def loaded(case: Case, plan: Plan) -> dict[str, Any]:
-    """Ours idle, beside a busy process, and there with one thread, in turn: the seconds of every
-    round, and the ratios to idle.
+def measure_loaded(case: Case, plan: Plan) -> dict[str, Any]:
+    """Time xpmlp in turn on an idle machine, next to a busy process, and there with one thread.
 
-    Each ratio is of the minima, and each ratio_median of the medians, which show what comes and
-    goes.
+    Returns the seconds of every round and their ratios to idle: each ratio is of the minima,
+    each ratio_median of the medians, which show load that varies.
     """
-    found: dict[str, list[float]] = {"idle": [], "loaded": [], "one_thread": []}
+    times: dict[str, list[float]] = {"idle": [], "loaded": [], "one_thread": []}
     ours = plan.contenders[case.task][0]
-    with Worker(ours, plan) as worker, Worker(ours, plan._replace(threads=1)) as spared:
-        for each in (worker, spared):
-            each.ask("begin", case=case, device=plan.device, seconds=plan.seconds)
+    with Worker(ours, plan) as worker, Worker(ours, plan._replace(threads=1)) as single:
+        for started in (worker, single):
+            started.request("begin", case=case, device=plan.device, seconds=plan.seconds)
         for _ in range(plan.rounds):
-            time.sleep(REST)
-            found["idle"].append(one_round(worker))
-            with busy():
-                found["loaded"].append(one_round(worker))
-                found["one_thread"].append(one_round(spared))
+            time.sleep(PAUSE)
+            times["idle"].append(time_round(worker))
+            with busy_process():
+                times["loaded"].append(time_round(worker))
+                times["one_thread"].append(time_round(single))
     return {
         "shape": case.shape,
-        **found,
-        "ratio": to_idle(found, "loaded", min),
-        "ratio_median": to_idle(found, "loaded", median),
-        "ratio_one_thread": to_idle(found, "one_thread", min),
-        "ratio_median_one_thread": to_idle(found, "one_thread", median),
+        **times,
+        "ratio": ratio_to_idle(times, "loaded", min),
+        "ratio_median": ratio_to_idle(times, "loaded", median),
+        "ratio_one_thread": ratio_to_idle(times, "one_thread", min),
+        "ratio_median_one_thread": ratio_to_idle(times, "one_thread", median),
     }
 
 
-def to_idle(found: dict[str, list[float]], name: str, of: Callable[[list[float]], float]) -> float:
-    return of(found[name]) / of(found["idle"])
+def ratio_to_idle(
+    times: dict[str, list[float]], name: str, statistic: Callable[[list[float]], float]
+) -> float:
+    return statistic(times[name]) / statistic(times["idle"])

@@ -11,11 +11,11 @@ from benchmarks.cpu.problems import Problem
 
 ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid"}
 TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
-OPSET, IR = 17, 8  # any onnxruntime of the last years reads these
+OPSET, IR = 17, 8  # old enough for any recent onnxruntime
 
 
-def graph(problem: Problem) -> bytes:
-    """The network that all contenders start from, with softmax for classes."""
+def serialized_model(problem: Problem) -> bytes:
+    """The network that all contenders start from, with softmax for classes, as ONNX."""
     nodes, constants, name = [], [], "x"
     for i, (weights, bias) in enumerate(problem.start):
         constants += [numpy_helper.from_array(weights, f"W{i}")]
@@ -29,24 +29,24 @@ def graph(problem: Problem) -> bytes:
         nodes.append(helper.make_node("Softmax", [name], ["p"], axis=-1))
         name = "p"
     kind, sizes = TYPES[problem.X.dtype.name], problem.shape.sizes
-    ends = [
-        helper.make_tensor_value_info(end, kind, ["rows", size])
-        for end, size in (("x", sizes[0]), (name, sizes[-1]))
+    infos = [
+        helper.make_tensor_value_info(info, kind, ["rows", size])
+        for info, size in (("x", sizes[0]), (name, sizes[-1]))
     ]
-    made = helper.make_graph(nodes, "mlp", ends[:1], ends[1:], constants)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    graph = helper.make_graph(nodes, "mlp", infos[:1], infos[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     return model.SerializeToString()
 
 
 class Prediction:
-    """`InferenceSession.run` on rows on the host."""
+    """`InferenceSession.run` on rows in host memory."""
 
     def __init__(self, problem: Problem) -> None:
         self.X, self.units = problem.X, problem.size
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: its own
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: its default
         self.session = onnxruntime.InferenceSession(
-            graph(problem), options, providers=["CPUExecutionProvider"]
+            serialized_model(problem), options, providers=["CPUExecutionProvider"]
         )
 
     def seconds(self, count: int) -> float:
@@ -56,5 +56,5 @@ class Prediction:
         return time.perf_counter() - started
 
     def result(self, count: int) -> np.ndarray:
-        (found,) = self.session.run(None, {"x": self.X})
-        return found.astype(np.float64).ravel()
+        (predictions,) = self.session.run(None, {"x": self.X})
+        return predictions.astype(np.float64).ravel()

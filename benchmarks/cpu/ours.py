@@ -1,4 +1,4 @@
-"""Ours as contenders: what a user calls on arrays, reports, shuffling and loss curve included."""
+"""xpmlp as contenders: the calls of a user, including reports, shuffling and loss curve."""
 
 import time
 from itertools import islice
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 import xpmlp
-from benchmarks.cpu.problems import Problem, joined
+from benchmarks.cpu.problems import Problem, flatten
 from xpmlp.devices.namespace import to_host
 
-ENDLESS = 10**9  # epochs: the generator goes on for as many as are asked of it
+ENDLESS = 10**9  # epochs: the generator runs for as many as are consumed
 
 
 class Training:
-    """`xpmlp.epochs`, one network."""
+    """`xpmlp.epochs` of one network."""
 
     def __init__(self, problem: Problem, **more: Any) -> None:
         shape = problem.shape
@@ -32,7 +32,7 @@ class Training:
         )
 
     def train(self, count: int) -> Any:
-        """The last report of so many epochs more."""
+        """Train for `count` more epochs; return the last report."""
         *_, last = islice(self.reports, count)
         return last
 
@@ -42,11 +42,11 @@ class Training:
         return time.perf_counter() - started
 
     def result(self, count: int) -> np.ndarray:
-        return flat(self.train(count).model())
+        return parameters(self.train(count).model())
 
 
 class Population(Training):
-    """`xpmlp.epochs` with members; the last has the seed that the others' weights are of."""
+    """`xpmlp.epochs` with members; the last one has the seed of the other contenders' weights."""
 
     def __init__(self, problem: Problem) -> None:
         seeds = list(reversed(range(problem.size)))
@@ -54,11 +54,11 @@ class Population(Training):
         self.units *= problem.size
 
     def result(self, count: int) -> np.ndarray:
-        return flat(self.train(count).model().member(-1))
+        return parameters(self.train(count).model().member(-1))
 
 
 class Prediction:
-    """`Model.predict`, or `predict_proba` of a classifier, on rows on the host."""
+    """`Model.predict`, or `predict_proba` of a classifier, on rows in host memory."""
 
     def __init__(self, problem: Problem) -> None:
         shape, self.X, self.units = problem.shape, problem.X, problem.size
@@ -77,5 +77,5 @@ class Prediction:
         return np.asarray(self.predict(self.X), dtype=np.float64).ravel()
 
 
-def flat(model: xpmlp.Model) -> np.ndarray:
-    return joined([(to_host(layer.weights), to_host(layer.bias)) for layer in model.params])
+def parameters(model: xpmlp.Model) -> np.ndarray:
+    return flatten([(to_host(layer.weights), to_host(layer.bias)) for layer in model.params])

@@ -1,4 +1,4 @@
-"""The contenders of other libraries, beside our own ones."""
+"""The contenders of other libraries, added to those of OWN."""
 
 from benchmarks.cpu.contest import OWN, Contender
 

@@ -1,4 +1,4 @@
-"""What is measured: shapes of networks, cases of them, and the numbers that a case works on."""
+"""What is measured: shapes of networks, cases, and the data of a case."""
 
 from typing import Any, NamedTuple
 
@@ -9,12 +9,12 @@ from xpmlp.layout import windows
 from xpmlp.names import nearest
 from xpmlp.spec import Spec
 
-# what every contender computes before it is timed: 20 steps, in order, in float64
+# the comparison before any timing: 20 steps in float64, rows in order
 CHECK_EPOCHS, CHECK_STEPS = 5, 4
 
 
 class Shape(NamedTuple):
-    """A network with its batch. All hidden layers have one activation, the last has none."""
+    """A network with its batch size. Hidden layers share one activation, the last has none."""
 
     name: str
     sizes: tuple[int, ...]
@@ -47,7 +47,7 @@ SHAPES = {
 
 
 class Case(NamedTuple):
-    """A shape at a task: "train", "population" or "predict"."""
+    """A shape and a task: "train", "population" or "predict"."""
 
     task: str
     shape: str
@@ -56,8 +56,8 @@ class Case(NamedTuple):
 
 CASES = (
     *(Case("train", name) for name in SHAPES),
-    # the sizes at which a population is worth it: a search or an ensemble over small networks
-    # has hundreds of members; from c on the products alone fill the processor with a few
+    # sizes at which a population pays off: a search or an ensemble of small networks has
+    # hundreds of members; from c on the products of a few members use the whole processor
     Case("population", "a32", 256),
     Case("population", "b32", 32),
     Case("population", "b200", 32),
@@ -66,30 +66,30 @@ CASES = (
 )
 
 
-def select(asked: str | None) -> list[Case]:
-    """The cases of the shapes named "c,d"; ValueError naming an unknown one and the nearest."""
-    if asked is None:
+def select(names: str | None) -> list[Case]:
+    """The cases of shapes such as "c,d"; ValueError names an unknown one and the nearest."""
+    if names is None:
         return list(CASES)
-    wanted = [word.strip() for word in asked.split(",") if word.strip()]
-    for word in wanted:
+    shapes = [word.strip() for word in names.split(",") if word.strip()]
+    for word in shapes:
         if word not in SHAPES:
             hint = nearest(word, list(SHAPES))
             raise ValueError(f"shape {word!r} is unknown{hint} Known: {', '.join(SHAPES)}")
-    if not wanted:
+    if not shapes:
         raise ValueError(f"--shapes names no shape. Known: {', '.join(SHAPES)}")
-    return [case for case in CASES if case.shape in wanted]
+    return [case for case in CASES if case.shape in shapes]
 
 
 class Problem(NamedTuple):
-    """A case with its numbers, as a contender gets it."""
+    """A case with its data, the argument of every contender."""
 
     shape: Shape
     X: np.ndarray  # (N, n_in)
-    y: np.ndarray  # (N,) numbers, or class labels from 0
-    size: int  # of the case
-    rule: str  # "adam" or "adam_sklearn", where the contender can choose
+    y: np.ndarray  # (N,) floats, or class labels from 0
+    size: int  # that of the case
+    rule: str  # "adam" or "adam_sklearn", for contenders that have both
     shuffle: bool
-    device: str  # of ours
+    device: str  # of xpmlp
 
     @property
     def start(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -100,8 +100,8 @@ class Problem(NamedTuple):
         return [(w.astype(dtype), b[0].astype(dtype)) for w, b in layers]
 
 
-def rows(shape: Shape, count: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """X (count, n_in) and y (count,), the same for every contender; every class occurs."""
+def make_data(shape: Shape, count: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """X (count, n_in) and y (count,), the same in every process; every class occurs."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((count, shape.sizes[0])).astype(dtype)
     if shape.loss == "cross_entropy":
@@ -109,21 +109,21 @@ def rows(shape: Shape, count: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     return X, rng.standard_normal(count).astype(dtype)
 
 
-def timed(case: Case, device: str) -> Problem:
-    """What is timed: float32, rows in a new order in every epoch."""
+def timing_problem(case: Case, device: str) -> Problem:
+    """For timing: float32, rows shuffled in every epoch."""
     shape = SHAPES[case.shape]
     count = case.size if case.task == "predict" else shape.batch * shape.steps
-    return Problem(shape, *rows(shape, count, "float32"), case.size, "adam", True, device)
+    return Problem(shape, *make_data(shape, count, "float32"), case.size, "adam", True, device)
 
 
-def compared(case: Case, device: str, rule: str) -> Problem:
-    """What contenders are compared in: float64, rows in order."""
+def check_problem(case: Case, device: str, rule: str) -> Problem:
+    """For comparing results: float64, rows in order."""
     shape = SHAPES[case.shape]
     count = case.size if case.task == "predict" else shape.batch * CHECK_STEPS
-    return Problem(shape, *rows(shape, count, "float64"), case.size, rule, False, device)
+    return Problem(shape, *make_data(shape, count, "float64"), case.size, rule, False, device)
 
 
-def joined(layers: Any) -> np.ndarray:
-    """Weights and biases, layer by layer, as one (P,) in float64: what contenders compare."""
-    flat = [np.asarray(part, dtype=np.float64).ravel() for layer in layers for part in layer]
-    return np.concatenate(flat)
+def flatten(layers: Any) -> np.ndarray:
+    """Weights and biases, layer by layer, as one (P,) array in float64, for the comparison."""
+    parts = [np.asarray(part, dtype=np.float64).ravel() for layer in layers for part in layer]
+    return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""PyTorch as contenders: the loop that its users write, eager, with the fused Adam, compiled."""
+"""PyTorch as contenders: a user's training loop, eager, with fused Adam, and compiled."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad_and_value
 
-from benchmarks.cpu.problems import Problem, joined
+from benchmarks.cpu.problems import Problem, flatten
 
 RATE, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8  # PyTorch's defaults
 ACTIVATIONS = {"relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid}
@@ -19,16 +19,16 @@ def network(problem: Problem) -> torch.nn.Sequential:
     layers: list[torch.nn.Module] = []
     for weights, bias in problem.start:
         layers += [torch.nn.Linear(*weights.shape), ACTIVATIONS[problem.shape.activation]()]
-        for own, given in zip(layers[-2].parameters(), (weights.T, bias), strict=True):
-            own.data = torch.from_numpy(given.copy(order="C"))
+        for parameter, value in zip(layers[-2].parameters(), (weights.T, bias), strict=True):
+            parameter.data = torch.from_numpy(value.copy(order="C"))
     return torch.nn.Sequential(*layers[:-1])
 
 
 class Loop:
-    """Epochs of minibatches, losses added up where they are and read at the epoch's end."""
+    """Epochs of minibatches; losses are summed on the device and read at the epoch's end."""
 
     def __init__(self, problem: Problem, build: Callable[..., Callable[..., Any]]) -> None:
-        """build: makes the step, (x, y) -> loss, of the model and the loss."""
+        """build: from the model and the loss to the step, (x, y) -> loss."""
         self.shape, self.shuffle, self.units = problem.shape, problem.shuffle, problem.shape.steps
         self.X, self.y = torch.from_numpy(problem.X), torch.from_numpy(problem.y)
         self.model = network(problem)
@@ -57,11 +57,11 @@ class Loop:
     def result(self, count: int) -> np.ndarray:
         self.seconds(count)
         linear = [layer for layer in self.model if isinstance(layer, torch.nn.Linear)]
-        return joined([(y.weight.detach().numpy().T, y.bias.detach().numpy()) for y in linear])
+        return flatten([(y.weight.detach().numpy().T, y.bias.detach().numpy()) for y in linear])
 
 
 def half_squared_error(score: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Half of PyTorch's mse_loss, as ours and scikit-learn's."""
+    """Half of PyTorch's mse_loss, as in xpmlp and scikit-learn."""
     return 0.5 * torch.nn.functional.mse_loss(score, target)
 
 
@@ -100,12 +100,12 @@ def compiled(problem: Problem) -> Loop:
         def update(theta: Any, m: Any, v: Any, t: torch.Tensor, x: Any, y: Any) -> torch.Tensor:
             g, value = grad_and_value(lambda p: loss(functional_call(model, p, (x,)), y))(theta)
             t += 1
-            seen1, seen2 = 1 - BETA1**t, 1 - BETA2**t
+            correction1, correction2 = 1 - BETA1**t, 1 - BETA2**t
             for name, p in theta.items():
                 m[name].lerp_(g[name], 1 - BETA1)
                 v[name].mul_(BETA2).addcmul_(g[name], g[name], value=1 - BETA2)
-                root = (v[name] / seen2).sqrt() + EPS
-                p.sub_(RATE / seen1 * m[name] / root)
+                root = (v[name] / correction2).sqrt() + EPS
+                p.sub_(RATE / correction1 * m[name] / root)
             return value
 
         return lambda x, y: update(theta, m, v, t, x, y)

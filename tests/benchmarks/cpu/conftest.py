@@ -1,4 +1,4 @@
-"""Contenders whose results and times are known, in a module that workers import."""
+"""Fake contenders with known results and times, in a module that workers import."""
 
 import pytest
 
@@ -9,41 +9,41 @@ import os
 import numpy as np
 
 class Ours:
-    units, pace = 2, 2e-3
+    units, seconds_per_pass = 2, 2e-3
 
     def __init__(self, problem):
         self.problem = problem
 
     def seconds(self, count):
-        print("what a library prints is no answer")
-        return count * self.pace
+        print("output of a library")
+        return count * self.seconds_per_pass
 
     def result(self, count):
         return (1.0 if self.problem.rule == "adam" else 2.0) * np.arange(1.0, 1.0 + count)
 
-class Theirs(Ours):
-    pace = 3e-3
+class Slower(Ours):
+    seconds_per_pass = 3e-3
 
 class Faster(Ours):
-    pace = 1e-3
+    seconds_per_pass = 1e-3
 
 class Close(Ours):
     def result(self, count):
         return super().result(count) * (1 + 9e-9)
 
-class Scikit(Ours):
+class SklearnAdam(Ours):
     def result(self, count):
         return 2.0 * np.arange(1.0, 1.0 + count)
 
-class Other(Ours):
+class Different(Ours):
     def result(self, count):
         return super().result(count) + 1e-6
 
-class Nothing(Ours):
+class NotANumber(Ours):
     def result(self, count):
         return super().result(count) * np.nan
 
-class Longer(Ours):
+class WrongShape(Ours):
     def result(self, count):
         return np.append(super().result(count), 0.0)
 
@@ -51,28 +51,28 @@ class Raising(Ours):
     def seconds(self, count):
         raise ValueError("the first line\\nthe second")
 
-class Dying(Ours):
+class Exiting(Ours):
     def seconds(self, count):
-        os.write(2, b"out of luck\\n")
+        os.write(2, b"fatal error\\n")
         os._exit(3)
 
-class Tiring(Ours):
+class FailingLater(Ours):
     calls = 0
 
     def seconds(self, count):
         self.calls += 1
         if self.calls > 4:
-            raise MemoryError("tired")
+            raise MemoryError("too many passes")
         return super().seconds(count)
 """
 
 
 @pytest.fixture
 def plan(tmp_path):
-    """A function from names of fakes to the plan in which the first is ours."""
+    """A function from names of fakes to a plan with them; the first is ours."""
     (tmp_path / "fakes.py").write_text(FAKES)
 
-    def made(*names: str, **more) -> Plan:
+    def make(*names: str, **more) -> Plan:
         entries = [
             FLOOR._replace(address="fakes:Faster") if name == "floor"
             else Contender(name, f"fakes:{name.partition(' ')[0]}",
@@ -81,4 +81,4 @@ def plan(tmp_path):
         ]  # fmt: skip
         return Plan({"train": entries}, folder=tmp_path, **{"rounds": 2, "seconds": 0.004} | more)
 
-    return made
+    return make

@@ -1,4 +1,4 @@
-"""`scripts/benchmark.py`: its options, and short runs of our own contenders."""
+"""`scripts/benchmark.py`: its options, and short runs of xpmlp's contenders."""
 
 import importlib.util
 import json
@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "benchmark.py"
 
 @pytest.fixture
 def main():
-    """The script's main, a function of its words."""
+    """The script's main, a function of its argv."""
     spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -26,7 +26,7 @@ def main():
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("argv", "message"),
     [
         (("--shapes", "zz"), "shape 'zz' is unknown"),
         (("--shapes", ","), "--shapes names no shape"),
@@ -37,81 +37,81 @@ def main():
         (("--loaded", "--device", "cpu"), "--device goes with --own"),
     ],
 )
-def test_bad_input_is_one_line(words, named, tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *words, "--out", tmp_path / "new" / "found.json"],
+def test_an_invalid_argument_gives_a_one_line_error(argv, message, tmp_path):
+    process = subprocess.run(
+        [sys.executable, SCRIPT, *argv, "--out", tmp_path / "new" / "result.json"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"benchmark.py: {named}")
-    assert done.stderr.count("\n") == 1
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith(f"benchmark.py: {message}")
+    assert process.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_own_and_loaded_exclude_each_other(main, capsys):
+def test_own_and_loaded_are_mutually_exclusive(main, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--own", "--loaded"])
     assert "not allowed with argument --own" in capsys.readouterr().err
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """The cases and plans that a command line comes to, without measuring."""
-    found = []
+def calls(monkeypatch):
+    """The cases and plans of a command line, recorded instead of measured."""
+    calls = []
     monkeypatch.setattr(
-        command, "measure", lambda case, plan: found.append((case, plan)) or
+        command, "measure", lambda case, plan: calls.append((case, plan)) or
         {**case._asdict(), "rows": []},
     )  # fmt: skip
-    return found
+    return calls
 
 
-def test_options_reach_the_plan(main, asked, capsys):
-    words = ["--shapes", "a32", "--rounds", "5", "--threads", "3", "--quick", "--device", "cpu"]
-    assert main(["--own", *words]) == 0
-    assert [case for case, _ in asked] == [Case("train", "a32"), Case("population", "a32", 256)]
-    plan = asked[0][1]
+def test_the_plan_has_the_options(main, calls, capsys):
+    argv = ["--shapes", "a32", "--rounds", "5", "--threads", "3", "--quick", "--device", "cpu"]
+    assert main(["--own", *argv]) == 0
+    assert [case for case, _ in calls] == [Case("train", "a32"), Case("population", "a32", 256)]
+    plan = calls[0][1]
     assert (plan.rounds, plan.threads, plan.device) == (5, 3, "cpu")
     assert plan.seconds == command.QUICK["seconds"]
     assert plan.contenders == OWN
     assert "threads: 3, xpmlp on cpu" in capsys.readouterr().out
 
 
-def test_without_own_everyone_is_asked_on_the_cpu(main, asked, capsys):
+def test_all_contenders_run_on_the_cpu_by_default(main, calls, capsys):
     assert main(["--shapes", "a1"]) == 0
-    ((_, plan),) = asked
+    ((_, plan),) = calls
     assert (plan.device, plan.contenders) == ("cpu", ALL)
     assert "xpmlp on cpu" in capsys.readouterr().out
 
 
-def test_own_runs_on_the_device_of_the_environment(main, asked, monkeypatch, gpu):
+def test_own_uses_the_device_of_the_environment(main, calls, monkeypatch, gpu):
     monkeypatch.setenv("XPMLP_DEVICE", "gpu")
     assert main(["--own", "--shapes", "a1"]) == 0
-    ((_, plan),) = asked
+    ((_, plan),) = calls
     assert plan.device == gpu.name
     assert FLOOR not in plan.contenders["train"]
 
 
-def test_json_goes_to_standard_output_and_tables_aside(main, asked, capsys):
+def test_json_goes_to_stdout_and_tables_to_stderr(main, calls, capsys):
     assert main(["--own", "--shapes", "e", "--device", "cpu", "--json"]) == 0
     out, err = capsys.readouterr()
-    found = json.loads(out)
-    assert [case["task"] for case in found["cases"]] == ["train", "predict", "predict"]
+    result = json.loads(out)
+    assert [case["task"] for case in result["cases"]] == ["train", "predict", "predict"]
     assert "e: 1024-2048-2048-10 relu" in err
-    assert len(asked) == 3
+    assert len(calls) == 3
 
 
-def test_the_floor_is_no_measure_of_a_gpu():
-    kept = command.without_floor(command.Plan()).contenders["train"]
-    assert FLOOR not in kept
-    assert len(kept) == len(OWN["train"]) - 1
+def test_without_floor_removes_only_the_floor():
+    contenders = command.without_floor(command.Plan()).contenders["train"]
+    assert FLOOR not in contenders
+    assert len(contenders) == len(OWN["train"]) - 1
 
 
 @pytest.mark.slow
-def test_a_short_run_measures_everyone(main, capsys):
-    words = ["--own", "--quick", "--shapes", "a32", "--rounds", "1", "--device", "cpu", "--json"]
-    assert main(words) == 0
-    found = json.loads(capsys.readouterr().out)
-    for case in found["cases"]:
+def test_a_quick_run_times_all_contenders(main, capsys):
+    argv = ["--own", "--quick", "--shapes", "a32", "--rounds", "1", "--device", "cpu", "--json"]
+    assert main(argv) == 0
+    result = json.loads(capsys.readouterr().out)
+    for case in result["cases"]:
         assert [row["contender"] for row in case["rows"]] == [c.name for c in OWN[case["task"]]]
         for row in case["rows"]:
             assert row["problem"] is None

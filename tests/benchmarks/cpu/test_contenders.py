@@ -1,4 +1,4 @@
-"""What is timed computes the same: every contender that is installed, against ours."""
+"""Every installed contender computes the same as ours."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -7,30 +7,37 @@ import numpy as np
 import pytest
 
 import xpmlp
-from benchmarks.cpu.contest import ALLOWED, OWN, distance
+from benchmarks.cpu.contest import OWN, TOLERANCE, distance
 from benchmarks.cpu.peers import PEERS
-from benchmarks.cpu.problems import CHECK_EPOCHS, SHAPES, Case, compared, joined, timed
+from benchmarks.cpu.problems import (
+    CHECK_EPOCHS,
+    SHAPES,
+    Case,
+    check_problem,
+    flatten,
+    timing_problem,
+)
 
-# PyTorch's own, when it compiles
+# raised by PyTorch when it compiles
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-NEEDED = {"pytorch": ["torch"], "jax_jit": ["jax"], "onnx_runtime": ["onnx", "onnxruntime"]}
+PACKAGES = {"pytorch": ["torch"], "jax_jit": ["jax"], "onnx_runtime": ["onnx", "onnxruntime"]}
 SIZES = {"train": 1, "population": 3, "predict": 32}
 
 
 def entries():
-    """(task, contender) of all but ours and the floor; of peers, those that are installed."""
-    found = [(task, c) for task, own in OWN.items() for c in own[1:] if c.rule]
+    """(task, contender) of all except ours and the floor; of PEERS, those that are installed."""
+    params = [(task, c) for task, own in OWN.items() for c in own[1:] if c.rule]
     for task, peers in PEERS.items():
         for peer in peers:
             module = peer.address.partition(":")[0].rpartition(".")[2]
-            if all(find_spec(name) for name in NEEDED[module]):
+            if all(find_spec(name) for name in PACKAGES[module]):
                 marks = [pytest.mark.slow] if "compile" in peer.name else []
-                found.append(pytest.param(task, peer, marks=marks))
-    return found
+                params.append(pytest.param(task, peer, marks=marks))
+    return params
 
 
-def title(one):
-    return getattr(one, "name", one)
+def title(value):
+    return getattr(value, "name", value)
 
 
 def make(contender, problem):
@@ -40,47 +47,47 @@ def make(contender, problem):
 
 @pytest.mark.parametrize("shape", ["a32", "b32"])
 @pytest.mark.parametrize(("task", "contender"), entries(), ids=title)
-def test_results_are_ours(task, contender, shape):
-    problem = compared(Case(task, shape, SIZES[task]), "cpu", contender.rule)
+def test_results_match_ours(task, contender, shape):
+    problem = check_problem(Case(task, shape, SIZES[task]), "cpu", contender.rule)
     expected = make(OWN[task][0], problem).result(CHECK_EPOCHS)
-    found = make(contender, problem).result(CHECK_EPOCHS)
-    assert found.dtype == np.float64
-    assert distance(found, expected) <= ALLOWED
+    actual = make(contender, problem).result(CHECK_EPOCHS)
+    assert actual.dtype == np.float64
+    assert distance(actual, expected) <= TOLERANCE
 
 
-def test_the_two_adams_are_told_apart():
+def test_the_two_variants_of_adam_differ():
     case = Case("train", "b32")
-    one, other = (
-        make(OWN["train"][0], compared(case, "cpu", rule)).result(CHECK_EPOCHS)
+    adam, adam_sklearn = (
+        make(OWN["train"][0], check_problem(case, "cpu", rule)).result(CHECK_EPOCHS)
         for rule in ("adam", "adam_sklearn")
     )
-    assert distance(one, other) > 1e-7  # more than ALLOWED: the wrong one is found out
+    assert distance(adam, adam_sklearn) > 1e-7  # above TOLERANCE: the wrong one is detected
 
 
 @pytest.mark.parametrize(("task", "contender"), entries(), ids=title)
 def test_passes_take_time_and_have_units(task, contender):
-    made = make(contender, timed(Case(task, "a32", SIZES[task]), "cpu"))
-    assert made.units == (32 if task == "predict" else SHAPES["a32"].steps)
-    assert made.seconds(2) > 0
+    instance = make(contender, timing_problem(Case(task, "a32", SIZES[task]), "cpu"))
+    assert instance.units == (32 if task == "predict" else SHAPES["a32"].steps)
+    assert instance.seconds(2) > 0
 
 
-def test_a_population_counts_every_member():
-    made = make(OWN["population"][0], timed(Case("population", "a32", 5), "cpu"))
-    assert made.units == 5 * SHAPES["a32"].steps
-    assert made.seconds(1) > 0
-    assert made.train(1).epoch == 2  # it goes on where the timed pass ended
+def test_units_of_a_population_count_every_member():
+    population = make(OWN["population"][0], timing_problem(Case("population", "a32", 5), "cpu"))
+    assert population.units == 5 * SHAPES["a32"].steps
+    assert population.seconds(1) > 0
+    assert population.train(1).epoch == 2  # it continues after the timed pass
 
 
-def test_ours_begins_with_the_weights_of_the_problem():
-    problem = compared(Case("train", "b32"), "cpu", "adam")
+def test_training_starts_from_the_weights_of_the_problem():
+    problem = check_problem(Case("train", "b32"), "cpu", "adam")
     model = xpmlp.train(problem.shape.spec, problem.X, problem.y, learning_rate=0.0, epochs=1)
-    assert (joined(model.params) == joined(problem.start)).all()
+    assert (flatten(model.params) == flatten(problem.start)).all()
 
 
 @pytest.mark.parametrize("contender", [c for c in OWN["train"] if "fits" in c.address], ids=title)
-def test_the_clock_has_every_epochs_end(contender, capsys):
-    made = make(contender, timed(Case("train", "a32"), "cpu"))
-    ends = made.fit(4).ends
+def test_a_fit_records_the_end_of_every_epoch(contender, capsys):
+    fit = make(contender, timing_problem(Case("train", "a32"), "cpu"))
+    ends = fit.fit(4).ends
     assert len(ends) == 4
     assert ends == sorted(ends)
     assert capsys.readouterr().out == ""

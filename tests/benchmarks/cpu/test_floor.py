@@ -1,17 +1,17 @@
-"""The products of a step alone."""
+"""The matrix products of a step."""
 
 import numpy as np
 import pytest
 
 from benchmarks.cpu.floor import Products
-from benchmarks.cpu.problems import SHAPES, Case, timed
+from benchmarks.cpu.problems import SHAPES, Case, timing_problem
 from xpmlp.shape_ledger import ledger
 
 
 @pytest.mark.parametrize("name", ["a32", "b32", "c"])
-def test_the_products_are_those_of_a_step(name):
+def test_products_match_the_ledger_of_a_step(name):
     shape = SHAPES[name]
-    floor = Products(timed(Case("train", name), "cpu"))
+    floor = Products(timing_problem(Case("train", name), "cpu"))
     assert floor.units == shape.steps
     assert floor.seconds(1) > 0
     lines = str(ledger(shape.spec, batch_size=shape.batch)).splitlines()

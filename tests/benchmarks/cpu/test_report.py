@@ -1,9 +1,9 @@
-"""What a person reads."""
+"""The printed tables and headings."""
 
 import pytest
 
 from benchmarks.cpu.contest import FLOOR, Plan
-from benchmarks.cpu.report import figure, heading, setting, table
+from benchmarks.cpu.report import figure, heading, metadata, table
 from xpmlp import __version__
 
 ROWS = [
@@ -30,21 +30,21 @@ def test_a_table_has_best_median_ratio_share_and_difference():
 
 
 @pytest.mark.parametrize(
-    ("task", "seconds", "shown"),
+    ("task", "seconds", "text"),
     [("train", 1.25e-5, "12.5"), ("train", 0.146, "146,000"), ("predict", 1e-5, "100"),
      ("predict", 1e-3, "1.0")],
 )  # fmt: skip
-def test_figures_are_microseconds_or_thousand_rows(task, seconds, shown):
-    assert figure(task, seconds) == shown
+def test_figures_are_microseconds_or_thousand_rows(task, seconds, text):
+    assert figure(task, seconds) == text
 
 
-def test_the_setting_names_machine_versions_threads_and_command():
-    found = setting(Plan(threads=2), "the command")
-    shown = heading(found)
-    assert found["command"] == "the command"
-    assert "threads: 2, " in shown
-    assert f"xpmlp {__version__}, Python " in shown
-    assert f"numpy {found['packages']['numpy']}" in shown
-    assert found["processors"] >= 1
-    assert found["processor"] in shown
-    assert "each library's own" in heading(setting(Plan(), "the command"))
+def test_metadata_has_machine_versions_threads_and_command():
+    result = metadata(Plan(threads=2), "the command")
+    text = heading(result)
+    assert result["command"] == "the command"
+    assert "threads: 2, " in text
+    assert f"xpmlp {__version__}, Python " in text
+    assert f"numpy {result['packages']['numpy']}" in text
+    assert result["processors"] >= 1
+    assert result["processor"] in text
+    assert "each library's own" in heading(metadata(Plan(), "the command"))
