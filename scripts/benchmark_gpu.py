@@ -33,8 +33,8 @@ from benchmarks.gpu.contenders import (  # noqa: E402
     select_works,
 )
 from benchmarks.gpu.contest import Contest  # noqa: E402
-from benchmarks.gpu.goals import judged  # noqa: E402
-from benchmarks.gpu.groups import BENEATH, Device, Group, run_group  # noqa: E402
+from benchmarks.gpu.goals import evaluate_goals  # noqa: E402
+from benchmarks.gpu.groups import LOW_LEVEL, Device, Group, run_group  # noqa: E402
 from benchmarks.gpu.processes import LIMIT  # noqa: E402
 from benchmarks.gpu.results import ResultFile  # noqa: E402
 
@@ -42,7 +42,7 @@ from benchmarks.gpu.results import ResultFile  # noqa: E402
 def run(options: argparse.Namespace, out: TextIO) -> ResultFile:
     """Time every contender on every work, then the low-level figures; return the result."""
     works, contenders = select_works(options.only), select_contenders(options.contenders)
-    machine.checked(options.device, options.seed)
+    machine.validate_arguments(options.device, options.seed)
     details = machine.examine(options.device)
     device = Device(details["device"], options.seed, options.quick)
     command = shlex.join(["python", "scripts/benchmark_gpu.py", *sys.argv[1:]])
@@ -56,13 +56,13 @@ def run(options: argparse.Namespace, out: TextIO) -> ResultFile:
         )  # fmt: skip
         contest.measure(pairs(works, contenders))
 
-    def keep(row: dict[str, Any]) -> None:
+    def store(row: dict[str, Any]) -> None:
         with result.change() as content:
             content["beneath"][row["name"]] = row
-            content["goals"] = judged(content)
+            content["goals"] = evaluate_goals(content)
 
-    run_group(Group("beneath", BENEATH), device, options.limit, keep)
-    print("\n".join(report.beneath(result.content["beneath"])), file=out)
+    run_group(Group("low-level", LOW_LEVEL), device, options.limit, store)
+    print("\n".join(report.low_level_lines(result.content["beneath"])), file=out)
     print("\ngoals, over whole epochs", file=out)
     for entry in result.content["goals"]:
         print(report.goal(entry), file=out)
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--device", default="gpu", help="gpu, gpu:N (gpu)")
     parser.add_argument("--seed", default=0, type=int, help="random seed (0)")
     parser.add_argument("--only", metavar="NAME,...", help="works, of: small, large, population")
-    known = ", ".join(["xpmlp", "pytorch", "jax", *(contender.word for contender in CONTENDERS)])
+    known = ", ".join(["xpmlp", "pytorch", "jax", *(contender.slug for contender in CONTENDERS)])
     parser.add_argument("--contenders", metavar="NAME,...", help=f"contenders, of: {known}")
     parser.add_argument("--limit", default=LIMIT, type=float, help=f"seconds for each ({LIMIT:g})")
     parser.add_argument("--quick", action="store_true", help="small sizes, as a smoke test")

@@ -31,12 +31,12 @@ from benchmarks.gpu.groups import Device, Group  # noqa: E402
 from benchmarks.gpu.processes import LIMIT  # noqa: E402
 from benchmarks.gpu.results import ResultFile  # noqa: E402
 
-SIDE_BY_SIDE = (*groups.SIDE_BY_SIDE, *groups.NUMPY)
+PARALLEL = (*groups.PARALLEL, *groups.NUMPY)
 
 
 def select_groups(candidates: Sequence[Group], names: set[str]) -> list[Group]:
     """The groups reduced to the checks of these names, without empty groups."""
-    reduced = [group.named(names) for group in candidates]
+    reduced = [group.restricted_to(names) for group in candidates]
     return [group for group in reduced if group.checks]
 
 
@@ -45,10 +45,10 @@ def run(result: ResultFile, device: Device, names: set[str], limit: float, jobs:
     """Run every check, print and write each row at once, and return the whole result."""
 
     def show(group: Group, row: dict[str, Any]) -> None:
-        print(groups.shown(row), file=table, flush=True)
+        print(groups.format_row(row), file=table, flush=True)
 
     print(groups.HEAD, file=table, flush=True)
-    for candidates, processes in ((SIDE_BY_SIDE, jobs), (groups.ALONE, 1)):
+    for candidates, processes in ((PARALLEL, jobs), (groups.SEQUENTIAL, 1)):
         groups.run_groups(
             select_groups(candidates, names), device, result, show,
             limit=limit, deadline=math.inf, jobs=processes,
@@ -73,7 +73,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the result on standard output")
     options = parser.parse_args()
     names = {check.name for check in select(CHECKS, options.only)}
-    machine.checked(options.device, options.seed)
+    machine.validate_arguments(options.device, options.seed)
     started = time.monotonic()
     details = machine.examine(options.device)
     device = Device(details["device"], options.seed, options.quick)

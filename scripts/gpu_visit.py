@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmarks.gpu import machine, visit
     from benchmarks.gpu.groups import Device
 
-    machine.checked(arguments.device, arguments.seed)
+    machine.validate_arguments(arguments.device, arguments.seed)
     phases = select_phases(arguments.only, visit.PHASES)
     arguments.out.mkdir(parents=True, exist_ok=True)
     options = visit.Options(

@@ -1,1 +1,1 @@
-"""The benchmark on a GPU: what is trained, by whom, and what is to be reached."""
+"""The GPU benchmark: trainings, contenders and goals."""

@@ -1,7 +1,7 @@
 """The checklist, and a process that runs some of its checks on one device.
 
-A fault of the device that every later call reports too ("sticky") ends the process; the checks
-that are left get rows that say so.
+A sticky fault of the device, which every later call reports too, ends the process; the remaining
+checks get rows that say so.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,35 +28,35 @@ CHECKS = tuple(
 )
 
 
-def select(checks: Sequence[Check], words: str | None) -> list[Check]:
-    """The checks of these names or numbers; ValueError naming an unknown one and the nearest."""
-    if words is None:
+def select(checks: Sequence[Check], text: str | None) -> list[Check]:
+    """The checks of these names or numbers; ValueError names an unknown one and the nearest."""
+    if text is None:
         return list(checks)
-    wanted = [word.strip() for word in words.split(",") if word.strip()]
+    words = [word.strip() for word in text.split(",") if word.strip()]
     names = [check.name for check in checks]
     known = {*names, *(str(check.number) for check in checks)}
-    for word in wanted:
+    for word in words:
         if word not in known:
             hint = nearest(word, names)
             raise ValueError(f"check {word!r} is unknown{hint} Known: {', '.join(names)}")
-    if not wanted:
+    if not words:
         raise ValueError(f"--only names no check. Known: {', '.join(names)}")
-    return [check for check in checks if {check.name, str(check.number)} & set(wanted)]
+    return [check for check in checks if {check.name, str(check.number)} & set(words)]
 
 
 def device_error(place: Place) -> str | None:
-    """What a trivial kernel raises on a device that is broken; None where it runs."""
+    """The error of a trivial kernel on a broken device; None if it runs."""
     if not place.name.startswith("gpu:"):
         return None
     try:
         cuda.run_kernel(place.device.id)
-    except Exception as error:  # whatever it is, nothing else would run either
+    except Exception as error:  # after any error nothing else would run either
         return f"{type(error).__name__}: {cuda.first_line(error)}"
     return None
 
 
-def skipped(check: Check, why: str) -> Row:
-    return Row(check.number, check.name, "", "", NOT_RUN, why, 0.0, {})
+def not_run_row(check: Check, reason: str) -> Row:
+    return Row(check.number, check.name, "", "", NOT_RUN, reason, 0.0, {})
 
 
 def until_device_fault(
@@ -64,26 +64,26 @@ def until_device_fault(
     setting: Setting,
     device_error: Callable[[Place], str | None] = device_error,
 ) -> Iterator[Row]:
-    """Every check in turn, up to one that leaves the device broken; rows for the others too."""
+    """Run checks until one leaves the device broken; yields rows for the remaining ones too."""
     for index, check in enumerate(checks):
         (row,) = perform([check], setting)
-        broken = device_error(setting.place)
-        if broken is None:
+        error = device_error(setting.place)
+        if error is None:
             yield row
             continue
-        detail = f"device fault: {row.detail if row.verdict == FAULT else broken}"
+        detail = f"device fault: {row.detail if row.verdict == FAULT else error}"
         yield row._replace(verdict=FAULT, detail=detail)
-        yield from (skipped(later, "device fault") for later in checks[index + 1 :])
+        yield from (not_run_row(later, "device fault") for later in checks[index + 1 :])
         return
 
 
 def answer(request: dict[str, Any]) -> Iterable[dict[str, Any]]:
     """The rows of a request: registry (a module with CHECKS), names, device, seed, quick."""
     checks: Sequence[Check] = import_module(request["registry"]).CHECKS
-    chosen = {check.name: check for check in checks}
+    by_name = {check.name: check for check in checks}
     place = place_for(request["device"])
     setting = Setting(place, request["seed"], request["quick"])
-    for row in until_device_fault([chosen[name] for name in request["names"]], setting):
+    for row in until_device_fault([by_name[name] for name in request["names"]], setting):
         yield row._asdict() | {"figures": dict(row.figures)}
 
 

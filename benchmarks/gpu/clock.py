@@ -1,17 +1,17 @@
-"""What a contender's times are."""
+"""The times of a contender."""
 
 from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple
 
-WARM = 3  # epochs before any is timed: they compile and record
+WARMUP_EPOCHS = 3  # before timing: they compile and record
 
 
 class Times(NamedTuple):
-    """Microseconds per step, a step of a population being one of each of its networks."""
+    """Microseconds per step; a step of a population is one of each of its networks."""
 
-    epoch: float  # over whole epochs: orders drawn, rows gathered, the loss read at the end
-    step: float  # by itself, on minibatches that lie ready
+    epoch: float  # over whole epochs: shuffling, gathering rows and reading the loss included
+    step: float  # of the step only, on minibatches that are already gathered
 
 
 def median_us(
@@ -20,8 +20,8 @@ def median_us(
     calls: int,
     rounds: int,
 ) -> float:
-    """The median of rounds, the first of which does not count.
+    """The median of rounds, without the first.
 
-    elapsed: from a function and how often it is called to microseconds per call.
+    elapsed: from a function and the number of its calls to microseconds per call.
     """
     return float(median([elapsed(call, calls) for _ in range(rounds + 1)][1:]))

@@ -1,4 +1,4 @@
-"""Who is measured on which work, and in which order where time is short."""
+"""The contenders of each work, and their order if time is short."""
 
 import re
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ PACKAGES = {"with_torch": "torch", "with_jax": "jax"}
 
 
 class Contender(NamedTuple):
-    """A library's way to train."""
+    """A library and how it trains."""
 
     library: str  # one of LIBRARIES
     variant: str
-    seconds: float  # on the small work, estimated: its process from beginning to end
-    populations: bool = True  # False: each network of a population would be compiled anew
+    seconds: float  # estimated, of its whole process on the small work
+    populations: bool = True  # False: it would compile each network of a population
 
     @property
     def name(self) -> str:
         return f"{LIBRARIES[self.library]} {self.variant}"
 
     @property
-    def word(self) -> str:
-        """The name as an argument: pytorch-cuda-graph-fused-adam."""
+    def slug(self) -> str:
+        """The name on the command line: pytorch-cuda-graph-fused-adam."""
         return re.sub("[^a-z0-9]+", "-", self.name.lower())
 
     @property
@@ -49,9 +49,9 @@ CONTENDERS = (
     Contender("with_jax", "jit", 30),
     Contender("with_jax", "scan", 30),
 )
-LONGER = {"large": 1.5, "population": 1.5}  # than on the small work, estimated
-# what the goals and the README need, first
-FIRST = (
+RELATIVE_TIME = {"large": 1.5, "population": 1.5}  # to that on the small work, estimated
+# what the goals and the README need most
+PRIORITY = (
     ("small", "xpmlp-captured"),
     ("small", "pytorch-cuda-graph-fused-adam"),
     ("small", "pytorch-eager"),
@@ -71,42 +71,42 @@ FIRST = (
 Pair = tuple[Work, Contender]
 
 
-def words(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def select_works(text: str | None) -> list[Work]:
-    """The works of these names; ValueError naming an unknown one and the nearest."""
-    names = [work.name for work in WORKS]
-    wanted = names if text is None else words(text)
-    for word in wanted:
-        if word not in names:
-            hint = nearest(word, names)
-            raise ValueError(f"work {word!r} is unknown{hint} Known: {', '.join(names)}")
-    if not wanted:
-        raise ValueError(f"--only names no work. Known: {', '.join(names)}")
-    return [work for work in WORKS if work.name in wanted]
+    """The works of these names; ValueError names an unknown one and the nearest."""
+    known = [work.name for work in WORKS]
+    names = known if text is None else split_names(text)
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known)
+            raise ValueError(f"work {name!r} is unknown{hint} Known: {', '.join(known)}")
+    if not names:
+        raise ValueError(f"--only names no work. Known: {', '.join(known)}")
+    return [work for work in WORKS if work.name in names]
 
 
 def select_contenders(text: str | None) -> list[Contender]:
-    """The contenders of these words, or of these libraries; ValueError for an unknown one."""
+    """The contenders of these slugs, or of these libraries; ValueError for an unknown one."""
     if text is None:
         return list(CONTENDERS)
     libraries = {name.lower(): library for library, name in LIBRARIES.items()}
-    known = [*libraries, *(contender.word for contender in CONTENDERS)]
-    wanted = words(text)
-    for word in wanted:
-        if word not in known:
-            hint = nearest(word, known)
-            raise ValueError(f"contender {word!r} is unknown{hint} Known: {', '.join(known)}")
-    if not wanted:
+    known = [*libraries, *(contender.slug for contender in CONTENDERS)]
+    names = split_names(text)
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known)
+            raise ValueError(f"contender {name!r} is unknown{hint} Known: {', '.join(known)}")
+    if not names:
         raise ValueError(f"--contenders names none. Known: {', '.join(known)}")
-    chosen = {libraries[word] for word in wanted if word in libraries}
-    return [one for one in CONTENDERS if one.word in wanted or one.library in chosen]
+    selected = {libraries[name] for name in names if name in libraries}
+    return [entry for entry in CONTENDERS if entry.slug in names or entry.library in selected]
 
 
 def pairs(works: Sequence[Work], contenders: Sequence[Contender]) -> list[Pair]:
-    """Every contender on every work that it takes part in, work by work."""
+    """Every work with each of its contenders, work by work."""
     return [
         (work, contender)
         for work in works
@@ -115,12 +115,12 @@ def pairs(works: Sequence[Work], contenders: Sequence[Contender]) -> list[Pair]:
     ]
 
 
-def by_worth(given: Sequence[Pair]) -> list[Pair]:
-    """What is measured first where time is short; the order of FIRST, then as given."""
-    rank = {key: index for index, key in enumerate(FIRST)}
-    return sorted(given, key=lambda pair: rank.get((pair[0].name, pair[1].word), len(rank)))
+def by_priority(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs in the order of PRIORITY, then the others in their own order."""
+    rank = {key: index for index, key in enumerate(PRIORITY)}
+    return sorted(pairs, key=lambda pair: rank.get((pair[0].name, pair[1].slug), len(rank)))
 
 
 def estimate(work: Work, contender: Contender) -> float:
     """Seconds that a contender may take on a work."""
-    return contender.seconds * LONGER.get(work.name, 1.0) if contender.installed else 0.0
+    return contender.seconds * RELATIVE_TIME.get(work.name, 1.0) if contender.installed else 0.0

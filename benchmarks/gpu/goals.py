@@ -1,4 +1,4 @@
-"""What is to be reached, beside what was measured."""
+"""Goals, and their comparison with the measurements."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Goal(NamedTuple):
 
 
 def epoch(work: str, contender: tuple[str, str]) -> Callable[[Result], float | None]:
-    """A contender's microseconds per step over whole epochs; None where it has none."""
+    """From a result to a contender's microseconds per step over whole epochs, if measured."""
 
     def find(result: Result) -> float | None:
         for entry in result["works"]:
@@ -43,15 +43,15 @@ def ratio(
     return find
 
 
-def milliseconds(result: Result) -> float | None:
-    found = epoch("large", CAPTURED)(result)
-    return None if found is None else found / 1e3
+def large_step_ms(result: Result) -> float | None:
+    microseconds = epoch("large", CAPTURED)(result)
+    return None if microseconds is None else microseconds / 1e3
 
 
-def lost(result: Result) -> float | None:
-    """Bytes of the card and of the pool that 10,000 steps took, in MiB."""
-    found = result.get("beneath", {}).get("flat-memory", {}).get("figures", {})
-    return (max(found["lost"], 0) + found["grown"]) / 2**20 if "lost" in found else None
+def memory_growth(result: Result) -> float | None:
+    """Memory of the card and of the pool that 10,000 steps took, in MiB."""
+    figures = result.get("beneath", {}).get("flat-memory", {}).get("figures", {})
+    return (max(figures["lost"], 0) + figures["grown"]) / 2**20 if "lost" in figures else None
 
 
 GOALS = (
@@ -61,25 +61,25 @@ GOALS = (
          ratio("small", EAGER, CAPTURED)),
     Goal("small", "of the time of PyTorch's own CUDA graph", "at most", 1.15,
          ratio("small", CAPTURED, GRAPH)),
-    Goal("large", "ms a step", "at most", 3.2, milliseconds),
+    Goal("large", "ms a step", "at most", 3.2, large_step_ms),
     Goal("large", "of the time of torch.compile", "at most", 1.1,
          ratio("large", CAPTURED, COMPILED)),
     Goal("population", "times as fast as PyTorch eager, one network after another", "at least", 20,
          ratio("population", EAGER, CAPTURED)),
-    Goal("small", "MiB of GPU memory taken by 10,000 steps", "at most", 2, lost),
+    Goal("small", "MiB of GPU memory taken by 10,000 steps", "at most", 2, memory_growth),
 )  # fmt: skip
 
 
-def judged(result: Result) -> list[dict[str, Any]]:
-    """Every goal with what was measured and its verdict: met, missed, not measured."""
-    found = []
+def evaluate_goals(result: Result) -> list[dict[str, Any]]:
+    """Every goal with its measured value and its verdict: met, missed, not measured."""
+    entries = []
     for goal in GOALS:
         measured, verdict = goal.measured(result), "not measured"
         if measured is not None:
-            over = measured <= goal.allowed if goal.side == "at most" else measured >= goal.allowed
-            verdict = "met" if over else "missed"
-        found.append(
+            met = measured <= goal.allowed if goal.side == "at most" else measured >= goal.allowed
+            verdict = "met" if met else "missed"
+        entries.append(
             {"work": goal.work, "text": goal.text, "side": goal.side, "allowed": goal.allowed,
              "measured": measured, "verdict": verdict}
         )  # fmt: skip
-    return found
+    return entries

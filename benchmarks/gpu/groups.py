@@ -1,4 +1,4 @@
-"""Groups of checks, each a process with a limit; side by side where nothing is timed."""
+"""Groups of checks, each a process with a time limit; in parallel if nothing is timed."""
 
 import threading
 import time
@@ -25,22 +25,22 @@ class Group(NamedTuple):
     registry: str = REGISTRY  # a module with CHECKS
     environment: tuple[tuple[str, str], ...] = ()
 
-    def named(self, names: Iterable[str]) -> "Group":
-        """The group with those of its checks that are in `names`."""
-        wanted = set(names)
-        return self._replace(checks=tuple(name for name in self.checks if name in wanted))
+    def restricted_to(self, names: Iterable[str]) -> "Group":
+        """The group with only those of its checks that are in `names`."""
+        allowed = set(names)
+        return self._replace(checks=tuple(name for name in self.checks if name in allowed))
 
 
 class Device(NamedTuple):
-    """What every check is told."""
+    """The device and the options of every check."""
 
     device: str  # "gpu:0"
     seed: int
     quick: bool
 
 
-# Only numbers and messages are checked here: as many processes as there are processors.
-SIDE_BY_SIDE = (
+# Only numbers and messages are checked here: these may run in parallel.
+PARALLEL = (
     Group("products", (
         "gemm-float64", "gemm-float32", "gemm-float16", "gemm-tf32", "gemm-out", "gemm-captured",
         "epilogues",
@@ -52,8 +52,8 @@ SIDE_BY_SIDE = (
     Group("kernels-1", ("fused-rules", "fused-outcomes")),
     Group("kernels-2", ("fused-activations", "fused-penalties", "fused-layers")),
 )  # fmt: skip
-NUMPY = (Group("numpy", ("numpy-float64", "numpy-float32")),)  # as `parity`, a row per float
-# Times and memory of the card: one process after the other.
+NUMPY = (Group("numpy", ("numpy-float64", "numpy-float32")),)  # parity_groups in two rows
+# Times and memory of the card: one process after another.
 PROFILE = tuple(
     Group(check.name, (check.name,), environment=kernel_profile.ENVIRONMENT)
     for check in kernel_profile.CHECKS
@@ -66,12 +66,12 @@ STEPS = (
     Group("times", ("kernels", "host-times", "node-cost", "row-sums")),
 )
 MEMORY = (Group("memory", ("dropped", "flat-memory")),)
-BENEATH = ("host-times", "node-cost", "row-sums", "flat-memory")  # the benchmark's small figures
-ALONE = (*PROFILE, CAPTURED, *STEPS, *MEMORY)
+LOW_LEVEL = ("host-times", "node-cost", "row-sums", "flat-memory")  # part of the benchmark
+SEQUENTIAL = (*PROFILE, CAPTURED, *STEPS, *MEMORY)
 
 
 def parity_groups(quick: bool) -> tuple[Group, ...]:
-    """Every training of `benchmarks.parity`, one process per float."""
+    """Every training of `benchmarks.parity`, one process per dtype."""
     step = QUICK_CASES if quick else 1
     return tuple(
         Group(f"parity-{dtype}", tuple(c.name for c in parity.checks(dtype)[::step]), PARITY)
@@ -79,8 +79,8 @@ def parity_groups(quick: bool) -> tuple[Group, ...]:
     )
 
 
-def without_groups() -> tuple[Group, ...]:
-    """The small captured step with everything, and without each of the optional parts."""
+def ablation_groups() -> tuple[Group, ...]:
+    """The small captured step with all features, and without each of them."""
     return tuple(
         CAPTURED._replace(
             name=f"captured-step without {part}" if part else CAPTURED.name,
@@ -90,8 +90,8 @@ def without_groups() -> tuple[Group, ...]:
     )
 
 
-def row_of(name: str, verdict: str, detail: str) -> dict[str, Any]:
-    """A row for a check that has none of its own."""
+def empty_row(name: str, verdict: str, detail: str) -> dict[str, Any]:
+    """A row for a check that wrote none."""
     return {
         "number": 0, "name": name, "figure": "", "allowed": "", "verdict": verdict,
         "detail": detail, "seconds": 0.0, "figures": {},
@@ -99,80 +99,80 @@ def row_of(name: str, verdict: str, detail: str) -> dict[str, Any]:
 
 
 def run_group(
-    group: Group, device: Device, limit: float, keep: Callable[[dict[str, Any]], object]
+    group: Group, device: Device, limit: float, on_row: Callable[[dict[str, Any]], object]
 ) -> str | None:
-    """Run a group in its process and pass a row for each of its checks to `keep`.
+    """Run a group in its process and pass a row for each of its checks to `on_row`.
 
-    Where the process ends early, the check that it was in is a fault and the others were not run.
-    Returns why it ended badly, None where it did not.
+    If the process ends early, its current check is a fault and the remaining ones were not run.
+    Returns why the process failed, None if it did not.
     """
-    waiting = list(group.checks)
+    pending = list(group.checks)
 
     def forward(row: dict[str, Any]) -> None:
-        waiting.remove(row["name"])
-        keep(row)
+        pending.remove(row["name"])
+        on_row(row)
 
     request = {"registry": group.registry, "names": group.checks, **device._asdict()}
     problem = processes.run(
         "checks", request, forward, limit=limit, environment=dict(group.environment)
     )
-    for index, name in enumerate(list(waiting)):
+    for index, name in enumerate(list(pending)):
         verdict, detail = (NOT_RUN, "its group ended") if index else (FAULT, problem)
-        keep(row_of(name, verdict, detail or "its process wrote no row"))
+        on_row(empty_row(name, verdict, detail or "its process wrote no row"))
     return problem
 
 
-Rows = Callable[[Group, dict[str, Any]], object]
+RowHandler = Callable[[Group, dict[str, Any]], object]
 
 
 def run_groups(
     groups: Sequence[Group],
     device: Device,
     result: ResultFile,
-    show: Rows,
+    show: RowHandler,
     *,
     limit: float,
     deadline: float,
     jobs: int = 1,
 ) -> None:
-    """Run groups, `jobs` of them at a time, each row written and shown the moment it is known.
+    """Run groups, `jobs` of them in parallel, and write and show each row at once.
 
-    limit: seconds for one group. deadline: of time.monotonic(), for them all.
+    limit: seconds per group. deadline: of all groups, in time.monotonic().
     """
     entries = result.content.setdefault("groups", {})
-    showing = threading.Lock()
+    show_lock = threading.Lock()
 
-    def one(group: Group) -> None:
+    def run_one(group: Group) -> None:
         started = time.monotonic()
         entry: dict[str, Any] = {"problem": None, "seconds": None, "rows": []}
         with result.change():
             entries[group.name] = entry
 
-        def keep(row: dict[str, Any]) -> None:
+        def store(row: dict[str, Any]) -> None:
             with result.change():
                 entry["rows"].append(row)
-            with showing:
+            with show_lock:
                 show(group, row)
 
-        left = min(limit, deadline - started)
-        if left < 1:
+        remaining = min(limit, deadline - started)
+        if remaining < 1:
             for name in group.checks:
-                keep(row_of(name, NOT_RUN, "no time was left"))
+                store(empty_row(name, NOT_RUN, "no time was left"))
             problem: str | None = "no time was left"
         else:
-            problem = run_group(group, device, left, keep)
+            problem = run_group(group, device, remaining, store)
         with result.change():
             entry |= {"problem": problem, "seconds": time.monotonic() - started}
 
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        for done in [pool.submit(one, group) for group in groups]:
-            done.result()
+        for future in [pool.submit(run_one, group) for group in groups]:
+            future.result()
 
 
-def shown(row: dict[str, Any], name: str | None = None) -> str:
-    """A row of the table, what is to be said of it beneath.
+def format_row(row: dict[str, Any], name: str | None = None) -> str:
+    """A row of the table, its detail on a second line.
 
-    name: in place of the check's own.
+    name: replaces that of the check.
     """
     columns = f"{name or row['name']:<32} {row['figure']:<58} {row['allowed']:<9}"
     line = f"{columns} {row['verdict']:<7} {row['seconds']:>6.1f}"

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.checklist.check import FIGURE, NOTE, Check, Result, Setting
-from benchmarks.gpu.checklist.runs import longest, recorder, under_way
-from benchmarks.gpu.checklist.steps import WARM, training
+from benchmarks.gpu.checklist.runs import longest_graph, open_reports, recorder
+from benchmarks.gpu.checklist.steps import WARMUP_EPOCHS, training
 
-# without these CUPTI ends after a profile and crashes at the next replay of a CUDA graph; torch
-# sets them for its own graphs alone
+# without these CUPTI shuts down after a profile and crashes at the next replay of a CUDA graph;
+# torch sets them only for its own graphs
 ENVIRONMENT = (("DISABLE_CUPTI_LAZY_REINIT", "1"), ("TEARDOWN_CUPTI", "0"))
 DEVICE_WORK = ("kernel", "gpu_memcpy", "gpu_memset")  # categories in a trace
 LAUNCHES = 10
 
 
 def obstacle() -> str | None:
-    """Why torch.profiler can see no kernels here; None where it can."""
+    """Why torch.profiler cannot see kernels here; None if it can."""
     try:
         import torch
     except ImportError:
@@ -29,7 +29,7 @@ def obstacle() -> str | None:
 
 
 def trace(work: Callable[[], object]) -> list[dict[str, Any]]:
-    """What the device did in `work`, in order: the events of a Chrome trace, in microseconds."""
+    """The device's events during `work`, in order, as in a Chrome trace, in microseconds."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -41,12 +41,12 @@ def trace(work: Callable[[], object]) -> list[dict[str, Any]]:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text(errors="replace"))["traceEvents"]
-    found = [event for event in events if event.get("cat") in DEVICE_WORK]
-    return sorted(found, key=lambda event: float(event["ts"]))
+    device_events = [event for event in events if event.get("cat") in DEVICE_WORK]
+    return sorted(device_events, key=lambda event: float(event["ts"]))
 
 
 def attempt(work: Callable[[], object]) -> tuple[list[dict[str, Any]], str | None]:
-    """The trace of `work`, or why the profiler gives none: that is no fault of ours."""
+    """The trace of `work`, or the profiler's error, which is not a fault of xpmlp."""
     try:
         return trace(work), None
     except Exception as error:
@@ -54,55 +54,56 @@ def attempt(work: Callable[[], object]) -> tuple[list[dict[str, Any]], str | Non
 
 
 def busy_us(events: Iterable[dict[str, Any]]) -> float:
-    """Microseconds in which at least one event, in order of their beginnings, was running."""
+    """Microseconds in which at least one event was running; `events` are sorted by start."""
     total, end = 0.0, float("-inf")
     for event in events:
-        begin, finish = float(event["ts"]), float(event["ts"]) + float(event["dur"])
-        total += max(0.0, finish - max(begin, end))
-        end = max(end, finish)
+        start, stop = float(event["ts"]), float(event["ts"]) + float(event["dur"])
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
     return total
 
 
 def by_kernel(events: Iterable[dict[str, Any]], steps: int) -> list[dict[str, Any]]:
     """Calls and microseconds per step of every kernel and launch shape, longest first."""
-    found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for event in events:
         shape = event.get("args", {})
         key = event["name"], str(shape.get("grid", "")), str(shape.get("block", ""))
-        found[key].append(float(event["dur"]))
-    total = sum(map(sum, found.values())) or 1.0
+        groups[key].append(float(event["dur"]))
+    total = sum(map(sum, groups.values())) or 1.0
     rows = [
         {"kernel": name, "grid": grid, "block": block, "calls": len(durations) / steps,
          "us": sum(durations) / steps, "us_each": sum(durations) / len(durations),
          "share": sum(durations) / total}
-        for (name, grid, block), durations in found.items()
+        for (name, grid, block), durations in groups.items()
     ]  # fmt: skip
     return sorted(rows, key=lambda row: -row["us"])
 
 
-def profiled(name: str) -> Callable[[Setting], Result]:
+def profile_check(name: str) -> Callable[[Setting], Result]:
     """The check of a training's kernels: one captured graph, replayed under the profiler."""
 
-    def check(on: Setting) -> Result:
-        why = obstacle() or attempt(lambda: None)[1]  # CUPTI must be there before the capture
-        if why:
-            return Result("no kernels seen", verdict=NOTE, detail=why)
-        trainer = training(on, name).run(on)
-        with under_way(trainer) as coming:
-            for _ in islice(coming, WARM):
+    def check(env: Setting) -> Result:
+        problem = obstacle() or attempt(lambda: None)[1]  # CUPTI must start before the capture
+        if problem:
+            return Result("no kernels seen", verdict=NOTE, detail=problem)
+        trainer = training(env, name).new_trainer(env)
+        with open_reports(trainer) as reports:
+            for _ in islice(reports, WARMUP_EPOCHS):
                 pass
-            steps, recorded = longest(trainer)
+            steps, graph = longest_graph(trainer)
 
             def replay() -> None:
                 for _ in range(LAUNCHES):
-                    recorded.launch()
-                on.place.device.synchronize()
+                    graph.launch()
+                env.place.device.synchronize()
 
             with recorder(trainer).open():
-                recorded.launch()
-                events, why = attempt(replay)
+                graph.launch()
+                events, problem = attempt(replay)
         if not events:
-            return Result("no kernels seen", verdict=NOTE, detail=why or "the trace has no kernels")
+            detail = problem or "the trace has no kernels"
+            return Result("no kernels seen", verdict=NOTE, detail=detail)
         kernels = by_kernel(events, steps * LAUNCHES)
         span = float(events[-1]["ts"]) + float(events[-1]["dur"]) - float(events[0]["ts"])
         figures = {
@@ -112,15 +113,15 @@ def profiled(name: str) -> Callable[[Setting], Result]:
             "span_us": span / steps / LAUNCHES,
             "streams": len({event.get("args", {}).get("stream") for event in events}),
         }
-        shown = (
+        text = (
             f"{figures['summed_us']:.1f} us in {sum(row['calls'] for row in kernels):.4g} kernels, "
             f"{figures['busy_us']:.1f} busy of {figures['span_us']:.1f}"
         )
-        return Result(shown, verdict=FIGURE, figures=figures)
+        return Result(text, verdict=FIGURE, figures=figures)
 
     return check
 
 
 CHECKS = tuple(
-    Check(10, f"profile-{name}", profiled(name)) for name in ("small", "large", "population")
+    Check(10, f"profile-{name}", profile_check(name)) for name in ("small", "large", "population")
 )

@@ -1,4 +1,4 @@
-"""What the machine and its GPU are, asked in a process of its own: the caller stays off the GPU."""
+"""Identify the machine and its GPU, in another process so that the caller does not use the GPU."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,11 +12,11 @@ from xpmlp.devices import cuda, doctor
 from xpmlp.devices.words import place_for
 
 LIMIT = 120.0  # seconds: the first kernel is compiled, and cuBLAS loaded
-HEADER = ("xpmlp", "commit", "date", "command", *Device._fields, "machine")  # of every result
+HEADER = ("xpmlp", "commit", "date", "command", *Device._fields, "machine")  # keys of every result
 
 
 def answer(request: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """Parts of one row: the device's name or an error, the card, what `xpmlp doctor` says."""
+    """Parts of one row: the device's name or an error, the card, the report of `xpmlp doctor`."""
     try:
         place = place_for(request["device"])
     except cuda.GPUUnavailableError as error:
@@ -25,43 +25,43 @@ def answer(request: dict[str, Any]) -> Iterable[dict[str, Any]]:
     yield {"device": place.name, "machine": {"name": "unknown"}}
     try:
         yield {"machine": identity(place)}
-    except Exception as error:  # a version that cannot be asked for is no reason to check nothing
+    except Exception as error:  # a version that cannot be read must not stop the checks
         import cupy
 
-        why = f"{type(error).__name__}: {cuda.first_line(error)}"
-        about = {"cupy": cupy.__version__, "problem": why}
-        yield {"machine": cuda.gpu_properties(place.device.id) | about}
+        problem = f"{type(error).__name__}: {cuda.first_line(error)}"
+        details = {"cupy": cupy.__version__, "problem": problem}
+        yield {"machine": cuda.gpu_properties(place.device.id) | details}
     yield {"doctor": doctor.gpu(place.device.id)}
 
 
 def examine(word: str) -> dict[str, Any]:
-    """device, machine and doctor of a device word; RuntimeError where no GPU can be used."""
-    found: dict[str, Any] = {}
-    problem = processes.run("machine", {"device": word}, found.update, limit=LIMIT)
-    if "error" in found:
-        raise RuntimeError(found["error"])
-    if "device" not in found:
+    """device, machine and doctor of a device word; RuntimeError if no GPU can be used."""
+    details: dict[str, Any] = {}
+    problem = processes.run("machine", {"device": word}, details.update, limit=LIMIT)
+    if "error" in details:
+        raise RuntimeError(details["error"])
+    if "device" not in details:
         raise RuntimeError(f"the GPU could not be examined: {problem}")
-    return {"doctor": {"problem": problem}, **found}
+    return {"doctor": {"problem": problem}, **details}
 
 
-def checked(word: str, seed: int) -> None:
-    """ValueError where the arguments that all commands have are not allowed."""
+def validate_arguments(word: str, seed: int) -> None:
+    """Raise ValueError for an invalid --device or --seed, which all commands have."""
     if seed < 0:
         raise ValueError(f"--seed must be at least 0; got {seed}")
     if not word.startswith(("gpu", "cuda")):
         raise ValueError(f"--device must be gpu or gpu:N; got {word!r}")
 
 
-def header(device: Device, about: dict[str, Any], command: str) -> dict[str, Any]:
-    """What every result begins with."""
+def header(device: Device, details: dict[str, Any], command: str) -> dict[str, Any]:
+    """The first entries of every result."""
     return {
         "xpmlp": __version__,
         "commit": commit(processes.ROOT),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         **device._asdict(),
-        "machine": about["machine"],
+        "machine": details["machine"],
     }
 
 

@@ -1,11 +1,11 @@
-"""xpmlp as contenders: as `train` runs it, without recording, and without the kernels too."""
+"""xpmlp as contenders: captured as `train` runs it, eager, and eager without fused kernels."""
 
 import numpy as np
 
-from benchmarks.gpu.checklist.runs import under_way, unfused
-from benchmarks.gpu.checklist.steps import timed
+from benchmarks.gpu.checklist.runs import open_reports, unfused
+from benchmarks.gpu.checklist.steps import time_trainer
 from benchmarks.gpu.clock import Times
-from benchmarks.gpu.works import Problem, joined
+from benchmarks.gpu.works import Problem, flatten
 from xpmlp import __version__
 from xpmlp.devices.namespace import running, to_host, to_place
 from xpmlp.devices.words import place_for
@@ -13,13 +13,13 @@ from xpmlp.layout import windows
 from xpmlp.training.train import make_trainer
 from xpmlp.training.trainer import Trainer
 
-# and their executors
+# the executor of each variant
 VARIANTS = {"captured": "captured", "eager": "eager", "eager, unfused": "eager"}
 VERSION = __version__
 CLOCK = "events"
 
 
-def begun(problem: Problem, variant: str, device: str) -> Trainer:
+def new_trainer(problem: Problem, variant: str, device: str) -> Trainer:
     work = problem.work
     trainer = make_trainer(
         work.spec,
@@ -43,24 +43,24 @@ def check_executor(trainer: Trainer, variant: str) -> None:
         raise RuntimeError(f"{variant} ran {', '.join(sorted(executors))}")
 
 
-def learnt(problem: Problem, variant: str, device: str) -> np.ndarray:
-    """The weights after an epoch, (networks, numbers)."""
-    trainer = begun(problem, variant, device)
-    with under_way(trainer) as coming:
-        next(coming)
+def trained_weights(problem: Problem, variant: str, device: str) -> np.ndarray:
+    """The weights after an epoch, (networks, parameters)."""
+    trainer = new_trainer(problem, variant, device)
+    with open_reports(trainer) as reports:
+        next(reports)
     check_executor(trainer, variant)
     layers = windows(np, trainer.spec, to_host(trainer.state.params))
-    held = problem._replace(start=layers)
-    return np.stack([joined(held.member(k)) for k in range(problem.work.members or 1)])
+    trained = problem._replace(start=layers)
+    return np.stack([flatten(trained.member(k)) for k in range(problem.work.members or 1)])
 
 
 def times(problem: Problem, variant: str, device: str, rounds: int) -> Times:
-    trainer = begun(problem, variant, device)
-    found = timed(trainer, rounds)
+    trainer = new_trainer(problem, variant, device)
+    measured = time_trainer(trainer, rounds)
     check_executor(trainer, variant)
     if not np.isfinite(trainer.history["loss"]).all():
-        raise FloatingPointError("the loss is no finite number")
-    return Times(*found)
+        raise FloatingPointError("the loss is not finite")
+    return Times(*measured)
 
 
 def product(a: np.ndarray, b: np.ndarray, precision: str, device: str) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Processes of their own for what is checked or measured, each with a limit of time.
+"""Run checks and measurements in child processes with a time limit.
 
-No library's memory, settings or faults reach another's. A child writes every row to a file the
-moment that it has it: whatever ends the child, the rows before it are there.
+So no library's memory, settings or faults affect another. A child writes each row to a file at
+once: however the child ends, its rows so far are available.
 """
 
 import ctypes
@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 300.0  # seconds for one process: compiling is part of it
-POLL = 0.1  # seconds between two looks at a child's rows
+LIMIT = 300.0  # seconds per process, including compilation
+POLL = 0.1  # seconds between two reads of a child's rows
 PARENT_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 
 Row = dict[str, Any]
 
 
 def python_path() -> str:
-    """PYTHONPATH of the children: what this process imports from, and the checkout."""
+    """PYTHONPATH of the children: that of this process, and the checkout."""
     entries = [entry for entry in sys.path if entry]
     return os.pathsep.join(entries if str(ROOT) in entries else [*entries, str(ROOT)])
 
@@ -34,15 +34,15 @@ def python_path() -> str:
 def run(
     module: str,
     request: Mapping[str, Any],
-    keep: Callable[[Row], object],
+    on_row: Callable[[Row], object],
     *,
     limit: float = LIMIT,
     environment: Mapping[str, str] | None = None,
 ) -> str | None:
-    """Run `python -m benchmarks.gpu.MODULE` and pass every row that it writes to `keep` at once.
+    """Run `python -m benchmarks.gpu.MODULE` and pass every row that it writes to `on_row` at once.
 
-    The child and the processes that it started are killed when `limit` seconds are over. Returns
-    why the child ended badly, None where it did not.
+    The child and the processes that it started are killed after `limit` seconds. Returns why the
+    child failed, None if it did not.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         rows, log = Path(folder) / "rows", Path(folder) / "log"
@@ -55,9 +55,9 @@ def run(
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         try:
-            return follow(child, rows, log, keep, limit)
+            return follow(child, rows, log, on_row, limit)
         finally:
-            with suppress(ProcessLookupError):  # a session of its own: nothing else is in it
+            with suppress(ProcessLookupError):  # only the child and its children are in its session
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
@@ -66,18 +66,18 @@ def follow(
     child: subprocess.Popen[bytes],
     rows: Path,
     log: Path,
-    keep: Callable[[Row], object],
+    on_row: Callable[[Row], object],
     limit: float,
 ) -> str | None:
-    """Pass a child's rows to `keep` until it ends or `limit` is over; why it ended badly."""
+    """Pass a child's rows to `on_row` until it ends or `limit` is over; return why it failed."""
     deadline = time.monotonic() + limit
     with rows.open("rb") as file:
         while True:
             ended = child.poll() is not None
-            late = time.monotonic() >= deadline
+            timed_out = time.monotonic() >= deadline
             for line in whole_lines(file):
-                keep(json.loads(line))
-            if ended or late:
+                on_row(json.loads(line))
+            if ended or timed_out:
                 break
             with suppress(subprocess.TimeoutExpired):
                 child.wait(POLL)
@@ -85,12 +85,12 @@ def follow(
         return f"not done after {limit:.3g} s"
     if not child.returncode:
         return None
-    said = (log.read_text(errors="replace").strip().splitlines() or ["nothing said"])[-1]
-    return f"{status(child.returncode)}: {said}"
+    message = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+    return f"{status(child.returncode)}: {message}"
 
 
 def whole_lines(file: BinaryIO) -> list[bytes]:
-    """The lines that are whole by now; the next read begins at the first that is not."""
+    """The complete lines so far; the next read starts at the first incomplete one."""
     start = file.tell()
     lines = file.read().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
@@ -100,7 +100,7 @@ def whole_lines(file: BinaryIO) -> list[bytes]:
 
 
 def status(code: int) -> str:
-    """A child's exit status for a person, signals by their names."""
+    """A child's exit status as text, signals by name."""
     if code >= 0:
         return f"exit status {code}"
     with suppress(ValueError):
@@ -108,8 +108,8 @@ def status(code: int) -> str:
     return f"ended by signal {-code}"
 
 
-def alone(module: str, request: Mapping[str, Any], limit: float = LIMIT) -> Row:
-    """The one row of a child; {"problem": why} where it wrote none."""
+def run_for_row(module: str, request: Mapping[str, Any], limit: float = LIMIT) -> Row:
+    """The last row of a child; {"problem": reason} if it wrote none."""
     rows: list[Row] = []
     problem = run(module, request, rows.append, limit=limit)
     return rows[-1] if rows else {"problem": problem or "it wrote nothing"}
@@ -119,7 +119,7 @@ def alone(module: str, request: Mapping[str, Any], limit: float = LIMIT) -> Row:
 
 
 def serve(answer: Callable[[Row], Iterable[Row]]) -> None:
-    """What a child does: every row of the answer to its request, written as soon as it is known."""
+    """The main function of a child: write each row of the answer to its request at once."""
     end_with_parent()
     request, path = sys.argv[1:]
     with open(path, "a", encoding="utf-8") as file:
@@ -129,13 +129,13 @@ def serve(answer: Callable[[Row], Iterable[Row]]) -> None:
 
 
 def end_with_parent() -> None:
-    """Be killed when the parent is, where the system can: a killed visit leaves nothing running."""
+    """End this process when its parent is killed, if the system supports it."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def plain_value(value: Any) -> Any:
-    """What JSON has no word for: NumPy's numbers as numbers, anything else as text."""
+    """Values that JSON cannot represent: NumPy scalars as numbers, anything else as text."""
     try:
         return value.item()
     except (AttributeError, ValueError):

@@ -1,4 +1,4 @@
-"""The benchmark's result as lines of text."""
+"""The benchmark's result as text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from benchmarks.gpu.works import Work
 def heading(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
     names = {"driver": "driver", "runtime": "runtime", "cupy": "CuPy"}
-    about = [f"{names[key]} {machine[key]}" for key in names if key in machine]
-    return ", ".join([machine["name"], *about, f"xpmlp {result['xpmlp']} ({result['commit']})"])
+    versions = [f"{names[key]} {machine[key]}" for key in names if key in machine]
+    return ", ".join([machine["name"], *versions, f"xpmlp {result['xpmlp']} ({result['commit']})"])
 
 
-def head(work: Work) -> str:
-    columns = f"{'us a step over epochs':>22} {'alone':>10} {'of ours':>8} {'off by':>8}"
+def table_head(work: Work) -> str:
+    columns = f"{'us a step over epochs':>22} {'step only':>10} {'of ours':>8} {'off by':>8}"
     title = f"{work.name}: {work.title}, {work.batches} minibatches an epoch"
     return f"\n{title}\n{'contender':<42} {columns}"
 
 
 def line(row: dict[str, Any], own: dict[str, Any]) -> str:
-    """A contender's line; `own` is ours, which the others' times are divided by."""
+    """A contender's line; `own` is our row, the reference of the ratios."""
     name = f"{row['library']} {row['variant']}"
     if "problem" in row:
         return f"{name:<42} no time: {row['problem']}"
@@ -29,22 +29,22 @@ def line(row: dict[str, Any], own: dict[str, Any]) -> str:
     return f"{name:<42} {row['epoch']:>22.1f} {row['step']:>10.1f} {share:>8} {row['off']:>8.0e}"
 
 
-def own(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Our own row, which the others' times are divided by; empty where there is none."""
-    wanted = LIBRARIES[OWN], "captured"
-    return next((row for row in rows if (row["library"], row["variant"]) == wanted), {})
+def own_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Our captured row, the reference of the ratios; empty if there is none."""
+    key = LIBRARIES[OWN], "captured"
+    return next((row for row in rows if (row["library"], row["variant"]) == key), {})
 
 
-def beneath(found: dict[str, Any]) -> list[str]:
-    """The small times and the memory, a line each."""
-    lines = ["\nbeneath"]
-    for name, row in found.items():
+def low_level_lines(rows: dict[str, Any]) -> list[str]:
+    """The low-level times and the memory, a line each."""
+    lines = ["\nlow-level figures"]
+    for name, row in rows.items():
         detail = f"  <- {row['verdict']}: {row['detail']}" if row["verdict"] == "fault" else ""
         lines.append(f"{name:<14} {row['figure']}{detail}")
     return lines
 
 
 def goal(entry: dict[str, Any]) -> str:
-    asked = f"{entry['side']} {entry['allowed']:g} {entry['text']}"
+    target = f"{entry['side']} {entry['allowed']:g} {entry['text']}"
     measured = "-" if entry["measured"] is None else f"{entry['measured']:.3g}"
-    return f"{entry['work']:<11} {asked:<76} {measured:>9}  {entry['verdict']}"
+    return f"{entry['work']:<11} {target:<76} {measured:>9}  {entry['verdict']}"

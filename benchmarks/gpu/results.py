@@ -1,4 +1,4 @@
-"""Results in files of JSON that are whole at every moment, whatever ends the command."""
+"""Results in JSON files that are complete at any time, however the command ends."""
 
 import json
 import threading
@@ -10,21 +10,21 @@ from typing import Any
 from benchmarks.gpu.processes import plain_value
 from xpmlp.storage.atomic import write_atomic
 
-LOCK = threading.Lock()  # one writer at a time: a kill leaves one temporary file at most
+LOCK = threading.Lock()  # one writer at a time: a kill leaves at most one temporary file
 
 
 class ResultFile:
-    """A JSON object and the file that it is kept in, written anew after every change."""
+    """A JSON object and its file, which is rewritten after every change."""
 
     def __init__(self, path: Path | None, content: dict[str, Any]) -> None:
-        """path: None keeps it in memory alone."""
+        """path: None for no file."""
         self.path, self.content = path, content
         with self.change():
             pass
 
     @contextmanager
     def change(self) -> Iterator[dict[str, Any]]:
-        """The content, to be changed by one thread at a time; the file is written afterwards."""
+        """The content, for one thread at a time to change; the file is written afterwards."""
         with LOCK:
             yield self.content
             if self.path is not None:

@@ -1,4 +1,4 @@
-"""JAX as contenders: one jitted step called again and again, and a whole epoch by scan."""
+"""JAX as contenders: one jitted step per call, and a whole epoch by scan."""
 
 import math
 import time
@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cpu.jax_network import update
-from benchmarks.gpu.clock import WARM, Times, median_us
-from benchmarks.gpu.works import Problem, joined
+from benchmarks.gpu.clock import WARMUP_EPOCHS, Times, median_us
+from benchmarks.gpu.works import Problem, flatten
 
-jax.config.update("jax_enable_x64", True)  # for the check: what is timed is float32 all the same
-VARIANTS = {"jit": 1, "scan": 16}  # and how many steps on the same minibatch a call makes
+jax.config.update("jax_enable_x64", True)  # for the check; timed arrays are float32 either way
+VARIANTS = {"jit": 1, "scan": 16}  # steps per call when the step is timed
 VERSION = jax.__version__
 CLOCK = "host, from the call to block_until_ready"
 
 
 class Learner:
-    """A network, or a population under `vmap`, with rows and orders on the device."""
+    """A network, or a population by `vmap`, with rows and orders on the device."""
 
     def __init__(self, problem: Problem, variant: str) -> None:
         work, dtype = problem.work, problem.X.dtype
@@ -31,31 +31,32 @@ class Learner:
         m, v = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
         lead = () if work.members is None else (work.members,)
         self.state = (params, m, v, jnp.zeros(lead, dtype), jnp.zeros(lead, dtype))
-        self.at = jnp.zeros((), dtype=jnp.int32)  # minibatches of this epoch so far
+        self.index = jnp.zeros((), dtype=jnp.int32)  # of the next minibatch of the epoch
         self.key = jax.random.key(problem.seed)
         learn = partial(update, work.loss, "relu")
         learn = learn if work.members is None else jax.vmap(learn)
 
-        def one(state: Any, at: Any, X: Any, y: Any, order: Any) -> Any:
-            index = order[at]
-            return learn(state, X[index], y[index]), at + 1
+        def one_step(state: Any, index: Any, X: Any, y: Any, order: Any) -> Any:
+            rows = order[index]
+            return learn(state, X[rows], y[rows]), index + 1
 
-        def whole(state: Any, at: Any, X: Any, y: Any, order: Any) -> Any:
-            def body(state: Any, index: Any) -> Any:
-                return learn(state, X[index], y[index]), None
+        def whole_epoch(state: Any, index: Any, X: Any, y: Any, order: Any) -> Any:
+            def body(state: Any, rows: Any) -> Any:
+                return learn(state, X[rows], y[rows]), None
 
-            return jax.lax.scan(body, state, order)[0], at
+            return jax.lax.scan(body, state, order)[0], index
 
-        def again(state: Any, x: Any, y: Any) -> Any:
+        def repeat(state: Any, x: Any, y: Any) -> Any:
             def body(state: Any, _: Any) -> Any:
                 return learn(state, x, y), None
 
             return jax.lax.scan(body, state, None, length=VARIANTS[variant])[0]
 
         self.calls = work.batches if variant == "jit" else 1
-        self.learn = jax.jit(one if variant == "jit" else whole, donate_argnums=(0, 1))
-        self.again = jax.jit(learn if variant == "jit" else again, donate_argnums=0)
-        self.drawn = jax.jit(self.order)
+        advance = one_step if variant == "jit" else whole_epoch
+        self.learn = jax.jit(advance, donate_argnums=(0, 1))
+        self.repeat = jax.jit(learn if variant == "jit" else repeat, donate_argnums=0)
+        self.draw_order = jax.jit(self.order)
 
     def order(self, key: Any) -> Any:
         """The rows of every minibatch of an epoch, (batches, ..., B)."""
@@ -71,39 +72,39 @@ class Learner:
 
     def epoch(self) -> float:
         self.key, key = jax.random.split(self.key)
-        order = self.drawn(key)
+        order = self.draw_order(key)
         for _ in range(self.calls):
-            self.state, self.at = self.learn(self.state, self.at, self.X, self.y, order)
-        *kept, total = self.state
+            self.state, self.index = self.learn(self.state, self.index, self.X, self.y, order)
+        *rest, total = self.state
         mean = float(jnp.mean(total)) / self.problem.work.batches
-        self.state, self.at = (*kept, jnp.zeros_like(total)), jnp.zeros_like(self.at)
+        self.state, self.index = (*rest, jnp.zeros_like(total)), jnp.zeros_like(self.index)
         return mean
 
     def wait(self) -> None:
         jax.block_until_ready(self.state)
 
 
-def place(device: str, precision: str) -> None:
-    """Work on the device of a word such as "gpu:0", products of float32 as asked."""
-    words = {"tf32": "tensorfloat32", "full": "float32"}
-    jax.config.update("jax_default_matmul_precision", words[precision])
+def set_device(device: str, precision: str) -> None:
+    """Use a device such as "gpu:0" with this precision of float32 products."""
+    names = {"tf32": "tensorfloat32", "full": "float32"}
+    jax.config.update("jax_default_matmul_precision", names[precision])
     kind, _, index = device.partition(":")
     jax.config.update("jax_default_device", jax.devices(kind)[int(index or 0)])
 
 
-def learnt(problem: Problem, variant: str, device: str) -> np.ndarray:
-    """The weights after an epoch, (networks, numbers)."""
-    place(device, problem.work.precision)
+def trained_weights(problem: Problem, variant: str, device: str) -> np.ndarray:
+    """The weights after an epoch, (networks, parameters)."""
+    set_device(device, problem.work.precision)
     learner = Learner(problem, variant)
     learner.epoch()
     params = [(np.asarray(w), np.asarray(b)) for w, b in learner.state[0]]
     if problem.work.members is None:
-        return joined(params)[None]
-    return np.stack([joined([(w[k], b[k]) for w, b in params]) for k in range(len(params[0][0]))])
+        return flatten(params)[None]
+    return np.stack([flatten([(w[k], b[k]) for w, b in params]) for k in range(len(params[0][0]))])
 
 
 def times(problem: Problem, variant: str, device: str, rounds: int) -> Times:
-    place(device, problem.work.precision)
+    set_device(device, problem.work.precision)
     learner = Learner(problem, variant)
     first = slice(problem.work.batch)
     x, y = learner.X[first], learner.y[first]
@@ -120,21 +121,21 @@ def times(problem: Problem, variant: str, device: str, rounds: int) -> Times:
 
     def epoch() -> None:
         if not math.isfinite(learner.epoch()):
-            raise FloatingPointError("the loss is no finite number")
+            raise FloatingPointError("the loss is not finite")
 
-    def again() -> None:
-        learner.state = learner.again(learner.state, x, y)
+    def step() -> None:
+        learner.state = learner.repeat(learner.state, x, y)
 
-    for _ in range(WARM):
+    for _ in range(WARMUP_EPOCHS):
         epoch()
-    measured = partial(median_us, elapsed, rounds=rounds)
-    whole = measured(epoch, calls=1) / problem.work.batches
+    measure = partial(median_us, elapsed, rounds=rounds)
+    per_epoch = measure(epoch, calls=1) / problem.work.batches
     steps = VARIANTS[variant]
-    return Times(whole, measured(again, calls=max(1, 80 // steps)) / steps)
+    return Times(per_epoch, measure(step, calls=max(1, 80 // steps)) / steps)
 
 
 def product(a: np.ndarray, b: np.ndarray, precision: str, device: str) -> np.ndarray:
-    place(device, precision)
+    set_device(device, precision)
     return np.asarray(jnp.matmul(jnp.asarray(a), jnp.asarray(b)))
 
 

@@ -1,4 +1,4 @@
-"""PyTorch as contenders: the loop that its users write, fused, compiled and as a CUDA graph."""
+"""PyTorch as contenders: a user's training loop, fused, compiled and as a CUDA graph."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.gpu.clock import WARM, Times, median_us
-from benchmarks.gpu.works import BETA1, BETA2, EPS, RATE, Problem, joined
+from benchmarks.gpu.clock import WARMUP_EPOCHS, Times, median_us
+from benchmarks.gpu.works import BETA1, BETA2, EPS, RATE, Problem, flatten
 
 
 class Variant(NamedTuple):
-    """What is made faster than the eager loop."""
+    """Optimizations of the eager loop."""
 
     fused: bool = False  # Adam in one kernel
     compiled: bool = False  # loss and gradient by torch.compile
@@ -31,7 +31,7 @@ CLOCK = "events"
 
 
 def half_squared_error(score: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Half of PyTorch's mse_loss, as ours."""
+    """Half of PyTorch's mse_loss, as in xpmlp."""
     return 0.5 * torch.nn.functional.mse_loss(score, target)
 
 
@@ -45,13 +45,13 @@ def network(start: list[tuple[np.ndarray, np.ndarray]], device: torch.device) ->
     layers: list[torch.nn.Module] = []
     for weights, bias in start:
         layers += [torch.nn.Linear(*weights.shape), torch.nn.ReLU()]
-        for own, given in zip(layers[-2].parameters(), (weights.T, bias), strict=True):
-            own.data = torch.from_numpy(given.copy(order="C"))
+        for parameter, value in zip(layers[-2].parameters(), (weights.T, bias), strict=True):
+            parameter.data = torch.from_numpy(value.copy(order="C"))
     return torch.nn.Sequential(*layers[:-1]).to(device)
 
 
 class Learner:
-    """One network with its optimizer, and the minibatch that it learns from."""
+    """One network with its optimizer and its current minibatch."""
 
     def __init__(
         self, problem: Problem, k: int, variant: Variant, X: torch.Tensor, y: torch.Tensor
@@ -67,22 +67,22 @@ class Learner:
         )  # fmt: skip
         loss = LOSSES[work.loss]
 
-        def measure(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        def compute_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return loss(self.model(x), y)
 
-        self.measure = torch.compile(measure) if variant.compiled else measure
-        self.again: Callable[[], object] = self.recorded() if variant.graph else self.step
+        self.compute_loss = torch.compile(compute_loss) if variant.compiled else compute_loss
+        self.run_step: Callable[[], object] = self.record() if variant.graph else self.step
 
     def step(self) -> None:
-        """One update from the minibatch that lies ready."""
+        """One update on the current minibatch."""
         self.optimizer.zero_grad(set_to_none=True)
-        value = self.measure(*self.batch)
+        value = self.compute_loss(*self.batch)
         value.backward()
         self.optimizer.step()
         self.total += value.detach()
 
-    def recorded(self) -> Callable[[], object]:
-        """The step as a CUDA graph; network and optimizer are left as they were."""
+    def record(self) -> Callable[[], object]:
+        """The step as a CUDA graph; network and optimizer keep their state."""
         saved = [p.detach().clone() for p in self.model.parameters()]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -94,16 +94,16 @@ class Learner:
         with torch.cuda.graph(graph):
             self.step()
         with torch.no_grad():
-            for own, value in zip(self.model.parameters(), saved, strict=True):
-                own.copy_(value)
-            for memory in self.optimizer.state.values():
-                for part in memory.values():
-                    part.zero_()
+            for parameter, value in zip(self.model.parameters(), saved, strict=True):
+                parameter.copy_(value)
+            for slots in self.optimizer.state.values():
+                for slot in slots.values():
+                    slot.zero_()
             self.total.zero_()
         return graph.replay
 
     def epoch(self) -> float:
-        """Every row once; the mean loss, as a loop reports it."""
+        """Train on every row once; return the mean loss."""
         rows, work = len(self.X), self.problem.work
         draw = torch.randperm if self.problem.shuffle else torch.arange
         order = draw(rows, device=self.X.device)
@@ -111,7 +111,7 @@ class Learner:
         for index in order.split(work.batch):
             torch.index_select(self.X, 0, index, out=x)
             torch.index_select(self.y, 0, index, out=y)
-            self.again()
+            self.run_step()
         mean = float(self.total) / work.batches
         self.total.zero_()
         return mean
@@ -119,35 +119,34 @@ class Learner:
     def weights(self) -> np.ndarray:
         linear = [layer for layer in self.model if isinstance(layer, torch.nn.Linear)]
         parts = [(layer.weight.detach().cpu(), layer.bias.detach().cpu()) for layer in linear]
-        return joined([(w.numpy().T, b.numpy()) for w, b in parts])
+        return flatten([(w.numpy().T, b.numpy()) for w, b in parts])
 
 
-def placed(device: str, precision: str) -> torch.device:
-    """The device of a word such as "gpu:0"; products of float32 there as asked."""
+def set_device(device: str, precision: str) -> torch.device:
+    """Use a device such as "gpu:0" with this precision of float32 products."""
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     if device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise RuntimeError("this PyTorch sees no GPU")
-    found = torch.device("cuda", int(device.partition(":")[2] or 0))
-    torch.cuda.set_device(found)
-    return found
+    cuda_device = torch.device("cuda", int(device.partition(":")[2] or 0))
+    torch.cuda.set_device(cuda_device)
+    return cuda_device
 
 
 def learners(problem: Problem, variant: str, device: str) -> list[Learner]:
-    where = placed(device, problem.work.precision)
-    X, y = (torch.from_numpy(part).to(where) for part in (problem.X, problem.y))
-    chosen = VARIANTS[variant]
-    return [Learner(problem, k, chosen, X, y) for k in range(problem.work.members or 1)]
+    target = set_device(device, problem.work.precision)
+    X, y = (torch.from_numpy(part).to(target) for part in (problem.X, problem.y))
+    return [Learner(problem, k, VARIANTS[variant], X, y) for k in range(problem.work.members or 1)]
 
 
-def learnt(problem: Problem, variant: str, device: str) -> np.ndarray:
-    """The weights after an epoch, (networks, numbers)."""
-    found = []
+def trained_weights(problem: Problem, variant: str, device: str) -> np.ndarray:
+    """The weights after an epoch, (networks, parameters)."""
+    weights = []
     for learner in learners(problem, variant, device):
         learner.epoch()
-        found.append(learner.weights())
-    return np.stack(found)
+        weights.append(learner.weights())
+    return np.stack(weights)
 
 
 def elapsed(call: Callable[[], object], calls: int) -> float:
@@ -162,29 +161,29 @@ def elapsed(call: Callable[[], object], calls: int) -> float:
 
 def times(problem: Problem, variant: str, device: str, rounds: int) -> Times:
     """The networks of a population are trained one after another."""
-    everyone = learners(problem, variant, device)
+    networks = learners(problem, variant, device)
 
     def epochs() -> None:
-        losses = [learner.epoch() for learner in everyone]
+        losses = [learner.epoch() for learner in networks]
         if not np.isfinite(losses).all():
-            raise FloatingPointError("the loss is no finite number")
+            raise FloatingPointError("the loss is not finite")
 
     def step() -> None:
-        for learner in everyone:
-            learner.again()
+        for learner in networks:
+            learner.run_step()
 
-    for _ in range(WARM):
+    for _ in range(WARMUP_EPOCHS):
         epochs()
-    measured = partial(median_us, elapsed, rounds=rounds)
-    whole = measured(epochs, calls=1) / problem.work.batches
-    return Times(whole, measured(step, calls=max(1, 80 // len(everyone))))
+    measure = partial(median_us, elapsed, rounds=rounds)
+    per_epoch = measure(epochs, calls=1) / problem.work.batches
+    return Times(per_epoch, measure(step, calls=max(1, 80 // len(networks))))
 
 
 def product(a: np.ndarray, b: np.ndarray, precision: str, device: str) -> np.ndarray:
-    where = placed(device, precision)
-    return (torch.from_numpy(a).to(where) @ torch.from_numpy(b).to(where)).cpu().numpy()
+    target = set_device(device, precision)
+    return (torch.from_numpy(a).to(target) @ torch.from_numpy(b).to(target)).cpu().numpy()
 
 
 def variants(members: int | None) -> list[str]:
-    """Each network of a population would be compiled anew: that is left out."""
+    """The variants for this number of members; each member would be compiled separately."""
     return [name for name, variant in VARIANTS.items() if not (members and variant.compiled)]

@@ -1,4 +1,4 @@
-"""What every contender trains: the same networks from the same weights on the same rows."""
+"""The trainings of all contenders: the same networks, initial weights and rows."""
 
 from typing import Any, NamedTuple
 
@@ -9,18 +9,18 @@ from xpmlp.layout import windows
 from xpmlp.spec import Spec
 
 RATE, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8  # Adam's: the defaults of all libraries
-STEPS = 20  # of the check that all compute the same
+CHECK_STEPS = 20  # before timing, to check that all compute the same
 
 
 class Work(NamedTuple):
-    """A training to be timed."""
+    """A training to time."""
 
     name: str
     sizes: str
     batch: int
     batches: int  # minibatches in an epoch
     loss: str
-    members: int | None = None  # networks in a population, each with an order of its own
+    members: int | None = None  # networks of a population, each with its own order
     precision: str = "full"  # of the products
 
     @property
@@ -30,16 +30,16 @@ class Work(NamedTuple):
     @property
     def title(self) -> str:
         count = f"{self.members} networks " if self.members else ""
-        fast = ", TF32" if self.precision == "tf32" else ""
-        return f"{count}{self.sizes}, batch {self.batch}{fast}"
+        suffix = ", TF32" if self.precision == "tf32" else ""
+        return f"{count}{self.sizes}, batch {self.batch}{suffix}"
 
-    def checked(self) -> "Work":
-        """The same network on so few rows that the host can follow it in float64."""
+    def for_check(self) -> "Work":
+        """The same network on few rows, for the reference on the CPU in float64."""
         members = self.members and min(self.members, 3)
-        return self._replace(batch=min(self.batch, 32), batches=STEPS, members=members)
+        return self._replace(batch=min(self.batch, 32), batches=CHECK_STEPS, members=members)
 
     def quick(self) -> "Work":
-        """Less of the same, to see that it runs."""
+        """A smaller version, as a smoke test."""
         sizes = [min(int(size), 64) for size in self.sizes.split("-")]
         return self._replace(
             sizes="-".join(map(str, sizes)),
@@ -57,13 +57,13 @@ WORKS = (
 
 
 class Problem(NamedTuple):
-    """A work with its numbers, on the host."""
+    """A work with its data, on the host."""
 
     work: Work
     seed: int
     shuffle: bool
     X: np.ndarray  # (N, n_in)
-    y: np.ndarray  # (N,) int64 classes, or (N, n_out) numbers
+    y: np.ndarray  # (N,) int64 classes, or (N, n_out) floats
     start: tuple[Any, ...]  # per layer: weights (..., n_in, n_out), bias (..., 1, n_out)
 
     def member(self, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -72,7 +72,7 @@ class Problem(NamedTuple):
         return [(layer.weights[lead], layer.bias[lead][0]) for layer in self.start]
 
 
-def problem(work: Work, dtype: str, seed: int, *, shuffle: bool) -> Problem:
+def make_problem(work: Work, dtype: str, seed: int, *, shuffle: bool) -> Problem:
     rng, spec = np.random.default_rng([seed, 12]), work.spec
     X = rng.standard_normal((work.batch * work.batches, spec.n_in), dtype="float32").astype(dtype)
     y = np.arange(len(X)) % spec.n_out if work.loss == "cross_entropy" else X[:, :1] ** 2
@@ -83,6 +83,6 @@ def problem(work: Work, dtype: str, seed: int, *, shuffle: bool) -> Problem:
     return Problem(work, seed, shuffle, X, y, windows(np, spec, flat.astype(dtype)))
 
 
-def joined(layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """A network's weights and biases in one row."""
+def flatten(layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """A network's weights and biases as one vector."""
     return np.concatenate([np.ravel(part) for layer in layers for part in layer])

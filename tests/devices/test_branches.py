@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.gpu.checklist.runs import sized, under_way
+from benchmarks.gpu.checklist.runs import open_reports, sized_trainer
 from xpmlp.devices.branches import Branches
 from xpmlp.recording.captured import CaptureWarning
 from xpmlp.spec import Spec
@@ -13,8 +13,10 @@ def epoch(gpu):
     """A function that trains a network of five layers for an epoch by captured steps."""
 
     def train(**options):
-        run = sized(gpu, Spec.parse("12-16-16-16-16-4", loss="cross_entropy"), 16, 16, 0, **options)
-        with under_way(run) as reports:
+        run = sized_trainer(
+            gpu, Spec.parse("12-16-16-16-16-4", loss="cross_entropy"), 16, 16, 0, **options
+        )
+        with open_reports(run) as reports:
             return next(reports)
 
     return train

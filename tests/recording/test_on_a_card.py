@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.gpu.checklist.runs import SMALL, longest, sized, under_way
+from benchmarks.gpu.checklist.runs import SMALL, longest_graph, open_reports, sized_trainer
 from xpmlp.devices.epilogues import EPILOGUES
 from xpmlp.recording.cuda_writer import CudaBackend
 
@@ -32,10 +32,10 @@ def test_every_epilogue_is_trusted(real_gpu):
 def test_the_small_step_has_epilogues_for_every_layer(real_gpu):
     from benchmarks.gpu.checklist.check import nodes
 
-    run = sized(real_gpu, SMALL, 128, 16, 0)
-    with under_way(run) as reports:
+    run = sized_trainer(real_gpu, SMALL, 128, 16, 0)
+    with open_reports(run) as reports:
         assert next(reports).executor == "captured"
-        steps, graph = longest(run)
+        steps, graph = longest_graph(run)
         assert nodes(graph.graph).total() <= 16 * steps  # cuBLAS may split a product in two
 
 
@@ -53,11 +53,11 @@ def test_sums_over_many_blocks_are_deterministic(real_gpu, rng):
 def test_a_sum_over_all_parameters_is_captured(real_gpu, rng):
     import cupy
 
-    from benchmarks.gpu.checklist.check import new_lane, recorded
+    from benchmarks.gpu.checklist.check import new_stream, record
 
     x = cupy.asarray(rng.standard_normal(1_000_000))
-    lane = new_lane(real_gpu)
-    with lane.open():
-        graph = recorded(lane, lambda: real_gpu.xp.sum(x, axis=-1))
+    stream = new_stream(real_gpu)
+    with stream.open():
+        graph = record(stream, lambda: real_gpu.xp.sum(x, axis=-1))
         graph.launch()
         assert np.isclose(graph.value.get(), x.get().sum())

@@ -62,8 +62,8 @@ def make_request(contender, works, tmp_path):
 
     def create(library, variant, work, device):
         path = tmp_path / f"{work}.npy"
-        np.save(path, contender.reference(works[work], 3))
-        return contender.Asked(library, variant, work, device, 3, 1, False, str(path))
+        np.save(path, contender.reference_weights(works[work], 3))
+        return contender.Request(library, variant, work, device, 3, 1, False, str(path))
 
     return create
 
@@ -89,7 +89,7 @@ def test_other_libraries_learn_the_same_weights(
     optional("torch" if library == "with_torch" else "jax")
     request = make_request(library, variant, work, "cpu")
     module = import_module(f"benchmarks.gpu.{library}")
-    error = contender.off(module, request, np.load(request.reference))
+    error = contender.weight_error(module, request, np.load(request.reference))
     assert error < 1e-12
 
 
@@ -118,13 +118,13 @@ def test_the_warm_up_of_a_graph_does_not_change_the_network(
         monkeypatch.setattr(torch.cuda, name, value)
     module = import_module("benchmarks.gpu.with_torch")
     request = make_request("with_torch", "CUDA graph, fused Adam", "population", "cpu")
-    assert contender.off(module, request, np.load(request.reference)) < 1e-12
+    assert contender.weight_error(module, request, np.load(request.reference)) < 1e-12
 
 
 @pytest.mark.parametrize("work", ["small", "population"])
 @pytest.mark.parametrize("variant", ["captured", "eager", "eager, unfused"])
 def test_xpmlp_is_checked_and_timed(variant, work, contender, make_request, gpu):
-    row = contender.measured(make_request("ours", variant, work, gpu.name))
+    row = contender.measure(make_request("ours", variant, work, gpu.name))
     assert "problem" not in row, row
     assert row["off"] < 1e-12
     assert row["product_off"] < 1e-6
@@ -134,7 +134,7 @@ def test_xpmlp_is_checked_and_timed(variant, work, contender, make_request, gpu)
 
 def test_eager_steps_are_not_taken_for_recorded_ones(contender, make_request, gpu, monkeypatch):
     monkeypatch.setattr("xpmlp.recording.engine.MIN_RECORDED_STEPS", 10**12)
-    row = contender.measured(make_request("ours", "captured", "small", gpu.name))
+    row = contender.measure(make_request("ours", "captured", "small", gpu.name))
     assert row["problem"] == "RuntimeError: captured ran eager"
     assert "epoch" not in row
 
@@ -167,7 +167,7 @@ def test_a_different_training_is_not_timed(
         value = {"cross_entropy": lambda *args: module.LOSSES_BEFORE["cross_entropy"](*args) / 2}
         monkeypatch.setattr(module, "LOSSES_BEFORE", module.LOSSES, raising=False)
     monkeypatch.setattr(module, name, value)
-    row = contender.measured(make_request("with_torch", "eager", "small", "cpu"))
+    row = contender.measure(make_request("with_torch", "eager", "small", "cpu"))
     assert row["problem"].startswith("computes something else: the weights are off by ")
     assert "epoch" not in row
 
@@ -189,7 +189,7 @@ def test_a_different_precision_is_not_timed(
         return a @ b
 
     monkeypatch.setattr(module, "product", product)
-    row = contender.measured(make_request("with_torch", "eager", "small", "cpu"))
+    row = contender.measure(make_request("with_torch", "eager", "small", "cpu"))
     assert message in row["problem"]
     assert "epoch" not in row
 
@@ -262,10 +262,10 @@ def test_the_contenders_of_a_library_are_its_variants(library, contenders, optio
 
 def test_the_pairs_measured_first_exist(contenders):
     pairs = contenders.pairs(contenders.WORKS, contenders.CONTENDERS)
-    known = [(work.name, contender.word) for work, contender in pairs]
-    assert set(contenders.FIRST) <= set(known)
-    ordered = [(work.name, contender.word) for work, contender in contenders.by_worth(pairs)]
-    assert tuple(ordered[: len(contenders.FIRST)]) == contenders.FIRST
+    known = [(work.name, contender.slug) for work, contender in pairs]
+    assert set(contenders.PRIORITY) <= set(known)
+    ordered = [(work.name, contender.slug) for work, contender in contenders.by_priority(pairs)]
+    assert tuple(ordered[: len(contenders.PRIORITY)]) == contenders.PRIORITY
     assert sorted(ordered) == sorted(known)
 
 
@@ -364,13 +364,13 @@ def test_a_process_returns_its_row_or_the_problem(script, contender, tmp_path):
     row = processes.alone("contender", request._asdict())
     assert row["library"] == "PyTorch"
     assert "nowhere" in row["problem"] or row["problem"] == "torch is not installed"
-    broken = processes.alone("contender", {})
+    broken = processes.run_for_row("contender", {})
     assert broken["problem"].startswith("exit status 1: TypeError")
 
 
 def test_a_process_that_takes_too_long_is_stopped(script):
     processes = import_module("benchmarks.gpu.processes")
-    assert processes.alone("contender", {}, 0.01) == {"problem": "not done after 0.01 s"}
+    assert processes.run_for_row("contender", {}, 0.01) == {"problem": "not done after 0.01 s"}
 
 
 # The README's table ----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from benchmarks.gpu.checklist.check import (
     Check,
     Result,
     Setting,
-    held_to,
+    check_bound,
     perform,
 )  # fmt: skip
 from xpmlp.recording.captured import CaptureWarning
@@ -50,8 +50,8 @@ def raising(on):
 
 
 REGISTRY = (
-    Check(1, "passing", lambda on: held_to(1e-9, 1e-6)),
-    Check(2, "failing", lambda on: held_to(1e-3, 1e-6, "too far")),
+    Check(1, "passing", lambda on: check_bound(1e-9, 1e-6)),
+    Check(2, "failing", lambda on: check_bound(1e-3, 1e-6, "too far")),
     Check(2, "raising", raising),
     Check(3, "noting", lambda on: Result("3 of 4", "4", NOTE, "one is missing")),
     Check(4, "timing", lambda on: Result("7 us", verdict=FIGURE, figures={"us": np.float64(7)})),
@@ -135,8 +135,8 @@ def test_steps_that_are_not_recorded_are_a_fault():
 
 
 def test_nan_never_passes():
-    assert held_to(float("nan"), 1.0).verdict == FAULT
-    assert held_to(1.0, 1.0).verdict == OK
+    assert check_bound(float("nan"), 1.0).verdict == FAULT
+    assert check_bound(1.0, 1.0).verdict == OK
 
 
 @pytest.fixture
@@ -154,9 +154,9 @@ def without_processes(script, monkeypatch):
         return
 
     monkeypatch.setattr(processes, "run", run)
-    side_by_side = groups.Group("side by side", ("passing", "failing", "raising"))
-    monkeypatch.setattr(script, "SIDE_BY_SIDE", (side_by_side,))
-    monkeypatch.setattr(groups, "ALONE", (groups.Group("alone", ("noting", "timing")),))
+    parallel = groups.Group("parallel", ("passing", "failing", "raising"))
+    monkeypatch.setattr(script, "PARALLEL", (parallel,))
+    monkeypatch.setattr(groups, "SEQUENTIAL", (groups.Group("sequential", ("noting", "timing")),))
     monkeypatch.setattr(script, "CHECKS", REGISTRY)
     return script
 
@@ -207,6 +207,6 @@ def test_the_checklist_is_complete_and_its_names_are_unique(checks):
 
 
 def test_every_check_is_in_one_group(script, checks):
-    groups = [*script.SIDE_BY_SIDE, *import_module("benchmarks.gpu.groups").ALONE]
+    groups = [*script.PARALLEL, *import_module("benchmarks.gpu.groups").SEQUENTIAL]
     names = [name for group in groups for name in group.checks]
     assert sorted(names) == sorted(check.name for check in checks.CHECKS)

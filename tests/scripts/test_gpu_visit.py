@@ -45,11 +45,11 @@ def command(*arguments, **environment):
 REGISTRY = """
 import os, subprocess, sys, time
 from xpmlp.devices import cuda
-from benchmarks.gpu.checklist.check import Check, held_to
+from benchmarks.gpu.checklist.check import Check, check_bound
 
 
 def passing(on):
-    return held_to(1e-9, 1e-6)
+    return check_bound(1e-9, 1e-6)
 
 
 def hanging(on):
@@ -223,7 +223,7 @@ def test_wheels_of_a_folder_are_imported_first(tmp_path, monkeypatch):
     wheels = module("wheels")
     monkeypatch.setattr(sys, "path", [*sys.path])
     wheels.unpack(folder, site)
-    assert wheels.found("visit-probe") == "1.5"
+    assert wheels.installed_version("visit-probe") == "1.5"
     assert import_module("visit_probe").VALUE == 7
     assert str(site) in module("processes").python_path().split(os.pathsep)
     with pytest.raises(ValueError, match=r"has no \.whl files"):
@@ -310,7 +310,7 @@ RESULTS = {
 
 
 def test_faults_and_goals_are_ranked():
-    items = module("ranking").ranked(RESULTS)
+    items = module("ranking").rank_items(RESULTS)
     assert [item.severity for item in items] == [
         "wrong numbers", "device fault", "error", "not captured", "memory", "goal", "goal",
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu.checklist.check import depth, nodes
-from benchmarks.gpu.checklist.runs import longest, sized, under_way
+from benchmarks.gpu.checklist.runs import longest_graph, open_reports, sized_trainer
 from benchmarks.parity import CASES, Case, case, rows_for
 from xpmlp.devices.graphs import RecordedGraph, recording_problem
 from xpmlp.devices.namespace import CPU, to_host
@@ -362,9 +362,9 @@ def test_recording_problems_are_detected_in_advance(gpu, monkeypatch):
 
 def nodes_per_step(run):
     """The number of nodes of a captured step, and the depth of its graph."""
-    with under_way(run) as reports:
+    with open_reports(run) as reports:
         next(reports)
-        steps, graph = longest(run)
+        steps, graph = longest_graph(run)
         return nodes(graph.graph).total() / steps, depth(graph.graph) / steps
 
 
@@ -386,7 +386,7 @@ def test_a_step_has_the_number_of_nodes_in_the_readme(without, nodes, depth, gpu
     """784-512-256-10, cross-entropy, Adam: the counts depend on the layers, not on their sizes."""
     monkeypatch.setenv("XPMLP_WITHOUT", without)
     spec = Spec.parse("64-64-64-10", loss="cross_entropy")
-    assert nodes_per_step(sized(gpu, spec, 16, 16, 0)) == (nodes, depth)
+    assert nodes_per_step(sized_trainer(gpu, spec, 16, 16, 0)) == (nodes, depth)
 
 
 def test_dropout_clipping_and_schedules_add_no_nodes(gpu, monkeypatch):
@@ -394,11 +394,11 @@ def test_dropout_clipping_and_schedules_add_no_nodes(gpu, monkeypatch):
     monkeypatch.setenv("XPMLP_WITHOUT", "epilogues")
     without_dropout = Spec.parse("6-8-7-3", loss="cross_entropy")
     options = {"clip": 1.0, "schedule": "warmup:3 * cosine", "weight_decay": 0.1}
-    with_all = nodes_per_step(sized(gpu, DROPOUT, 16, 16, 0, **options))
-    assert with_all == nodes_per_step(sized(gpu, without_dropout, 16, 16, 0))
+    with_all = nodes_per_step(sized_trainer(gpu, DROPOUT, 16, 16, 0, **options))
+    assert with_all == nodes_per_step(sized_trainer(gpu, without_dropout, 16, 16, 0))
 
 
 def test_an_unknown_feature_in_xpmlp_without_is_named(gpu, monkeypatch):
     monkeypatch.setenv("XPMLP_WITHOUT", "brunches")
     with pytest.raises(ValueError, match=r"XPMLP_WITHOUT knows branches.*; got brunches"):
-        sized(gpu, DROPOUT, 16, 4, 0)
+        sized_trainer(gpu, DROPOUT, 16, 4, 0)

@@ -1,5 +1,5 @@
-"""The checks of the GPU path, by what they ask of it.
+"""The checks of the GPU path, by topic.
 
-Each is a function of a Setting that returns figures and a verdict, or raises.
+A check is a function of a Setting that returns figures and a verdict, or raises.
 `scripts/gpu_check.py` runs them.
 """

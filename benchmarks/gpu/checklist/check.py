@@ -1,4 +1,4 @@
-"""What a check of a GPU is, how checks are run, and what they need: graphs, clocks, distances."""
+"""Checks of a GPU: how they are defined and run, and their tools for graphs, times and errors."""
 
 import gc
 import time
@@ -18,11 +18,11 @@ from xpmlp.devices.graphs import GraphStream, RecordedGraph
 from xpmlp.devices.namespace import Place
 from xpmlp.recording.captured import CaptureWarning
 
-OK, NOTE, FIGURE, FAULT = "ok", "note", "figure", "fault"  # a figure has nothing to be held to
+OK, NOTE, FIGURE, FAULT = "ok", "note", "figure", "fault"  # a figure has no bound
 
 
 class Setting(NamedTuple):
-    """Where the checks run and how much they do."""
+    """The device, seed and extent of the checks."""
 
     place: Place
     seed: int
@@ -30,25 +30,25 @@ class Setting(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a check came to."""
+    """The result of a check."""
 
     figure: str
     allowed: str = ""
     verdict: str = OK
-    detail: str = ""  # what is at fault or worth a note
+    detail: str = ""  # of the fault or note
     figures: Mapping[str, Any] = MappingProxyType({})
 
 
 class Check(NamedTuple):
     """An entry of the checklist."""
 
-    number: int  # in the checklist that a person reads; several may share one
+    number: int  # of its topic; several checks may share one
     name: str
     run: Callable[[Setting], Result]
 
 
 class Row(NamedTuple):
-    """A check that was run."""
+    """A check with its result."""
 
     number: int
     name: str
@@ -61,31 +61,32 @@ class Row(NamedTuple):
 
 
 def perform(checks: Iterable[Check], setting: Setting) -> Iterator[Row]:
-    """Every check in turn; one that raises is a fault, and the rest go on.
+    """Run every check; one that raises is a fault, and the next ones still run.
 
-    Steps that cannot be recorded are a fault wherever a check does not ask for just that.
+    A CaptureWarning is an error unless a check expects it.
     """
     for check in checks:
         started = time.perf_counter()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", CaptureWarning)
-                found = check.run(setting)
-        except Exception as error:  # whatever it is, the table has a row for it
-            found = Result("", verdict=FAULT, detail=f"{type(error).__name__}: {first_line(error)}")
-        settle(setting.place)
-        yield Row(check.number, check.name, *found[:4], time.perf_counter() - started, found[4])
+                result = check.run(setting)
+        except Exception as error:  # any failure becomes a row of the table
+            detail = f"{type(error).__name__}: {first_line(error)}"
+            result = Result("", verdict=FAULT, detail=detail)
+        clean_up(setting.place)
+        yield Row(check.number, check.name, *result[:4], time.perf_counter() - started, result[4])
 
 
-def settle(place: Place) -> None:
-    """Let go of what a check left, a failed capture's traceback included."""
+def clean_up(place: Place) -> None:
+    """Free what a check left behind, including the traceback of a failed capture."""
     gc.collect()
-    with suppress(Exception):  # a device that is broken says so in the next check
+    with suppress(Exception):  # the next check reports a broken device
         place.device.synchronize()
 
 
-def held_to(largest: float, allowed: float, detail: str = "", **figures: Any) -> Result:
-    """A difference against its bound; NaN never passes."""
+def check_bound(largest: float, allowed: float, detail: str = "", **figures: Any) -> Result:
+    """Compare an error with its bound; NaN never passes."""
     passed = largest <= allowed
     figures["largest"] = largest
     return Result(
@@ -94,82 +95,83 @@ def held_to(largest: float, allowed: float, detail: str = "", **figures: Any) ->
     )  # fmt: skip
 
 
-def distance(found: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """How far `found` is from a @ b in float64, relative to the size of such a product.
+def distance(actual: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """The distance from a @ b in float64, relative to the typical size of such a product.
 
-    That is |a| @ |b| over the root of the terms: a @ b itself may cancel to nothing.
+    That is |a| @ |b| over the root of the number of terms: a @ b itself may cancel.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     reference, size = np.matmul(a, b), np.matmul(abs(a), abs(b)) / max(1, a.shape[-1]) ** 0.5
-    if found.shape != reference.shape:
+    if actual.shape != reference.shape:
         return float("inf")
-    return float(np.linalg.norm(found - reference) / np.linalg.norm(size))
+    return float(np.linalg.norm(actual - reference) / np.linalg.norm(size))
 
 
-def worst(found: dict[str, float], allowed: float) -> str:
-    """The entries that are over the bound, for a person."""
-    over = [f"{name} {value:.1e}" for name, value in found.items() if not value <= allowed]
+def over_bound(errors: dict[str, float], allowed: float) -> str:
+    """The entries over the bound, as text."""
+    over = [f"{name} {value:.1e}" for name, value in errors.items() if not value <= allowed]
     return ", ".join(over)
 
 
-def counted(found: Mapping[str, bool]) -> Result:
-    """All must be true; the others are named."""
-    wrong = [name for name, right in found.items() if not right]
-    figure = f"{len(found) - len(wrong)} of {len(found)}"
-    return Result(figure, "all", FAULT if wrong else OK, ", ".join(wrong), {"found": dict(found)})
+def check_all(conditions: Mapping[str, bool]) -> Result:
+    """Require that all conditions hold; the detail names the others."""
+    wrong = [name for name, holds in conditions.items() if not holds]
+    figure = f"{len(conditions) - len(wrong)} of {len(conditions)}"
+    figures = {"conditions": dict(conditions)}
+    return Result(figure, "all", FAULT if wrong else OK, ", ".join(wrong), figures)
 
 
-def new_lane(place: Place) -> GraphStream:
+def new_stream(place: Place) -> GraphStream:
     import cupy
 
     return GraphStream(place, cupy.cuda)
 
 
-def recorded(
-    lane: GraphStream, step: Callable[[], Any], warm: Callable[[], Any] | None = None
+def record(
+    stream: GraphStream, step: Callable[[], Any], warmup: Callable[[], Any] | None = None
 ) -> RecordedGraph:
-    """A graph of `step` in memory of its own, inside `lane.open`.
+    """A graph of `step` in its own memory pool, inside `stream.open`.
 
-    warm: what is run before; None is the step itself.
+    warmup: run before the recording; None for the step itself.
     """
     import cupy
 
-    return lane.record(step, warm or step, cupy.cuda.MemoryPool())
+    return stream.record(step, warmup or step, cupy.cuda.MemoryPool())
 
 
 def nodes(graph: Any) -> Counter[str]:
-    """How many nodes of each kind a graph has: kernel, memset, memcpy, ..."""
+    """Number of nodes of each kind in a graph: kernel, memset, memcpy, ..."""
     driver = import_extra("cuda.bindings.driver", "gpu13")
     error, _, count = driver.cuGraphGetNodes(graph.graph)
     if int(error):
         raise RuntimeError(f"cuGraphGetNodes: {error!r}")
-    _, found, _ = driver.cuGraphGetNodes(graph.graph, count)
-    kinds = [driver.cuGraphNodeGetType(node)[1].name for node in found[:count]]
+    _, handles, _ = driver.cuGraphGetNodes(graph.graph, count)
+    kinds = [driver.cuGraphNodeGetType(node)[1].name for node in handles[:count]]
     return Counter(kind.removeprefix("CU_GRAPH_NODE_TYPE_").lower() for kind in kinds)
 
 
 def longest_path(edges: Iterable[tuple[Hashable, Hashable]], nodes: int) -> int:
-    """Nodes on the longest path of a directed graph without cycles; 0 without nodes."""
-    after: dict[Hashable, list[Hashable]] = {}
-    waiting: dict[Hashable, int] = {}
+    """Number of nodes on the longest path of a directed acyclic graph; 0 without nodes."""
+    successors: dict[Hashable, list[Hashable]] = {}
+    in_degree: dict[Hashable, int] = {}
     for source, target in edges:
-        after.setdefault(source, []).append(target)
-        waiting[target] = waiting.get(target, 0) + 1
-        waiting.setdefault(source, 0)
-    depth = {node: 1 for node, count in waiting.items() if count == 0}
+        successors.setdefault(source, []).append(target)
+        in_degree[target] = in_degree.get(target, 0) + 1
+        in_degree.setdefault(source, 0)
+    depth = {node: 1 for node, count in in_degree.items() if count == 0}
     ready = list(depth)
     while ready:
         node = ready.pop()
-        for target in after.get(node, ()):
+        for target in successors.get(node, ()):
             depth[target] = max(depth.get(target, 0), depth[node] + 1)
-            waiting[target] -= 1
-            if waiting[target] == 0:
+            in_degree[target] -= 1
+            if in_degree[target] == 0:
                 ready.append(target)
     return max(depth.values(), default=min(nodes, 1))
 
 
 def depth(graph: Any) -> int:
-    """Nodes on the longest path of dependencies of a captured graph."""
+    """Number of nodes on the longest dependency path of a captured graph."""
     driver = import_extra("cuda.bindings.driver", "gpu13")
     error, *_, count = driver.cuGraphGetEdges(graph.graph)
     if int(error):
@@ -180,25 +182,25 @@ def depth(graph: Any) -> int:
 
 
 def host_us(call: Callable[[], Any], calls: int = 100, rounds: int = 15) -> float:
-    """Microseconds of the host per call: the median of rounds short enough for the queue."""
+    """Host microseconds per call, median of rounds; `calls` must fit into the device's queue."""
     import cupy
 
-    stream, found = cupy.cuda.get_current_stream(), []
+    stream, times = cupy.cuda.get_current_stream(), []
     for _ in range(rounds + 1):
         stream.synchronize()
         started = time.perf_counter()
         for _ in range(calls):
             call()
-        found.append((time.perf_counter() - started) / calls * 1e6)
+        times.append((time.perf_counter() - started) / calls * 1e6)
     stream.synchronize()
-    return float(median(found[1:]))
+    return float(median(times[1:]))
 
 
 def device_us(call: Callable[[], Any], calls: int = 20, rounds: int = 9) -> float:
-    """Microseconds per call between two events of the current stream, median of rounds."""
+    """Microseconds per call between events of the current stream, median of rounds."""
     import cupy
 
-    found = []
+    times = []
     for _ in range(rounds + 1):
         begin, end = cupy.cuda.Event(), cupy.cuda.Event()
         begin.record()
@@ -206,22 +208,22 @@ def device_us(call: Callable[[], Any], calls: int = 20, rounds: int = 9) -> floa
             call()
         end.record()
         end.synchronize()
-        found.append(cupy.cuda.get_elapsed_time(begin, end) / calls * 1e3)
-    return float(median(found[1:]))
+        times.append(cupy.cuda.get_elapsed_time(begin, end) / calls * 1e3)
+    return float(median(times[1:]))
 
 
-def disturb(others: list[GraphStream], rng: np.random.Generator, blocks: int) -> None:
-    """Fill and free `blocks` of memory of the default pool, on the current stream and on others."""
+def use_default_pool(streams: list[GraphStream], rng: np.random.Generator, blocks: int) -> None:
+    """Fill and free `blocks` of the default memory pool, on the current stream and on others."""
     import cupy
 
-    def junk() -> None:
+    def fill_and_free() -> None:
         sizes = rng.integers(1, 1 << 18, blocks)
-        filled = [cupy.full(int(size), float("nan"), dtype="float32") for size in sizes]
+        arrays = [cupy.full(int(size), float("nan"), dtype="float32") for size in sizes]
         square = cupy.full((256, 256), float("nan"), dtype="float32")
-        filled.append(cupy.matmul(square, square))
+        arrays.append(cupy.matmul(square, square))
 
-    junk()
-    for lane in others:
-        with lane.stream:
-            junk()
+    fill_and_free()
+    for other in streams:
+        with other.stream:
+            fill_and_free()
     cupy.get_default_memory_pool().free_all_blocks()

@@ -1,4 +1,4 @@
-"""Checks of the kernels that a step's functions are written out as: their numbers, their count."""
+"""Checks of the fused kernels of a step: their results and their number."""
 
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
@@ -12,11 +12,18 @@ from benchmarks.gpu.checklist.check import (
     Check,
     Result,
     Setting,
-    held_to,
+    check_bound,
     nodes,
-    worst,
+    over_bound,
 )
-from benchmarks.gpu.checklist.runs import SMALL, longest, quick_spec, sized, under_way, unfused
+from benchmarks.gpu.checklist.runs import (
+    SMALL,
+    longest_graph,
+    open_reports,
+    quick_spec,
+    sized_trainer,
+    unfused,
+)
 from xpmlp.activations import ACTIVATIONS, activation
 from xpmlp.devices.namespace import Place, running, to_host, to_place
 from xpmlp.losses import LOSSES, loss
@@ -27,23 +34,23 @@ from xpmlp.step import PENALTIES, outcome
 from xpmlp.training.trainer import Trainer
 from xpmlp.types import Array
 
-# the same operations in the same order, without contraction; what is left is how a compiler
-# inlines exp, tanh and their like, the last bits of which 1 - tanh(z)**2 lays bare
+# the same operations in the same order, without contraction; the difference is how a compiler
+# inlines exp, tanh and such functions, whose last bits 1 - tanh(z)**2 amplifies
 KERNEL_ALLOWED = {"float32": 1e-5, "float64": 2e-14}
 SPECIAL = (0.0, -0.0, 30.0, -30.0, 1e3, -1e3, float("inf"), float("nan"))
 
 
-class Asked(NamedTuple):
-    """A function as a step runs it by `apply`."""
+class Call(NamedTuple):
+    """A call of a function as a step makes it by `apply`."""
 
     name: str
     function: Callable[..., Any]
-    given: tuple[Any, ...]
-    into: tuple[Array, ...] = ()  # what its results are written over
+    arguments: tuple[Any, ...]
+    into: tuple[Array, ...] = ()  # arrays that its results overwrite
 
 
-class Draw:
-    """Arrays at a place, in one dtype and under the same leading axes."""
+class RandomArrays:
+    """Random arrays on a place, of one dtype and with the same leading axes."""
 
     def __init__(self, place: Place, seed: int, dtype: str, lead: tuple[int, ...]) -> None:
         self.place, self.dtype, self.lead = place, dtype, lead
@@ -52,133 +59,134 @@ class Draw:
     def at(self, values: np.ndarray) -> Array:
         return to_place(self.place, values, self.dtype)
 
-    def any(self, *shape: int) -> Array:
-        """Numbers that reach every branch."""
-        drawn = 3 * self.rng.standard_normal((*self.lead, *shape))
-        drawn.reshape(-1)[: len(SPECIAL)] = SPECIAL
-        return self.at(drawn)
+    def special(self, *shape: int) -> Array:
+        """Numbers for every branch, including those of SPECIAL."""
+        values = 3 * self.rng.standard_normal((*self.lead, *shape))
+        values.reshape(-1)[: len(SPECIAL)] = SPECIAL
+        return self.at(values)
 
-    def some(self, *shape: int) -> Array:
+    def uniform(self, *shape: int) -> Array:
         """Numbers in (0.1, 0.9)."""
         return self.at(self.rng.uniform(0.1, 0.9, (*self.lead, *shape)))
 
 
-def rules(draw: Draw) -> Iterator[Asked]:
-    now, decay = draw.at(np.asarray(3.0)), draw.at(np.full(1000, 0.1))
+def rules(random: RandomArrays) -> Iterator[Call]:
+    now, decay = random.at(np.asarray(3.0)), random.at(np.full(1000, 0.1))
     for name, rule in OPTIMIZERS.items():
-        theta, g, *slots = (draw.some(1000) for _ in range(2 + rule.slots))
-        own = {"learning_rate": draw.some(1), "weight_decay": decay}
-        h = SimpleNamespace(**rule.defaults | own)
-        yield Asked(name, rule.rule, (h, now, theta, g, *slots), (theta, *slots))
+        theta, g, *slots = (random.uniform(1000) for _ in range(2 + rule.slots))
+        settings = {"learning_rate": random.uniform(1), "weight_decay": decay}
+        h = SimpleNamespace(**rule.defaults | settings)
+        yield Call(name, rule.rule, (h, now, theta, g, *slots), (theta, *slots))
 
 
-def activations(draw: Draw) -> Iterator[Asked]:
+def activations(random: RandomArrays) -> Iterator[Call]:
     for name in ACTIVATIONS:
         f, slope, _ = activation(name)
-        product, back, z, bias = *(draw.any(6, 8) for _ in range(3)), draw.some(1, 8)
-        yield Asked(name, activated, (f, product, bias))
-        yield Asked(f"{name}'s slope", returned, (slope, back, z, f(draw.place.xp, z)))
+        product, back, z, bias = *(random.special(6, 8) for _ in range(3)), random.uniform(1, 8)
+        yield Call(name, activated, (f, product, bias))
+        yield Call(f"{name}'s slope", returned, (slope, back, z, f(random.place.xp, z)))
 
 
-def penalties(draw: Draw) -> Iterator[Asked]:
-    strength = draw.at(np.linspace(0.0, 1.0, 1000))
+def penalties(random: RandomArrays) -> Iterator[Call]:
+    strength = random.at(np.linspace(0.0, 1.0, 1000))
     for name, (cost, pull) in PENALTIES.items():
-        theta, g = draw.any(1000), draw.any(1000)
-        yield Asked(name, cost, (strength, 0.5, theta))
-        yield Asked(f"{name}'s pull", pull, (strength, 0.5, theta, g), (g,))
+        theta, g = random.special(1000), random.special(1000)
+        yield Call(name, cost, (strength, 0.5, theta))
+        yield Call(f"{name}'s pull", pull, (strength, 0.5, theta, g), (g,))
 
 
-def outcomes(draw: Draw) -> Iterator[Asked]:
-    """Of every loss, value and last delta at once."""
+def outcomes(random: RandomArrays) -> Iterator[Call]:
+    """Value and last delta of every loss in one kernel."""
     for name in LOSSES:
         measure = loss(name)
         columns = measure.scores_per_target if measure.scores_per_target > 1 else 4
-        score, target, weight = (draw.some(5, count) for count in (columns, columns, 1))
+        score, target, weight = (random.uniform(5, count) for count in (columns, columns, 1))
         target = target[..., : measure.targets(columns)]
-        yield Asked(name, outcome, (measure.value, measure.delta, score, target, weight))
+        yield Call(name, outcome, (measure.value, measure.delta, score, target, weight))
 
 
-def layers(draw: Draw) -> Iterator[Asked]:
-    """A layer's gradients, which are written where they are wanted."""
-    x, delta, weights, bias = (draw.some(*shape) for shape in ((9, 6), (9, 5), (6, 5), (1, 5)))
-    yield Asked("a layer's gradients", gradients, (x, delta), (weights, bias))
+def layers(random: RandomArrays) -> Iterator[Call]:
+    """A layer's gradients, which are written into given arrays."""
+    x, delta, weights, bias = (random.uniform(*shape) for shape in ((9, 6), (9, 5), (6, 5), (1, 5)))
+    yield Call("a layer's gradients", gradients, (x, delta), (weights, bias))
 
 
-def apart(found: Array, expected: Array) -> float:
-    """The largest difference, relative to the number or to 1; inf for another dtype or shape."""
-    if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+def difference(actual: Array, expected: Array) -> float:
+    """The largest difference, relative to the value or to 1; inf for another dtype or shape."""
+    if (actual.dtype, actual.shape) != (expected.dtype, expected.shape):
         return float("inf")
-    a, b = to_host(found), to_host(expected)
+    a, b = to_host(actual), to_host(expected)
     with np.errstate(all="ignore"):
-        far = np.abs(a - b) / np.maximum(np.abs(b), 1)
-    alike = (a == b) | (np.isnan(a) & np.isnan(b))
-    return float(np.max(np.where(alike, 0.0, far)))  # NaN wins
+        error = np.abs(a - b) / np.maximum(np.abs(b), 1)
+    equal = (a == b) | (np.isnan(a) & np.isnan(b))
+    return float(np.max(np.where(equal, 0.0, error)))  # NaN propagates
 
 
-def listed(results: Any) -> Sequence[Array]:
+def as_sequence(results: Any) -> Sequence[Array]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def held(kernels: CudaBackend, asked: Asked) -> tuple[float, bool]:
-    """How far a function by `apply` is from itself as it is, and whether it became a kernel."""
-    expected = listed(asked.function(kernels.base, *asked.given))
+def compare_kernel(kernels: CudaBackend, call: Call) -> tuple[float, bool]:
+    """The error of a function by `apply`, and whether it became a kernel."""
+    expected = as_sequence(call.function(kernels.base, *call.arguments))
     kernels.restart()
-    made = kernels.apply(asked.function, kernels.xp, *asked.given, into=asked.into)
+    results = kernels.apply(call.function, kernels.xp, *call.arguments, into=call.into)
     kernels.join()
-    found = asked.into or listed(made)
-    far = [apart(a, b) for a, b in zip(found, expected, strict=True)]
-    return float(np.max(far)), any(call.plan is not None for call in kernels.calls[:1])
+    actual = call.into or as_sequence(results)
+    errors = [difference(a, b) for a, b in zip(actual, expected, strict=True)]
+    return float(np.max(errors)), any(entry.plan is not None for entry in kernels.calls[:1])
 
 
-def fused(kind: Callable[[Draw], Iterator[Asked]]) -> Callable[[Setting], Result]:
-    """The check of every function of a kind, in both floats, of one network and of a population."""
+def fusion_check(kind: Callable[[RandomArrays], Iterator[Call]]) -> Callable[[Setting], Result]:
+    """The check of every function of a kind, in both dtypes, for a network and a population."""
 
-    def run(on: Setting) -> Result:
+    def run(env: Setting) -> Result:
         import cupy
 
-        far, became, kernels = {}, {}, CudaBackend(on.place.xp, cupy)
-        with running(on.place):
+        errors, is_kernel, kernels = {}, {}, CudaBackend(env.place.xp, cupy)
+        with running(env.place):
             for dtype, allowed in KERNEL_ALLOWED.items():
-                for lead in ((),) if on.quick else ((), (3,)):
-                    for asked in kind(Draw(on.place, on.seed, dtype, lead)):
-                        name = f"{asked.name}, {dtype}, {lead}"
-                        difference, became[name] = held(kernels, asked)
-                        far[name] = difference / allowed
-        largest = float(np.max(list(far.values())))
-        result = held_to(largest, 1.0, worst(far, 1.0), far=far, kernels=became)
-        figure = f"{largest:.2f} of the allowed, {sum(became.values())} of {len(far)} kernels"
+                for lead in ((),) if env.quick else ((), (3,)):
+                    for call in kind(RandomArrays(env.place, env.seed, dtype, lead)):
+                        name = f"{call.name}, {dtype}, {lead}"
+                        error, is_kernel[name] = compare_kernel(kernels, call)
+                        errors[name] = error / allowed
+        largest = float(np.max(list(errors.values())))
+        detail = over_bound(errors, 1.0)
+        result = check_bound(largest, 1.0, detail, errors=errors, kernels=is_kernel)
+        figure = f"{largest:.2f} of the bound, {sum(is_kernel.values())} of {len(errors)} kernels"
         return result._replace(figure=figure, allowed="1")
 
     return run
 
 
 def per_step(trainer: Trainer) -> dict[str, float]:
-    """How many nodes of each kind a recorded step of the trainer has."""
-    with under_way(trainer) as coming:
-        next(coming)
-        steps, made = longest(trainer)
-        return {kind: count / steps for kind, count in nodes(made.graph).items()}
+    """Number of nodes of each kind in a recorded step of the trainer."""
+    with open_reports(trainer) as reports:
+        next(reports)
+        steps, recorded = longest_graph(trainer)
+        return {kind: count / steps for kind, count in nodes(recorded.graph).items()}
 
 
-def node_counts(on: Setting) -> Result:
-    """What recorded steps consist of, before the functions are made kernels and after."""
-    spec = quick_spec(SMALL) if on.quick else SMALL
-    before = per_step(unfused(sized(on.place, spec, 128, 16, on.seed)))
-    after = per_step(sized(on.place, spec, 128, 16, on.seed))
+def node_counts(env: Setting) -> Result:
+    """The nodes of a recorded step, without and with fused kernels."""
+    spec = quick_spec(SMALL) if env.quick else SMALL
+    before = per_step(unfused(sized_trainer(env.place, spec, 128, 16, env.seed)))
+    after = per_step(sized_trainer(env.place, spec, 128, 16, env.seed))
     fewer = sum(after.values()) < sum(before.values())
-    shown = ", ".join(f"{count:g} {kind}" for kind, count in after.items())
+    counts = ", ".join(f"{count:g} {kind}" for kind, count in after.items())
     return Result(
-        f"{shown} nodes a step; {sum(before.values()):g} before",
+        f"{counts} nodes a step; {sum(before.values()):g} before",
         verdict=FIGURE if fewer else FAULT,
         figures={"before": before, "after": after},
     )
 
 
 CHECKS = (
-    Check(6, "fused-rules", fused(rules)),
-    Check(6, "fused-activations", fused(activations)),
-    Check(6, "fused-penalties", fused(penalties)),
-    Check(6, "fused-outcomes", fused(outcomes)),
-    Check(6, "fused-layers", fused(layers)),
+    Check(6, "fused-rules", fusion_check(rules)),
+    Check(6, "fused-activations", fusion_check(activations)),
+    Check(6, "fused-penalties", fusion_check(penalties)),
+    Check(6, "fused-outcomes", fusion_check(outcomes)),
+    Check(6, "fused-layers", fusion_check(layers)),
     Check(6, "kernels", node_counts),
 )

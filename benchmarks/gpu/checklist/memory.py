@@ -1,4 +1,4 @@
-"""Checks of memory on a GPU: others use it between replays, it comes back, and it stays flat."""
+"""Checks of GPU memory: other users between replays, freed trainers, and many steps."""
 
 import gc
 from itertools import islice
@@ -12,19 +12,19 @@ from benchmarks.gpu.checklist.check import (
     Check,
     Result,
     Setting,
-    counted,
-    disturb,
-    new_lane,
+    check_all,
+    new_stream,
+    use_default_pool,
 )
 from benchmarks.gpu.checklist.runs import (
-    NAMED,
+    CASE_BY_NAME,
     SMALL,
-    begun,
+    case_trainer,
+    open_reports,
     quick_spec,
     recorder,
-    same,
-    sized,
-    under_way,
+    same_bits,
+    sized_trainer,
 )
 from xpmlp.devices.gemm import WORKSPACE
 from xpmlp.devices.namespace import Place, running
@@ -35,42 +35,42 @@ from xpmlp.types import Array
 # 5. memory ------------------------------------------------------------------------------------
 
 
-def bystanders() -> list[Any]:
-    """Arrays of somebody else's, all sevens, of as many sizes as a small training's."""
+def foreign_arrays() -> list[Any]:
+    """Arrays full of sevens, of the sizes of a small training."""
     import cupy
 
     return [cupy.full(1 << k, 7.0, dtype="float32") for k in range(16)]
 
 
-def crowded(on: Setting) -> Result:
-    """Others allocating before every window's replay, against training alone: neither notices."""
-    rng, found = np.random.default_rng([on.seed, 5]), {}
-    lanes = [new_lane(on.place) for _ in range(3)]
+def crowded(env: Setting) -> Result:
+    """Allocations of others before every replay change neither the training nor their arrays."""
+    rng, conditions = np.random.default_rng([env.seed, 5]), {}
+    streams = [new_stream(env.place) for _ in range(3)]
 
-    def crowd(*given: Any) -> Any:
-        disturb(lanes, rng, 2 if on.quick else 40)
-        return unbiased(*given)
+    def allocate(*arguments: Any) -> Any:
+        use_default_pool(streams, rng, 2 if env.quick else 40)
+        return unbiased(*arguments)
 
     for name in ("classes, dropout", "three members, dropout", "mish, l1, l2, clipped"):
-        crowd_in, alone = (begun(on, NAMED[name], "float32") for _ in range(2))
-        crowd_in.row_weights = crowd
-        others: list[Any] = []
-        for report in crowd_in.reports():
-            with running(on.place):
-                others += bystanders() if report.epoch < 5 else []
-        finish(alone, [])
-        found[f"{name} is recorded"] = set(crowd_in.history["executor"]) == {"captured"}
-        found[name] = same(crowd_in, alone)
-        found[f"{name} leaves others alone"] = all(sevens(array) for array in others)
-    return counted(found)
+        trainer, reference = (case_trainer(env, CASE_BY_NAME[name], "float32") for _ in range(2))
+        trainer.row_weights = allocate
+        foreign: list[Any] = []
+        for report in trainer.reports():
+            with running(env.place):
+                foreign += foreign_arrays() if report.epoch < 5 else []
+        finish(reference, [])
+        conditions[f"{name} is recorded"] = set(trainer.history["executor"]) == {"captured"}
+        conditions[name] = same_bits(trainer, reference)
+        conditions[f"{name} leaves others alone"] = all(is_unchanged(array) for array in foreign)
+    return check_all(conditions)
 
 
-def sevens(array: Array) -> bool:
+def is_unchanged(array: Array) -> bool:
     return bool((array == 7.0).all())
 
 
 def free_bytes(place: Place) -> int:
-    """Bytes free on the card when nobody holds what could be let go of."""
+    """Free bytes of the card, after freeing all unused memory of this process."""
     import cupy
 
     gc.collect()
@@ -80,11 +80,11 @@ def free_bytes(place: Place) -> int:
         return int(cupy.cuda.runtime.memGetInfo()[0])
 
 
-def one_trainer(on: Setting) -> int:
-    """Train by recorded steps, and drop it all; what its pool still lends afterwards, in bytes."""
-    trainer = sized(on.place, SMALL, 128, 4, on.seed)
-    with under_way(trainer) as coming:
-        for _ in islice(coming, 3):
+def train_and_drop(env: Setting) -> int:
+    """Train by recorded steps, drop the trainer, and return the bytes still used in its pool."""
+    trainer = sized_trainer(env.place, SMALL, 128, 4, env.seed)
+    with open_reports(trainer) as reports:
+        for _ in islice(reports, 3):
             pass
         executor = recorder(trainer)
         if executor.name != "captured":
@@ -93,42 +93,43 @@ def one_trainer(on: Setting) -> int:
     return sum(int(pool.used_bytes()) for pool in executor.pools)
 
 
-def dropped(on: Setting) -> Result:
-    """Trainers that come and go leave no memory behind; the first pays for what is kept."""
-    kept = [one_trainer(on)]
-    before = free_bytes(on.place)
-    kept += [one_trainer(on) for _ in range(4)]
-    lost = before - free_bytes(on.place)
+def dropped(env: Setting) -> Result:
+    """Dropped trainers leave no memory behind, except the first, which fills caches."""
+    pool_bytes = [train_and_drop(env)]
+    before = free_bytes(env.place)
+    pool_bytes += [train_and_drop(env) for _ in range(4)]
+    lost = before - free_bytes(env.place)
     allowed = 8 << 20
     detail = (
-        f"each left up to {max(kept) / 2**20:.0f} MiB in its pool; the product's workspace of "
-        f"every stream it has seen is {WORKSPACE / 2**20:.0f} MiB"
+        f"each left up to {max(pool_bytes) / 2**20:.0f} MiB in its pool; the workspace of products "
+        f"is {WORKSPACE / 2**20:.0f} MiB per stream"
     )
-    shown = f"{lost / 2**20:.1f} MiB after 4 more trainers"
-    verdict = OK if lost <= allowed else FAULT
-    said = detail if verdict == FAULT else ""
-    return Result(shown, f"{allowed >> 20} MiB", verdict, said, {"lost": lost, "kept": kept})
+    figure = f"{lost / 2**20:.1f} MiB after 4 more trainers"
+    verdict, detail = (OK, "") if lost <= allowed else (FAULT, detail)
+    figures = {"lost": lost, "pool_bytes": pool_bytes}
+    return Result(figure, f"{allowed >> 20} MiB", verdict, detail, figures)
 
 
 # 11. memory over many steps -------------------------------------------------------------------
 
 
-def flat_memory(on: Setting) -> Result:
-    """Steps take no memory: the card and the pool before and after many of them."""
-    count, allowed = 200 if on.quick else 10_000, 2 << 20
-    trainer = sized(on.place, quick_spec(SMALL) if on.quick else SMALL, 128, 16, on.seed)
-    with under_way(trainer) as coming:
-        first = next(report for report in coming if report.epoch == 8)  # the driver's queues grow
+def flat_memory(env: Setting) -> Result:
+    """Many steps take no memory of the card or of the pool."""
+    count, allowed = 200 if env.quick else 10_000, 2 << 20
+    trainer = sized_trainer(env.place, quick_spec(SMALL) if env.quick else SMALL, 128, 16, env.seed)
+    with open_reports(trainer) as reports:
+        # the driver's queues grow in the first epochs
+        first = next(report for report in reports if report.epoch == 8)
         pools = recorder(trainer).pools
-        before, pooled = free_bytes(on.place), sum(pool.total_bytes() for pool in pools)
-        last = next(report for report in coming if report.step >= first.step + count)
-        lost = before - free_bytes(on.place)
-        grown = sum(pool.total_bytes() for pool in pools) - pooled
-    right = lost <= allowed and grown == 0 and last.executor == "captured"
+        before, pool_before = free_bytes(env.place), sum(pool.total_bytes() for pool in pools)
+        last = next(report for report in reports if report.step >= first.step + count)
+        lost = before - free_bytes(env.place)
+        grown = sum(pool.total_bytes() for pool in pools) - pool_before
+    passed = lost <= allowed and grown == 0 and last.executor == "captured"
     steps = last.step - first.step
     figures = {"lost": lost, "grown": grown, "steps": steps, "executor": last.executor}
-    shown = f"{max(lost, 0)} bytes of the card, {grown} of the pool, {steps} steps {last.executor}"
-    return Result(shown, "2 MiB, 0", OK if right else FAULT, figures=figures)
+    figure = f"{max(lost, 0)} bytes of the card, {grown} of the pool, {steps} steps {last.executor}"
+    return Result(figure, "2 MiB, 0", OK if passed else FAULT, figures=figures)
 
 
 CHECKS = (

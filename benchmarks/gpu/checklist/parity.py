@@ -1,8 +1,8 @@
-"""Parity with NumPy as checks: each training of `benchmarks.parity` in each float is one."""
+"""Checks of parity with NumPy: one per training of `benchmarks.parity` and dtype."""
 
 from collections.abc import Callable
 
-from benchmarks.gpu.checklist.check import Check, Result, Setting, held_to
+from benchmarks.gpu.checklist.check import Check, Result, Setting, check_bound
 from benchmarks.parity import CASES, Case, Difference, compare
 from xpmlp.devices.namespace import Place
 
@@ -10,16 +10,16 @@ DTYPES = ("float64", "float32")
 
 
 def difference(place: Place, case: Case, dtype: str, seed: int) -> Difference:
-    """The training on NumPy and at `place`, from the weights and orders of `seed`."""
+    """The difference of a training on NumPy and on `place`, with this seed."""
     return compare(place, case._replace(arguments={**case.arguments, "seed": seed}), dtype)
 
 
 def against_numpy(case: Case, dtype: str) -> Callable[[Setting], Result]:
-    def check(on: Setting) -> Result:
-        found = difference(on.place, case, dtype, on.seed)
-        detail = f"loss {found.here:.6g} on NumPy, {found.there:.6g} here"
-        losses = {"compared": found.what, "loss_numpy": found.here, "loss": found.there}
-        return held_to(found.largest, found.allowed, detail, **losses)
+    def check(env: Setting) -> Result:
+        result = difference(env.place, case, dtype, env.seed)
+        detail = f"loss {result.here:.6g} on NumPy, {result.there:.6g} here"
+        losses = {"compared": result.what, "loss_numpy": result.here, "loss": result.there}
+        return check_bound(result.largest, result.allowed, detail, **losses)
 
     return check
 

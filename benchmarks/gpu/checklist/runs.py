@@ -1,4 +1,4 @@
-"""Trainings that the GPU's checks are made with, and how two of them are compared."""
+"""Trainings for the checks of the GPU, and comparisons of two of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -19,37 +19,37 @@ from xpmlp.training.report import Report
 from xpmlp.training.train import make_trainer
 from xpmlp.training.trainer import Trainer
 
-EPOCHS = 20  # of four minibatches at least: enough to be recorded
-NAMED = {case.name: case for case in CASES}
+EPOCHS = 20  # of at least four minibatches: enough steps to be recorded
+CASE_BY_NAME = {case.name: case for case in CASES}
 SMALL = Spec.parse("784-512-256-10", loss="cross_entropy")
 LARGE = Spec.parse("1024-4096-4096-10", loss="cross_entropy")
 MANY = Spec.parse("50-256-256-1")
 MEMBERS = 256
 
 
-def cases(on: Setting) -> tuple[Case, ...]:
-    return CASES[:: 5 if on.quick else 1]
+def cases(env: Setting) -> tuple[Case, ...]:
+    return CASES[:: 5 if env.quick else 1]
 
 
 def quick_spec(spec: Spec) -> Spec:
-    """The network with layers of 64 neurons at most, for a quick check."""
+    """The network with at most 64 neurons per layer, for a quick check."""
     return Spec.parse([min(size, 64) for size in spec.sizes], loss=spec.loss)
 
 
-def begun(on: Setting, case: Case, dtype: str, **more: Any) -> Trainer:
-    """A case of `benchmarks.parity` at epoch 0, whose steps will be recorded."""
-    arguments = {"batch_size": 16, **case.arguments, "epochs": EPOCHS, "seed": on.seed, **more}
-    arguments |= rows_for(case.spec, dtype, on.place, arguments)
+def case_trainer(env: Setting, case: Case, dtype: str, **more: Any) -> Trainer:
+    """A new trainer of a case of `benchmarks.parity`, whose steps will be recorded."""
+    arguments = {"batch_size": 16, **case.arguments, "epochs": EPOCHS, "seed": env.seed, **more}
+    arguments |= rows_for(case.spec, dtype, env.place, arguments)
     X, y = arguments.pop("X"), arguments.pop("y")
-    return make_trainer(case.spec, X, y, dtype=dtype, device=on.place.name, **arguments)
+    return make_trainer(case.spec, X, y, dtype=dtype, device=env.place.name, **arguments)
 
 
-def sized(
+def sized_trainer(
     place: Place, spec: Spec, batch: int, batches: int, seed: int, **arguments: Any
 ) -> Trainer:
-    """A trainer in float32 on random rows, `batches` minibatches of them an epoch, without end.
+    """An endless trainer in float32 on random rows, with `batches` minibatches per epoch.
 
-    Rows of classes for a cross-entropy, of numbers for any other loss.
+    Targets are classes for cross-entropy, numbers for any other loss.
     """
     rng = np.random.default_rng([seed, 11])
     X = rng.standard_normal((batches * batch, spec.n_in), dtype="float32")
@@ -61,7 +61,7 @@ def sized(
 
 
 def unfused(trainer: Trainer) -> Trainer:
-    """The trainer with its functions as they are: a kernel for each operation, in turn."""
+    """The trainer without fused kernels: a kernel for each operation."""
     import cupy
 
     kernels = CudaBackend(trainer.place.xp, cupy, {*FEATURES})
@@ -72,55 +72,55 @@ def unfused(trainer: Trainer) -> Trainer:
 
 
 @contextmanager
-def under_way(trainer: Trainer) -> Iterator[Iterator[Report]]:
-    """The reports of a trainer, which is let go of where they are left."""
-    coming: Any = trainer.reports()
-    with closing(coming):
-        yield coming
+def open_reports(trainer: Trainer) -> Iterator[Iterator[Report]]:
+    """The reports of a trainer, which is closed at the end of the context."""
+    reports: Any = trainer.reports()
+    with closing(reports):
+        yield reports
 
 
 def recorder(trainer: Trainer) -> CudaGraphExecutor:
-    """What records the trainer's steps; RuntimeError where nothing does."""
+    """The executor that records the trainer's steps; RuntimeError for another one."""
     executor = trainer.step.engine.executor
     if not isinstance(executor, CudaGraphExecutor):
         raise RuntimeError(f"the steps are run {executor.name}, and were to be recorded")
     return executor
 
 
-def longest(trainer: Trainer) -> tuple[int, RecordedGraph]:
-    """The recorded window of the most steps, with its steps."""
+def longest_graph(trainer: Trainer) -> tuple[int, RecordedGraph]:
+    """The recorded graph with the most steps, and their number."""
     graphs = recorder(trainer).graphs
     steps = max(graphs)
     return steps, graphs[steps][0]
 
 
-def same(one: Trainer, other: Trainer) -> bool:
-    """Whether two trainers hold the same bits."""
-    pairs = zip(one.step.buffers, other.step.buffers, strict=True)
-    return all(to_host(a).tobytes() == to_host(b).tobytes() for a, b in pairs)
+def same_bits(a: Trainer, b: Trainer) -> bool:
+    """Whether two trainers have the same bits in all buffers."""
+    pairs = zip(a.step.buffers, b.step.buffers, strict=True)
+    return all(to_host(x).tobytes() == to_host(y).tobytes() for x, y in pairs)
 
 
-def departure(
+def first_difference(
     captured: Trainer,
     eager: Trainer,
-    touch: Callable[[Report], Any] = lambda report: None,
+    callback: Callable[[Report], Any] = lambda report: None,
     *,
     executor: str = "captured",
 ) -> str:
-    """Train both to the end; where the first leaves the second's bits, or executor; "" if never.
+    """Train both to the end; describe their first difference in bits or executor; "" if none.
 
-    touch: what is done with every report of both.
+    callback: called with every report of both.
     """
-    found = ""
-    for one, other in zip(captured.reports(), eager.reports(), strict=True):
-        touch(one)
-        touch(other)
-        if (one.executor, other.executor) != (executor, "eager"):
-            found = found or f"{one.executor} against {other.executor} in epoch {one.epoch}"
-        if not (same(captured, eager) and np.array_equal(one.loss, other.loss)):
-            found = found or f"other bits from epoch {one.epoch}"
+    difference = ""
+    for a, b in zip(captured.reports(), eager.reports(), strict=True):
+        callback(a)
+        callback(b)
+        if (a.executor, b.executor) != (executor, "eager"):
+            difference = difference or f"{a.executor} against {b.executor} in epoch {a.epoch}"
+        if not (same_bits(captured, eager) and np.array_equal(a.loss, b.loss)):
+            difference = difference or f"other bits from epoch {a.epoch}"
     if not np.isfinite(to_host(captured.state.params)).all():
-        found = found or "no finite numbers"
+        difference = difference or "parameters are not finite"
     if int(captured.state.step) < MIN_RECORDED_STEPS:
-        found = found or f"{int(captured.state.step)} steps only"
-    return found
+        difference = difference or f"only {int(captured.state.step)} steps"
+    return difference

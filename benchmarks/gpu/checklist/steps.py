@@ -1,4 +1,4 @@
-"""What training steps cost on a GPU: recorded, eager, and eager without the kernels."""
+"""Time training steps on a GPU: recorded, eager, and eager without fused kernels."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ from benchmarks.gpu.checklist.runs import (
     MANY,
     MEMBERS,
     SMALL,
-    longest,
+    longest_graph,
+    open_reports,
     quick_spec,
-    sized,
-    under_way,
+    sized_trainer,
     unfused,
 )
 from xpmlp.devices.namespace import running
@@ -25,7 +25,7 @@ from xpmlp.training.batches import sequential_order, windows
 from xpmlp.training.report import Report
 from xpmlp.training.trainer import Trainer
 
-WARM = 3  # epochs
+WARMUP_EPOCHS = 3
 
 
 class Training(NamedTuple):
@@ -36,12 +36,12 @@ class Training(NamedTuple):
     batches: int  # minibatches in an epoch
     arguments: Mapping[str, Any]  # of `train`
 
-    def run(self, on: Setting, **more: Any) -> Trainer:
+    def new_trainer(self, env: Setting, **more: Any) -> Trainer:
         arguments = {**self.arguments, **more}
-        return sized(on.place, self.spec, self.batch, self.batches, on.seed, **arguments)
+        return sized_trainer(env.place, self.spec, self.batch, self.batches, env.seed, **arguments)
 
     def quick(self) -> "Training":
-        """Less of the same, to see that it runs."""
+        """A smaller version, as a smoke test."""
         members = {"members": 4} if "members" in self.arguments else {}
         return Training(
             quick_spec(self.spec),
@@ -51,45 +51,45 @@ class Training(NamedTuple):
         )
 
 
-def training(on: Setting, name: str) -> Training:
+def training(env: Setting, name: str) -> Training:
     """The training of that name: small, large or population."""
-    of_name = {
+    named = {
         "small": Training(SMALL, 128, 64, {}),
         "large": Training(LARGE, 8192, 14, {"precision": "tf32"}),
         "population": Training(MANY, 256, 16, {"members": MEMBERS}),
     }[name]
-    return of_name.quick() if on.quick else of_name
+    return named.quick() if env.quick else named
 
 
 class Times(NamedTuple):
     """Microseconds per step of a trainer."""
 
     epoch: float  # over whole epochs, as `train` runs them
-    step: float  # by itself, on minibatches that lie ready
+    step: float  # of the step only, on minibatches that are already gathered
 
 
-def timed(trainer: Trainer, rounds: int = 9) -> Times:
-    """The times of a trainer that has epochs enough, which is trained and then let go of."""
-    with under_way(trainer) as coming:
-        return measured(trainer, coming, rounds)
+def time_trainer(trainer: Trainer, rounds: int = 9) -> Times:
+    """The times of a new trainer with enough epochs, which is closed afterwards."""
+    with open_reports(trainer) as reports:
+        return time_reports(trainer, reports, rounds)
 
 
-def measured(trainer: Trainer, coming: Iterator[Report], rounds: int) -> Times:
-    """The times of a trainer that is under way."""
-    for _ in range(WARM):
-        next(coming)
+def time_reports(trainer: Trainer, reports: Iterator[Report], rounds: int) -> Times:
+    """The times of a trainer with open reports."""
+    for _ in range(WARMUP_EPOCHS):
+        next(reports)
     with running(trainer.place):
-        whole = device_us(lambda: next(coming), 1, rounds) / trainer.steps_per_epoch
-    return Times(whole, alone(trainer, rounds))
+        per_epoch = device_us(lambda: next(reports), 1, rounds) / trainer.steps_per_epoch
+    return Times(per_epoch, time_step(trainer, rounds))
 
 
-def alone(trainer: Trainer, rounds: int) -> float:
-    """Microseconds of a step on minibatches that lie ready."""
+def time_step(trainer: Trainer, rounds: int) -> float:
+    """Microseconds of a step on minibatches that are already gathered."""
     executor = trainer.step.engine.executor
     if isinstance(executor, CudaGraphExecutor) and executor.graphs:
-        steps, made = longest(trainer)
+        steps, graph = longest_graph(trainer)
         with executor.open():
-            return device_us(made.launch, max(1, 80 // steps), rounds) / steps
+            return device_us(graph.launch, max(1, 80 // steps), rounds) / steps
     s = trainer.settings
     with running(trainer.place):
         orders = sequential_order(s.seeds, s.lead, 0, trainer.data.rows)
@@ -99,51 +99,52 @@ def alone(trainer: Trainer, rounds: int) -> float:
         return device_us(lambda: trainer.step(window, 0), 20, rounds)
 
 
-def by_way(make: Callable[..., Trainer], rounds: int) -> dict[str, Times]:
-    """The times of a training recorded, eager, and eager without the kernels.
+def time_variants(make: Callable[..., Trainer], rounds: int) -> dict[str, Times]:
+    """The times of a training recorded, eager, and eager without fused kernels.
 
-    make: a new trainer, of the arguments of `train` that it is given.
+    make: from arguments of `train` to a new trainer.
     """
-    ways: dict[str, Callable[[], Trainer]] = {
+    variants: dict[str, Callable[[], Trainer]] = {
         "recorded": make,
         "eager": lambda: make(capture=False),
         "unfused": lambda: unfused(make(capture=False)),
     }
-    found = {}
-    for name, begin in ways.items():
-        trainer = begin()
-        found[name] = timed(trainer, rounds)
-        wanted = "captured" if name == "recorded" else "eager"
+    times = {}
+    for name, new_trainer in variants.items():
+        trainer = new_trainer()
+        times[name] = time_trainer(trainer, rounds)
+        expected = "captured" if name == "recorded" else "eager"
         if (
-            set(trainer.history["executor"]) != {wanted}
+            set(trainer.history["executor"]) != {expected}
             or not np.isfinite(trainer.history["loss"]).all()
         ):
             raise RuntimeError(
                 f"{name}: {trainer.history['executor'][-1]}, loss {trainer.history['loss'][-1]}"
             )
-    return found
+    return times
 
 
-def priced(name: str) -> Callable[[Setting], Result]:
-    """The check of what a training's step costs each way, and of the rate of its products."""
+def step_check(name: str) -> Callable[[Setting], Result]:
+    """The check of the time per step of each variant of a training, and of its TFLOP/s."""
 
-    def check(on: Setting) -> Result:
-        of_name = training(on, name)
-        found = by_way(lambda **more: of_name.run(on, **more), 3 if on.quick else 9)
-        operations = ledger(of_name.spec, batch_size=of_name.batch).operations
-        operations *= of_name.arguments.get("members") or 1
-        rate = operations / found["recorded"].step / 1e6
-        shown = ", ".join(f"{way} {t.step:.0f} ({t.epoch:.0f})" for way, t in found.items())
-        figures = {way: times._asdict() for way, times in found.items()}
+    def check(env: Setting) -> Result:
+        selected = training(env, name)
+        rounds = 3 if env.quick else 9
+        times = time_variants(lambda **more: selected.new_trainer(env, **more), rounds)
+        operations = ledger(selected.spec, batch_size=selected.batch).operations
+        operations *= selected.arguments.get("members") or 1
+        rate = operations / times["recorded"].step / 1e6
+        text = ", ".join(f"{key} {t.step:.0f} ({t.epoch:.0f})" for key, t in times.items())
+        figures = {key: t._asdict() for key, t in times.items()}
         return Result(
-            f"{shown} us, {rate:.1f} TFLOP/s", verdict=FIGURE, figures={**figures, "tflops": rate}
+            f"{text} us, {rate:.1f} TFLOP/s", verdict=FIGURE, figures={**figures, "tflops": rate}
         )
 
     return check
 
 
 CHECKS = (
-    Check(11, "small-step", priced("small")),
-    Check(11, "large-step", priced("large")),
-    Check(11, "population-step", priced("population")),
+    Check(11, "small-step", step_check("small")),
+    Check(11, "large-step", step_check("large")),
+    Check(11, "population-step", step_check("population")),
 )

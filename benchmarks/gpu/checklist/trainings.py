@@ -1,4 +1,4 @@
-"""Checks of whole trainings on a GPU: recorded steps against eager ones, NumPy and themselves."""
+"""Checks of whole trainings on a GPU: recorded steps against eager steps and NumPy."""
 
 import warnings
 from collections.abc import Callable
@@ -12,13 +12,21 @@ from benchmarks.gpu.checklist.check import (
     Check,
     Result,
     Setting,
-    counted,
-    held_to,
-    new_lane,
-    recorded,
-    worst,
+    check_all,
+    check_bound,
+    new_stream,
+    over_bound,
+    record,
 )
-from benchmarks.gpu.checklist.runs import EPOCHS, NAMED, begun, cases, departure, recorder, same
+from benchmarks.gpu.checklist.runs import (
+    CASE_BY_NAME,
+    EPOCHS,
+    case_trainer,
+    cases,
+    first_difference,
+    recorder,
+    same_bits,
+)
 from benchmarks.parity import ALLOWED, compare, relative
 from xpmlp.devices.namespace import running, to_host, to_place
 from xpmlp.random import dropout_keys, lanes, mask
@@ -33,27 +41,32 @@ from xpmlp.types import Array, Namespace
 # 4. recorded against eager, and against NumPy -------------------------------------------------
 
 
-def replays(on: Setting) -> Result:
-    """Every case with recorded steps and without: the same bits after every epoch."""
-    found = {}
+def labelled(name: str, difference: str) -> str:
+    """The name of a condition, with the difference that it failed for, if any."""
+    return f"{name}: {difference}" if difference else name
+
+
+def replays(env: Setting) -> Result:
+    """Every case has the same bits after every epoch with recorded and with eager steps."""
+    conditions = {}
     for dtype in ("float32", "float64"):
-        for case in cases(on):
-            eager = begun(on, case, dtype, capture=False)
-            said = departure(begun(on, case, dtype), eager)
-            found[f"{case.name}, {dtype}{said and ': '}{said}"] = not said
-    return counted(found)
+        for case in cases(env):
+            eager = case_trainer(env, case, dtype, capture=False)
+            difference = first_difference(case_trainer(env, case, dtype), eager)
+            conditions[labelled(f"{case.name}, {dtype}", difference)] = not difference
+    return check_all(conditions)
 
 
 def against_numpy(dtype: str) -> Callable[[Setting], Result]:
-    """Every case trained on NumPy and on the GPU."""
+    """The check of every case trained on NumPy and on the GPU."""
 
-    def run(on: Setting) -> Result:
-        found = {}
-        for case in cases(on):
-            seeded = case._replace(arguments={**case.arguments, "seed": on.seed})
-            found[case.name] = compare(on.place, seeded, dtype).largest
-        largest = float(np.max(list(found.values())))
-        return held_to(largest, ALLOWED[dtype], worst(found, ALLOWED[dtype]), cases=found)
+    def run(env: Setting) -> Result:
+        errors = {}
+        for case in cases(env):
+            seeded = case._replace(arguments={**case.arguments, "seed": env.seed})
+            errors[case.name] = compare(env.place, seeded, dtype).largest
+        largest, allowed = float(np.max(list(errors.values()))), ALLOWED[dtype]
+        return check_bound(largest, allowed, over_bound(errors, allowed), cases=errors)
 
     return run
 
@@ -61,70 +74,72 @@ def against_numpy(dtype: str) -> Callable[[Setting], Result]:
 # 7. a synchronization in a step ---------------------------------------------------------------
 
 
-def reading(xp: Namespace, now: Any) -> float:
+def read_step(xp: Namespace, now: Any) -> float:
     return 0.5 if float(now.step) < 1e9 else 2.0
 
 
-def waiting(xp: Namespace, now: Any) -> float:
+def wait_for_stream(xp: Namespace, now: Any) -> float:
     import cupy
 
     cupy.cuda.get_current_stream().synchronize()
     return 0.5
 
 
-def synchronized(on: Setting) -> Result:
-    """A read or a wait in a step: one clean warning, eager training goes on, the next records."""
-    found, said, case = {}, {}, NAMED["classes, dropout"]
-    # partial: a function of the library's own would be traced once, and not called in a step
-    for name, schedule in (("a read", partial(reading)), ("a wait", partial(waiting))):
-        trainer = begun(on, case, "float32", schedule=schedule)
-        eager = begun(on, case, "float32", schedule=schedule, capture=False)
+def synchronized(env: Setting) -> Result:
+    """A read or a wait in a step gives one warning and eager steps; the next training records."""
+    conditions, messages, case = {}, {}, CASE_BY_NAME["classes, dropout"]
+    # partial: a plain function would be traced once, and not called in a step
+    for name, schedule in (("a read", partial(read_step)), ("a wait", partial(wait_for_stream))):
+        trainer = case_trainer(env, case, "float32", schedule=schedule)
+        eager = case_trainer(env, case, "float32", schedule=schedule, capture=False)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CaptureWarning)
-            left = departure(trainer, eager, executor="eager")
-        said[name] = [str(warning.message) for warning in caught]
-        why = "".join(said[name]).partition("CUDA graph: ")[2]
-        found[f"{name} says so once"] = len(caught) == 1 and "captur" in why.lower()
+            difference = first_difference(trainer, eager, executor="eager")
+        messages[name] = [str(warning.message) for warning in caught]
+        reason = "".join(messages[name]).partition("CUDA graph: ")[2]
+        conditions[f"{name} says so once"] = len(caught) == 1 and "captur" in reason.lower()
         stream = recorder(trainer).graph_stream.stream
-        found[f"{name} ends the recording"] = not stream.is_capturing()
-        found[f"eager training goes on after {name}{left and ': '}{left}"] = not left
-        left = departure(begun(on, case, "float32"), begun(on, case, "float32", capture=False))
-        found[f"the next training records after {name}{left and ': '}{left}"] = not left
-    result = counted(found)
-    return result._replace(figures={**result.figures, "said": said})
+        conditions[f"{name} ends the recording"] = not stream.is_capturing()
+        conditions[labelled(f"eager training goes on after {name}", difference)] = not difference
+        eager = case_trainer(env, case, "float32", capture=False)
+        difference = first_difference(case_trainer(env, case, "float32"), eager)
+        conditions[labelled(f"the next training records after {name}", difference)] = not difference
+    result = check_all(conditions)
+    return result._replace(figures={**result.figures, "messages": messages})
 
 
-# 8. what moves in recorded steps --------------------------------------------------------------
+# 8. what changes in recorded steps ------------------------------------------------------------
 
 
-def slowing(members: int | None) -> Callable[[Report], Any]:
-    """A callback that halves the rate, and later moves each member's by a factor of its own."""
+def scale_rates(members: int | None) -> Callable[[Report], Any]:
+    """A callback that halves the learning rate, and later scales each member's differently."""
 
-    def touch(report: Report) -> None:
+    def callback(report: Report) -> None:
         if report.epoch == 5:
             report.scale_learning_rate(0.5)
         if report.epoch == 10:
             report.scale_learning_rate([1.0, 0.0, 3.0] if members else 3.0)
 
-    return touch
+    return callback
 
 
-def moving_rate(on: Setting) -> Result:
-    """A schedule in the graph, and a rate that callbacks write between its replays."""
-    found = {}
+def moving_rate(env: Setting) -> Result:
+    """A schedule in the graph, and a rate that callbacks change between its replays."""
+    conditions = {}
     for name in ("moving rate, weight decay", "three members, dropout"):
-        trainer, eager, still = (
-            begun(on, NAMED[name], "float32", capture=capture) for capture in (True, False, False)
+        trainer, eager, unscaled = (
+            case_trainer(env, CASE_BY_NAME[name], "float32", capture=capture)
+            for capture in (True, False, False)
         )
-        left = departure(trainer, eager, slowing(trainer.settings.members))
-        found[f"{name}{left and ': '}{left}"] = not left
-        finish(still, [])
-        found[f"{name}: the rate has an effect"] = not same(trainer, still)
-    return counted(found)
+        difference = first_difference(trainer, eager, scale_rates(trainer.settings.members))
+        conditions[labelled(name, difference)] = not difference
+        finish(unscaled, [])
+        conditions[f"{name}: the rate has an effect"] = not same_bits(trainer, unscaled)
+    return check_all(conditions)
 
 
-def padded(trainer: Trainer) -> tuple[Batch, int]:
-    """An epoch's last minibatch with numbers in its padding, and how many of its rows are real."""
+def last_batch(trainer: Trainer) -> tuple[Batch, int]:
+    """An epoch's last minibatch with large numbers as padding, and the number of real rows."""
     s, rows = trainer.settings, trainer.data.rows
     orders = sequential_order(s.seeds, s.lead, 0, rows)
     (gather,) = windows(
@@ -137,107 +152,113 @@ def padded(trainer: Trainer) -> tuple[Batch, int]:
     )
     window = gather()
     batch, real = minibatch(window, window.steps - 1).batch, rows % trainer.batch_size
-    batch.x[real:, :] = 1e3  # whatever stands there, it weighs nothing
+    batch.x[real:, :] = 1e3  # padding has weight 0, whatever its values
     return batch, real
 
 
-def padded_tail(on: Setting) -> Result:
-    """The last batch, filled up with rows of weight 0, against its real rows alone on NumPy."""
-    trainer, lane = begun(on, NAMED["silu, smoothing, adamw"], "float64"), new_lane(on.place)
-    state, fast = trainer.state, trainer.step.engine
-    with lane.open():
-        batch, real = padded(trainer)
+def padded_tail(env: Setting) -> Result:
+    """The last batch, padded with rows of weight 0, against only its real rows on NumPy."""
+    trainer = case_trainer(env, CASE_BY_NAME["silu, smoothing, adamw"], "float64")
+    stream = new_stream(env.place)
+    state, engine = trainer.state, trainer.step.engine
+    with stream.open():
+        batch, real = last_batch(trainer)
 
         def step() -> Array:
-            fast.restart()
-            loss = gradient(fast.xp, trainer.spec, state, batch, apply=fast.apply)
-            fast.join()
+            engine.restart()
+            loss = gradient(engine.xp, trainer.spec, state, batch, apply=engine.apply)
+            engine.join()
             return loss
 
-        made = recorded(lane, step)
+        graph = record(stream, step)
         state.grad.fill(float("nan"))
-        made.launch()
+        graph.launch()
         rows = Batch(*(to_host(part)[:real] for part in batch))
-        there = new_state(np, trainer.spec, trainer.step.optimizer, to_host(state.params))
-        loss = gradient(np, trainer.spec, there, rows)
-        far = {"loss": relative(loss, to_host(made.value))}
-        for i, (ours, theirs) in enumerate(zip(there.grads, state.grads, strict=True), 1):
-            far[f"dW{i}"] = relative(ours.weights, to_host(theirs.weights))
-            far[f"db{i}"] = relative(ours.bias, to_host(theirs.bias))
-    return held_to(float(np.max(list(far.values()))), 1e-12, worst(far, 1e-12), far=far)
+        expected = new_state(np, trainer.spec, trainer.step.optimizer, to_host(state.params))
+        loss = gradient(np, trainer.spec, expected, rows)
+        errors = {"loss": relative(loss, to_host(graph.value))}
+        for i, (cpu, gpu) in enumerate(zip(expected.grads, state.grads, strict=True), 1):
+            errors[f"dW{i}"] = relative(cpu.weights, to_host(gpu.weights))
+            errors[f"db{i}"] = relative(cpu.bias, to_host(gpu.bias))
+    largest = float(np.max(list(errors.values())))
+    return check_bound(largest, 1e-12, over_bound(errors, 1e-12), errors=errors)
 
 
-def dropout_masks(on: Setting) -> Result:
-    """Masks that a graph draws from its own step counter, against the CPU's, bit for bit."""
-    found, xp = {}, on.place.xp
-    for lead, seeds in (((), (on.seed,)), ((3,), (on.seed, on.seed + 1, on.seed + 2))):
-        host, lane = dropout_keys(seeds, lead, 1), new_lane(on.place)
-        with lane.open():
-            keys = to_place(on.place, host, lanes(xp))
-            now = to_place(on.place, np.asarray(0))
+def dropout_masks(env: Setting) -> Result:
+    """Masks that a graph draws from its step counter have the same bits as on the CPU."""
+    conditions, xp = {}, env.place.xp
+    for lead, seeds in (((), (env.seed,)), ((3,), (env.seed, env.seed + 1, env.seed + 2))):
+        host, stream = dropout_keys(seeds, lead, 1), new_stream(env.place)
+        with stream.open():
+            keys = to_place(env.place, host, lanes(xp))
+            now = to_place(env.place, np.asarray(0))
 
             def draw(keys: Array = keys, now: Array = now) -> Array:
                 factors = mask(xp, keys, now, 0.3, (64, 33), "float32")
                 now[...] = now + 1
                 return factors
 
-            made = recorded(lane, draw)
+            graph = record(stream, draw)
             for first in (0, 2**31 + 5):
                 now[...] = first
                 for t in range(first, first + 4):
-                    made.launch()
-                    there = to_host(made.value)
-                    here = mask(np, host.astype(lanes(np)), np.asarray(t), 0.3, (64, 33), "float32")
-                    found[f"{len(seeds)} seeds, step {t}"] = here.tobytes() == there.tobytes()
-    return counted(found)
+                    graph.launch()
+                    gpu = to_host(graph.value)
+                    cpu = mask(np, host.astype(lanes(np)), np.asarray(t), 0.3, (64, 33), "float32")
+                    conditions[f"{len(seeds)} seeds, step {t}"] = cpu.tobytes() == gpu.tobytes()
+    return check_all(conditions)
 
 
-def resumed(on: Setting) -> Result:
-    """A training that is left and taken up again, which records anew, against one that is not."""
-    found = {}
+def resumed(env: Setting) -> Result:
+    """An interrupted training, which resumes and records again, against an uninterrupted one."""
+    conditions = {}
     for name in ("classes, dropout", "three members, dropout", "moving rate, weight decay"):
-        left, whole = (begun(on, NAMED[name], "float32") for _ in range(2))
-        ways = {report.executor for report in islice(left.reports(), 7)}
-        ways |= {report.executor for report in left.reports()}
-        finish(whole, [])
-        found[f"{name} is recorded"] = ways == {"captured"}
-        found[name] = same(left, whole) and left.epoch == whole.epoch == EPOCHS
-    return counted(found)
+        trainer, reference = (case_trainer(env, CASE_BY_NAME[name], "float32") for _ in range(2))
+        executors = {report.executor for report in islice(trainer.reports(), 7)}
+        executors |= {report.executor for report in trainer.reports()}
+        finish(reference, [])
+        conditions[f"{name} is recorded"] = executors == {"captured"}
+        finished = trainer.epoch == reference.epoch == EPOCHS
+        conditions[name] = finished and same_bits(trainer, reference)
+    return check_all(conditions)
 
 
-def own_arrays(on: Setting) -> Result:
-    """A CuPy user's own arrays: predictions come back where X lies, and disturb no training."""
+def own_arrays(env: Setting) -> Result:
+    """A user's CuPy arrays: predictions are on the device of X and do not change the training."""
     import cupy
 
-    rng = np.random.default_rng([on.seed, 8])
+    rng = np.random.default_rng([env.seed, 8])
     x = rng.standard_normal((50, 4)).astype("float32")
     y = x[:, 0] ** 2
-    with running(on.place):
+    with running(env.place):
         X, target = cupy.asarray(x), cupy.asarray(y)
 
-        def look(report: Report) -> None:
+        def predict(report: Report) -> None:
             report.model().predict(X)
 
-        model = train("4-8-1", X, target, epochs=40, seed=on.seed, callbacks=[look])
-        alone = train("4-8-1", X, target, epochs=40, seed=on.seed)
-        there, here = model.predict(X), model.predict(x)
-        chosen = train("4-8-3", X, cupy.asarray(np.arange(50) % 3), loss="cross_entropy", epochs=2)
-        share = chosen.predict_proba(X)
-        host = train("4-8-1", x, y, epochs=3, seed=on.seed, device=on.place.name)
-    found = {
-        "trained where X lies": model.place.name == on.place.name,
+        model = train("4-8-1", X, target, epochs=40, seed=env.seed, callbacks=[predict])
+        reference = train("4-8-1", X, target, epochs=40, seed=env.seed)
+        on_gpu, on_host = model.predict(X), model.predict(x)
+        classifier = train(
+            "4-8-3", X, cupy.asarray(np.arange(50) % 3), loss="cross_entropy", epochs=2
+        )
+        probabilities = classifier.predict_proba(X)
+        from_host = train("4-8-1", x, y, epochs=3, seed=env.seed, device=env.place.name)
+    conditions = {
+        "trained where X lies": model.place.name == env.place.name,
         "by recorded steps": set(model.history["executor"]) == {"captured"},
         "predicting between epochs changes nothing":
-            to_host(model.flat).tobytes() == to_host(alone.flat).tobytes(),
+            to_host(model.flat).tobytes() == to_host(reference.flat).tobytes(),
         "parameters are CuPy's": isinstance(model.flat, cupy.ndarray),
-        "CuPy in, CuPy out": isinstance(there, cupy.ndarray) and there.shape == (50,),
-        "NumPy in, NumPy out": isinstance(here, np.ndarray) and here.shape == (50,),
-        "the same numbers": np.array_equal(to_host(there), here),
-        "probabilities": isinstance(share, cupy.ndarray) and share.shape == (50, 3),
-        "NumPy's rows on the GPU": isinstance(host.predict(x), np.ndarray),
+        "CuPy in, CuPy out": isinstance(on_gpu, cupy.ndarray) and on_gpu.shape == (50,),
+        "NumPy in, NumPy out": isinstance(on_host, np.ndarray) and on_host.shape == (50,),
+        "the same numbers": np.array_equal(to_host(on_gpu), on_host),
+        "probabilities": isinstance(probabilities, cupy.ndarray)
+            and probabilities.shape == (50, 3),
+        "NumPy's rows on the GPU": isinstance(from_host.predict(x), np.ndarray),
         "its X was left alone": np.array_equal(to_host(X), x),
     }  # fmt: skip
-    return counted(found)
+    return check_all(conditions)
 
 
 CHECKS = (

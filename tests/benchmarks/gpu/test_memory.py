@@ -1,4 +1,4 @@
-"""The checks of memory pass on a GPU, and each fails where memory is shared or lost."""
+"""The checks of memory pass on a GPU, and each fails if memory is shared or leaks."""
 
 import gc
 from types import SimpleNamespace
@@ -16,84 +16,86 @@ CHECKS = {check.name: check for check in memory.CHECKS}
 
 @pytest.fixture(autouse=True)
 def small(request, monkeypatch):
-    """A smaller network, for the host's speed, but where the bytes of one must show."""
+    """A smaller network, for speed, except where its memory is measured."""
     if "dropped" not in request.node.name:
         monkeypatch.setattr(memory, "SMALL", Spec.parse("6-5-4", loss="cross_entropy"))
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_training_that_keeps_to_its_memory_passes(name, check):
+def test_passes_on_a_correct_training(name, check):
     row = check(CHECKS[name])
     assert row.verdict == OK, row
 
 
-def common(card, monkeypatch):
-    """Graphs work in memory that others are lent too."""
+def shared_pool(card, monkeypatch):
+    """Graphs use memory that is also allocated to others."""
     import cupy
 
     pool = cupy.get_default_memory_pool()
 
     def malloc(size):
-        with cupy.cuda.Stream.null:  # a pool lends each stream memory of its own
+        with cupy.cuda.Stream.null:  # a pool has separate memory per stream
             return pool.malloc(size)
 
-    lent = SimpleNamespace(malloc=malloc, free_bytes=pool.free_bytes, free_all_blocks=lambda: None)
-    monkeypatch.setattr("cupy.cuda.MemoryPool", lambda: lent)
-    monkeypatch.setattr("cupy.get_default_memory_pool", lambda: lent)
+    shared = SimpleNamespace(
+        malloc=malloc, free_bytes=pool.free_bytes, free_all_blocks=lambda: None
+    )
+    monkeypatch.setattr("cupy.cuda.MemoryPool", lambda: shared)
+    monkeypatch.setattr("cupy.get_default_memory_pool", lambda: shared)
 
 
-def common_and_freed(card, monkeypatch):
-    """Graphs work in the default pool, whose free memory anybody may give back."""
+def default_pool(card, monkeypatch):
+    """Graphs use the default pool, whose free memory others may free."""
     import cupy
 
     monkeypatch.setattr("cupy.cuda.MemoryPool", cupy.get_default_memory_pool)
 
 
-def kept(card, monkeypatch):
-    """Somebody holds on to every training."""
-    sized, held = memory.sized, []
+def leaked_trainers(card, monkeypatch):
+    """Every trainer stays referenced."""
+    sized_trainer, trainers = memory.sized_trainer, []
 
-    def holding(*given):
-        held.append(sized(*given))
-        return held[-1]
+    def leak(*arguments):
+        trainers.append(sized_trainer(*arguments))
+        return trainers[-1]
 
-    monkeypatch.setattr(memory, "sized", holding)
+    monkeypatch.setattr(memory, "sized_trainer", leak)
 
 
-def hoarding(card, monkeypatch):
-    """Every window leaves half a megabyte behind."""
+def leaking_steps(card, monkeypatch):
+    """Every window leaks half a megabyte."""
     import cupy
 
-    sized, held = memory.sized, []
+    sized_trainer, arrays = memory.sized_trainer, []
 
-    def greedy(*given):
-        trainer = sized(*given)
+    def leaking_trainer(*arguments):
+        trainer = sized_trainer(*arguments)
         row_weights = trainer.row_weights
 
-        def more(*given):
-            held.append(cupy.empty(2**16))
-            return row_weights(*given)
+        def leak(*arguments):
+            arrays.append(cupy.empty(2**16))
+            return row_weights(*arguments)
 
-        trainer.row_weights = more
+        trainer.row_weights = leak
         return trainer
 
-    monkeypatch.setattr(memory, "sized", greedy)
+    monkeypatch.setattr(memory, "sized_trainer", leaking_trainer)
 
 
 @pytest.mark.parametrize(
-    ("name", "fault", "words"),
+    ("name", "fault", "message"),
     [
-        ("crowded", common, "leaves others alone"),
-        ("crowded", common_and_freed, "IllegalAddress"),
-        ("dropped", kept, "each left up to"),
-        ("flat-memory", hoarding, ""),
+        ("crowded", shared_pool, "leaves others alone"),
+        ("crowded", default_pool, "IllegalAddress"),
+        ("dropped", leaked_trainers, "each left up to"),
+        ("flat-memory", leaking_steps, ""),
     ],
 )
-def test_a_fault_is_seen(name, fault, words, check, card, monkeypatch):
+def test_detects_a_fault(name, fault, message, check, card, monkeypatch):
     gc.collect()
     fault(card, monkeypatch)
     row = check(CHECKS[name])
     assert row.verdict == FAULT
-    assert words in row.detail
-    if fault in (common, common_and_freed):  # the stand-in complains of it by itself
+    assert message in row.detail
+    if fault in (shared_pool, default_pool):  # the stand-in complains too
         card.complaints.clear()

@@ -1,4 +1,4 @@
-"""The checks of products pass on a GPU, and fail where products are wrong."""
+"""The checks of products pass on a GPU, and fail if products are wrong."""
 
 import numpy as np
 import pytest
@@ -13,60 +13,60 @@ EXACT = ["gemm-float64", "gemm-float32", "gemm-float16", "gemm-out", "gemm-captu
 
 
 @pytest.fixture
-def few(monkeypatch):
-    """Fewer products, for a fault that shows in all of them."""
+def few_operands(monkeypatch):
+    """Fewer products, for a fault in all of them."""
     monkeypatch.setattr(products, "OPERANDS", products.OPERANDS[:4])
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_right_products_pass(name, check):
+def test_passes_on_correct_products(name, check):
     row = check(CHECKS[name])
     assert row.verdict == OK, row
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_products_that_are_off_are_seen(name, check, card, few, monkeypatch):
+def test_detects_inaccurate_products(name, check, card, few_operands, monkeypatch):
     from support.standin import products
 
     multiplied = products.multiplied
-    monkeypatch.setattr(products, "multiplied", lambda *given: multiplied(*given) * 1.01)
+    monkeypatch.setattr(products, "multiplied", lambda *operands: multiplied(*operands) * 1.01)
     row = check(CHECKS[name])
     assert row.verdict == FAULT
     assert "2-D" in row.detail or "fresh" in row.detail
 
 
-def test_a_row_that_is_left_out_is_seen(check, card, few, monkeypatch):
-    """The memory that a product is made in holds NaN before."""
+def test_detects_a_missing_row(check, card, few_operands, monkeypatch):
+    """The memory of a product contains NaN before."""
     from support.standin import products
 
     gemm = products.gemm_strided_batched_ex
 
-    def lacking(handle, transa, transb, m, *rest):
+    def without_a_row(handle, transa, transb, m, *rest):
         gemm(handle, transa, transb, max(1, m - 1), *rest)
 
-    monkeypatch.setattr(products, "gemm_strided_batched_ex", lacking)
+    monkeypatch.setattr(products, "gemm_strided_batched_ex", without_a_row)
     assert check(CHECKS["gemm-float64"]).verdict == FAULT
 
 
-def test_a_graph_that_computes_nothing_is_seen(check, card, few, monkeypatch):
+def test_detects_a_graph_that_computes_nothing(check, card, few_operands, monkeypatch):
     monkeypatch.setattr(card, "graphLaunch", lambda graph, stream: None)
     assert check(CHECKS["gemm-captured"]).verdict == FAULT
 
 
-def truncated(x):
-    words = np.ascontiguousarray(x).view(np.uint32)
-    return (words & np.uint32(0xFFFFE000)).view(np.float32)
+def truncate(x):
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return (bits & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def test_tf32_may_truncate_instead_of_rounding(check, card, monkeypatch):
     from support.standin import products
 
-    monkeypatch.setattr(products, "to_tf32", truncated)
+    monkeypatch.setattr(products, "to_tf32", truncate)
     row = check(CHECKS["gemm-tf32"])
     assert row.verdict == OK, row
 
 
-def test_tf32_without_an_effect_is_seen(check, card, monkeypatch):
+def test_detects_tf32_without_effect(check, card, monkeypatch):
     from support.standin import products
 
     monkeypatch.setattr(products, "to_tf32", lambda x: x)
@@ -75,15 +75,15 @@ def test_tf32_without_an_effect_is_seen(check, card, monkeypatch):
     assert "no effect" in row.detail
 
 
-def test_the_day_cupy_captures_its_own_products_is_noted(check, card, gpu, monkeypatch):
+def test_notes_that_cupy_can_capture_its_own_products(check, card, gpu, monkeypatch):
     monkeypatch.setattr("cupy.matmul", gpu.xp.matmul)
     assert check(CHECKS["tripwire"]).verdict == NOTE
-    card.complaints.clear()  # its first product takes memory, within the capture
+    card.complaints.clear()  # its first product allocates memory during the capture
 
 
 @pytest.mark.parametrize("case", products.OPERANDS, ids=lambda case: case.name)
-def test_distance_is_small_for_the_product_and_large_for_another(case, rng):
-    a, b = case.of_a(rng.standard_normal(case.a)), case.of_b(rng.standard_normal(case.b))
+def test_distance_is_small_only_for_the_right_product(case, rng):
+    a, b = case.view_a(rng.standard_normal(case.a)), case.view_b(rng.standard_normal(case.b))
     assert distance(np.matmul(a, b), a, b) < products.PRODUCT_ALLOWED["float64"]
     single = np.matmul(a.astype("float32"), b.astype("float32"))
     assert distance(single, a, b) < products.PRODUCT_ALLOWED["float32"]
@@ -92,7 +92,7 @@ def test_distance_is_small_for_the_product_and_large_for_another(case, rng):
     assert distance(np.zeros((1, 1, 1)), a, b) == float("inf")
 
 
-def test_an_end_that_cublaslt_lacks_is_noted(card, gpu):
+def test_notes_an_epilogue_that_cublaslt_lacks(card, gpu):
     from support.standin.epilogues import settings
 
     from benchmarks.gpu.checklist.check import Setting

@@ -1,4 +1,4 @@
-"""Times of steps on a GPU: that each way is timed, and that none is taken for another."""
+"""Timing steps on a GPU: each variant is timed, and none is taken for another."""
 
 import pytest
 
@@ -23,11 +23,11 @@ def small(monkeypatch):
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_each_way_is_timed(name, check):
+def test_every_variant_is_timed(name, check):
     row = check(CHECKS[name])
     assert row.verdict == FIGURE, row
-    ways = {name: row.figures[name] for name in ("recorded", "eager", "unfused")}
-    assert all(way["epoch"] > 0 and way["step"] > 0 for way in ways.values())
+    times = [row.figures[name] for name in ("recorded", "eager", "unfused")]
+    assert all(variant["epoch"] > 0 and variant["step"] > 0 for variant in times)
     assert row.figures["tflops"] > 0
 
 
@@ -38,7 +38,7 @@ def test_eager_steps_are_not_taken_for_recorded_ones(check, card, monkeypatch):
     assert "recorded: eager" in row.detail
 
 
-def test_a_training_that_is_no_number_gets_no_time(check, card, monkeypatch):
+def test_a_loss_that_is_not_finite_is_a_fault(check, card, monkeypatch):
     vecdot = CudaBackend.vecdot
-    monkeypatch.setattr(CudaBackend, "vecdot", lambda of, a, b: vecdot(of, a, b) * float("nan"))
+    monkeypatch.setattr(CudaBackend, "vecdot", lambda self, a, b: vecdot(self, a, b) * float("nan"))
     assert check(CHECKS["small-step"]).verdict == FAULT

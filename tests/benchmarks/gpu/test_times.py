@@ -1,4 +1,4 @@
-"""The small times on a GPU: that they are made, and that a graph has the nodes it should."""
+"""Low-level times on a GPU: each is measured, and graphs have the right number of nodes."""
 
 import pytest
 
@@ -11,7 +11,7 @@ CHECKS = {check.name: check for check in times.CHECKS}
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_every_figure_is_a_time(name, check, monkeypatch):
+def test_every_time_is_positive(name, check, monkeypatch):
     monkeypatch.setattr(times, "SUMS", ((12, 5), (40, 7)))
     row = check(CHECKS[name])
     assert row.verdict == FIGURE, row
@@ -19,15 +19,15 @@ def test_every_figure_is_a_time(name, check, monkeypatch):
     assert all(value > 0 for name, value in row.figures.items() if name != "node")
 
 
-def test_nodes_that_are_not_there_are_seen(check, card, monkeypatch):
+def test_detects_missing_nodes(check, card, monkeypatch):
     end = card.streamEndCapture
 
-    def shortened(stream):
+    def drop_nodes(stream):
         graph = end(stream)
         del card.graphs[graph][1:]
         return graph
 
-    monkeypatch.setattr(card, "streamEndCapture", shortened)
+    monkeypatch.setattr(card, "streamEndCapture", drop_nodes)
     row = check(CHECKS["node-cost"])
     assert row.verdict == FAULT
     assert "65 kernels made a graph of 1 nodes" in row.detail

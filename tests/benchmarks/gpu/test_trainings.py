@@ -1,4 +1,4 @@
-"""The checks of trainings pass on a GPU, and each fails where it should."""
+"""The checks of trainings pass on a GPU, and each detects its faults."""
 
 import numpy as np
 import pytest
@@ -20,9 +20,9 @@ CHECKS = {check.name: check for check in trainings.CHECKS}
 
 
 @pytest.fixture(autouse=True)
-def few(request, monkeypatch):
-    """Fewer cases, and as few epochs as are captured, for the stand-in's speed; test_capture.py
-    has all cases."""
+def few_cases(request, monkeypatch):
+    """Fewer cases, and the fewest epochs that are captured, for speed; test_capture.py has all
+    cases."""
     count = 1 if "fault" in request.node.name else 2
     monkeypatch.setattr(trainings, "cases", lambda on: CASES[::5][:count])
     for module in (runs, trainings):
@@ -30,13 +30,13 @@ def few(request, monkeypatch):
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_right_training_passes(name, check):
+def test_passes_on_a_correct_training(name, check):
     row = check(CHECKS[name])
     assert row.verdict == OK, row
 
 
-def lame(card, monkeypatch):
-    """Graphs leave out their first node."""
+def missing_node(card, monkeypatch):
+    """Graphs omit their first node."""
 
     def launch(graph, stream):
         for node in card.executables[graph].nodes[1:]:
@@ -45,34 +45,34 @@ def lame(card, monkeypatch):
     monkeypatch.setattr(card, "graphLaunch", launch)
 
 
-def twice(card, monkeypatch):
-    """The first launch of a graph is made twice."""
-    once, launched = card.graphLaunch, set()
+def double_launch(card, monkeypatch):
+    """The first launch of a graph runs twice."""
+    original, launched = card.graphLaunch, set()
 
     def launch(graph, stream):
         if graph not in launched:
             launched.add(graph)
-            once(graph, stream)
-        once(graph, stream)
+            original(graph, stream)
+        original(graph, stream)
 
     monkeypatch.setattr(card, "graphLaunch", launch)
 
 
-def eager(card, monkeypatch):
+def never_recorded(card, monkeypatch):
     monkeypatch.setattr("xpmlp.recording.engine.MIN_RECORDED_STEPS", 10**9)
 
 
-def refused(card, monkeypatch):
-    monkeypatch.setattr(card, "streamBeginCapture", lambda *given: card.fail(CAPTURE_UNSUPPORTED))
+def capture_unsupported(card, monkeypatch):
+    monkeypatch.setattr(card, "streamBeginCapture", lambda *args: card.fail(CAPTURE_UNSUPPORTED))
 
 
-def lenient(card, monkeypatch):
-    """A wait for a stream that captures is no error: what is read was never computed."""
+def no_error_for_a_wait(card, monkeypatch):
+    """Waiting for a capturing stream is no error: the values read were never computed."""
     monkeypatch.setattr(card, "streamSynchronize", lambda stream: None)
 
 
-def endless(card, monkeypatch):
-    """A capture that failed goes on."""
+def capture_not_ended(card, monkeypatch):
+    """A failed capture does not end."""
     end = card.streamEndCapture
 
     def end_if_valid(stream):
@@ -83,50 +83,50 @@ def endless(card, monkeypatch):
     monkeypatch.setattr(card, "streamEndCapture", end_if_valid)
 
 
-def unmoved(card, monkeypatch):
+def rates_not_scaled(card, monkeypatch):
     monkeypatch.setattr(Trainer, "multiply_scale", lambda trainer, factors: None)
 
 
-def frozen(card, monkeypatch):
-    """The rate of the epoch in which the graph was captured."""
+def constant_rate(card, monkeypatch):
+    """Every epoch has the learning rate of the captured one."""
     import cupy
 
     call = TrainingStep.__call__
 
-    def of_this_epoch(step, window, t):
+    def with_first_rate(step, window, t):
         base = step.base_learning_rate
-        if not card.captures:  # in the warm-up, before
+        if not card.captures:  # in the warm-up
             step.first_base = float(base.get().ravel()[0])
         call(step, window, t)
         base[...] = cupy.full_like(base, step.first_base)
 
-    monkeypatch.setattr(TrainingStep, "__call__", of_this_epoch)
+    monkeypatch.setattr(TrainingStep, "__call__", with_first_rate)
 
 
-def weighty(card, monkeypatch):
-    """Padding weighs as much as any row."""
+def weighted_padding(card, monkeypatch):
+    """Padding has the weight of real rows."""
     windows = trainings.windows
 
-    def heavier(*given):
-        for gather in windows(*given):
+    def equal_weights(*arguments):
+        for gather in windows(*arguments):
             window = gather()
             window.weight[...] = 1 / 16
             yield lambda window=window: window
 
-    monkeypatch.setattr(trainings, "windows", heavier)
+    monkeypatch.setattr(trainings, "windows", equal_weights)
 
 
 def same_masks(card, monkeypatch):
     mask = trainings.mask
 
-    def of_step_0(xp, keys, now, *given):
-        return mask(xp, keys, now if xp is np else xp.zeros_like(now), *given)
+    def of_step_0(xp, keys, now, *arguments):
+        return mask(xp, keys, now if xp is np else xp.zeros_like(now), *arguments)
 
     monkeypatch.setattr(trainings, "mask", of_step_0)
 
 
-def kept_graphs(card, monkeypatch):
-    """The memory is let go of, and the graphs are not."""
+def stale_graphs(card, monkeypatch):
+    """The memory is freed, but the graphs are not."""
 
     def close(executor):
         for pool in executor.pools:
@@ -135,37 +135,37 @@ def kept_graphs(card, monkeypatch):
     monkeypatch.setattr(CudaGraphExecutor, "close", close)
 
 
-def elsewhere(card, monkeypatch):
+def predictions_on_the_host(card, monkeypatch):
     predict = Model.predict
     monkeypatch.setattr(Model, "predict", lambda model, X: to_host(predict(model, X)))
 
 
 @pytest.mark.parametrize(
-    ("name", "fault", "words"),
+    ("name", "fault", "message"),
     [
-        ("replays", lame, "epoch 1"),
-        ("replays", eager, "eager against eager"),
-        ("replays", refused, "CaptureWarning"),
-        ("numpy-float64", lame, "linear, sgd"),
-        ("numpy-float64", twice, "linear, sgd"),
-        ("numpy-float32", twice, "linear, sgd"),
-        ("numpy-float64", refused, "CaptureWarning"),
-        ("synchronized", lenient, "a wait says so once"),
-        ("synchronized", endless, "CaptureInvalidated"),
-        ("moving-rate", unmoved, "the rate has an effect"),
-        ("moving-rate", frozen, "epoch"),
-        ("padded-tail", weighty, "loss"),
+        ("replays", missing_node, "epoch 1"),
+        ("replays", never_recorded, "eager against eager"),
+        ("replays", capture_unsupported, "CaptureWarning"),
+        ("numpy-float64", missing_node, "linear, sgd"),
+        ("numpy-float64", double_launch, "linear, sgd"),
+        ("numpy-float32", double_launch, "linear, sgd"),
+        ("numpy-float64", capture_unsupported, "CaptureWarning"),
+        ("synchronized", no_error_for_a_wait, "a wait says so once"),
+        ("synchronized", capture_not_ended, "CaptureInvalidated"),
+        ("moving-rate", rates_not_scaled, "the rate has an effect"),
+        ("moving-rate", constant_rate, "epoch"),
+        ("padded-tail", weighted_padding, "loss"),
         ("dropout-masks", same_masks, "step 1"),
-        ("resumed", kept_graphs, "IllegalAddress"),
-        ("own-arrays", elsewhere, "CuPy in, CuPy out"),
-        ("own-arrays", eager, "by recorded steps"),
+        ("resumed", stale_graphs, "IllegalAddress"),
+        ("own-arrays", predictions_on_the_host, "CuPy in, CuPy out"),
+        ("own-arrays", never_recorded, "by recorded steps"),
     ],
 )
-def test_a_fault_is_seen(name, fault, words, check, card, monkeypatch):
+def test_detects_a_fault(name, fault, message, check, card, monkeypatch):
     fault(card, monkeypatch)
     row = check(CHECKS[name])
     assert row.verdict == FAULT
-    assert words in row.detail
-    if fault in (endless, kept_graphs):  # the stand-in complains of these by itself
+    assert message in row.detail
+    if fault in (capture_not_ended, stale_graphs):  # the stand-in complains too
         card.end_captures()
         card.complaints.clear()
