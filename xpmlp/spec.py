@@ -60,6 +60,8 @@ class Spec(Stack):
         object.__setattr__(self, "layers", chained(self.layers))
         object.__setattr__(self, "loss", loss(self.loss).name or self.loss)
         check_end(self.layers[-1], len(self.layers), self.loss)
+        if not self.blocks:
+            raise ValueError("a network needs a layer with parameters to learn; none has any")
 
     @property
     def sizes(self) -> tuple[int, ...]:

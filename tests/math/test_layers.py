@@ -80,11 +80,34 @@ class Gather(Layer):
         return (xp.broadcast_to(g[..., None, :, :] / self.k, x.shape),)
 
 
+@dataclass(frozen=True)
+class Square(Layer):
+    """y = x**2, without parameters."""
+
+    n_in: int
+
+    @property
+    def n_out(self):
+        return self.n_in
+
+    def forward(self, xp, x):
+        return x * x
+
+    def backward(self, xp, x, y, g):
+        return 2 * g * x
+
+
+@dataclass(frozen=True)
+class Narrow(Dense):
+    pass
+
+
 KINDS = {
     "scale": [Scale(3), Dense(3, 4, "tanh"), Dense(4, 2)],
     "prelu": [Dense(3, 4), PReLU(4), Dense(4, 2)],
     "parametric": [Dense(3, 4), Parametric(4, "silu", rate_factor=0.5), Dense(4, 2)],
     "normalize": [Normalize(3), Dense(3, 5), Normalize(5), Dense(5, 2)],
+    "normalize two": [Dense(3, 2), Normalize(2)],
     "residual": [Dense(3, 4, "relu"), Residual((Dense(4, 6, "tanh"), Dense(6, 4))), Dense(4, 2)],
     "residual first": [Residual((Scale(3), Dense(3, 3, "elu"))), Dense(3, 2)],
     "nested": [Residual((Dense(3, 3, "tanh"), Residual((PReLU(3), Dense(3, 3))))), Dense(3, 2)],
@@ -128,10 +151,36 @@ def test_the_gradient_is_the_central_difference(name, place):
     assert len(check.differences) == len(blocks(spec_of(name)))
 
 
-@pytest.mark.parametrize("layers", [[*DROPOUT[:1], Dense(8, 2)], SHARED], ids=["plain", "shared"])
-def test_a_shared_blocks_gradient_is_the_sum_over_members(layers):
-    check = gradcheck(Spec.parse(layers))
+SHARED_KINDS = {
+    "dense": Dense(4, 4, "tanh"), "scale": Scale(4), "prelu": PReLU(4), "yours": Bend(4),
+    "parametric": Parametric(4, "silu"), "normalize": Normalize(4),
+    "residual": Residual((Normalize(4), Dense(4, 4, "tanh"))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("members", [None, 2])
+@pytest.mark.parametrize("name", SHARED_KINDS)
+def test_a_shared_blocks_gradient_is_the_sum_over_members(name, members, rows, target):
+    spec = Spec.parse([Dense(3, 4), Spread(4, 3), SHARED_KINDS[name], Gather(4, 3), Dense(4, 2)])
+    check = gradcheck(spec)
     assert check.passed, str(check)
+    model = train(spec, rows, target, epochs=2, members=members)
+    assert model.predict(rows).shape[-2:] == target.shape
+
+
+def test_a_kind_without_parameters_may_be_the_first(rows, target):
+    model = train(Spec.parse([Square(3), Dense(3, 2)]), rows, target, epochs=2, members=2)
+    assert model.predict(rows).shape == (2, *target.shape)
+    with pytest.raises(ValueError, match="a network needs a layer with parameters to learn"):
+        Spec.parse([Square(3)])
+
+
+def test_a_kind_that_inherits_from_dense_trains_like_it(rows, target):
+    own, dense = (
+        train(Spec.parse([kind(3, 4, "tanh"), Dense(4, 2)]), rows, target, epochs=2)
+        for kind in (Narrow, Dense)
+    )
+    assert np.array_equal(own.flat, dense.flat)
 
 
 def test_a_shared_block_is_one_product_of_all_rows(rows):
@@ -418,12 +467,14 @@ class Wrong(Bend):
     @property
     def blocks(self):
         shape = (self.n_in,) if self.mistake == "one axis" else (1, self.n_in)
-        twice = [Block("bend", shape, "c")] * (2 if self.mistake == "twice" else 1)
-        return tuple(twice)
+        name = {"a blank": "my bend", "a keyword": "class"}.get(self.mistake, "bend")
+        twice = [Block(name, shape, "c")] * (2 if self.mistake == "twice" else 1)
+        return (("bend", shape),) if self.mistake == "no Block" else tuple(twice)
 
     def backward(self, xp, x, y, g, bend):
         dx, dbend = super().backward(xp, x, y, g, bend)
-        return {"none": (dx,), "no keepdims": (dx, dbend[0])}.get(self.mistake, (dx, dbend))
+        returned = {"none": (dx,), "no keepdims": (dx, dbend[0]), "a list": [dx, dbend]}
+        return returned.get(self.mistake, (dx, dbend))
 
 
 @pytest.mark.parametrize(
@@ -431,7 +482,11 @@ class Wrong(Bend):
     [
         ("one axis", r"layer 1's block 'bend' must have two axes or more, .* \(3,\)"),
         ("twice", "two blocks of layer 1 have one name: bend, bend"),
-        ("none", "layer 1, Wrong, must return dx and a gradient for each of its 1 blocks"),
+        ("a blank", "layer 1's block 'my bend' must be named as an attribute can be"),
+        ("a keyword", "layer 1's block 'class' must be named as an attribute can be"),
+        ("no Block", r"layer 1's blocks must be a tuple of Block; it has \('bend', "),
+        ("none", r"layer 1, Wrong, must return \(dx, dbend\) from backward; it gave 1 array$"),
+        ("a list", r"layer 1, Wrong, must return \(dx, dbend\) from backward; it gave list"),
         ("no keepdims", r"layer 1, Wrong, must give bend as an array \(1, 3\) here"),
     ],
 )
@@ -439,8 +494,46 @@ class Wrong(Bend):
 def test_a_mistake_in_a_user_layer_is_named(mistake, message, action, rows, target):
     layers = [Wrong(3, mistake=mistake), Dense(3, 2)]
     act = gradcheck if action == "gradcheck" else lambda spec: train(spec, rows, target, epochs=1)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         act(Spec.parse(layers))
+
+
+@pytest.mark.parametrize("action", [gradcheck, lambda spec: train(spec, np.eye(4, 3), [1] * 4)])
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([Spread(3, 2), Dense(3, 1)], r"must end in rows \(2, 1\) here; it ends in \(2, 2, 1\)"),
+        ([Spread(3, 2), Dense(3, 3, dropout=0.5), Gather(3, 2), Dense(3, 1)],
+         r"layer 2 cannot drop neurons of \(2, 2, 3\), which has an axis before the rows"),
+    ],
+)  # fmt: skip
+def test_rows_of_several_members_that_do_not_end_are_named(layers, message, action):
+    with pytest.raises(ValueError, match=message):
+        action(Spec.parse(layers))
+
+
+def test_a_kind_with_the_name_of_a_built_in_one_is_rejected(tmp_path, rows, target):
+    model = train(spec_of("prelu"), rows, target, epochs=1)
+    save(model, tmp_path / "model.safetensors")
+    own = dataclass(frozen=True)(type("PReLU", (Bend,), {}))
+    with pytest.raises(ValueError, match="layer 2's kind is called PReLU, as one of"):
+        Spec.parse([Dense(3, 4), own(4)])
+    assert np.array_equal(load(tmp_path / "model.safetensors").predict(rows), model.predict(rows))
+
+
+def test_a_kind_that_is_no_dataclass_is_rejected():
+    plain = type("Plain", (Layer,), {"n_in": 3, "n_out": 3})
+    with pytest.raises(ValueError, match="layer 1's kind Plain must be a frozen dataclass"):
+        Spec.parse([plain(), Dense(3, 1)])
+
+
+def test_a_field_that_a_file_cannot_hold_is_named():
+    @dataclass(frozen=True)
+    class Several(Square):
+        sizes: tuple = (1, 2)
+
+    with pytest.raises(ValueError, match=r"layer 1's sizes is \(1, 2\), which a file cannot hold"):
+        Spec.parse([Several(3), Dense(3, 1)]).to_json()
 
 
 def test_members_that_share_weights_train(rows, target):

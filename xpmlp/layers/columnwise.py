@@ -114,7 +114,7 @@ class PReLU(Columnwise):
         dx = xp.where(x > 0, g, alpha * g)
         return dx, over_rows(xp, xp.where(x > 0, xp.zeros_like(g), g * x))
 
-    def kinks(self, trace: Any) -> tuple[Array, ...]:
+    def kinks(self, xp: Namespace, trace: Any) -> tuple[Array, ...]:
         return (trace.x,)
 
 
@@ -165,7 +165,7 @@ class Parametric(Columnwise):
         dx = g * (1 + alpha * (f.slope(xp, x, a) - 1))
         return dx, over_rows(xp, g * (a - x))
 
-    def kinks(self, trace: Any) -> tuple[Array, ...]:
+    def kinks(self, xp: Namespace, trace: Any) -> tuple[Array, ...]:
         return (trace.x,)
 
     def checked(self, number: int | str) -> Self:
@@ -220,6 +220,10 @@ class Normalize(Columnwise):
         d = g * gain
         centered = d - self.mean(xp, d) - normal * self.mean(xp, d * normal)
         return centered / deviation, over_rows(xp, g * normal), over_rows(xp, g)
+
+    def kinks(self, xp: Namespace, trace: Any) -> tuple[Array, ...]:
+        """Deviations: near 0 the formula bends as if it had a kink."""
+        return (self.normal(xp, trace.x)[1],)
 
     def mean(self, xp: Namespace, x: Array) -> Array:
         return xp.sum(x, axis=-1, keepdims=True) / self.n_in

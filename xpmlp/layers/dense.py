@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
-from xpmlp.layers.layer import AnyActivation, Block, Layer, check_activation
+from xpmlp.layers.layer import (
+    AnyActivation,
+    Block,
+    Layer,
+    as_rows,
+    check_activation,
+    reshaped,
+)
 from xpmlp.names import title, whole
 from xpmlp.network import Trace, dense_backward, dense_forward
 from xpmlp.shapes import LIST, PRODUCT, Line, Position, ShapeError, Upstream, many, written
@@ -58,20 +65,19 @@ class Dense(Layer):
         return self.n_in * self.n_out
 
     def run_forward(self, xp: Namespace, p: Any, x: Array, mask: Any, apply: Any) -> Any:
-        if x.ndim <= p[0].ndim:
-            return dense_forward(xp, self, p, x, mask, apply)
-        # axes that the weights lack are more rows: one product for all that share them
-        trace = dense_forward(xp, self, p, apply(as_rows, xp, x, p[0]), mask, apply)
+        rows = as_rows(xp, x, p, apply)
+        trace = dense_forward(xp, self, p, rows, mask, apply)
+        if rows is x:
+            return trace
         return trace._replace(y=apply(reshaped, xp, trace.y, (*x.shape[:-1], self.n_out)))
 
     def run_backward(
         self, xp: Namespace, p: Any, trace: Trace, g: Array, grads: Any, apply: Any
     ) -> Callable[[], Array]:
-        if g.ndim <= p[0].ndim:
-            return dense_backward(xp, self, p, trace, g, grads, apply)
-        input_gradient = dense_backward(
-            xp, self, p, trace, apply(as_rows, xp, g, p[0]), grads, apply
-        )
+        rows = as_rows(xp, g, p, apply)
+        input_gradient = dense_backward(xp, self, p, trace, rows, grads, apply)
+        if rows is g:
+            return input_gradient
         shape = (*g.shape[:-1], self.n_in)
         return lambda: apply(reshaped, xp, input_gradient(), shape)
 
@@ -82,7 +88,7 @@ class Dense(Layer):
     def masks(self, draw: Callable[[float, int], Any]) -> Any:
         return draw(self.dropout, self.n_out)
 
-    def kinks(self, trace: Trace) -> tuple[Array, ...]:
+    def kinks(self, xp: Namespace, trace: Trace) -> tuple[Array, ...]:
         return (trace.z,)
 
     def checked(self, number: int | str) -> Self:
@@ -148,12 +154,3 @@ def check_sizes(layer: Any, number: int | str) -> dict[str, int]:
     """The sizes of a layer's neurons as ints; ValueError naming the layer."""
     sizes = {"n_in": whole(layer.n_in, f"layer {number}'s input size")}
     return sizes | {"n_out": whole(layer.n_out, f"layer {number}'s size")}
-
-
-def as_rows(xp: Namespace, x: Array, like: Array) -> Array:
-    """x (..., k, B, n) as (..., k B, n), with as many axes as `like`."""
-    return xp.reshape(x, (*x.shape[: like.ndim - 2], -1, x.shape[-1]))
-
-
-def reshaped(xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
-    return xp.reshape(x, shape)

@@ -155,17 +155,20 @@ class Layer:
 
     def run_forward(self, xp: Namespace, p: Any, x: Array, mask: Any, apply: Any) -> Any:
         """A trace with the fields x and y."""
-        return LayerTrace(x, apply(run, xp, self, x, *p))
+        rows = as_rows(xp, x, p, apply)
+        y = apply(run, xp, self, rows, *p)
+        return LayerTrace(rows, y if rows is x else apply(reshaped, xp, y, (*x.shape[:-1], -1)))
 
     def run_backward(
         self, xp: Namespace, p: Any, trace: Any, g: Array, grads: Any, apply: Any
     ) -> Callable[[], Array]:
         """Write the gradients of the blocks over grads; what is returned gives dL/dx."""
-        values = apply(run_back, xp, self, trace.x, trace.y, g, *p)
+        y, rows = as_rows(xp, trace.y, p, apply), as_rows(xp, g, p, apply)
+        values = apply(run_back, xp, self, trace.x, y, rows, *p)
         dx, *gradients = values if isinstance(values, tuple) else (values,)
         for place, gradient in zip(grads, gradients, strict=True):
             place[...] = gradient
-        return lambda: dx
+        return lambda: dx if rows is g else apply(reshaped, xp, dx, (*g.shape[:-1], -1))
 
     # parameters
 
@@ -198,7 +201,7 @@ class Layer:
         """Its dropout masks, by draw(probability, neurons)."""
         return None
 
-    def kinks(self, trace: Any) -> tuple[Array, ...]:
+    def kinks(self, xp: Namespace, trace: Any) -> tuple[Array, ...]:
         """Arrays that a gradient check keeps away from 0, where the formula may have a kink."""
         return ()
 
@@ -275,7 +278,7 @@ class Layer:
         values = {"kind": type(self).__name__}
         for entry in fields(self):  # type: ignore[arg-type]
             value = getattr(self, entry.name)
-            plain = isinstance(value, int | float | str)
+            plain = value is None or isinstance(value, int | float | str)
             values[entry.name] = value if plain else own(f"layer {number}'s {entry.name}", value)
         return values
 
@@ -283,6 +286,23 @@ class Layer:
     def from_fields(cls, values: dict[str, Any]) -> Self:
         """The layer of these fields; an error of any kind for others."""
         return cls(**values)
+
+
+def as_rows(xp: Namespace, x: Array, p: Sequence[Array], apply: Any) -> Array:
+    """x (..., k, B, n) as (..., k B, n) where no parameter has the axis k: all share them."""
+    axes = max([array.ndim for array in p], default=x.ndim)
+    if x.ndim <= axes:
+        return x
+    return apply(reshaped, xp, x, (*x.shape[: axes - 2], -1, x.shape[-1]))
+
+
+def reshaped(xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
+    return xp.reshape(x, shape)
+
+
+def is_built_in(kind: type[Layer]) -> bool:
+    """Whether a kind is this library's own."""
+    return kind.__module__.startswith("xpmlp.")
 
 
 def check_activation(choice: AnyActivation, number: int | str) -> AnyActivation:

@@ -88,9 +88,9 @@ class Residual(Stack, Layer):
         values = tuple(layer.masks(draw) for layer in self.layers)
         return values if any(one is not None for one in values) else None
 
-    def kinks(self, trace: Any) -> tuple[Array, ...]:
+    def kinks(self, xp: Namespace, trace: Any) -> tuple[Array, ...]:
         pairs = zip(self.layers, trace.traces, strict=True)
-        return tuple(one for layer, own in pairs for one in layer.kinks(own))
+        return tuple(one for layer, own in pairs for one in layer.kinks(xp, own))
 
     def checked(self, number: int | str) -> Self:
         layers = chained(self.layers, f"{number}.")

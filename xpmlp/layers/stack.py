@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from itertools import pairwise
+from keyword import iskeyword
 from typing import Any
 
-from xpmlp.layers.layer import Layer, Own
+from xpmlp.layers.layer import Block, Layer, Own, is_built_in
 from xpmlp.names import nearest, title
 from xpmlp.shapes import ShapeError, many, written
 from xpmlp.types import Array
@@ -36,9 +37,30 @@ class Stack:
             )
 
 
+def check_kind(kind: Any, number: str) -> None:
+    """ValueError for a kind of a user's own that a file could not name."""
+    name = kind.__name__
+    if is_built_in(kind):
+        return
+    if not is_dataclass(kind):
+        raise ValueError(f"layer {number}'s kind {name} must be a frozen dataclass")
+    if is_built_in(kinds()[name]):
+        raise ValueError(
+            f"layer {number}'s kind is called {name}, as one of xpmlp.layers is, for which a file "
+            "would take it: rename it"
+        )
+
+
 def check_blocks(layer: Layer, number: str) -> None:
-    """ValueError where a kind's blocks have no rows and columns, or one name twice."""
+    """ValueError where a kind's blocks are not named arrays of two axes or more."""
     for block in layer.blocks:
+        if not isinstance(block, Block):
+            raise TypeError(f"layer {number}'s blocks must be a tuple of Block; it has {block!r}")
+        named = block.name.isidentifier() and not block.name.startswith("_")
+        if type(layer).pack is Layer.pack and (not named or iskeyword(block.name)):
+            raise ValueError(
+                f"layer {number}'s block {block.name!r} must be named as an attribute can be"
+            )
         if len(block.shape) < 2:
             raise ValueError(
                 f"layer {number}'s block {block.name!r} must have two axes or more, such as "
@@ -58,6 +80,7 @@ def chained(layers: Any, prefix: str = "") -> tuple[Layer, ...]:
             raise TypeError(
                 f"layer {prefix}{number} must be a Layer, got {layer!r}: Spec.parse reads sizes"
             )
+        check_kind(type(layer), f"{prefix}{number}")
         validated.append(layer.checked(f"{prefix}{number}"))
         check_blocks(validated[-1], f"{prefix}{number}")
     if not validated:
@@ -76,19 +99,26 @@ def layer_fields(layers: Sequence[Layer], own: Own, prefix: str = "") -> list[di
 
 
 def refuse_own(what: str, value: Any) -> Any:
-    """ValueError: a user's own function is in no file."""
-    raise ValueError(f"{what} is your own function {title(value)}, which a file cannot hold")
+    """ValueError: a user's own function is in no file, nor is what JSON does not have."""
+    plain = type(value) in (list, tuple, dict, set)
+    described = f"{value!r}" if plain else f"your own function {title(value)}"
+    raise ValueError(f"{what} is {described}, which a file cannot hold")
 
 
 def kinds() -> dict[str, type[Layer]]:
-    """Every kind that is defined, a user's too, by name; of two with one name the later."""
+    """Every kind that is defined, a user's too, by name.
+
+    Of two of one name it is this library's own, or the one that was defined later.
+    """
 
     def subclasses(kind: type[Layer]) -> Iterator[type[Layer]]:
         for subclass in kind.__subclasses__():
             yield subclass
             yield from subclasses(subclass)
 
-    return {kind.__name__: kind for kind in subclasses(Layer) if is_dataclass(kind)}
+    defined = [kind for kind in subclasses(Layer) if is_dataclass(kind)]
+    defined.sort(key=is_built_in)
+    return {kind.__name__: kind for kind in defined}
 
 
 def layer_from(values: Any) -> Layer:

@@ -82,10 +82,11 @@ def clear_rows(xp: Namespace, spec: Spec, params: tuple[Any, ...], x: Array, row
     """Of the rows x, those whose pre-activations are farthest from 0, where relu has its kink."""
     traces = forward(xp, spec, params, x)
     pairs = zip(spec.layers, traces, strict=True)
-    kinks = [xp.reshape(z, (x.shape[0], -1)) for layer, trace in pairs for z in layer.kinks(trace)]
+    kinks = [z for layer, trace in pairs for z in layer.kinks(xp, trace)]
     if not kinks:
         return x[:rows, :]
-    best = xp.argsort(-xp.min(xp.abs(xp.concat(kinks, axis=-1)), axis=-1))
+    flat = [xp.reshape(z, (x.shape[0], -1)) for z in kinks]
+    best = xp.argsort(-xp.min(xp.abs(xp.concat(flat, axis=-1)), axis=-1))
     return xp.take(x, best[:rows], axis=0)
 
 

@@ -31,11 +31,10 @@ def scores(
     finish: a function of a chunk's scores (..., n, n_out), such as its most probable classes
     (..., n, 1). Returns its results (..., N, n_finished).
     """
-    blocks = [
-        block for layer, p in zip(spec.layers, params, strict=True) for block in layer.unpack(p)
-    ]
-    members_shape = blocks[0].shape[: blocks[0].ndim - len(spec.layers[0].shapes[0])]
-    row_bytes = prod(members_shape) * sum(spec.sizes) * xp.finfo(blocks[0].dtype).bits // 8
+    pairs = zip(spec.layers, params, strict=True)
+    array = next(array for layer, p in pairs for array in layer.unpack(p))
+    members_shape = array.shape[: array.ndim - len(spec.blocks[0].shape)]
+    row_bytes = prod(members_shape) * sum(spec.sizes) * xp.finfo(array.dtype).bits // 8
     count, out = rows.shape[0], None
     chunks = -(-count // max(256, CHUNK_BYTES // row_bytes))
     chunk = max(1, -(-count // max(1, chunks)))  # all of one size but the last

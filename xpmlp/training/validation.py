@@ -12,12 +12,13 @@ from xpmlp.activations import activation
 from xpmlp.apply import plain
 from xpmlp.devices.namespace import Place
 from xpmlp.initializers import initializer
-from xpmlp.layers.layer import Layer
+from xpmlp.layers.layer import Layer, as_rows, is_built_in
 from xpmlp.losses import loss
 from xpmlp.names import title
 from xpmlp.optimizers import optimizer
 from xpmlp.random import Stream, generator
 from xpmlp.schedules import Progress, schedule
+from xpmlp.shapes import many, written
 from xpmlp.spec import Spec
 from xpmlp.training.settings import Settings
 from xpmlp.types import Array, Namespace
@@ -67,14 +68,9 @@ def validate_activation(place: Place, custom: Any, what: str) -> None:
     check_shape(what, "slope", slope, (ROWS, 3))
 
 
-def is_built_in(layer: Layer) -> bool:
-    """Whether a layer is of this library's own kinds."""
-    return type(layer).__module__.startswith("xpmlp.")
-
-
 def validate_layers(place: Place, spec: Spec) -> None:
     """The layers of a user's own classes, on two rows that go through the network."""
-    if all(map(is_built_in, spec.layers)):
+    if all(is_built_in(type(layer)) for layer in spec.layers):
         return
     xp = place.xp
     x = xp.ones((ROWS, spec.n_in), device=place.device)
@@ -82,9 +78,19 @@ def validate_layers(place: Place, spec: Spec) -> None:
         blocks = [
             xp.full(b.shape, b.start, dtype=x.dtype, device=place.device) for b in layer.blocks
         ]
-        if not is_built_in(layer):
-            validate_layer(xp, layer, number, x, blocks)
+        if not is_built_in(type(layer)) and type(layer).forward is not Layer.forward:
+            validate_layer(xp, layer, number, as_rows(xp, x, blocks, plain), blocks)
+        if x.ndim > 2 and layer.masks(lambda probability, neurons: probability or None) is not None:
+            raise ValueError(
+                f"layer {number} cannot drop neurons of {written(tuple(x.shape))}, which has an "
+                "axis before the rows: its dropout must be 0"
+            )
         x = layer.run_forward(xp, layer.pack(iter(blocks)), x, None, plain).y
+    if tuple(x.shape) != (ROWS, spec.n_out):
+        raise ValueError(
+            f"the network {spec} must end in rows {(ROWS, spec.n_out)} here; it ends in "
+            f"{written(tuple(x.shape))}: a layer has to join what another made several of"
+        )
 
 
 def validate_layer(
@@ -98,13 +104,14 @@ def validate_layer(
     form = "whose backward is (xp, x, y, g, *blocks) -> (dx, *dblocks)"
     gradients = call_function(what, form, lambda: layer.backward(xp, x, y, y, *blocks))
     inputs = [x, *blocks]
-    if not isinstance(gradients, tuple):
+    if not isinstance(gradients, tuple) and not blocks:
         gradients = (gradients,)
-    if len(gradients) != len(inputs):
-        raise ValueError(
-            f"{what} must return dx and a gradient for each of its {len(blocks)} blocks; its "
-            f"backward gave {len(gradients)} arrays"
-        )
+    if not isinstance(gradients, tuple) or len(gradients) != len(inputs):
+        parts = ", ".join(["dx", *(f"d{name}" for name in layer.block_names)])
+        given = type(gradients).__name__
+        if isinstance(gradients, tuple):
+            given = many(len(gradients), "array")
+        raise ValueError(f"{what} must return ({parts}) from backward; it gave {given}")
     for part, value, like in zip(("dx", *layer.block_names), gradients, inputs, strict=True):
         check_shape(what, part, value, tuple(like.shape))
 
