@@ -4,7 +4,7 @@ import signal
 import warnings
 from random import Random
 
-from fuzz.mutate_bytes import DAMAGES, sealed
+from fuzz.mutate_bytes import DAMAGES, with_digest
 
 from xpmlp.recording.executors import StepCounter
 
@@ -42,7 +42,7 @@ def damaged(path, name, *, seal):
     good, rng = path.read_bytes(), Random(name)
     for _ in range(30):
         data = DAMAGES[name](good, rng, good)
-        path.write_bytes(sealed(data) if seal else data)
+        path.write_bytes(with_digest(data) if seal else data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about another NumPy version and the like
             yield

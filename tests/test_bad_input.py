@@ -8,7 +8,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("polars")
 
 from fuzz.inputs.case import NAMED, RIGHT, ROWS, Outcome, Refused, Same, Warned, judge
-from fuzz.inputs.runs import ARRAYS, SURFACES, TRIALS, counted
+from fuzz.inputs.runs import ARRAYS, SURFACES, TRIALS, count_inputs
 from fuzz.inputs.tables import CASES as TABLES
 
 SECONDS = 60  # the slowest takes one
@@ -32,7 +32,7 @@ def in_time():
 @pytest.mark.usefixtures("in_time")
 def test_a_hostile_input_raises_a_named_error_or_gives_the_right_result(trial):
     try:
-        verdict, reason = trial.tried()
+        verdict, reason = trial.run()
     except ModuleNotFoundError as error:
         pytest.skip(f"{error.name} is not installed")
     assert reason == ""
@@ -40,10 +40,10 @@ def test_a_hostile_input_raises_a_named_error_or_gives_the_right_result(trial):
 
 
 def test_every_row_has_five_inputs_on_every_surface():
-    for row, counts in counted().items():
+    for row, counts in count_inputs().items():
         for surface in SURFACES:
             assert counts[surface] >= 5, (row, surface)
-    assert counted().keys() == ROWS.keys()
+    assert count_inputs().keys() == ROWS.keys()
 
 
 def test_every_input_has_its_own_id():

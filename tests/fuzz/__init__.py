@@ -1,1 +1,1 @@
-"""What torments xpmlp: bad input, changed files, kills, long runs, checks taken away."""
+"""Stress tests of xpmlp: bad input, changed files, kills, long runs, removed checks."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What comes of hostile inputs, ours beside scikit-learn's MLP.
+"""The outcomes of hostile inputs, of xpmlp and of scikit-learn's MLP.
 
 python tests/fuzz/bad_inputs.py
 python tests/fuzz/bad_inputs.py --only sparse --json
@@ -23,21 +23,21 @@ from fuzz.inputs.case import (
     VERDICTS,
 )
 from fuzz.inputs.runs import TRIALS
-from fuzz.inputs.surfaces import THEIRS, AbsentError
+from fuzz.inputs.surfaces import SKLEARN, AbsentError
 
 OURS = "xpmlp"
-WHO = (OURS, THEIRS)
-FORK = multiprocessing.get_context("fork")  # the imports are done once
-Verdict = tuple[str, str]  # and why it is not what was wanted
+LIBRARIES = (OURS, SKLEARN)
+FORK = multiprocessing.get_context("fork")  # imports happen only once
+Verdict = tuple[str, str]  # and the reason why it is not as expected
 
 
-def answering(pipe: Connection) -> None:
-    """Send a verdict for every (who, number of a trial) that comes."""
+def send_verdicts(pipe: Connection) -> None:
+    """Send a verdict for every (library, number of a trial) that is received."""
     while True:
-        who, number = pipe.recv()
+        library, number = pipe.recv()
         try:
             trial = TRIALS[number]
-            pipe.send(trial.tried() if who == OURS else trial.theirs())
+            pipe.send(trial.run() if library == OURS else trial.run_sklearn())
         except AbsentError:
             pipe.send((ABSENT, ""))
         except ModuleNotFoundError as error:
@@ -45,30 +45,30 @@ def answering(pipe: Connection) -> None:
 
 
 class Worker:
-    """A process that tries inputs, and another one after it was ended by a hang."""
+    """A process that tries inputs; it is replaced after a hang."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.start()
 
     def start(self) -> None:
-        self.pipe, there = FORK.Pipe()
-        self.child = FORK.Process(target=answering, args=(there,), daemon=True)
+        self.pipe, child_pipe = FORK.Pipe()
+        self.child = FORK.Process(target=send_verdicts, args=(child_pipe,), daemon=True)
         self.child.start()
-        there.close()
+        child_pipe.close()
 
-    def tried(self, who: str, number: int) -> Verdict:
-        self.pipe.send((who, number))
+    def run(self, library: str, number: int) -> Verdict:
+        self.pipe.send((library, number))
         try:
             if self.pipe.poll(self.seconds):
-                found: Verdict = self.pipe.recv()
-                return found
-            ended = f"after {self.seconds:g} s"
+                verdict: Verdict = self.pipe.recv()
+                return verdict
+            reason = f"after {self.seconds:g} s"
         except EOFError:
-            ended = "the process died"
+            reason = "the process died"
         self.stop()
         self.start()
-        return HANG, ended
+        return HANG, reason
 
     def stop(self) -> None:
         self.child.kill()
@@ -82,26 +82,28 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     out = sys.stderr if options.json else sys.stdout
-    chosen = [number for number, trial in enumerate(TRIALS) if options.only in trial.id]
-    if not chosen:
+    numbers = [number for number, trial in enumerate(TRIALS) if options.only in trial.id]
+    if not numbers:
         parser.error(f"no input has {options.only!r} in its name")
-    totals: dict[str, Counter[str]] = {who: Counter() for who in WHO}
+    totals: dict[str, Counter[str]] = {library: Counter() for library in LIBRARIES}
     rows, wrong, worker = [], 0, Worker(options.seconds)
-    print(f"{'':<72} {OURS:<16} {THEIRS}", file=out)
-    for number in chosen:
+    print(f"{'':<72} {OURS:<16} {SKLEARN}", file=out)
+    for number in numbers:
         trial = TRIALS[number]
-        (ours, why), (theirs, _) = (worker.tried(who, number) for who in WHO)
-        totals[OURS][ours] += 1
-        totals[THEIRS][theirs] += 1
-        # what is made by a library that is not installed cannot be tried
-        wrong += ours != ABSENT and (bool(why) or ours not in (NAMED, RIGHT))
-        rows.append({"id": trial.id, OURS: ours, THEIRS: theirs, "why": why})
-        note = f"  ({why.splitlines()[0]:.160})" if why else ""
-        print(f"{trial.id:<72.72} {ours:<16} {theirs}{note}", file=out)
+        (our_verdict, reason), (sklearn_verdict, _) = (
+            worker.run(library, number) for library in LIBRARIES
+        )
+        totals[OURS][our_verdict] += 1
+        totals[SKLEARN][sklearn_verdict] += 1
+        # inputs made by a library that is not installed cannot be tried
+        wrong += our_verdict != ABSENT and (bool(reason) or our_verdict not in (NAMED, RIGHT))
+        rows.append({"id": trial.id, OURS: our_verdict, SKLEARN: sklearn_verdict, "why": reason})
+        note = f"  ({reason.splitlines()[0]:.160})" if reason else ""
+        print(f"{trial.id:<72.72} {our_verdict:<16} {sklearn_verdict}{note}", file=out)
     worker.stop()
     for verdict in VERDICTS:
-        ours, theirs = (totals[who][verdict] for who in WHO)
-        print(f"{verdict:<72} {ours:<16,} {theirs:,}", file=out)
+        our_verdict, sklearn_verdict = (totals[library][verdict] for library in LIBRARIES)
+        print(f"{verdict:<72} {our_verdict:<16,} {sklearn_verdict:,}", file=out)
     if options.json:
         print(json.dumps({"totals": totals, "wrong": wrong, "rows": rows}))
     return 1 if wrong else 0

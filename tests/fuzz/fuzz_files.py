@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """Hostile files: every one must load correctly or be refused in a ValueError with its path.
 
-    python tests/fuzz/fuzz_files.py                         # 100,000 files made of tests/data's
-    python tests/fuzz/fuzz_files.py --minutes 60 --seed 1   # as many as there is time for
-    python tests/fuzz/fuzz_files.py --seed 0 --only 4711    # one of them again, with its traceback
+    python tests/fuzz/fuzz_files.py                         # 100,000 files made from tests/data
+    python tests/fuzz/fuzz_files.py --minutes 60 --seed 1   # as many as time allows
+    python tests/fuzz/fuzz_files.py --seed 0 --only 4711    # one of them, with its traceback
 
-Exit status: 0 all as they must be, 1 a fault, 2 wrong arguments. The first files at fault are kept
-under --keep, and named. A load that hangs ends the process with a traceback.
+Exit status: 0 no fault, 1 a fault, 2 wrong arguments. The first files with a fault are kept under
+--keep, and named. A load that hangs ends the process with a traceback.
 """
 
 import argparse
@@ -40,9 +40,9 @@ from xpmlp.training.trainer import Trainer  # noqa: E402
 
 DATA = TESTS / "data"
 HANG = 300  # seconds for 1,000 files
-MEASURED = 50  # one load of so many has its memory measured
-KEPT = 20  # files at fault
-CHECKPOINT = "checkpoint"  # the first word of such a file's name
+MEASURED = 50  # the memory of one in so many loads is measured
+KEPT = 20  # files with a fault
+CHECKPOINT = "checkpoint"  # the first word of the name of such a file
 
 
 def use_network(model: Any) -> None:
@@ -53,13 +53,13 @@ def use_network(model: Any) -> None:
 
 def use_table(model: TableModel) -> None:
     cells = {"number": [0.5, None], "date": [0.0, None], "category": ["y", None]}
-    frame = {known.name: cells[known.kind] for known in model.columns}
+    frame = {column.name: cells[column.kind] for column in model.columns}
     model.predict(frame)
     model.predict_proba(frame)
 
 
 def use_loaded(model: Any) -> None:
-    """What `load` gives of any model file, of an estimator's too."""
+    """Use the result of `load` for any model file, including that of an estimator."""
     use_table(model) if isinstance(model, TableModel) else use_network(model)
 
 
@@ -74,9 +74,9 @@ def pack(model: Any) -> bytes:
     return encode(*model.parts())
 
 
-def resumed(asked: dict[str, Any], path: Path) -> Trainer:
-    """The training that is asked for, where its checkpoint left it."""
-    trainer = make_trainer(**asked)
+def resume(arguments: dict[str, Any], path: Path) -> Trainer:
+    """The trainer of these arguments, resumed from its checkpoint."""
+    trainer = make_trainer(**arguments)
     with Checkpoint(path).opened(trainer, resume=True):
         return trainer
 
@@ -86,7 +86,7 @@ def pack_trainer(trainer: Trainer) -> bytes:
 
 
 def use_trainer(trainer: Trainer) -> None:
-    """Train another epoch, where there is one to come, and keep it."""
+    """Train another epoch, if one is left, and pack the result."""
     try:
         next(trainer.reports(), None)
     except DivergedError:
@@ -98,16 +98,16 @@ def use_trainer(trainer: Trainer) -> None:
     pack_trainer(trainer)
 
 
-def resuming(path: Path) -> Kind:
-    """The kind of a checkpoint: beside it stands what was asked of `train`."""
-    asked = json.loads(path.with_suffix(".json").read_text())["asked"]
+def checkpoint_kind(path: Path) -> Kind:
+    """The kind of a checkpoint; a JSON file next to it has the arguments of `train`."""
+    arguments = json.loads(path.with_suffix(".json").read_text())["asked"]
     return Kind(
-        partial(resumed, asked), pack_trainer, use_trainer, warns=".*in another environment"
+        partial(resume, arguments), pack_trainer, use_trainer, warns=".*in another environment"
     )
 
 
-UNSEEN = ".*of an unknown category"  # "y" is that for nearly all of them
-# by the first word of a file's name
+UNSEEN = ".*of an unknown category"  # "y" is unknown to nearly all of them
+# by the first word of the name of a file
 KINDS = {
     "model": Kind(load, pack, use_loaded, warns=UNSEEN),
     "table": Kind(load, pack, use_loaded, warns=UNSEEN),
@@ -118,22 +118,22 @@ KINDS = {
 
 def kind_of(path: Path) -> Kind:
     word = path.stem.partition("-")[0]
-    return resuming(path) if word == CHECKPOINT else KINDS[word]
+    return checkpoint_kind(path) if word == CHECKPOINT else KINDS[word]
 
 
 def sources(data: Path, folder: Path) -> list[Source]:
-    """The good files in `data`, taken from copies in `folder`, as a checkpoint is locked while it
-    is read; ValueError where there is none, or one that does not load."""
-    found = sorted(path.relative_to(data) for path in data.rglob("*.safetensors"))
-    if not found:
+    """The good files in `data`, as copies in `folder`, because a checkpoint is locked while it is
+    read; ValueError if there is none, or one that does not load."""
+    relative = sorted(path.relative_to(data) for path in data.rglob("*.safetensors"))
+    if not relative:
         raise ValueError(f"--data {data}: there is no .safetensors file in it")
     copies = Path(shutil.copytree(data, folder / "good"))
-    paths = [copies / path for path in found]
+    paths = [copies / path for path in relative]
     return [source(path.stem, kind_of(path), path) for path in paths]
 
 
-def one(good: list[Source], seed: int, number: int, path: Path) -> tuple[Case, str]:
-    """File `number` of the run of that seed, which is the same for every run and machine."""
+def run_trial(good: list[Source], seed: int, number: int, path: Path) -> tuple[Case, str]:
+    """File `number` of a run with that seed, which is the same on every machine."""
     rng = Random(f"{seed}/{number}")
     victim, other = rng.choice(good), rng.choice(good)
     if number % MEASURED:
@@ -146,7 +146,7 @@ def one(good: list[Source], seed: int, number: int, path: Path) -> tuple[Case, s
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The trials, and what came of them."""
+    """Run the trials and count their outcomes."""
     good, path = sources(options.data, folder), folder / "hostile.safetensors"
     answers: Counter[str] = Counter()
     changes: Counter[str] = Counter()
@@ -156,7 +156,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if number % 1000 == 0:
             faulthandler.dump_traceback_later(HANG, exit=True, file=sys.__stderr__)
         try:
-            case, answer = one(good, options.seed, number, path)
+            case, answer = run_trial(good, options.seed, number, path)
             answers[answer + (", sealed" if case.sealed else "")] += 1
             changes.update(case.changes)
         except Fault as fault:
@@ -164,8 +164,8 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             print(f"--only {number}: {fault}", file=sys.stderr)
             if len(faults) <= KEPT:
                 options.keep.mkdir(parents=True, exist_ok=True)
-                kept = options.keep / f"fault-{options.seed}-{number}.safetensors"
-                kept.write_bytes(path.read_bytes())
+                copy = options.keep / f"fault-{options.seed}-{number}.safetensors"
+                copy.write_bytes(path.read_bytes())
         number += 1
     faulthandler.cancel_dump_traceback_later()
     seconds = time.perf_counter() - start
@@ -186,32 +186,32 @@ def main() -> int:
     parser.add_argument("--keep", default=Path("faults"), type=Path, help="folder (./faults)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
-    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # no disk is worn out
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # to spare the disk
     with tempfile.TemporaryDirectory(dir=shared) as folder:
         if options.only is not None:
             path = options.keep / f"fault-{options.seed}-{options.only}.safetensors"
             options.keep.mkdir(parents=True, exist_ok=True)
             try:
                 good = sources(options.data, Path(folder))
-                print(one(good, options.seed, options.only, path)[1])
+                print(run_trial(good, options.seed, options.only, path)[1])
             except Fault:
                 traceback.print_exc()
                 return 1
             return 0
-        found = run(options, Path(folder))
+        result = run(options, Path(folder))
     out = sys.stderr if options.json else sys.stdout
-    rate = found["files"] / found["seconds"]
+    rate = result["files"] / result["seconds"]
     print(
-        f"{found['files']:,} hostile files made of {found['sources']}, seed {options.seed}: "
-        f"{found['seconds']:.0f} s, {rate:,.0f} a second",
+        f"{result['files']:,} hostile files made of {result['sources']}, seed {options.seed}: "
+        f"{result['seconds']:.0f} s, {rate:,.0f} a second",
         file=out,
     )
-    for what, count in found["answers"].items():
-        print(f"{what:<16} {count:>12,}", file=out)
-    print(f"{'faults':<16} {len(found['faults']):>12,}", file=out)
+    for outcome, count in result["answers"].items():
+        print(f"{outcome:<16} {count:>12,}", file=out)
+    print(f"{'faults':<16} {len(result['faults']):>12,}", file=out)
     if options.json:
-        print(json.dumps(found))
-    return 1 if found["faults"] else 0
+        print(json.dumps(result))
+    return 1 if result["faults"] else 0
 
 
 if __name__ == "__main__":

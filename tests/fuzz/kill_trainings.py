@@ -1,17 +1,16 @@
 #!/usr/bin/env python
-"""Kill trainings at random moments, resume them, and compare with the ones that never stopped.
+"""Kill trainings at random moments, resume them, and compare with uninterrupted ones.
 
     python tests/fuzz/kill_trainings.py --kills 1000
     python tests/fuzz/kill_trainings.py --kills 1000 --what fit
 
 A child process trains with a checkpoint and is killed (SIGKILL) after a random number of
-microseconds, again and again, until it comes to its end by itself. Then its checkpoint must hold
-what that of an undisturbed training holds, bit for bit: parameters, the optimizer's slots, best
-weights, history; and resumed once more it must give what the undisturbed one gave. Rounds go
-through every optimizer, and dropout, schedules, clipping, early stopping and populations in turn;
-with `--what fit` it is an estimator's fit, and its rules of when to stop. A kill lost progress
-where the child had done epochs that its checkpoint does not have; it was resumed where the next
-child went on from that checkpoint.
+microseconds, again and again, until it ends by itself. Then its checkpoint must have the content of
+that of an uninterrupted training, bit for bit: parameters, the optimizer's slots, best weights,
+history; and resumed once more it must give the same result. Rounds go through every optimizer, and
+dropout, schedules, clipping, early stopping and populations in turn; with `--what fit` through an
+estimator's fit and its stopping rules. A kill lost progress if the child had done epochs that its
+checkpoint does not have; it was resumed if the next child continued from that checkpoint.
 
 Exit status: 0 all the same, 1 a difference, 2 wrong arguments. Needs fork, so no Windows.
 """
@@ -43,13 +42,13 @@ from xpmlp.storage.checksummed import read_metadata, read_tensors
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(96, 5))
 Y = np.sin(X[:, :1]) + 0.1 * RNG.normal(size=(96, 1))
-HELD = {"X_val": X[:32], "y_val": Y[:32] + 0.5}
+VAL = {"X_val": X[:32], "y_val": Y[:32] + 0.5}
 BASE: dict[str, Any] = {"spec": "5-16-1", "X": X, "y": Y, "epochs": 120, "batch_size": 8}
 CASES: dict[str, dict[str, Any]] = {name: {"optimizer": name} for name in OPTIMIZERS} | {
     "dropout": {"spec": [[16, 5, "tanh", 0.3], [1, 16, None]]},
     "schedule and clip": {"schedule": "warmup:3 * cosine", "clip": 0.5, "l2": 1e-3},
-    "early stopping": {**HELD, "patience": 25},
-    "population": {**HELD, "members": 4, "learning_rate": [1e-3, 1e-2, 0.1, 1.0], "patience": 25},
+    "early stopping": {**VAL, "patience": 25},
+    "population": {**VAL, "members": 4, "learning_rate": [1e-3, 1e-2, 0.1, 1.0], "patience": 25},
     "step by step": {"capture": False, "dtype": "float32"},
 }
 FIT: dict[str, Any] = {
@@ -64,102 +63,102 @@ FITS: dict[str, dict[str, Any]] = {
     "convergence": {"solver": "adamw", "tol": 1e-3, "n_iter_no_change": 15, "dtype": "float32"},
 }
 WHAT = {"train": CASES, "fit": FITS}
-LIFE = 60.0  # seconds for a training that nobody kills
-# the first epoch a life has done, and the last; a kill while they are written leaves 0
+LIFE = 60.0  # seconds for a training that is not killed
+# the first and the last epoch of a process; a kill while they are written leaves 0
 PROGRESS = struct.Struct("qq")
 
 
-def life(name: str, path: Path, seen: mmap.mmap) -> Any:
-    """Train to the end, let the parent see how far it is, and give what came of it."""
+def run_training(name: str, path: Path, progress: mmap.mmap) -> Any:
+    """Train to the end, report the progress to the parent, and return the result."""
     first: list[int] = []
 
-    def look(report: Any) -> None:
+    def report_progress(report: Any) -> None:
         first.append(report.epoch)
-        PROGRESS.pack_into(seen, 0, first[0], report.epoch)
+        PROGRESS.pack_into(progress, 0, first[0], report.epoch)
 
-    often = Checkpoint(path, every_epochs=4 + len(name) % 5)
-    kept = {"callbacks": [look], "checkpoint": often, "resume": True}
+    checkpoint = Checkpoint(path, every_epochs=4 + len(name) % 5)
+    options = {"callbacks": [report_progress], "checkpoint": checkpoint, "resume": True}
     if name in FITS:
-        return fitted(FIT | FITS[name] | kept)
-    return train(**BASE | CASES[name] | kept).flat.tobytes()
+        return fit_result(FIT | FITS[name] | options)
+    return train(**BASE | CASES[name] | options).flat.tobytes()
 
 
-def fitted(given: dict[str, Any]) -> tuple[Any, ...]:
-    """All that a fit leaves behind, but times."""
-    several = "class_weight" in given
-    est = (MLPClassifier if several else MLPRegressor)(**given)
+def fit_result(params: dict[str, Any]) -> tuple[Any, ...]:
+    """The state after a fit, without times."""
+    is_classifier = "class_weight" in params
+    est = (MLPClassifier if is_classifier else MLPRegressor)(**params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        est.fit(X, np.digitize(Y[:, 0], [0.5]) if several else Y[:, 0])
+        est.fit(X, np.digitize(Y[:, 0], [0.5]) if is_classifier else Y[:, 0])
     est.history_.pop("seconds", None)
     model, sections, arrays = est.parts()
     return json.dumps(sections), *(part.tobytes() for part in (model.flat, *arrays.values()))
 
 
-def killed(name: str, path: Path, delay: float) -> tuple[bool, int, int]:
-    """A life that ends after `delay` seconds: (killed, first epoch done, last epoch done)."""
-    seen = mmap.mmap(-1, PROGRESS.size)
-    ended, held_open = os.pipe()  # reads as ended when the child does
+def run_until_killed(name: str, path: Path, delay: float) -> tuple[bool, int, int]:
+    """Train in a process for `delay` seconds: (killed, first epoch done, last epoch done)."""
+    progress = mmap.mmap(-1, PROGRESS.size)
+    read_end, write_end = os.pipe()  # at its end when the child has ended
     child = os.fork()
     if child == 0:
         try:
-            life(name, path, seen)
+            run_training(name, path, progress)
             os._exit(0)
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         finally:
             os._exit(1)
-    os.close(held_open)
-    select.select([ended], [], [], delay)
+    os.close(write_end)
+    select.select([read_end], [], [], delay)
     os.kill(child, signal.SIGKILL)
-    os.close(ended)
+    os.close(read_end)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == 1:
         raise RuntimeError(f"{name}: a life ended in an error")
-    return (status != 0, *PROGRESS.unpack_from(seen))
+    return (status != 0, *PROGRESS.unpack_from(progress))
 
 
-def held(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, but times."""
+def contents(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, without times."""
     data = path.read_bytes()
-    found: dict[str, Any] = json.loads(read_metadata(data, FORMAT, VERSION)["config"])
-    del found["seconds"], found["about"]
+    config: dict[str, Any] = json.loads(read_metadata(data, FORMAT, VERSION)["config"])
+    del config["seconds"], config["about"]
     arrays = {
         name: value for name, value in read_tensors(data).items() if name != "history.seconds"
     }
-    return found | {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
+    return config | {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
 
 
 def epoch_of(path: Path) -> int:
-    return int(held(path)["epoch"]) if path.exists() else 0
+    return int(contents(path)["epoch"]) if path.exists() else 0
 
 
 def kill_trainings(kills: int, seed: int, folder: Path, what: str = "train") -> dict[str, Any]:
-    """The kills, and what came of them. what: a key of WHAT."""
+    """Kill so many trainings and count the outcomes. what: a key of WHAT."""
     rng, counts, wrong, rounds = random.Random(seed), Counter[str](), [], 0
     while counts["kills"] < kills:
         name = list(WHAT[what])[rounds % len(WHAT[what])]
-        through, path = folder / f"through-{rounds}", folder / f"killed-{rounds}"
-        begun = time.perf_counter()
-        wanted = life(name, through, mmap.mmap(-1, PROGRESS.size))
-        seconds, lost = time.perf_counter() - begun, 0
+        uninterrupted, path = folder / f"uninterrupted-{rounds}", folder / f"killed-{rounds}"
+        start = time.perf_counter()
+        expected = run_training(name, uninterrupted, mmap.mmap(-1, PROGRESS.size))
+        seconds, lost = time.perf_counter() - start, 0
         while True:
             before = epoch_of(path)
             delay = rng.uniform(0, seconds / 2) if counts["kills"] < kills else LIFE
-            died, first, done = killed(name, path, delay)
+            was_killed, first, done = run_until_killed(name, path, delay)
             if first == before + 1:
                 counts["seen to resume"] += lost
                 lost = 0
             elif first:
                 wrong.append(f"{name}: a life began with epoch {first}, not {before + 1}")
-            if not died:
+            if not was_killed:
                 break
             counts["kills"] += 1
             counts["inside a write"] += bool(list(folder.glob(f".{path.name}.*.part")))
             counts["lost progress"] += done > epoch_of(path)
             lost += done > epoch_of(path)
-        last = life(name, path, mmap.mmap(-1, PROGRESS.size))
-        if held(path) != held(through) or last != wanted:
+        actual = run_training(name, path, mmap.mmap(-1, PROGRESS.size))
+        if contents(path) != contents(uninterrupted) or actual != expected:
             wrong.append(f"{name}: what is resumed differs from what never stopped")
         rounds += 1
     return {"what": what, "seed": seed, "trainings": rounds, **counts, "wrong": wrong}
@@ -175,12 +174,12 @@ def main() -> int:
     if options.kills < 1:
         parser.error(f"--kills must be at least 1; got {options.kills}")
     with tempfile.TemporaryDirectory() as folder:
-        found = kill_trainings(options.kills, options.seed, Path(folder), options.what)
+        result = kill_trainings(options.kills, options.seed, Path(folder), options.what)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(result))
     else:
-        print(*(f"{name}: {value}" for name, value in found.items()), sep="\n")
-    return 1 if found["wrong"] else 0
+        print(*(f"{name}: {value}" for name, value in result.items()), sep="\n")
+    return 1 if result["wrong"] else 0
 
 
 if __name__ == "__main__":

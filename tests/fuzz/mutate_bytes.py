@@ -1,7 +1,7 @@
-"""Damage to a file: bytes changed, wherever they stand. For tests of what reads files.
+"""Damage to a file: changed bytes, anywhere. For tests of readers of files.
 
 Each entry of DAMAGES is (bytes, rng, other) -> bytes; `other` is a good file to take bytes from.
-`sealed` gives a changed file the digest that holds for it.
+`with_digest` gives a changed file a valid digest.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ NUMBERS = (0, -1, 1, 2, 3, 7, 0.5, -0.0, 1e-320, 1e308, float("inf"), float("nan
 
 
 def halves(data: bytes) -> tuple[bytes, bytes]:
-    """The header's text, as far as it is there, and what stands behind it."""
+    """The text of the header, as far as it is there, and the bytes after it."""
     size = int.from_bytes(data[:8], "little")
     return data[8 : 8 + size], data[8 + size :]
 
@@ -27,15 +27,15 @@ def joined(header: bytes, body: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + body
 
 
-def sealed(data: bytes) -> bytes:
-    """`data` with the digest that holds for it, where its header has one at all."""
+def with_digest(data: bytes) -> bytes:
+    """`data` with a valid digest, if its header has one at all."""
     header, body = halves(data)
     blank = data[:8] + STAMP.sub(digest_entry(BLANK), header, count=1) + body
     return blank.replace(digest_entry(BLANK), digest_entry(hashlib.sha256(blank).hexdigest()), 1)
 
 
 def span(data: bytes, rng: Random) -> tuple[int, int]:
-    """Two places in `data`, in order, near each other as often as not."""
+    """A range of `data`, short as often as not."""
     at = rng.randrange(len(data) + 1)
     width = rng.choice((1, 8, len(data)))
     return at, rng.randint(at, min(at + width, len(data)))
@@ -75,8 +75,8 @@ def noise(data: bytes, rng: Random, other: bytes) -> bytes:
 
 def fill(data: bytes, rng: Random, other: bytes) -> bytes:
     start, stop = span(data, rng)
-    one = rng.choice((b"\x00", b"\xff", b" ", b"[", b'"'))
-    return data[:start] + one * (stop - start) + data[stop:]
+    byte = rng.choice((b"\x00", b"\xff", b" ", b"[", b'"'))
+    return data[:start] + byte * (stop - start) + data[stop:]
 
 
 def append(data: bytes, rng: Random, other: bytes) -> bytes:
@@ -84,13 +84,13 @@ def append(data: bytes, rng: Random, other: bytes) -> bytes:
 
 
 def digits(data: bytes, rng: Random, other: bytes) -> bytes:
-    """Another number where one is written."""
-    found = list(re.finditer(rb"\d+", data))
-    if not found:
+    """Another number in place of one."""
+    matches = list(re.finditer(rb"\d+", data))
+    if not matches:
         return data
-    chosen = rng.choice(found)
+    match = rng.choice(matches)
     number = rng.choice((*map(str, NUMBERS), "NaN", "Infinity", "1e999", "-1", "007", "9" * 5000))
-    return data[: chosen.start()] + number.encode() + data[chosen.end() :]
+    return data[: match.start()] + number.encode() + data[match.end() :]
 
 
 def header_size(data: bytes, rng: Random, other: bytes) -> bytes:
@@ -99,7 +99,7 @@ def header_size(data: bytes, rng: Random, other: bytes) -> bytes:
 
 
 def twice(data: bytes, rng: Random, other: bytes) -> bytes:
-    """A key that stands twice: a copy of some `"key":value,` behind some `{`."""
+    """A duplicate key: a copy of some `"key":value,` after some `{`."""
     entries: list[bytes] = re.findall(rb'\\?"[^"\\{}]*\\?": ?[^,{}\[\]]*', data)
     opened = [m.end() for m in re.finditer(rb"{", data)]
     if not entries or not opened:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Remove the checks of the package one by one, and list those that no test misses.
+"""Remove the checks of the package one by one, and list those that no test notices.
 
 python tests/fuzz/mutate_checks.py                       # every check: an hour
 python tests/fuzz/mutate_checks.py --module training/checks.py --json
@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 BAD_INPUT = "tests/test_bad_input.py"
-QUICK = ("-m", "not slow", "-k", "not kills and not within_an_epoch")  # and find as much
-# Per module: the tests that know it, and whose hostile inputs reach it
+QUICK = ("-m", "not slow", "-k", "not kills and not within_an_epoch")  # which find as much
+# Per module: its tests, and the surfaces whose hostile inputs reach it
 MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "training/checks.py": (("training/test_checks.py",), "core or estimators"),
     "training/labels.py": (("training/test_labels.py", "training/test_checks.py"), "core"),
@@ -69,7 +69,7 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "cli/using.py": (("cli/test_using.py",), "command"),
     "cli/inspect.py": (("cli/test_using.py",), "command"),
 }  # fmt: skip
-CALLED = (
+CHECK_FUNCTIONS = (
     "check",
     "refuse",
     "warn",
@@ -77,7 +77,7 @@ CALLED = (
     "same_shape",
     "numbered",
 )
-SECONDS = 300  # of one run of tests; a hang is a test that falls
+SECONDS = 300  # of one run of tests; a hang counts as a failure
 
 
 class Mutant(NamedTuple):
@@ -96,7 +96,7 @@ def is_check(node: ast.AST) -> bool:
         last = node.body[-1]
         return isinstance(last, ast.Raise) or ("warn(" in ast.unparse(last) and not node.orelse)
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        return ast.unparse(node.value.func).rpartition(".")[2].startswith(CALLED)
+        return ast.unparse(node.value.func).rpartition(".")[2].startswith(CHECK_FUNCTIONS)
     return False
 
 
@@ -117,14 +117,14 @@ def mutants(module: str) -> Iterator[Mutant]:
     """Every check of a module removed, and every `if` negated."""
     tree = ast.parse((ROOT / "xpmlp" / module).read_text())
     for number, node in enumerate(node for node in ast.walk(tree) if is_check(node)):
-        shown = ast.unparse(node).splitlines()[0]
+        first_line = ast.unparse(node).splitlines()[0]
         for change in ("removed", "negated") if isinstance(node, ast.If) else ("removed",):
-            what = f"{change}: {shown}"
+            what = f"{change}: {first_line}"
             line: int = node.lineno  # type: ignore[attr-defined]
             yield Mutant(module, number, line, what, without(tree, number, change))
 
 
-# what a module that notes calls; a test may have filled the disk, or run in another process
+# called by an instrumented module; a test may have filled the disk, or run in another process
 NOTING = """
 import os
 seen = set()
@@ -142,7 +142,7 @@ def come(check):
 
 
 class Noting(ast.NodeTransformer):
-    """Writes before each check of a module that the test under way has come to it."""
+    """Makes a module record, before each of its checks, the test that reaches it."""
 
     def __init__(self, module: str, tree: ast.Module) -> None:
         self.module = module
@@ -156,11 +156,11 @@ class Noting(ast.NodeTransformer):
         return [*ast.parse(f"__import__('noting').come('{self.module} {number}')").body, node]
 
 
-Comers = dict[tuple[str, int], list[str]]  # by a check's module and number, tests
+TestsByCheck = dict[tuple[str, int], list[str]]  # by a check's module and number, tests
 
 
-def comers(modules: Sequence[str], package: Path, tests: list[str]) -> Comers:
-    """The tests that come to each check."""
+def tests_by_check(modules: Sequence[str], package: Path, tests: list[str]) -> TestsByCheck:
+    """The tests that reach each check."""
     notes = package / "notes"
     notes.write_text("")
     (package / "noting.py").write_text(NOTING.format(notes=str(notes)))
@@ -168,21 +168,21 @@ def comers(modules: Sequence[str], package: Path, tests: list[str]) -> Comers:
         for module in modules:
             tree = ast.parse((ROOT / "xpmlp" / module).read_text())
             noting = ast.fix_missing_locations(Noting(module, tree).visit(tree))
-            stack.enter_context(put(package / "xpmlp" / module, ast.unparse(noting)))
+            stack.enter_context(replaced(package / "xpmlp" / module, ast.unparse(noting)))
         if not survives(package, tests):
             raise RuntimeError("the tests fail before any check is removed")
-    found: Comers = {}
+    reached: TestsByCheck = {}
     for line in dict.fromkeys(notes.read_text().splitlines()):
         test, module, number = line.rsplit(" ", 2)
-        name = test.rpartition(" (")[0]  # behind it stands the phase
-        if name and name not in found.setdefault((module, int(number)), []):
-            found[module, int(number)].append(name)
-    return found
+        name = test.rpartition(" (")[0]  # the phase follows it
+        if name and name not in reached.setdefault((module, int(number)), []):
+            reached[module, int(number)].append(name)
+    return reached
 
 
 @contextmanager
-def put(file: Path, source: str) -> Iterator[None]:
-    """Inside it a file is another."""
+def replaced(file: Path, source: str) -> Iterator[None]:
+    """Replace the source of a file within the context."""
     before = file.read_text()
     file.write_text(source)
     try:
@@ -192,41 +192,41 @@ def put(file: Path, source: str) -> Iterator[None]:
 
 
 def survives(package: Path, tests: list[str]) -> bool:
-    """Whether the tests pass on the package in that folder."""
+    """Whether the tests pass with the package in that folder."""
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-    # SAFEPATH: also a test's `python -c` takes the package from there, not from where it runs
-    where = {"PYTHONPATH": str(package), "PYTHONSAFEPATH": "1"}
-    listed = package / "tests"
-    listed.write_text("\n".join(tests))
-    options = ("-x", "-q", "-p", "no:cacheprovider", f"@{listed}")
+    # SAFEPATH: `python -c` in a test also imports that package, not the one where it runs
+    paths = {"PYTHONPATH": str(package), "PYTHONSAFEPATH": "1"}
+    test_list = package / "tests"
+    test_list.write_text("\n".join(tests))
+    options = ("-x", "-q", "-p", "no:cacheprovider", f"@{test_list}")
     command = [sys.executable, "-m", "pytest", *options]
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=os.environ | threads | where,
+        result = subprocess.run(
+            command, cwd=ROOT, env=os.environ | threads | paths,
             capture_output=True, check=False, timeout=SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return False
     # 2 and 4: the package, or a test's module, cannot be imported
-    if done.returncode not in (0, 1, 2) and b"ERROR collecting" not in done.stdout:
-        raise RuntimeError(done.stdout.decode()[-2000:])
-    return done.returncode == 0
+    if result.returncode not in (0, 1, 2) and b"ERROR collecting" not in result.stdout:
+        raise RuntimeError(result.stdout.decode()[-2000:])
+    return result.returncode == 0
 
 
-def killers(modules: Sequence[str], package: Path) -> tuple[Comers, Comers]:
-    """The tests to ask about each check: those of the modules that come to it, and the hostile
-    inputs that do."""
-    own = dict.fromkeys(f"tests/{name}" for module in modules for name in MODULES[module][0])
+def killers(modules: Sequence[str], package: Path) -> tuple[TestsByCheck, TestsByCheck]:
+    """The tests that reach each check: those of the modules, and the hostile inputs."""
+    tests = dict.fromkeys(f"tests/{name}" for module in modules for name in MODULES[module][0])
     surfaces = dict.fromkeys(MODULES[module][1] for module in modules)
     hostile = [BAD_INPUT, "-k", " or ".join(surfaces)]
-    return comers(modules, package, [*own, *QUICK]), comers(modules, package, hostile)
+    quick = [*tests, *QUICK]
+    return tests_by_check(modules, package, quick), tests_by_check(modules, package, hostile)
 
 
-def tried(mutant: Mutant, package: Path, asked: Iterable[Comers]) -> bool:
-    """Whether a mutant survives the tests that come to it; the package is as before afterwards."""
-    coming = [tests.get((mutant.module, mutant.number), []) for tests in asked]
-    with put(package / "xpmlp" / mutant.module, mutant.source):
-        return all(survives(package, tests) for tests in coming if tests)
+def survives_all(mutant: Mutant, package: Path, killers: Iterable[TestsByCheck]) -> bool:
+    """Whether a mutant survives the tests that reach it; the package is restored afterwards."""
+    reaching = [tests.get((mutant.module, mutant.number), []) for tests in killers]
+    with replaced(package / "xpmlp" / mutant.module, mutant.source):
+        return all(survives(package, tests) for tests in reaching if tests)
 
 
 def main() -> int:
@@ -236,23 +236,23 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     out = sys.stderr if options.json else sys.stdout
-    modules, count, left = options.module or list(MODULES), 0, []
+    modules, count, survivors = options.module or list(MODULES), 0, []
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder)
         shutil.copytree(ROOT / "xpmlp", package / "xpmlp")
-        asked = killers(modules, package)
+        tests = killers(modules, package)
         for module in modules:
             for mutant in mutants(module):
                 if options.removed and not mutant.what.startswith("removed"):
                     continue
                 count += 1
-                if tried(mutant, package, asked):
-                    left.append(mutant._asdict() | {"source": ""})
+                if survives_all(mutant, package, tests):
+                    survivors.append(mutant._asdict() | {"source": ""})
                     print(f"survives: {module}:{mutant.line} {mutant.what}", file=out, flush=True)
-            print(f"{module}: {count} so far, {len(left)} survive", file=out, flush=True)
+            print(f"{module}: {count} so far, {len(survivors)} survive", file=out, flush=True)
     if options.json:
-        print(json.dumps({"mutants": count, "survivors": left}))
-    return 1 if left else 0
+        print(json.dumps({"mutants": count, "survivors": survivors}))
+    return 1 if survivors else 0
 
 
 if __name__ == "__main__":

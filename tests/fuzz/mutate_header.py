@@ -1,4 +1,4 @@
-"""Forgeries of a file: what it says is changed, as JSON and arrays. For tests of what reads files.
+"""Forgeries of a file: changes of its JSON and arrays. For tests of readers of files.
 
 Each entry of FORGERIES is (parts, rng, other's parts) -> None and changes `parts` in place. It
 takes any safetensors file whose metadata has a `config` of JSON, and at least one tensor.
@@ -19,7 +19,7 @@ WORDS = (
     "\ud800", "é\x00",
     "table.center", "layers.0.weights", "estimator.slots.0", "__metadata__", "gpu", "no/such/file",
 )  # fmt: skip
-ODD: tuple[Any, ...] = (
+ODD_VALUES: tuple[Any, ...] = (
     None, True, False, [], {}, [[]], [1, "a"], {"float": "nan"}, {"tuple": [1]}, {"dict": [[1, 2]]},
     {"dict": [[[], 2]]}, [[3, 3, "relu", 0.0]], *NUMBERS, *WORDS,
 )  # fmt: skip
@@ -28,22 +28,22 @@ DTYPES = ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", 
 
 
 class Parts(NamedTuple):
-    """A file taken apart."""
+    """The parts of a file."""
 
     header: dict[str, Any]
     config: Any
     body: bytearray
 
 
-def taken_apart(data: bytes) -> Parts:
-    """The parts of a good file."""
+def split_file(data: bytes) -> Parts:
+    """Split a good file into its parts."""
     header, body = halves(data)
     described = json.loads(header)
     return Parts(described, json.loads(described["__metadata__"]["config"]), bytearray(body))
 
 
-def put_together(parts: Parts) -> bytes:
-    """The file that says what `parts` say; its digest is the old one."""
+def join_file(parts: Parts) -> bytes:
+    """Join `parts` to a file; its digest is the old one."""
     metadata = parts.header.get("__metadata__")
     if isinstance(metadata, dict) and "config" in metadata:
         metadata["config"] = json.dumps(parts.config)
@@ -51,18 +51,18 @@ def put_together(parts: Parts) -> bytes:
     return joined(text + b" " * (-len(text) % 8), bytes(parts.body))
 
 
-def whole(value: Any) -> bool:
-    return isinstance(value, list) and all(type(one) is int for one in value)
+def is_integer_list(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 def names_of(parts: Parts) -> list[str]:
-    """The tensors that no forgery made unreadable yet."""
+    """The tensors whose entries no forgery has made unreadable yet."""
     return [
         name
         for name, entry in parts.header.items()
         if isinstance(entry, dict)
-        and whole(entry.get("shape"))
-        and whole(entry.get("data_offsets"))
+        and is_integer_list(entry.get("shape"))
+        and is_integer_list(entry.get("data_offsets"))
         and len(entry["data_offsets"]) == 2
         and 0 <= entry["data_offsets"][0] <= len(parts.body)
     ]
@@ -80,9 +80,9 @@ def rename(parts: Parts, rng: Random, other: Parts) -> None:
 
 def swap(parts: Parts, rng: Random, other: Parts) -> None:
     names = names_of(parts)
-    one, two = rng.choice(names), rng.choice(names)
+    first, second = rng.choice(names), rng.choice(names)
     header = parts.header
-    header[one], header[two] = header[two], header[one]
+    header[first], header[second] = header[second], header[first]
 
 
 def drop(parts: Parts, rng: Random, other: Parts) -> None:
@@ -133,48 +133,49 @@ def poke(parts: Parts, rng: Random, other: Parts) -> None:
 
 
 def spot(value: Any, rng: Random) -> tuple[Any, Any] | None:
-    """Some object or list inside `value`, and one of its keys."""
-    found = None
+    """Some object or list in `value`, and one of its keys."""
+    place = None
     while isinstance(value, dict | list) and value:
         key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
-        found = value, key
+        place = value, key
         value = value[key]
         if rng.random() < 0.15:
             break
-    return found
+    return place
 
 
-def odd(value: Any, rng: Random) -> Any:
-    """Something in place of `value`, of its own kind as often as not; new, for later forgeries
+def odd_value(value: Any, rng: Random) -> Any:
+    """A replacement of `value`, of the same type as often as not; a copy, because later forgeries
     may change it."""
     if rng.random() < 0.5:
-        return deepcopy(rng.choice(ODD))
+        return deepcopy(rng.choice(ODD_VALUES))
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
         return rng.choice((*NUMBERS, value + 1, -value))
     if isinstance(value, str):
         return rng.choice((*WORDS, value * 2, value[:-1], value.upper()))
-    return value * 2 if isinstance(value, list) else deepcopy(rng.choice(ODD))
+    return value * 2 if isinstance(value, list) else deepcopy(rng.choice(ODD_VALUES))
 
 
 def edit(parts: Parts, rng: Random, other: Parts) -> None:
-    """One value of the configuration replaced, or taken away."""
-    found = spot(parts.config, rng)
-    if found is None:
+    """One value of the configuration replaced or removed."""
+    place = spot(parts.config, rng)
+    if place is None:
         return
-    holder, key = found
+    holder, key = place
     if rng.random() < 0.2:
         del holder[key]
     else:
-        holder[key] = odd(holder[key], rng)
+        holder[key] = odd_value(holder[key], rng)
 
 
 def exchange(parts: Parts, rng: Random, other: Parts) -> None:
-    """A value of the configuration in the place of another."""
-    one, two = spot(parts.config, rng), spot(parts.config, rng)
-    if one and two:
-        one[0][one[1]] = json.loads(json.dumps(two[0][two[1]]))  # a copy: no list in itself
+    """One value of the configuration in place of another."""
+    target, source = spot(parts.config, rng), spot(parts.config, rng)
+    if target and source:
+        # a copy: no list in itself
+        target[0][target[1]] = json.loads(json.dumps(source[0][source[1]]))
 
 
 def graft(parts: Parts, rng: Random, other: Parts) -> None:
@@ -188,22 +189,22 @@ def graft(parts: Parts, rng: Random, other: Parts) -> None:
 
 
 def metadata(parts: Parts, rng: Random, other: Parts) -> None:
-    found = parts.header.get("__metadata__")
-    if isinstance(found, dict) and found:
-        name = rng.choice(list(found))
-        found[name] = rng.choice((*ODD, "2", "[" * 2000, '{"spec":1,"spec":1}'))
+    entries = parts.header.get("__metadata__")
+    if isinstance(entries, dict) and entries:
+        name = rng.choice(list(entries))
+        entries[name] = rng.choice((*ODD_VALUES, "2", "[" * 2000, '{"spec":1,"spec":1}'))
 
 
 def lead(parts: Parts, rng: Random, other: Parts) -> None:
-    """A population of one of a single network, consistently, or the other way round."""
+    """A single network as a population of one, consistently, or the reverse."""
     if not isinstance(parts.config, dict):
         return
-    one = parts.config.get("members") is None
-    parts.config["members"] = 1 if one else None
+    is_single = parts.config.get("members") is None
+    parts.config["members"] = 1 if is_single else None
     for name in names_of(parts):
         shape = parts.header[name]["shape"]
         if name.startswith("layers."):
-            parts.header[name]["shape"] = [1, *shape] if one else shape[1:]
+            parts.header[name]["shape"] = [1, *shape] if is_single else shape[1:]
 
 
 def nested(count: int) -> list[Any]:
@@ -215,7 +216,7 @@ def nested(count: int) -> list[Any]:
 
 
 def one_hash(count: int) -> dict[str, Any]:
-    """Keys of a dict that all have the hash 0, so that each is compared with all others."""
+    """Keys of a dict that all have hash 0, so that each is compared with all others."""
     return {"dict": [[i * (2**61 - 1), 0] for i in range(count)]}
 
 
@@ -228,9 +229,9 @@ HEAVY: tuple[Callable[[int], Any], ...] = (
 def bulk(parts: Parts, rng: Random, other: Parts) -> None:
     """A configuration or header that is costly to hold or to read for its size."""
     heavy = rng.choice(HEAVY)(rng.choice((10, 100, 1000, 10_000)))
-    found = spot(parts.config, rng)
-    if found is not None and rng.random() < 0.8:
-        found[0][found[1]] = heavy
+    place = spot(parts.config, rng)
+    if place is not None and rng.random() < 0.8:
+        place[0][place[1]] = heavy
     else:
         parts.header["bulk"] = heavy
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A long run: fit, predict, save, load, go on, populations, bad input, and nothing may grow.
+"""A long run: fit, predict, save, load, continue, populations, bad input; nothing may grow.
 
     python tests/fuzz/soak.py --minutes 10
 
@@ -42,7 +42,7 @@ ACTIVATIONS = ("relu", "tanh", "elu:0.5", "gelu")
 
 
 class Reading(NamedTuple):
-    """What there is at one moment."""
+    """Resource usage at one moment."""
 
     minutes: float
     memory: int  # bytes resident
@@ -52,7 +52,7 @@ class Reading(NamedTuple):
     descriptors: int
 
 
-def reading(folder: Path, start: float) -> Reading:
+def take_reading(folder: Path, start: float) -> Reading:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return Reading(
@@ -66,7 +66,7 @@ def reading(folder: Path, start: float) -> Reading:
 
 
 class Round(NamedTuple):
-    """What a round's activities work with; sizes differ from round to round."""
+    """The data of a round's activities; sizes differ from round to round."""
 
     X: np.ndarray  # (N, n_in)
     y: np.ndarray  # (N,) labels
@@ -77,7 +77,7 @@ class Round(NamedTuple):
     folder: Path
 
 
-def drawn(number: int, seed: int, folder: Path) -> Round:
+def make_round(number: int, seed: int, folder: Path) -> Round:
     rng = np.random.default_rng((seed, number))
     X = rng.normal(size=(int(rng.integers(40, 200)), int(rng.integers(2, 9))))
     labels = np.array(["a", "b", "c"])[np.arange(len(X)) % 3]
@@ -107,40 +107,40 @@ def save_and_load(r: Round) -> None:
     scores: dict[str, Any] = {"metrics": {}, "baseline": {}, "rows": {}}
     table = TableModel(network, columns, "y", "regression", 0.0, 1.0, scores)
     table.save(r.folder / "table")
-    found = load(r.folder / "table")
-    assert np.array_equal(found.predict(frame), table.predict(frame))
+    loaded = load(r.folder / "table")
+    assert np.array_equal(loaded.predict(frame), table.predict(frame))
 
 
-def go_on(r: Round) -> None:
-    """An interruption between any two epochs leaves the same bits."""
-    through, stopped = (MLPClassifier((r.hidden,), random_state=r.seed) for _ in range(2))
+def continue_training(r: Round) -> None:
+    """An interruption between two epochs does not change the bits."""
+    uninterrupted, stopped = (MLPClassifier((r.hidden,), random_state=r.seed) for _ in range(2))
     for epoch in range(3):
-        through.partial_fit(r.X, r.y, classes=["a", "b", "c"])
+        uninterrupted.partial_fit(r.X, r.y, classes=["a", "b", "c"])
         stopped.partial_fit(r.X, r.y, classes=["a", "b", "c"])
         if epoch < 2:
             stopped.save(r.folder / "stopped")
             stopped = pickle.loads(pickle.dumps(MLPClassifier.load(r.folder / "stopped")))
-    assert np.array_equal(through.coefs_[0], stopped.coefs_[0])
+    assert np.array_equal(uninterrupted.coefs_[0], stopped.coefs_[0])
 
 
 def resume(r: Round) -> None:
-    """A training that an error ends goes on from its checkpoint to the same bits."""
+    """A training that an error ends is resumed from its checkpoint with the same bits."""
 
-    def ended(report: Any) -> None:
+    def fail(report: Any) -> None:
         if report.epoch == 2:
             raise RuntimeError
 
     path = r.folder / "run.ckpt"
     path.unlink(missing_ok=True)
-    given = {"X": r.X, "y": r.number, "epochs": 4, "seed": r.seed}
+    options = {"X": r.X, "y": r.number, "epochs": 4, "seed": r.seed}
     spec = [r.X.shape[1], r.hidden, 1]
-    refused(RuntimeError, lambda: train(spec, **given, checkpoint=path, callbacks=[ended]))
-    refused(ValueError, lambda: train(spec, **given, checkpoint=path))
-    refused(
-        ValueError, lambda: train(spec, **given, checkpoint=path, resume=True, learning_rate=0.5)
+    assert_raises(RuntimeError, lambda: train(spec, **options, checkpoint=path, callbacks=[fail]))
+    assert_raises(ValueError, lambda: train(spec, **options, checkpoint=path))
+    assert_raises(
+        ValueError, lambda: train(spec, **options, checkpoint=path, resume=True, learning_rate=0.5)
     )
-    resumed = train(spec, **given, checkpoint=path, resume=True)
-    assert np.array_equal(resumed.flat, train(spec, **given).flat)
+    resumed = train(spec, **options, checkpoint=path, resume=True)
+    assert np.array_equal(resumed.flat, train(spec, **options).flat)
 
 
 def populations(r: Round) -> None:
@@ -157,7 +157,7 @@ def threads(r: Round) -> None:
     assert all(np.array_equal(answer, answers[0]) for answer in answers)
 
 
-def refused(error: type[BaseException], call: Callable[[], object]) -> None:
+def assert_raises(error: type[BaseException], call: Callable[[], object]) -> None:
     try:
         call()
     except error:
@@ -166,35 +166,35 @@ def refused(error: type[BaseException], call: Callable[[], object]) -> None:
 
 
 def bad_input(r: Round) -> None:
-    """Errors keep nothing: no rows in a traceback, no half file, no descriptor."""
+    """Errors keep nothing alive: no rows in a traceback, no partial file, no descriptor."""
 
-    def interrupted(report: Any) -> None:
+    def interrupt(report: Any) -> None:
         raise KeyboardInterrupt
 
-    odd, size = r.X.copy(), r.X.shape[1]
-    odd[3, 1] = np.nan
+    with_nan, size = r.X.copy(), r.X.shape[1]
+    with_nan[3, 1] = np.nan
     good = r.folder / "network"
     train([size, 1], r.X, r.number, epochs=1).save(good)
     damaged = bytearray(good.read_bytes())
     damaged[random.Random(r.seed).randrange(len(damaged))] ^= 1
     (r.folder / "damaged").write_bytes(damaged)
-    refused(ValueError, lambda: train([size, 3, 1], odd, r.number))
-    refused(ValueError, lambda: train([size + 1, 1], r.X, r.number))
-    refused(ValueError, lambda: MLPClassifier(max_iter=-1).fit(r.X, r.y))
-    refused(ValueError, lambda: MLPClassifier().fit(odd, r.y))
-    refused(ValueError, lambda: load(r.folder / "damaged"))
-    refused(OSError, lambda: load(r.folder / "nothing"))
-    refused(OSError, lambda: load(good).save(r.folder / "no folder" / "model"))
-    refused(DivergedError, lambda: train([size, 4, 4, 1], r.X, r.number, learning_rate=1e30,
+    assert_raises(ValueError, lambda: train([size, 3, 1], with_nan, r.number))
+    assert_raises(ValueError, lambda: train([size + 1, 1], r.X, r.number))
+    assert_raises(ValueError, lambda: MLPClassifier(max_iter=-1).fit(r.X, r.y))
+    assert_raises(ValueError, lambda: MLPClassifier().fit(with_nan, r.y))
+    assert_raises(ValueError, lambda: load(r.folder / "damaged"))
+    assert_raises(OSError, lambda: load(r.folder / "nothing"))
+    assert_raises(OSError, lambda: load(good).save(r.folder / "no folder" / "model"))
+    assert_raises(DivergedError, lambda: train([size, 4, 4, 1], r.X, r.number, learning_rate=1e30,
                                          optimizer="sgd", epochs=20))  # fmt: skip
-    refused(KeyboardInterrupt, lambda: train([size, 1], r.X, r.number, callbacks=[interrupted]))
+    assert_raises(KeyboardInterrupt, lambda: train([size, 1], r.X, r.number, callbacks=[interrupt]))
 
 
 ACTIVITIES: dict[str, Callable[[Round], None]] = {
     "fit and predict": fit_and_predict,
     "estimators": fit_estimators,
     "save and load": save_and_load,
-    "go on": go_on,
+    "continue": continue_training,
     "resume": resume,
     "populations": populations,
     "threads": threads,
@@ -202,29 +202,29 @@ ACTIVITIES: dict[str, Callable[[Round], None]] = {
 }
 
 
-def slope(readings: list[Reading], of: str) -> float:
+def slope(readings: list[Reading], name: str) -> float:
     """The median rise per minute over all pairs of readings (Theil 1950, Sen 1968)."""
     return statistics.median(
-        (getattr(two, of) - getattr(one, of)) / (two.minutes - one.minutes)
-        for i, one in enumerate(readings)
-        for two in readings[i + 1 :]
+        (getattr(second, name) - getattr(first, name)) / (second.minutes - first.minutes)
+        for i, first in enumerate(readings)
+        for second in readings[i + 1 :]
     )
 
 
-def grown(readings: list[Reading]) -> dict[str, str]:
-    """What grew, and by how much."""
-    span, found = readings[-1].minutes - readings[0].minutes, {}
-    for of, allowed in (("memory", MEMORY), ("blocks", BLOCKS)):
-        rise = slope(readings, of) * span
+def growth(readings: list[Reading]) -> dict[str, str]:
+    """The readings that grew, and by how much."""
+    span, grown = readings[-1].minutes - readings[0].minutes, {}
+    for name, allowed in (("memory", MEMORY), ("blocks", BLOCKS)):
+        rise = slope(readings, name) * span
         if rise > allowed:
-            found[of] = f"rose by {rise:,.0f} in {span:.1f} minutes, more than {allowed:,}"
+            grown[name] = f"rose by {rise:,.0f} in {span:.1f} minutes, more than {allowed:,}"
     quarter = max(1, len(readings) // 4)
-    for of in ("files", "threads", "descriptors"):
-        before = max(getattr(one, of) for one in readings[:quarter])
-        after = min(getattr(one, of) for one in readings[-quarter:])
+    for name in ("files", "threads", "descriptors"):
+        before = max(getattr(reading, name) for reading in readings[:quarter])
+        after = min(getattr(reading, name) for reading in readings[-quarter:])
         if after > before:
-            found[of] = f"rose from {before} to {after}"
-    return found
+            grown[name] = f"rose from {before} to {after}"
+    return grown
 
 
 def run(minutes: float, seed: int, folder: Path) -> tuple[int, list[Reading]]:
@@ -235,10 +235,10 @@ def run(minutes: float, seed: int, folder: Path) -> tuple[int, list[Reading]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for activity in ACTIVITIES.values():
-                activity(drawn(number, seed, folder))
+                activity(make_round(number, seed, folder))
         number += 1
         if number > 3 and now >= due:
-            readings.append(reading(folder, start))
+            readings.append(take_reading(folder, start))
             due = now + minutes * 60 / READINGS
     return number, readings
 
@@ -255,29 +255,29 @@ def main() -> int:
         parser.error("this needs /proc, so Linux")
     out = sys.stderr if options.json else sys.stdout
     with tempfile.TemporaryDirectory() as folder:
-        tempfile.tempdir = folder  # what anything leaves behind is counted
+        tempfile.tempdir = folder  # files that anything leaves behind are counted
         try:
             rounds, readings = run(options.minutes, options.seed, Path(folder))
         finally:
             tempfile.tempdir = None
-    first, last, found = readings[0], readings[-1], grown(readings)
+    first, last, grown = readings[0], readings[-1], growth(readings)
     print(f"{rounds} rounds of {', '.join(ACTIVITIES)}", file=out)
     print(f"{'':<12} {'at first':>12} {'at last':>12} {'per minute':>12}", file=out)
     rows = {}
-    for of in Reading._fields[1:]:
-        values = getattr(first, of), getattr(last, of), slope(readings, of)
-        rows[of] = dict(zip(("first", "last", "per_minute"), values, strict=True))
-        shown = [v / 1e6 for v in values] if of == "memory" else values
-        form = "12,.3f" if of == "memory" else "12,.0f"
-        name = "memory, MB" if of == "memory" else of
-        print(name.ljust(12), *(format(v, form) for v in shown), file=out)
-    for of, how in found.items():
-        print(f"{of} {how}", file=out)
-    print("it grows" if found else "flat", file=out)
+    for column in Reading._fields[1:]:
+        values = getattr(first, column), getattr(last, column), slope(readings, column)
+        rows[column] = dict(zip(("first", "last", "per_minute"), values, strict=True))
+        scaled = [v / 1e6 for v in values] if column == "memory" else values
+        form = "12,.3f" if column == "memory" else "12,.0f"
+        name = "memory, MB" if column == "memory" else column
+        print(name.ljust(12), *(format(v, form) for v in scaled), file=out)
+    for column, message in grown.items():
+        print(f"{column} {message}", file=out)
+    print("it grows" if grown else "flat", file=out)
     if options.json:
-        rows |= {"rounds": rounds, "seed": options.seed, "minutes": last.minutes, "grown": found}
+        rows |= {"rounds": rounds, "seed": options.seed, "minutes": last.minutes, "grown": grown}
         print(json.dumps(rows))
-    return 1 if found else 0
+    return 1 if grown else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The program that prints what comes of hostile inputs."""
+"""The program that prints the outcomes of hostile inputs."""
 
 import importlib.util
 import json
@@ -11,8 +11,8 @@ import pytest
 SCRIPT = Path(__file__).parent / "bad_inputs.py"
 
 
-def run(*words):
-    command = [sys.executable, SCRIPT, *words]
+def run(*arguments):
+    command = [sys.executable, SCRIPT, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -22,9 +22,9 @@ def missing(package):
 
 @pytest.mark.slow
 def test_both_columns_are_printed_with_totals():
-    done = run("--only", "estimators fit, values: X: a")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    result = run("--only", "estimators fit, values: X: a")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
     assert lines[0].split() == ["xpmlp", "scikit-learn"]
     assert any(line.endswith("silent") and "named error" in line for line in lines)
     totals = dict(line.rsplit(maxsplit=2)[:2] for line in lines[-6:])
@@ -36,21 +36,21 @@ def test_both_columns_are_printed_with_totals():
 
 @pytest.mark.slow
 def test_json_is_one_object_with_every_input():
-    done = run("--only", "estimators fit, batch", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["wrong"] == 0
-    assert {row["xpmlp"] for row in found["rows"]} == {"accepted, right"}
-    assert found["totals"]["xpmlp"]["accepted, right"] == len(found["rows"])
+    result = run("--only", "estimators fit, batch", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["wrong"] == 0
+    assert {row["xpmlp"] for row in report["rows"]} == {"accepted, right"}
+    assert report["totals"]["xpmlp"]["accepted, right"] == len(report["rows"])
 
 
-def test_a_hang_is_told_and_ends():
-    done = run("--only", "core fit, batch: a batch of n", "--seconds", "0")
-    assert done.returncode == 1
-    assert "hang" in done.stdout
+def test_a_hang_is_reported_and_killed():
+    result = run("--only", "core fit, batch: a batch of n", "--seconds", "0")
+    assert result.returncode == 1
+    assert "hang" in result.stdout
 
 
-def test_a_word_that_no_input_has_is_named():
-    done = run("--only", "nothing of the kind")
-    assert done.returncode == 2
-    assert "no input has 'nothing of the kind'" in done.stderr
+def test_a_word_that_matches_no_input_is_named():
+    result = run("--only", "nothing of the kind")
+    assert result.returncode == 2
+    assert "no input has 'nothing of the kind'" in result.stderr

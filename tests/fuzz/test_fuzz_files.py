@@ -1,4 +1,4 @@
-"""The program that makes hostile files: it counts them, finds faults, keeps and repeats them."""
+"""The program that makes hostile files: counts, and faults that it finds, keeps and repeats."""
 
 import importlib.util
 import json
@@ -12,54 +12,54 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.mutate_bytes import joined, sealed
-from fuzz.mutate_header import taken_apart
-from fuzz.trial_files import LOADED, REFUSED, Case, judged
+from fuzz.mutate_bytes import joined, with_digest
+from fuzz.mutate_header import split_file
+from fuzz.trial_files import LOADED, REFUSED, Case, judge
 
 pytest.importorskip("sklearn")
 SCRIPT = Path(__file__).parent / "fuzz_files.py"
 DATA = Path(__file__).parents[1] / "data"
 
 
-def run(*words):
-    command = [sys.executable, SCRIPT, *map(str, words)]
+def run(*arguments):
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_hostile_files_load_correctly_or_are_refused(tmp_path):
-    done = run("--count", 100_000, "--keep", tmp_path / "faults", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["files"] == 100_000 == sum(found["answers"].values())
-    assert found["faults"] == []
-    assert found["sources"] == len(list(DATA.rglob("*.safetensors")))
+    result = run("--count", 100_000, "--keep", tmp_path / "faults", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["files"] == 100_000 == sum(report["answers"].values())
+    assert report["faults"] == []
+    assert report["sources"] == len(list(DATA.rglob("*.safetensors")))
     # a run that only refuses, or one that tries no change, would prove little
-    assert min(found["answers"].values()) > 1000
-    assert min(found["changes"].values()) > 1000
+    assert min(report["answers"].values()) > 1000
+    assert min(report["changes"].values()) > 1000
 
 
-def test_it_reports_what_it_did(tmp_path):
-    done = run("--count", 200, "--seed", 5, "--keep", tmp_path / "faults")
-    assert done.returncode == 0, done.stderr
-    assert "200 hostile files" in done.stdout
+def test_reports_the_number_of_files(tmp_path):
+    result = run("--count", 200, "--seed", 5, "--keep", tmp_path / "faults")
+    assert result.returncode == 0, result.stderr
+    assert "200 hostile files" in result.stdout
     assert not (tmp_path / "faults").exists()
 
 
-def test_it_ends_in_time(tmp_path):
-    done = run("--minutes", 0.02, "--count", 10**9, "--json")
-    assert done.returncode == 0, done.stderr
-    assert 1.2 < json.loads(done.stdout)["seconds"] < 30
+def test_ends_in_time(tmp_path):
+    result = run("--minutes", 0.02, "--count", 10**9, "--json")
+    assert result.returncode == 0, result.stderr
+    assert 1.2 < json.loads(result.stdout)["seconds"] < 30
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [(["--data", "nowhere"], "no .safetensors file"), (["--count", "many"], "invalid int")],
 )
-def test_bad_arguments_are_named(words, said):
-    done = run(*words)
-    assert done.returncode == 2
-    assert said in done.stderr
+def test_bad_arguments_are_named(arguments, message):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
 
 
 @pytest.fixture
@@ -70,64 +70,68 @@ def script():
     return module
 
 
-def answer(case, victim, other, path):
-    """What comes of a hostile file; Fault where that is not as it must be."""
+def outcome(case, victim, other, path):
+    """The outcome of loading a hostile file; Fault if it is not as it must be."""
     path.write_bytes(case.data)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", victim.kind.warns)
-        return judged(case, victim, other, path)
+        return judge(case, victim, other, path)
 
 
 def test_a_good_file_of_another_kind_loads_or_is_refused(script, tmp_path):
-    """A splice may be, byte for byte, another of the good files."""
-    good, answers = script.sources(DATA, tmp_path), {}
+    """A splice may equal another of the good files, byte for byte."""
+    good, outcomes = script.sources(DATA, tmp_path), {}
     for victim, other in product(good, good):
         case, kinds = Case(other.data, ("splice",), False), (victim.name[:5], other.name[:5])
-        answers.setdefault(kinds, set()).add(answer(case, victim, other, tmp_path / "spliced"))
-    for kinds, found in answers.items():
-        if "check" not in kinds:  # two trainings are two kinds
-            assert found == {LOADED if kinds[0] in ("model", "table", kinds[1]) else REFUSED}, kinds
+        outcomes.setdefault(kinds, set()).add(outcome(case, victim, other, tmp_path / "spliced"))
+    for kinds, actual in outcomes.items():
+        if "check" not in kinds:  # each training is a kind of its own
+            assert actual == {LOADED if kinds[0] in ("model", "table", kinds[1]) else REFUSED}, (
+                kinds
+            )
 
 
-# JSON in the place of any value of a configuration
-ODD = ("1" + "0" * 400, "1e999", "-1", str(2**63), "0.5", "true", '"\\ud800"', "null", "[]", "{}")
+# JSON that replaces any value of a configuration
+JSON = ("1" + "0" * 400, "1e999", "-1", str(2**63), "0.5", "true", '"\\ud800"', "null", "[]", "{}")
 
 
-def places(value, way=()):
-    """The keys that lead to each value that holds no other, at both ends of a list."""
+def places(value, keys_so_far=()):
+    """The keys of each value without further values, at both ends of a list."""
     if not isinstance(value, dict | list) or not value:
-        return [way]
+        return [keys_so_far]
     keys = value if isinstance(value, dict) else sorted({0, len(value) - 1})
-    return [place for key in keys for place in places(value[key], (*way, key))]
+    return [place for key in keys for place in places(value[key], (*keys_so_far, key))]
 
 
-def edited(data, place, text):
-    """A file of that JSON at that place, whose digest holds."""
-    parts = taken_apart(data)
-    *way, last = place
-    reduce(getitem, way, parts.config)[last] = "HERE"
+def replace_value(data, place, text):
+    """The file with that JSON at that place, and a valid digest."""
+    parts = split_file(data)
+    *keys, last = place
+    reduce(getitem, keys, parts.config)[last] = "HERE"
     config = json.dumps(parts.config).replace('"HERE"', text)
     parts.header["__metadata__"]["config"] = config
-    return sealed(joined(json.dumps(parts.header, separators=(",", ":")).encode(), parts.body))
+    return with_digest(joined(json.dumps(parts.header, separators=(",", ":")).encode(), parts.body))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ODD, ids=lambda text: text[:8])
-def test_any_value_of_a_configuration_may_be_odd(text, script, tmp_path):
-    answers = set()
+@pytest.mark.parametrize("text", JSON, ids=lambda text: text[:8])
+def test_odd_values_of_a_configuration_load_or_are_refused(text, script, tmp_path):
+    outcomes = set()
     for good in script.sources(DATA, tmp_path):
-        for place in places(taken_apart(good.data).config):
-            case = Case(edited(good.data, place, text), (str(place),), True)
-            answers.add(answer(case, good, good, tmp_path / "odd"))
-    assert REFUSED in answers
-    assert (LOADED in answers) == (text[:4] not in ("1000", "1e99", '"\\ud')), "nothing holds those"
+        for place in places(split_file(good.data).config):
+            case = Case(replace_value(good.data, place, text), (str(place),), True)
+            outcomes.add(outcome(case, good, good, tmp_path / "odd"))
+    assert REFUSED in outcomes
+    assert (LOADED in outcomes) == (text[:4] not in ("1000", "1e99", '"\\ud')), (
+        "nothing holds those"
+    )
 
 
 def test_a_fault_is_kept_and_can_be_repeated(script, tmp_path, monkeypatch, capsys):
     good = script.KINDS["model"]
 
-    def at_fault(path):
+    def faulty(path):
         data = path.read_bytes()
         if len(data) % 7 == 0:
             raise MemoryError("no memory")
@@ -138,12 +142,12 @@ def test_a_fault_is_kept_and_can_be_repeated(script, tmp_path, monkeypatch, caps
     data = (DATA / "version-1" / "model-numbers.safetensors").read_bytes()
     assert len(data) % 7
     (folder / "model-numbers.safetensors").write_bytes(data)
-    monkeypatch.setitem(script.KINDS, "model", good._replace(load=at_fault))
+    monkeypatch.setitem(script.KINDS, "model", good._replace(load=faulty))
     monkeypatch.setattr(sys, "argv", ["fuzz_files.py", "--count", "100", "--seed", "3", "--json",
                                       "--data", str(folder), "--keep", str(tmp_path)])  # fmt: skip
     assert script.main() == 1
-    found = json.loads(capsys.readouterr().out)
-    first = found["faults"][0]
+    report = json.loads(capsys.readouterr().out)
+    first = report["faults"][0]
     assert "MemoryError: no memory" in first["fault"]
     kept = tmp_path / f"fault-3-{first['number']}.safetensors"
     assert len(kept.read_bytes()) % 7 == 0

@@ -1,4 +1,4 @@
-"""Trainings that are killed at random moments; and a checkpoint that forgets is noticed."""
+"""Trainings that are killed at random moments; an incomplete checkpoint is noticed."""
 
 import importlib.util
 import json
@@ -13,30 +13,30 @@ SCRIPT = Path(__file__).parent / "kill_trainings.py"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def run(*words):
-    command = [sys.executable, SCRIPT, *map(str, words)]
+def run(*arguments):
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["train", "fit"])
 def test_twenty_kills_change_nothing(what):
-    done = run("--kills", 20, "--what", what, "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout)
-    assert found["wrong"] == []
-    assert found["kills"] >= 20
-    assert found["seen to resume"] == found["lost progress"] >= found["kills"] / 2
+    result = run("--kills", 20, "--what", what, "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads(result.stdout)
+    assert report["wrong"] == []
+    assert report["kills"] >= 20
+    assert report["seen to resume"] == report["lost progress"] >= report["kills"] / 2
 
 
 def test_bad_arguments_are_named():
-    done = run("--kills", 0)
-    assert done.returncode == 2
-    assert "--kills must be at least 1" in done.stderr
+    result = run("--kills", 0)
+    assert result.returncode == 2
+    assert "--kills must be at least 1" in result.stderr
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_forgets_is_noticed(monkeypatch, tmp_path):
+def test_an_incomplete_checkpoint_is_noticed(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("kill_trainings", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -44,12 +44,12 @@ def test_a_checkpoint_that_forgets_is_noticed(monkeypatch, tmp_path):
 
     buffers = checkpoint.buffers
 
-    def forgetful(trainer):
+    def incomplete(trainer):
         return {name: b for name, b in buffers(trainer).items() if name != "slots.0"}
 
-    monkeypatch.setattr(checkpoint, "buffers", forgetful)
+    monkeypatch.setattr(checkpoint, "buffers", incomplete)
     for cases, name in ((script.CASES, "momentum"), (script.FITS, "fit")):
-        monkeypatch.setitem(script.WHAT, "alone", {name: cases[name]})
+        monkeypatch.setitem(script.WHAT, "single", {name: cases[name]})
         folder = tmp_path / name
         folder.mkdir()
-        assert "differs" in script.kill_trainings(10, 0, folder, "alone")["wrong"][0]
+        assert "differs" in script.kill_trainings(10, 0, folder, "single")["wrong"][0]

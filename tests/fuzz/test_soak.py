@@ -1,4 +1,4 @@
-"""The long run, made short; and leaks of every kind, which it must notice."""
+"""A short run of the soak test, and leaks of every kind, which it must notice."""
 
 import importlib.util
 import json
@@ -20,25 +20,25 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="n
 
 @pytest.mark.slow
 def test_a_short_run_is_flat():
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, SCRIPT, "--minutes", "0.2", "--json"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["grown"] == {}
-    assert found["rounds"] >= 8
-    for of in ("files", "threads", "descriptors"):
-        assert found[of]["last"] <= found[of]["first"]
-    assert done.stderr.endswith("flat\n")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["grown"] == {}
+    assert report["rounds"] >= 8
+    for name in ("files", "threads", "descriptors"):
+        assert report[name]["last"] <= report[name]["first"]
+    assert result.stderr.endswith("flat\n")
 
 
 def test_bad_arguments_are_named():
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, SCRIPT, "--minutes", "0"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2
-    assert "--minutes must be above 0" in done.stderr
+    assert result.returncode == 2
+    assert "--minutes must be above 0" in result.stderr
 
 
 @pytest.fixture
@@ -50,47 +50,47 @@ def script(monkeypatch):
     return module
 
 
-KEPT: list = []
+LEAKED: list = []
 
 
-def kept_array(r):
-    KEPT.append(np.ones(500_000))
+def leak_array(r):
+    LEAKED.append(np.ones(500_000))
 
 
-def kept_objects(r):
-    KEPT.append([object() for _ in range(3000)])
+def leak_objects(r):
+    LEAKED.append([object() for _ in range(3000)])
 
 
-def kept_file(r):
+def leak_file(r):
     (r.folder / f"left behind {time.perf_counter_ns()}").touch()
 
 
-def kept_temporary_file(r):
+def leak_temporary_file(r):
     os.close(tempfile.mkstemp()[0])
 
 
-def kept_descriptor(r):
-    KEPT.append(open("/dev/null"))  # noqa: SIM115 - the leak
+def leak_descriptor(r):
+    LEAKED.append(open("/dev/null"))  # noqa: SIM115 - the leak
 
 
-def kept_thread(r):
-    done = next((item for item in KEPT if isinstance(item, threading.Event)), None)
-    if done is None:
-        KEPT.append(done := threading.Event())
-    threading.Thread(target=done.wait, daemon=True).start()
+def leak_thread(r):
+    event = next((item for item in LEAKED if isinstance(item, threading.Event)), None)
+    if event is None:
+        LEAKED.append(event := threading.Event())
+    threading.Thread(target=event.wait, daemon=True).start()
 
 
 LEAKS = {
-    "memory": kept_array,
-    "blocks": kept_objects,
-    "files": kept_file,
-    "files ": kept_temporary_file,
-    "descriptors": kept_descriptor,
-    "threads": kept_thread,
+    "memory": leak_array,
+    "blocks": leak_objects,
+    "files": leak_file,
+    "files ": leak_temporary_file,
+    "descriptors": leak_descriptor,
+    "threads": leak_thread,
 }
 
 
-def slowly(activity):
+def throttled(activity):
     """At most 200 rounds a second."""
 
     def round_of(r):
@@ -100,8 +100,8 @@ def slowly(activity):
     return round_of
 
 
-def found_in(script, activity, monkeypatch, capsys):
-    monkeypatch.setattr(script, "ACTIVITIES", {"activity": slowly(activity)})
+def run_soak(script, activity, monkeypatch, capsys):
+    monkeypatch.setattr(script, "ACTIVITIES", {"activity": throttled(activity)})
     monkeypatch.setattr(sys, "argv", ["soak.py", "--minutes", "0.03", "--json"])
     status = script.main()
     return status, json.loads(capsys.readouterr().out)["grown"]
@@ -111,20 +111,20 @@ def found_in(script, activity, monkeypatch, capsys):
 @pytest.mark.parametrize("kind", LEAKS)
 def test_a_leak_is_noticed(kind, script, monkeypatch, capsys):
     try:
-        status, grown = found_in(script, LEAKS[kind], monkeypatch, capsys)
+        status, grown = run_soak(script, LEAKS[kind], monkeypatch, capsys)
     finally:
-        for item in KEPT:
+        for item in LEAKED:
             if hasattr(item, "close"):
                 item.close()
             if isinstance(item, threading.Event):
                 item.set()
-        KEPT.clear()
+        LEAKED.clear()
     assert status == 1
     assert kind.strip() in grown
 
 
 @pytest.mark.slow
-def test_what_is_let_go_is_no_leak(script, monkeypatch, capsys):
+def test_released_resources_are_no_leak(script, monkeypatch, capsys):
     def careful(r):
         np.ones(500_000)
         [object() for _ in range(3000)]
@@ -134,19 +134,19 @@ def test_what_is_let_go_is_no_leak(script, monkeypatch, capsys):
         thread.start()
         thread.join()
 
-    assert found_in(script, careful, monkeypatch, capsys) == (0, {})
+    assert run_soak(script, careful, monkeypatch, capsys) == (0, {})
 
 
-def test_the_slope_is_not_bent_by_a_few_odd_readings(script):
+def test_the_slope_is_robust_against_outliers(script):
     readings = [script.Reading(i / 60, 10**8 + (i % 7 == 0) * 10**7, 0, 0, 0, 0) for i in range(99)]
     assert script.slope(readings, "memory") == 0
-    rising = [one._replace(memory=one.memory + 60 * int(60 * one.minutes)) for one in readings]
+    rising = [r._replace(memory=r.memory + 60 * int(60 * r.minutes)) for r in readings]
     assert script.slope(rising, "memory") == pytest.approx(3600, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["fit and predict", "estimators", "save and load", "go on",
+@pytest.mark.parametrize("name", ["fit and predict", "estimators", "save and load", "continue",
                                   "resume", "populations", "threads", "bad input"])  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
-def test_every_activity_does_what_it_says(name, script, tmp_path):
-    """Each asserts its own results."""
-    script.ACTIVITIES[name](script.drawn(1, 1, tmp_path))
+def test_every_activity_passes(name, script, tmp_path):
+    """Each activity asserts its own results."""
+    script.ACTIVITIES[name](script.make_round(1, 1, tmp_path))

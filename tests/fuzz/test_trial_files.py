@@ -1,4 +1,4 @@
-"""Hostile files: the changes are real, and whatever a loader does wrong is found."""
+"""Hostile files: the changes are effective, and every error of a loader is found."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from fuzz import trial_files as module
-from fuzz.mutate_bytes import DAMAGES, halves, joined, sealed
-from fuzz.mutate_header import FORGERIES, ODD, odd, put_together, taken_apart
+from fuzz.mutate_bytes import DAMAGES, halves, joined, with_digest
+from fuzz.mutate_header import FORGERIES, ODD_VALUES, join_file, odd_value, split_file
 from fuzz.trial_files import (
     LOADED,
     MEMORY,
@@ -21,8 +21,8 @@ from fuzz.trial_files import (
     REFUSED,
     Fault,
     Kind,
-    hostile,
-    measured,
+    load_measured,
+    make_case,
     source,
     trial,
 )  # fmt: skip
@@ -39,22 +39,22 @@ def use(model):
     assert model.predict(np.zeros((2, model.spec.n_in))).shape[-1] == 2
 
 
-def packed(model):
+def pack(model):
     return encode(*model.parts())
 
 
-NETWORK = Kind(load, packed, use)
+NETWORK = Kind(load, pack, use)
 
 
 @pytest.fixture(scope="module")
 def good():
     labels = np.array(["no", "yes"])[np.arange(12) % 2]
-    return packed(train("3-4-2", ROWS, labels, loss="cross_entropy", epochs=1))
+    return pack(train("3-4-2", ROWS, labels, loss="cross_entropy", epochs=1))
 
 
 @pytest.fixture(scope="module")
 def other():
-    return packed(train("3-2", ROWS, ROWS[:, :2], epochs=1, seed=5, members=2))
+    return pack(train("3-2", ROWS, ROWS[:, :2], epochs=1, seed=5, members=2))
 
 
 @pytest.fixture
@@ -69,22 +69,22 @@ def test_every_damage_changes_a_file(name, good, other):
 
 
 @pytest.mark.parametrize("name", [name for name in FORGERIES if name != "untouched"])
-def test_every_forgery_changes_what_a_file_says(name, good, other):
-    said = set()
+def test_every_forgery_changes_a_file(name, good, other):
+    changed = set()
     for seed in range(20):
-        parts = taken_apart(good)
-        FORGERIES[name](parts, random.Random(seed), taken_apart(other))
-        header, body = halves(put_together(parts))
-        said.add((header, body))
-    plain = halves(put_together(taken_apart(good)))
-    assert said - {plain}
+        parts = split_file(good)
+        FORGERIES[name](parts, random.Random(seed), split_file(other))
+        header, body = halves(join_file(parts))
+        changed.add((header, body))
+    unchanged = halves(join_file(split_file(good)))
+    assert changed - {unchanged}
 
 
-def test_a_seed_makes_the_same_file_everywhere(good, other):
-    fixed = put_together(taken_apart(FIXED))
-    cases = [hostile(fixed, random.Random(f"0/{i}"), fixed) for i in range(200)]
-    again = [hostile(fixed, random.Random(f"0/{i}"), fixed) for i in range(200)]
-    assert cases == again
+def test_a_seed_always_makes_the_same_file(good, other):
+    fixed = join_file(split_file(FIXED))
+    cases = [make_case(fixed, random.Random(f"0/{i}"), fixed) for i in range(200)]
+    repeated = [make_case(fixed, random.Random(f"0/{i}"), fixed) for i in range(200)]
+    assert cases == repeated
     assert len({case.data for case in cases}) > 150
     assert {name for case in cases for name in case.changes} == {*DAMAGES, *FORGERIES}
 
@@ -99,44 +99,44 @@ TEXT = json.dumps(HEADER, separators=(",", ":")).encode()
 FIXED = len(TEXT).to_bytes(8, "little") + TEXT + bytes(range(72))
 
 
-def test_what_a_forgery_puts_in_may_be_changed_by_the_next():
-    shared = {id(one) for one in ODD if isinstance(one, list | dict)}
-    put = [odd(0, random.Random(seed)) for seed in range(500)]
-    assert any(isinstance(one, list | dict) for one in put)
-    assert not shared & {id(one) for one in put}
+def test_odd_values_are_copies():
+    shared = {id(value) for value in ODD_VALUES if isinstance(value, list | dict)}
+    values = [odd_value(0, random.Random(seed)) for seed in range(500)]
+    assert any(isinstance(value, list | dict) for value in values)
+    assert not shared & {id(value) for value in values}
 
 
-def test_a_sealed_file_has_the_digest_that_holds(good):
-    data = sealed(good[:-1] + b"\x55")
+def test_with_digest_sets_a_valid_digest(good):
+    data = with_digest(good[:-1] + b"\x55")
     digest = re.search(rb'"sha256":"([0-9a-f]{64})"', data)[1]
     blank = data.replace(digest, b"0" * 64, 1)
     assert hashlib.sha256(blank).hexdigest().encode() == digest
-    assert sealed(good) == good
+    assert with_digest(good) == good
 
 
-def test_forgeries_reach_behind_the_digest(good, other, path):
-    """Else a checksum alone would pass: sealed files load, and are refused for other reasons."""
+def test_forgeries_get_past_the_digest(good, other, path):
+    """Otherwise a checksum alone would pass: files with a valid digest load or are refused."""
     path.write_bytes(good)
     first = source("first", NETWORK, path)
-    answers, said = set(), set()
+    outcomes, messages = set(), set()
     for seed in range(300):
-        case, answer = trial(first, first, random.Random(seed), path)
-        answers.add((answer, case.sealed))
-        if case.sealed and answer == REFUSED:
+        case, outcome = trial(first, first, random.Random(seed), path)
+        outcomes.add((outcome, case.sealed))
+        if case.sealed and outcome == REFUSED:
             with pytest.raises(ValueError, match="not a whole model file") as caught:
                 load(path)
-            said.add(str(caught.value).partition("file: ")[2][:12])
-    assert {(LOADED, True), (LOADED, False), (REFUSED, True), (REFUSED, False)} <= answers
-    assert len(said) > 15
+            messages.add(str(caught.value).partition("file: ")[2][:12])
+    assert {(LOADED, True), (LOADED, False), (REFUSED, True), (REFUSED, False)} <= outcomes
+    assert len(messages) > 15
 
 
-def answering(good, other, path, load, **more):
-    """The first fault that trials of a loader find, or None."""
+def first_fault(good, other, path, load, **changes):
+    """The first fault of a loader that trials find, or None."""
     path.write_bytes(good)
     first = source("first", NETWORK, path)
     path.write_bytes(other)
     second = source("second", NETWORK, path)
-    broken = first._replace(kind=NETWORK._replace(load=load, **more))
+    broken = first._replace(kind=NETWORK._replace(load=load, **changes))
     try:
         for seed in range(200):
             trial(broken, second, random.Random(seed), path)
@@ -146,7 +146,7 @@ def answering(good, other, path, load, **more):
 
 
 def test_the_real_loader_has_no_fault(good, other, path):
-    assert answering(good, other, path, load) is None
+    assert first_fault(good, other, path, load) is None
 
 
 def without_path(path):
@@ -178,7 +178,7 @@ def warning(path):
 def trusting(path):
     """A loader that checks no digest."""
     data = path.read_bytes()
-    path.write_bytes(sealed(data))
+    path.write_bytes(with_digest(data))
     try:
         return load(path)
     finally:
@@ -186,7 +186,7 @@ def trusting(path):
 
 
 def careless(path):
-    """A loader that gives other numbers than the file holds."""
+    """A loader that returns other numbers than those of the file."""
     model = load(path)
     model.flat[..., 0] += 1
     return model
@@ -199,7 +199,7 @@ def forgetful(path):
 
 
 def wasteful(path):
-    """A loader that takes what it was given away where it refuses it."""
+    """A loader that empties a file that it refuses."""
     try:
         return load(path)
     except ValueError:
@@ -209,7 +209,7 @@ def wasteful(path):
 
 
 def untidy(path):
-    """A loader that leaves a file of its own."""
+    """A loader that leaves another file."""
     path.with_suffix(f".{time.monotonic_ns()}").touch()
     return load(path)
 
@@ -227,24 +227,24 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("found", BROKEN)
-def test_a_loader_at_fault_is_found(found, good, other, path):
-    fault = answering(good, other, path, BROKEN[found])
+@pytest.mark.parametrize("message", BROKEN)
+def test_a_faulty_loader_is_found(message, good, other, path):
+    fault = first_fault(good, other, path, BROKEN[message])
     assert fault is not None
-    assert found in fault or (found.startswith("another") and "saved again" in fault)
+    assert message in fault or (message.startswith("another") and "saved again" in fault)
     assert fault.startswith("first, "), "it says of which file, and by which changes"
 
 
-def test_only_the_warning_of_its_kind_is_allowed(good, other, path):
-    assert answering(good, other, path, warning, warns=".*odd") is None
-    assert "UserWarning" in answering(good, other, path, warning, warns="even")
+def test_only_the_warning_of_the_kind_is_allowed(good, other, path):
+    assert first_fault(good, other, path, warning, warns=".*odd") is None
+    assert "UserWarning" in first_fault(good, other, path, warning, warns="even")
 
 
-def test_a_model_that_fails_later_is_found(good, other, path):
+def test_a_model_that_fails_when_used_is_found(good, other, path):
     def failing(model):
         raise IndexError("out of range")
 
-    assert "then: IndexError: out of range" in answering(good, other, path, load, use=failing)
+    assert "then: IndexError: out of range" in first_fault(good, other, path, load, use=failing)
 
 
 def test_a_slow_loader_is_found(good, path, monkeypatch):
@@ -252,18 +252,18 @@ def test_a_slow_loader_is_found(good, path, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_PER_BYTE", 0.0)
     path.write_bytes(good)
     with pytest.raises(Fault, match=r"seconds for a file of"):
-        measured(NETWORK, path, len(good))
+        load_measured(NETWORK, path, len(good))
 
 
-def test_a_loader_that_takes_memory_is_found(good, path, traced):
+def test_a_loader_that_takes_too_much_memory_is_found(good, path, traced):
     path.write_bytes(good)
 
     def greedy(path):
         return np.zeros(MEMORY + MEMORY_PER_BYTE * len(good)), load(path)
 
     with pytest.raises(Fault, match=r"bytes of memory for a file of"):
-        measured(NETWORK._replace(load=greedy), path, len(good))
-    assert measured(NETWORK, path, len(good)) is not None
+        load_measured(NETWORK._replace(load=greedy), path, len(good))
+    assert load_measured(NETWORK, path, len(good)) is not None
 
 
 @pytest.fixture
@@ -273,15 +273,15 @@ def traced():
     module.tracemalloc.stop()
 
 
-# what costs most to hold for its size, as header or configuration
+# texts that take the most memory for their size, as header or configuration
 COSTLY = {
     "lists": lambda n: "[" + "[]," * n + "[]]",
     "objects": lambda n: "[" + "{}," * n + "{}]",
     "keys": lambda n: "{" + ",".join(f'"{i:x}":0' for i in range(n)) + "}",
     "numbers": lambda n: "[" + "1," * n + "1]",
     "floats": lambda n: "[" + "1.5," * n + "1]",
-    "texts": lambda n: "[" + '"ab",' * n + '"ab"]',
-    "one text": lambda n: '"' + "é" * n + '"',
+    "strings": lambda n: "[" + '"ab",' * n + '"ab"]',
+    "one string": lambda n: '"' + "é" * n + '"',
     "depth": lambda n: "[" * 900 + "]" * 900,
     "a number": lambda n: "1" * n,
     "a long fraction": lambda n: "1." + "1" * n,
@@ -290,22 +290,22 @@ COSTLY = {
 
 @pytest.mark.parametrize("where", ["header", "configuration", "classes"])
 @pytest.mark.parametrize("kind", COSTLY)
-def test_a_load_holds_no_more_than_a_multiple_of_the_file(kind, where, good, path, traced):
-    parts, heavy = taken_apart(good), COSTLY[kind](20_000)
+def test_a_load_takes_at_most_a_multiple_of_the_size_of_the_file(kind, where, good, path, traced):
+    parts, costly = split_file(good), COSTLY[kind](20_000)
     config = parts.header["__metadata__"]["config"]
     if where == "classes":
-        config = json.dumps(parts.config | {"classes": "HEAVY"}).replace('"HEAVY"', heavy)
-    data = rebuilt(parts, heavy if where == "configuration" else config)
+        config = json.dumps(parts.config | {"classes": "HEAVY"}).replace('"HEAVY"', costly)
+    data = with_config(parts, costly if where == "configuration" else config)
     if where == "header":
         header, body = halves(data)
-        header = header[:-1] + b',"x":' + heavy.encode() + b"}"
+        header = header[:-1] + b',"x":' + costly.encode() + b"}"
         data = joined(header, body)
-    path.write_bytes(sealed(data))
-    assert measured(NETWORK, path, len(data)) is None
+    path.write_bytes(with_digest(data))
+    assert load_measured(NETWORK, path, len(data)) is None
 
 
-def rebuilt(parts, config):
-    """The file of this configuration, as text."""
+def with_config(parts, config):
+    """The file with this configuration, given as text."""
     parts.header["__metadata__"]["config"] = config
     return joined(json.dumps(parts.header, separators=(",", ":")).encode(), bytes(parts.body))
 
@@ -317,6 +317,6 @@ def test_a_large_file_takes_a_small_multiple_of_its_size(path, traced):
     size = path.stat().st_size
     module.tracemalloc.reset_peak()
     before = module.tracemalloc.get_traced_memory()[0]
-    found = load(path)
+    loaded = load(path)
     peak = module.tracemalloc.get_traced_memory()[1] - before
-    assert found.flat.nbytes < peak < 5 * size
+    assert loaded.flat.nbytes < peak < 5 * size

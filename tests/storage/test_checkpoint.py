@@ -7,8 +7,8 @@ import textwrap
 
 import numpy as np
 import pytest
-from fuzz.mutate_bytes import DAMAGES, sealed
-from fuzz.mutate_header import put_together, taken_apart
+from fuzz.mutate_bytes import DAMAGES, with_digest
+from fuzz.mutate_header import join_file, split_file
 from stops import Killed, damaged, halt_at, kill_at
 
 from xpmlp import Checkpoint, DivergedError, plateau, train
@@ -482,9 +482,9 @@ INVALID = {
 def test_invalid_contents_are_refused(message, tmp_path):
     path = tmp_path / "run.ckpt"
     fit(path, **arguments(epochs=2))
-    parts = taken_apart(path.read_bytes())
+    parts = split_file(path.read_bytes())
     INVALID[message](parts)
-    path.write_bytes(sealed(put_together(parts)))
+    path.write_bytes(with_digest(join_file(parts)))
     with pytest.raises(ValueError, match=rf"run\.ckpt is not a whole checkpoint: .*{message}"):
         fit(path, **arguments(epochs=2))
 

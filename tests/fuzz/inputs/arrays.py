@@ -1,4 +1,4 @@
-"""Good arguments, and what spoils them. Arguments have the names that `xpmlp.train` gives them."""
+"""Good arguments, and ways to spoil them. Arguments are named as in `xpmlp.train`."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -18,22 +18,22 @@ BOTH, PREDICT = ("fit", "predict"), ("predict",)
 AT = "row 2, column 1"
 
 
-def spoilt(value: Any, dtype: Any = float, plain: np.ndarray = X) -> np.ndarray:
+def insert(value: Any, dtype: Any = float, plain: np.ndarray = X) -> np.ndarray:
     """The plain array with a value in row 2 (and column 1)."""
     array = plain.astype(dtype)
     array[(2, 1)[: plain.ndim]] = value
     return array
 
 
-def twice(first: float, second: float) -> np.ndarray:
-    """X with two values that are none, of which the first stands in row 2, column 1."""
-    array = spoilt(first)
+def insert_two(first: float, second: float) -> np.ndarray:
+    """X with two bad values, the first in row 2, column 1."""
+    array = insert(first)
     array[5, 0] = second
     return array
 
 
 def objects(value: Any, plain: np.ndarray = X) -> np.ndarray:
-    return spoilt(value, object, plain)
+    return insert(value, object, plain)
 
 
 def masked(plain: np.ndarray) -> np.ma.MaskedArray:
@@ -43,7 +43,7 @@ def masked(plain: np.ndarray) -> np.ma.MaskedArray:
 
 
 def of(package: str, name: str) -> Any:
-    """A function of a package that not everyone has."""
+    """A function of an optional package."""
     return getattr(import_module(package), name)
 
 
@@ -66,20 +66,20 @@ def tensor(values: Any) -> Any:
 
 def with_mask(values: np.ndarray) -> Any:
     """A frame of a nullable dtype with a missing cell."""
-    return pandas(spoilt(np.nan, plain=values)).astype("Float64")
+    return pandas(insert(np.nan, plain=values)).astype("Float64")
 
 
 def refused(
-    row: str, argument: str, made: dict[str, tuple[Callable[[], Any], str]], **more: Any
+    row: str, argument: str, inputs: dict[str, tuple[Callable[[], Any], str]], **options: Any
 ) -> list[Case]:
-    """Cases of an argument that must be refused: what is given, and what the error says."""
+    """Cases of an argument that must be refused: how to make it, and the pattern of the message."""
     return [
         Case(
             f"{argument}: {kind}",
             row,
             lambda make=make: {argument: make()},  # type: ignore[misc]
             lambda says=says: Refused(argument, says),  # type: ignore[misc]
-            **more,
+            **options,
         )
-        for kind, (make, says) in made.items()
+        for kind, (make, says) in inputs.items()
     ]

@@ -1,10 +1,10 @@
-"""A hostile input, what must come of it, and the judgement of what came."""
+"""A hostile input, its expected outcome, and the verdict on the actual one."""
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-ROWS = {  # of the table "Bad input" in what the library promises
+ROWS = {  # of the table "Bad input" of the library's promises
     "values": "NaN, inf, NA, complex, dates, texts, ragged, None, masked",
     "layouts": "any order, stride, byte order and width of real numbers",
     "sparse": "sparse X",
@@ -29,25 +29,25 @@ class Refused(NamedTuple):
     """An error before any work, which names the argument."""
 
     name: str
-    says: str = ""  # what else must stand in it: a regular expression
+    says: str = ""  # a regular expression that the message must match
     kinds: tuple[type[BaseException], ...] = ERRORS
     early: bool = True  # before any work
 
 
 class Same(NamedTuple):
-    """Accepted without a warning, with the bits that the plain arguments give."""
+    """Accepted without a warning, with the bits of the plain arguments."""
 
     plain: Mapping[str, Any]
 
 
 class Warned(NamedTuple):
-    """Accepted, finite and with a warning; with the bits of `plain` where it is given."""
+    """Accepted, finite and with a warning; with the bits of `plain` if it is given."""
 
     says: str
     plain: Mapping[str, Any] | None = None
 
 
-Wanted = Refused | Same | Warned
+Expected = Refused | Same | Warned
 Surface = str  # "core", "estimators" or "command line"
 
 
@@ -57,18 +57,18 @@ class Case(NamedTuple):
     id: str
     row: str  # of ROWS
     make: Callable[[], dict[str, Any]]  # the arguments that replace good ones
-    wanted: Callable[[], Wanted | dict[Surface, Wanted]]
+    expected: Callable[[], Expected | dict[Surface, Expected]]
     calls: tuple[str, ...] = ("fit",)
     task: str = "numbers"  # or "labels"
     surfaces: tuple[Surface, ...] = ("core", "estimators")
 
-    def wanted_of(self, surface: Surface) -> Wanted:
-        wanted = self.wanted()
-        return wanted[surface] if isinstance(wanted, dict) else wanted
+    def expected_for(self, surface: Surface) -> Expected:
+        expected = self.expected()
+        return expected[surface] if isinstance(expected, dict) else expected
 
 
 class Outcome(NamedTuple):
-    """What a call came to."""
+    """The outcome of a call."""
 
     error: BaseException | None = None
     result: bytes = b""
@@ -78,45 +78,45 @@ class Outcome(NamedTuple):
 
 
 def names(message: str, words: tuple[str, ...]) -> bool:
-    """Whether a message holds one of the words, as a word."""
+    """Whether a message has one of the words, as a whole word."""
     return any(re.search(rf"(?<![A-Za-z]){re.escape(word)}(?![A-Za-z])", message) for word in words)
 
 
 def judge(
-    outcome: Outcome, wanted: Wanted, words: tuple[str, ...], plain: Callable[[Any], Outcome]
+    outcome: Outcome, expected: Expected, words: tuple[str, ...], plain: Callable[[Any], Outcome]
 ) -> tuple[str, str]:
-    """A verdict, and why it is not what was wanted ("" where it is).
+    """A verdict, and the reason why it is not as expected ("" if it is).
 
-    words: what the surface calls the argument. plain: the outcome of plain arguments.
+    words: names of the argument on the surface. plain: the outcome of plain arguments.
     """
     if outcome.error is not None:
-        return judge_error(outcome, wanted, words)
-    if isinstance(wanted, Refused):
+        return judge_error(outcome, expected, words)
+    if isinstance(expected, Refused):
         return SILENT, "accepted, but an error was wanted"
-    told = " | ".join(outcome.warned)
-    if isinstance(wanted, Warned) and not re.search(wanted.says, told):
-        return SILENT, f"no warning like {wanted.says!r} among {outcome.warned}"
-    if isinstance(wanted, Same) and outcome.warned:
-        return RIGHT, f"warned: {told}"
+    warned = " | ".join(outcome.warned)
+    if isinstance(expected, Warned) and not re.search(expected.says, warned):
+        return SILENT, f"no warning like {expected.says!r} among {outcome.warned}"
+    if isinstance(expected, Same) and outcome.warned:
+        return RIGHT, f"warned: {warned}"
     if not outcome.finite:
         return SILENT, "the result is not finite"
-    if wanted.plain is not None and plain(wanted.plain).result != outcome.result:
+    if expected.plain is not None and plain(expected.plain).result != outcome.result:
         return SILENT, "the bits differ from those of the plain arguments"
     return RIGHT, ""
 
 
-def judge_error(outcome: Outcome, wanted: Wanted, words: tuple[str, ...]) -> tuple[str, str]:
+def judge_error(outcome: Outcome, expected: Expected, words: tuple[str, ...]) -> tuple[str, str]:
     error, message = outcome.error, str(outcome.error)
-    shown = f"{type(error).__name__}: {message}"
-    kinds = wanted.kinds if isinstance(wanted, Refused) else ERRORS
+    description = f"{type(error).__name__}: {message}"
+    kinds = expected.kinds if isinstance(expected, Refused) else ERRORS
     if not isinstance(error, kinds) or not names(message, words):
-        return UNCLEAR, shown
-    if not isinstance(wanted, Refused):
-        return NAMED, f"refused: {shown}"
-    if not re.search(wanted.says, message):
-        return NAMED, f"does not say {wanted.says!r}: {shown}"
-    if wanted.early and outcome.worked:
-        return NAMED, f"came after work had begun: {shown}"
+        return UNCLEAR, description
+    if not isinstance(expected, Refused):
+        return NAMED, f"refused: {description}"
+    if not re.search(expected.says, message):
+        return NAMED, f"does not say {expected.says!r}: {description}"
+    if expected.early and outcome.worked:
+        return NAMED, f"came after work had begun: {description}"
     if not outcome.finite:
-        return SILENT, f"the weights left behind are not finite: {shown}"
+        return SILENT, f"the weights left behind are not finite: {description}"
     return NAMED, ""

@@ -1,4 +1,4 @@
-"""Folders and disks for hostile files, and what is saved, loaded and resumed in them."""
+"""Folders and disks for hostile files, and saving, loading and resuming in them."""
 
 import contextlib
 import resource
@@ -31,7 +31,7 @@ def folder(files: dict[str, bytes]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def limited(size: int | None) -> Iterator[None]:
-    """Files may have that many bytes at most, as on a disk that is full."""
+    """Files may have at most so many bytes, as on a full disk."""
     if size is None:
         yield
         return
@@ -45,10 +45,10 @@ def limited(size: int | None) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def contents(here: Path) -> dict[str, bytes]:
-    """All files below a folder, by their paths in it."""
-    found = sorted(path for path in here.rglob("*") if path.is_file())
-    return {str(path.relative_to(here)): path.read_bytes() for path in found}
+def contents(directory: Path) -> dict[str, bytes]:
+    """All files below a folder, by their relative paths."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
 
 
 @cache
@@ -59,50 +59,50 @@ def good(surface: Surface) -> Any:
     return xpmlp.MLPClassifier((4,), solver="lbfgs", max_iter=1000, random_state=0).fit(X, LABELS)
 
 
-def outcome(surface: Surface, call: str, given: dict[str, Any]) -> Outcome:
-    """What saving over an old file, loading a damaged one, or resuming comes to."""
+def outcome(surface: Surface, call: str, arguments: dict[str, Any]) -> Outcome:
+    """The outcome of saving over an old file, loading a damaged one, or resuming."""
     if call == "resume":
-        return resumed(given)
+        return resume(arguments)
     model = good(surface)
-    damage: Callable[[bytes], bytes] = given.get("damage", lambda data: data)
+    damage: Callable[[bytes], bytes] = arguments.get("damage", lambda data: data)
     load = xpmlp.load if surface == "core" else type(model).load
-    with folder({FILE: OLD}) as here:
+    with folder({FILE: OLD}) as directory:
         Path("folder").mkdir()
         if call == "load":
             model.save(FILE)
             Path(FILE).write_bytes(damage(Path(FILE).read_bytes()))
-        before = contents(here)
+        before = contents(directory)
         try:
             if call == "load":
                 return Outcome(None, np.asarray(load(FILE).predict(X)).tobytes())
-            with limited(given.get("limit")):
-                model.save(given.get("path", FILE))
+            with limited(arguments.get("limit")):
+                model.save(arguments.get("path", FILE))
         except Exception as error:
-            return Outcome(error, worked=contents(here) != before)
-        return Outcome(None, contents(here)[FILE])
+            return Outcome(error, worked=contents(directory) != before)
+        return Outcome(None, contents(directory)[FILE])
 
 
-def resumed(given: dict[str, Any]) -> Outcome:
-    """What going on from a checkpoint comes to, where it is damaged or its place is none.
+def resume(arguments: dict[str, Any]) -> Outcome:
+    """The outcome of resuming from a checkpoint that is damaged or at a bad path.
 
-    given: `damage` to its bytes; `place` in its place, `every` how often; `limit` of the disk; and
-    other arguments of `train`.
+    arguments: `damage` to its bytes; `place`, another path; `every`, options of Checkpoint; `limit`
+    of the disk; and other arguments of `train`.
     """
-    given, seen = {"epochs": 3, "resume": True} | given, []
-    damage, limit = given.pop("damage", lambda data: data), given.pop("limit", None)
-    place, every = given.pop("place", CHECKPOINT), given.pop("every", {})
-    with folder({}) as here:
+    arguments, reports = {"epochs": 3, "resume": True} | arguments, []
+    damage, limit = arguments.pop("damage", lambda data: data), arguments.pop("limit", None)
+    place, every = arguments.pop("place", CHECKPOINT), arguments.pop("every", {})
+    with folder({}) as directory:
         Path("folder").mkdir()
         good("core").save(FILE)
         xpmlp.train("3-4-1", X, Y, epochs=1, checkpoint=CHECKPOINT)
         Path(CHECKPOINT).write_bytes(damage(Path(CHECKPOINT).read_bytes()))
-        before = contents(here)
+        before = contents(directory)
         try:
             with limited(limit):
-                kept = xpmlp.Checkpoint(place, **every)
+                checkpoint = xpmlp.Checkpoint(place, **every)
                 model = xpmlp.train(
-                    "3-4-1", X, Y, checkpoint=kept, callbacks=[seen.append], **given
+                    "3-4-1", X, Y, checkpoint=checkpoint, callbacks=[reports.append], **arguments
                 )
         except Exception as error:
-            return Outcome(error, worked=bool(seen) or contents(here) != before)
+            return Outcome(error, worked=bool(reports) or contents(directory) != before)
         return Outcome(None, to_host(model.flat).tobytes())

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzz.inputs.arrays import AT, BOTH, ONES, WHOLE, N, X, Y, of, pandas, refused, spoilt
+from fuzz.inputs.arrays import AT, BOTH, ONES, WHOLE, N, X, Y, insert, of, pandas, refused
 from fuzz.inputs.case import Case, Refused, Same
 
 
@@ -14,7 +14,7 @@ def sparse(kind: str, values: Any = X) -> Any:
 
 
 def huge() -> Any:
-    """Rows that no memory holds when they are made dense."""
+    """Rows that do not fit into any memory as a dense array."""
     return of("scipy.sparse", "csr_array")((N, 2**45))
 
 
@@ -44,8 +44,8 @@ SPARSE = [
         "sparse",
         "X",
         {
-            "sparse with NaN": (lambda: sparse("csr", spoilt(np.nan)), "sparse|NaN at " + AT),
-            "sparse with infinity": (lambda: sparse("csc", spoilt(np.inf)), "sparse|infin.*" + AT),
+            "sparse with NaN": (lambda: sparse("csr", insert(np.nan)), "sparse|NaN at " + AT),
+            "sparse with infinity": (lambda: sparse("csc", insert(np.inf)), "sparse|infin.*" + AT),
             "sparse and complex": (lambda: sparse("csr", X + 1j), "(?i)sparse|complex"),
             "sparse without rows": (lambda: sparse("csr", X[:0]), "sparse|0"),
         },
@@ -77,32 +77,32 @@ def overflowing(
     kind: str,
     make: Callable[[], Any],
     says: str,
-    beside: dict[str, Any] | None = None,
-    **more: Any,
+    others: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Case:
-    """A number that float64 holds, and float32 does not."""
+    """A number in the range of float64 but not of float32."""
     return Case(
         f"{argument} in float32: {kind}",
         "overflow",
-        lambda: F4 | (beside or {}) | {argument: make()},
+        lambda: F4 | (others or {}) | {argument: make()},
         lambda: Refused(argument, says),
-        **more,
+        **options,
     )
 
 
-SAID = f"float32 at {AT}"
+MATCH = f"float32 at {AT}"
 CASES = [
     *SPARSE,
-    overflowing("X", "1e39", lambda: spoilt(1e39), SAID, calls=BOTH),
-    overflowing("X", "-1e300", lambda: spoilt(-1e300), SAID, calls=BOTH),
-    overflowing("X", "2**200 as an object", lambda: spoilt(2**200, object), SAID, calls=BOTH),
-    overflowing("X", "big-endian", lambda: spoilt(1e39).astype(">f8"), SAID),
-    overflowing("X", "a frame", lambda: pandas(spoilt(1e39)), SAID, calls=BOTH),
+    overflowing("X", "1e39", lambda: insert(1e39), MATCH, calls=BOTH),
+    overflowing("X", "-1e300", lambda: insert(-1e300), MATCH, calls=BOTH),
+    overflowing("X", "2**200 as an object", lambda: insert(2**200, object), MATCH, calls=BOTH),
+    overflowing("X", "big-endian", lambda: insert(1e39).astype(">f8"), MATCH),
+    overflowing("X", "a frame", lambda: pandas(insert(1e39)), MATCH, calls=BOTH),
     overflowing("X", "all of them", lambda: np.full(X.shape, 1e308), "row 0, column 0"),
-    overflowing("y", "1e39", lambda: spoilt(1e39, plain=Y), "float32 at row 2"),
-    overflowing("y", "two columns", lambda: spoilt(-1e39, plain=X[:, :2]), SAID),
-    overflowing("X_val", "1e39", lambda: spoilt(1e39), SAID, beside={"y_val": Y}),
-    overflowing("y_val", "1e39", lambda: spoilt(1e39, plain=Y), "row 2", beside={"X_val": X}),
+    overflowing("y", "1e39", lambda: insert(1e39, plain=Y), "float32 at row 2"),
+    overflowing("y", "two columns", lambda: insert(-1e39, plain=X[:, :2]), MATCH),
+    overflowing("X_val", "1e39", lambda: insert(1e39), MATCH, others={"y_val": Y}),
+    overflowing("y_val", "1e39", lambda: insert(1e39, plain=Y), "row 2", others={"X_val": X}),
     Case(
         "sample_weight in float32: 1e300",
         "overflow",
@@ -114,12 +114,12 @@ CASES = [
         Case(
             f"X: {kind} to predict",
             "overflow",
-            lambda largest=largest, given=given: given
+            lambda largest=largest, options=options: options
             | {"X": np.full(X.shape, largest), "hidden": (64,), "learning_rate": 100.0},
             lambda: Refused("X", "prediction of row 0"),
             calls=("predict",),
         )
-        for kind, largest, given in (("1.7e308", 1.7e308, {}), ("3.4e38", 3.4e38, F4))
+        for kind, largest, options in (("1.7e308", 1.7e308, {}), ("3.4e38", 3.4e38, F4))
     ),
     *(
         Case(

@@ -1,4 +1,4 @@
-"""Any order, stride, byte order and width of real numbers: what must be read right."""
+"""Any order, stride, byte order and width of real numbers, which must be read correctly."""
 
 import decimal
 import tempfile
@@ -20,11 +20,11 @@ def strided(array: np.ndarray) -> np.ndarray:
 
 
 def unaligned(array: np.ndarray) -> np.ndarray:
-    """The same numbers one byte off every boundary."""
+    """The same numbers, one byte off alignment."""
     memory = np.zeros(array.nbytes + 1, dtype=np.uint8)
-    odd = memory[1:].view(array.dtype).reshape(array.shape)
-    odd[...] = array
-    return odd
+    view = memory[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 
 def mapped(array: np.ndarray) -> np.ndarray:
-    """The array in a file that is mapped into memory; the file has no name any more."""
+    """The array in a memory-mapped file that is deleted."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "array.npy", array)
         return np.load(Path(folder) / "array.npy", mmap_mode="r")
@@ -44,7 +44,7 @@ def decimals(array: np.ndarray) -> np.ndarray:
     return np.array([[decimal.Decimal(str(item)) for item in row] for row in array], dtype=object)
 
 
-LAYOUTS: dict[str, tuple[Callable[[], Any], np.ndarray]] = {  # what is given, and its plain copy
+LAYOUTS: dict[str, tuple[Callable[[], Any], np.ndarray]] = {  # the argument, and its plain copy
     "Fortran order": (lambda: np.asfortranarray(X), X),
     "strided": (lambda: strided(X), X),
     "reversed": (lambda: X[::-1, ::-1].copy()[::-1, ::-1], X),
@@ -93,7 +93,7 @@ LAYOUTS_OF_Y: dict[str, tuple[Callable[[], Any], np.ndarray]] = {
 }
 
 
-def accepted(argument: str, made: dict[str, tuple[Callable[[], Any], np.ndarray]], **more: Any):
+def accepted(argument: str, inputs: dict[str, tuple[Callable[[], Any], np.ndarray]], **more: Any):
     return [
         Case(
             f"{argument}: {kind}",
@@ -102,7 +102,7 @@ def accepted(argument: str, made: dict[str, tuple[Callable[[], Any], np.ndarray]
             lambda plain=plain: Same({argument: plain}),  # type: ignore[misc]
             **more,
         )
-        for kind, (make, plain) in made.items()
+        for kind, (make, plain) in inputs.items()
     ]
 
 

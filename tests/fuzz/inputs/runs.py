@@ -1,4 +1,4 @@
-"""Every hostile input on every surface that takes it: the list that tests and programs go by."""
+"""Every hostile input on every surface that takes it, for tests and programs."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -21,7 +21,7 @@ SURFACES = ("core", "estimators", "command line")
 
 
 class Trial(NamedTuple):
-    """A hostile input and the call that gets it."""
+    """A hostile input and a call with it."""
 
     surface: Surface
     call: str
@@ -31,17 +31,17 @@ class Trial(NamedTuple):
     def id(self) -> str:
         return f"{self.surface} {self.call}, {self.case.row}: {self.case.id}"
 
-    def tried(self) -> tuple[str, str]:
-        """The verdict, and why it is not what was wanted ("" where it is)."""
+    def run(self) -> tuple[str, str]:
+        """The verdict, and the reason why it is not as expected ("" if it is)."""
         if self.surface == "command line":
-            return command.tried(self.case, self.call)
-        return surfaces.tried(self.case, self.surface, self.call)
+            return command.run(self.case, self.call)
+        return surfaces.run(self.case, self.surface, self.call)
 
-    def theirs(self) -> tuple[str, str]:
-        """The verdict on scikit-learn's MLP; a table is read with pandas for it."""
+    def run_sklearn(self) -> tuple[str, str]:
+        """The verdict on scikit-learn's MLP, for which pandas reads a table."""
         if self.surface == "command line":
-            return pandas_user.tried(self.case, self.call)
-        return surfaces.tried(self.case, surfaces.THEIRS, self.call)
+            return pandas_user.run(self.case, self.call)
+        return surfaces.run(self.case, surfaces.SKLEARN, self.call)
 
 
 TRIALS = [
@@ -53,11 +53,11 @@ TRIALS = [
 ] + [Trial(SURFACES[2], case.calls[0], case) for case in tables.CASES]
 
 
-def counted() -> dict[str, Counter[str]]:
-    """How many inputs, each counted once, there are of every row on every surface."""
-    found: dict[str, Counter[str]] = {row: Counter() for row in ROWS}
+def count_inputs() -> dict[str, Counter[str]]:
+    """The number of inputs, each counted once, of every row on every surface."""
+    counts: dict[str, Counter[str]] = {row: Counter() for row in ROWS}
     for surface in SURFACES:
         for case in [*ARRAYS, *tables.CASES]:
             if surface in case.surfaces:
-                found[case.row][surface] += 1
-    return found
+                counts[case.row][surface] += 1
+    return counts

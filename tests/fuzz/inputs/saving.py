@@ -1,4 +1,4 @@
-"""A full disk, corrupt and hostile files: what is saved, loaded and resumed."""
+"""A full disk, corrupt and hostile files: saving, loading and resuming."""
 
 import pickle
 import re
@@ -13,14 +13,14 @@ from fuzz.inputs.files import FILE
 from fuzz.inputs.setting_cases import CORE, case
 
 
-def stored(call: str, id: str, given: dict[str, Any], says: str = "", name: str = FILE) -> Case:
+def stored(call: str, id: str, arguments: dict[str, Any], says: str = "", name: str = FILE) -> Case:
     kinds = (OSError, ValueError) if call == "save" else (ValueError,)
-    return case("files", f"{call}: {id}", given, Refused(name, says, kinds), calls=(call,))
+    return case("files", f"{call}: {id}", arguments, Refused(name, says, kinds), calls=(call,))
 
 
-def resumed(id: str, given: dict[str, Any], says: str, name: str = "run.ckpt") -> Case:
-    wanted = Refused(name, says, (OSError, ValueError), early="limit" not in given)
-    return case("files", f"resume: {id}", given, wanted, calls=("resume",), surfaces=CORE)
+def resumed(id: str, arguments: dict[str, Any], says: str, name: str = "run.ckpt") -> Case:
+    expected = Refused(name, says, (OSError, ValueError), early="limit" not in arguments)
+    return case("files", f"resume: {id}", arguments, expected, calls=("resume",), surfaces=CORE)
 
 
 DAMAGED: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (

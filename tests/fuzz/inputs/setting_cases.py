@@ -1,4 +1,4 @@
-"""Bad settings and devices, too little data, and training that is cut off."""
+"""Bad settings and devices, too little data, and training that is interrupted."""
 
 import re
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from fuzz.inputs.interrupting import interrupt
 CORE, ESTIMATORS = ("core",), ("estimators",)
 
 
-def case(row: str, name: str, given: dict[str, Any], wanted: Any, **more: Any) -> Case:
-    """A case whose arguments need no making."""
-    return Case(name, row, lambda: given, lambda: wanted, **more)
+def case(row: str, name: str, arguments: dict[str, Any], expected: Any, **options: Any) -> Case:
+    """A case with constant arguments."""
+    return Case(name, row, lambda: arguments, lambda: expected, **options)
 
 
-def setting(name: str, value: Any, says: str | None = None, **more: Any) -> Case:
-    """A setting out of its range: the error names it and what was given."""
-    said = f"(?i)got.*{re.escape(str(value)[:8])}" if says is None else says
-    wanted = Refused(name, said)
-    return case("settings", f"{name}={str(value)[:20]}", {name: value}, wanted, **more)
+def setting(name: str, value: Any, says: str | None = None, **options: Any) -> Case:
+    """A setting out of its range: the error names it and its value."""
+    pattern = f"(?i)got.*{re.escape(str(value)[:8])}" if says is None else says
+    expected = Refused(name, pattern)
+    return case("settings", f"{name}={str(value)[:20]}", {name: value}, expected, **options)
 
 
 # Constant columns, a single class, one row
 
 
-def little(id: str, given: dict[str, Any], says: str, **more: Any) -> Case:
-    return case("little", id, given, Warned(says), **more)
+def little(id: str, arguments: dict[str, Any], says: str, **options: Any) -> Case:
+    return case("little", id, arguments, Warned(says), **options)
 
 
 ONE = {"X": X[:1], "y": Y[:1], "batch_size": 1}
@@ -163,21 +163,21 @@ DEVICES = [
 ]  # fmt: skip
 
 
-def there(argument: str, kind: str, far: Callable[[Any], Any]) -> Case:
-    """One argument on another device than the others: it moves."""
-    near = {"X": X, "y": Y, "sample_weight": ONES}
+def on_other_device(argument: str, kind: str, move: Callable[[Any], Any]) -> Case:
+    """One argument on another device than the others: it is moved."""
+    arguments = {"X": X, "y": Y, "sample_weight": ONES}
     return Case(
         f"only {argument} on {kind}",
         "devices",
-        lambda: near | {argument: far(near[argument]), "device": "cpu"},
-        lambda: Same(near | {"device": "cpu"}),
+        lambda: arguments | {argument: move(arguments[argument]), "device": "cpu"},
+        lambda: Same(arguments | {"device": "cpu"}),
     )
 
 
 DEVICES += [
-    there(argument, kind, far)
+    on_other_device(argument, kind, move)
     for argument in ("X", "y", "sample_weight")
-    for kind, far in (
+    for kind, move in (
         ("another device", lambda value: strict(value, "device1")),
         ("PyTorch", tensor),
     )
@@ -208,14 +208,14 @@ DIVERGENCE = [
 
 
 class CtrlC:
-    """A function of the user's during whose n-th call somebody presses Ctrl-C."""
+    """A user's function during whose n-th call Ctrl-C is pressed."""
 
     def __init__(self, function: Callable[..., Any], call: int) -> None:
-        self.function, self.left, self.__name__ = function, call, "mine"
+        self.function, self.remaining, self.__name__ = function, call, "mine"
 
     def __call__(self, *arguments: Any) -> Any:
-        self.left -= 1
-        if self.left == 0:
+        self.remaining -= 1
+        if self.remaining == 0:
             interrupt()
         return self.function(*arguments)
 
@@ -225,8 +225,8 @@ def line(xp: Any, z: Any) -> Any:
 
 
 def half_square(xp: Any, score: Any, target: Any) -> Any:
-    gap = score - target
-    return xp.sum(gap * gap, axis=-1) / 2, gap
+    error = score - target
+    return xp.sum(error * error, axis=-1) / 2, error
 
 
 CUT = {
@@ -252,7 +252,7 @@ INTERRUPT = [
 
 
 class Exhausting:
-    """An activation that finds no memory for more rows than `fits`."""
+    """An activation that runs out of memory for more than `fits` rows."""
 
     __name__ = "mine"
 

@@ -1,6 +1,6 @@
-"""What takes the arrays: the functional core, the estimators, and scikit-learn's MLP beside them.
+"""The surfaces that take arrays: the functional core, the estimators, and scikit-learn's MLP.
 
-Each puts a case's arguments in the place of good ones, makes the call and tells the outcome.
+Each replaces good arguments by those of a case, makes the call and returns the outcome.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 import xpmlp
 from fuzz.inputs import files
 from fuzz.inputs.arrays import LABELS, X, Y
-from fuzz.inputs.case import Case, Outcome, Surface, Wanted, judge
+from fuzz.inputs.case import Case, Expected, Outcome, Surface, judge
 from xpmlp.devices.namespace import to_host
 
-THEIRS = "scikit-learn"
-RENAMED = {  # what scikit-learn calls the core's arguments
+SKLEARN = "scikit-learn"
+RENAMED = {  # scikit-learn's names of the core's arguments
     "learning_rate": "learning_rate_init",
     "epochs": "max_iter",
     "seed": "random_state",
@@ -40,7 +40,7 @@ class AbsentError(Exception):
 
 
 class Watch:
-    """A callback that remembers whether it was called, and the weights at the end."""
+    """A callback that records whether it was called, and the weights at the end."""
 
     called = False
     weights: tuple[np.ndarray, ...] = ()
@@ -50,22 +50,22 @@ class Watch:
 
 
 @contextlib.contextmanager
-def listening(told: list[str]) -> Iterator[None]:
-    """Warnings go to `told`, but for those that a short training always brings."""
-    with warnings.catch_warnings(record=True) as caught:
+def record_warnings(messages: list[str]) -> Iterator[None]:
+    """Record warnings, except those that a short training always gives."""
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", DataConversionWarning)
         warnings.filterwarnings("ignore", message="X (has|does not have valid) feature names")
         yield
-    told += [str(one.message) for one in caught]
+    messages += [str(warning.message) for warning in warned]
 
 
-def words(name: str, surface: Surface) -> tuple[str, ...]:
-    """What a surface's errors call an argument."""
+def names_of(name: str, surface: Surface) -> tuple[str, ...]:
+    """The names of an argument in a surface's errors."""
     if surface == "core":
-        said = {"hidden": ("size", "sizes"), "learning_rate": ("learning_rate", "learning rate")}
-        return said.get(name, (name,))
+        names = {"hidden": ("size", "sizes"), "learning_rate": ("learning_rate", "learning rate")}
+        return names.get(name, (name,))
     return (name, name.replace("learning_rate", "learning rate"), RENAMED.get(name, name))
 
 
@@ -73,47 +73,47 @@ def finite(array: Any) -> bool:
     return bool(np.isfinite(array).all()) if array.dtype.kind == "f" else True
 
 
-def trained(given: dict[str, Any], task: str) -> Any:
-    """What `xpmlp.train` makes of these arguments."""
-    given = dict(given)
-    outputs = given["y"].shape[1] if getattr(given["y"], "ndim", 1) == 2 else 1
+def train(arguments: dict[str, Any], task: str) -> Any:
+    """The model that `xpmlp.train` returns for these arguments."""
+    arguments = dict(arguments)
+    outputs = arguments["y"].shape[1] if getattr(arguments["y"], "ndim", 1) == 2 else 1
     spec = xpmlp.Spec.parse(
-        [X.shape[1], *given.pop("hidden"), outputs],
-        activation=given.pop("activation", "relu"),
-        dropout=given.pop("dropout", 0.0),
+        [X.shape[1], *arguments.pop("hidden"), outputs],
+        activation=arguments.pop("activation", "relu"),
+        dropout=arguments.pop("dropout", 0.0),
     )
-    named = {"loss": "binary_cross_entropy"} if task == "labels" else {}
-    return xpmlp.train(spec, given.pop("X"), given.pop("y"), **named | given)
+    loss = {"loss": "binary_cross_entropy"} if task == "labels" else {}
+    return xpmlp.train(spec, arguments.pop("X"), arguments.pop("y"), **loss | arguments)
 
 
 def calls(case: Case, surface: Surface) -> tuple[str, ...]:
-    """The calls of a surface that take a case's arguments: of data the estimators have more."""
+    """The calls of a surface that take a case's arguments; estimators have extra calls for data."""
     if surface == "core" or case.row not in DATA:
         return case.calls
-    more = ("partial_fit",) if "fit" in case.calls else ()
-    more += ("score",) if case.id.startswith(("X:", "y:", "sample_weight:")) else ()
-    return case.calls + more
+    extra = ("partial_fit",) if "fit" in case.calls else ()
+    extra += ("score",) if case.id.startswith(("X:", "y:", "sample_weight:")) else ()
+    return case.calls + extra
 
 
-def core(call: str, task: str, given: dict[str, Any], watch: Watch) -> list[np.ndarray]:
-    """The weights that `train` finds, or what they predict."""
+def core(call: str, task: str, arguments: dict[str, Any], watch: Watch) -> list[np.ndarray]:
+    """The weights of `train`, or their predictions."""
     if call == "fit":
-        return [to_host(trained({"callbacks": [watch]} | given, task).flat)]
-    settings = {name: value for name, value in given.items() if name != "X"}
-    model = trained({"X": X} | settings, task)
-    return [np.asarray(to_host(model.predict(given["X"])))]
+        return [to_host(train({"callbacks": [watch]} | arguments, task).flat)]
+    settings = {name: value for name, value in arguments.items() if name != "X"}
+    model = train({"X": X} | settings, task)
+    return [np.asarray(to_host(model.predict(arguments["X"])))]
 
 
 def estimator(
-    module: ModuleType, call: str, task: str, given: dict[str, Any], watch: Watch
+    module: ModuleType, call: str, task: str, arguments: dict[str, Any], watch: Watch
 ) -> list[np.ndarray]:
-    """The weights that an estimator of the module finds, or what they predict."""
+    """The weights of an estimator of the module, or their predictions."""
     kind = getattr(module, "MLPClassifier" if task == "labels" else "MLPRegressor")
-    at_fit = {name: given.pop(name) for name in OF_FIT if name in given}
-    rows, y = given.pop("X"), given.pop("y")
-    settings = {RENAMED.get(name, name): value for name, value in given.items()}
-    known = kind().get_params()
-    if not settings.keys() <= known.keys() or (module is not xpmlp and at_fit.keys() - {OF_FIT[2]}):
+    at_fit = {name: arguments.pop(name) for name in OF_FIT if name in arguments}
+    rows, y = arguments.pop("X"), arguments.pop("y")
+    settings = {RENAMED.get(name, name): value for name, value in arguments.items()}
+    valid = kind().get_params()
+    if not settings.keys() <= valid.keys() or (module is not xpmlp and at_fit.keys() - {OF_FIT[2]}):
         raise AbsentError
     if call == "predict":
         return [np.asarray(to_host(kind(**settings).fit(X, y).predict(rows)))]
@@ -132,35 +132,35 @@ def estimator(
     return [to_host(part) for part in (*est.coefs_, *est.intercepts_)]
 
 
-def outcome(surface: Surface, case: Case, call: str, given: dict[str, Any]) -> Outcome:
-    """What a call with these arguments comes to."""
+def outcome(surface: Surface, case: Case, call: str, replaced: dict[str, Any]) -> Outcome:
+    """The outcome of a call with these arguments."""
     if case.row == "files":
-        if surface == THEIRS:
+        if surface == SKLEARN:
             raise AbsentError
-        return files.outcome(surface, call, given)
-    watch, told = Watch(), []
-    arguments = GOOD | {"X": X, "y": LABELS if case.task == "labels" else Y} | given
-    module = {"estimators": xpmlp, THEIRS: neural_network}.get(surface)
+        return files.outcome(surface, call, replaced)
+    watch, warned = Watch(), []
+    arguments = GOOD | {"X": X, "y": LABELS if case.task == "labels" else Y} | replaced
+    module = {"estimators": xpmlp, SKLEARN: neural_network}.get(surface)
     try:
-        with listening(told):
+        with record_warnings(warned):
             if module is None:
-                found = core(call, case.task, arguments, watch)
+                parts = core(call, case.task, arguments, watch)
             else:
-                found = estimator(module, call, case.task, arguments, watch)
+                parts = estimator(module, call, case.task, arguments, watch)
     except AbsentError:
         raise
     except BaseException as error:
         model = getattr(error, "model", None)
-        kept = [to_host(model.flat)] if model is not None else watch.weights
-        return Outcome(error, finite=all(map(finite, kept)), worked=watch.called)
-    whole = b"".join(str(part.dtype).encode() + part.tobytes() for part in found)
-    return Outcome(None, whole, all(map(finite, found)), tuple(told), watch.called)
+        weights = [to_host(model.flat)] if model is not None else watch.weights
+        return Outcome(error, finite=all(map(finite, weights)), worked=watch.called)
+    result = b"".join(str(part.dtype).encode() + part.tobytes() for part in parts)
+    return Outcome(None, result, all(map(finite, parts)), tuple(warned), watch.called)
 
 
-def tried(case: Case, surface: Surface, call: str) -> tuple[str, str]:
-    """The verdict on a case, and why it is not what was wanted."""
-    ours = "estimators" if surface == THEIRS else surface
-    wanted: Wanted = case.wanted_of(ours)
-    said = words(getattr(wanted, "name", case.id.partition(":")[0]), ours)
-    found = outcome(surface, case, call, case.make())
-    return judge(found, wanted, said, lambda plain: outcome(surface, case, call, dict(plain)))
+def run(case: Case, surface: Surface, call: str) -> tuple[str, str]:
+    """The verdict on a case, and the reason why it is not as expected."""
+    judged_as = "estimators" if surface == SKLEARN else surface
+    expected: Expected = case.expected_for(judged_as)
+    names = names_of(getattr(expected, "name", case.id.partition(":")[0]), judged_as)
+    actual = outcome(surface, case, call, case.make())
+    return judge(actual, expected, names, lambda plain: outcome(surface, case, call, dict(plain)))

@@ -1,7 +1,7 @@
 """Hostile tables, options and files of the command line.
 
-A case's arguments: files by name (bytes, or a function of the path that makes one), `words` more
-for the command, `environment`, and `during`: a function to call when the command reaches another.
+The arguments of a case: files by name (bytes, or a function that makes them), `words`, more
+arguments of the command, `environment`, and `during`, an event when the command calls a function.
 """
 
 import gzip
@@ -25,7 +25,7 @@ COLUMNS: dict[str, list[Any]] = {
     "sold": [("no", "yes")[i % 2] for i in range(ROWS)],
     "price": (NUMBERS[:, 0] * 2 + NUMBERS[:, 1]).tolist(),
 }
-TRAINING = 16  # of the rows are learnt from, where 0.2 of them are held out and 0.15 watched
+TRAINING = 16  # rows for training, after 0.2 of them for the test and 0.15 for validation
 
 
 def text(columns: dict[str, list[Any]], separator: str = ",") -> bytes:
@@ -34,14 +34,14 @@ def text(columns: dict[str, list[Any]], separator: str = ",") -> bytes:
     return "".join(separator.join(map(str, line)) + "\n" for line in lines).encode()
 
 
-def spoilt(column: str, cell: Any, *rows: int) -> bytes:
-    """The table with another cell in those rows of a column, from 0."""
+def insert(column: str, cell: Any, *rows: int) -> bytes:
+    """The table with that cell in these rows of a column, counted from 0."""
     changed = [cell if i in (rows or (2,)) else old for i, old in enumerate(COLUMNS[column])]
     return text(COLUMNS | {column: changed})
 
 
-def whole(column: str, cells: Any) -> bytes:
-    """The table with another column."""
+def replace(column: str, cells: Any) -> bytes:
+    """The table with another column of that name."""
     return text(COLUMNS | {column: list(cells)})
 
 
@@ -51,48 +51,50 @@ def parquet(columns: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def case(row: str, name: str, wanted: Any, call: str = "train", *words: str, **files: Any) -> Case:
+def case(
+    row: str, name: str, expected: Any, call: str = "train", *words: str, **files: Any
+) -> Case:
     """A case of a command; a file `t_csv` is the table t.csv."""
-    given = {key.replace("_", ".", 1): value for key, value in files.items()}
+    arguments = {key.replace("_", ".", 1): value for key, value in files.items()}
     return Case(
         f"{call}: {name}",
         row,
-        lambda: {"words": words, **{k: v() if callable(v) else v for k, v in given.items()}},
-        lambda: wanted,
+        lambda: {"words": words, **{k: v() if callable(v) else v for k, v in arguments.items()}},
+        lambda: expected,
         calls=(call,),
         surfaces=("command line",),
     )
 
 
 def refused(row: str, call: str, table: bytes, name: str, says: str, *words: str) -> Case:
-    told = f"{name} {says} {' '.join(words)}".strip()
-    return case(row, told, Refused(name, says), call, *words, t_csv=table)
+    title = f"{name} {says} {' '.join(words)}".strip()
+    return case(row, title, Refused(name, says), call, *words, t_csv=table)
 
 
-GAPS = spoilt("price", "", 2, 5)
+GAPS = insert("price", "", 2, 5)
 VALUES = [
-    refused("values", "train", spoilt("a", "inf"), "a", "1 infinite value.*row 3"),
-    refused("values", "train", spoilt("a", "-inf", 1, 4), "a", "2 infinite values.*row 2"),
-    refused("values", "train", spoilt("b", "1e400"), "b", "1 infinite value.*row 3"),
-    refused("values", "train", spoilt("price", "inf"), "price", "1 infinite value.*row 3"),
+    refused("values", "train", insert("a", "inf"), "a", "1 infinite value.*row 3"),
+    refused("values", "train", insert("a", "-inf", 1, 4), "a", "2 infinite values.*row 2"),
+    refused("values", "train", insert("b", "1e400"), "b", "1 infinite value.*row 3"),
+    refused("values", "train", insert("price", "inf"), "price", "1 infinite value.*row 3"),
     refused("values", "train", GAPS, "price", "2 missing cells.*row 3"),
-    refused("values", "train", spoilt("price", "", *range(ROWS)), "price", "missing"),
-    refused("values", "train", spoilt("price", "NA"), "price", "1 missing cell.*row 3"),
-    refused("values", "train", spoilt("price", "1+2j"), "price", "holds string",
+    refused("values", "train", insert("price", "", *range(ROWS)), "price", "missing"),
+    refused("values", "train", insert("price", "NA"), "price", "1 missing cell.*row 3"),
+    refused("values", "train", insert("price", "1+2j"), "price", "holds string",
             "--task", "regression"),
-    refused("values", "train", spoilt("price", "word"), "price", "string", "--task", "regression"),
-    refused("values", "predict", spoilt("a", "word"), "a", "number in training"),
-    refused("values", "predict", spoilt("a", "inf"), "a", "1 infinite value.*row 3"),
-    refused("values", "predict", spoilt("b", "2026-01-01", *range(ROWS)), "b", "number"),
+    refused("values", "train", insert("price", "word"), "price", "string", "--task", "regression"),
+    refused("values", "predict", insert("a", "word"), "a", "number in training"),
+    refused("values", "predict", insert("a", "inf"), "a", "1 infinite value.*row 3"),
+    refused("values", "predict", insert("b", "2026-01-01", *range(ROWS)), "b", "number"),
     refused("values", "predict", text({"a": COLUMNS["a"]}), "b", "no column"),
     refused("values", "score", GAPS, "price", "2 missing cells.*row 3"),
-    refused("values", "score", spoilt("price", "word"), "price", "string"),
-    refused("values", "score", spoilt("price", "inf"), "price", "infinite"),
+    refused("values", "score", insert("price", "word"), "price", "string"),
+    refused("values", "score", insert("price", "inf"), "price", "infinite"),
     refused("values", "score", text({"a": [1, 2]}), "price", "no column"),
     refused("values", "train", text({"a": [1, 2], "b": [2, 3]}), "price", "no column"),
     case("values", "no column of that name", Refused("prise", "did you mean 'price'"), "train",
          "--target", "prise"),
-    case("values", "missing cells", Warned(""), t_csv=spoilt("a", "NaN", 1, 2, 9)),
+    case("values", "missing cells", Warned(""), t_csv=insert("a", "NaN", 1, 2, 9)),
     case("values", "missing targets dropped", Warned(""), "train", "--drop-missing-target",
          t_csv=GAPS),
 ]  # fmt: skip
@@ -125,16 +127,16 @@ LAYOUTS = [
 # Tables that are nearly empty, or far wider than long
 EMPTY = [""] * ROWS
 SPARSE = [
-    case("sparse", "a column without a cell", Warned(""), t_csv=whole("a", EMPTY)),
-    case("sparse", "a column with one cell", Warned(""), t_csv=whole("a", [1, *EMPTY[1:]])),
-    case("sparse", "a column without a cell", Same({"t.csv": whole("a", ["NA"] * ROWS)}),
-         "predict", t_csv=whole("a", EMPTY)),
-    case("sparse", "every second cell empty", Warned(""), t_csv=whole(
+    case("sparse", "a column without a cell", Warned(""), t_csv=replace("a", EMPTY)),
+    case("sparse", "a column with one cell", Warned(""), t_csv=replace("a", [1, *EMPTY[1:]])),
+    case("sparse", "a column without a cell", Same({"t.csv": replace("a", ["NA"] * ROWS)}),
+         "predict", t_csv=replace("a", EMPTY)),
+    case("sparse", "every second cell empty", Warned(""), t_csv=replace(
         "a", [v if i % 2 else "" for i, v in enumerate(COLUMNS["a"])])),
     case("sparse", "a hundred columns of zeros", Warned(""),
          t_csv=text(COLUMNS | {f"z{i}": [0] * ROWS for i in range(100)})),
     case("sparse", "categories that never repeat", Warned(""),
-         t_csv=whole("kind", [f"k{i}" for i in range(ROWS)])),
+         t_csv=replace("kind", [f"k{i}" for i in range(ROWS)])),
     case("sparse", "a column of no type", Warned(""), "train", "TABLE", "t.parquet",
          t_parquet=lambda: parquet(COLUMNS | {"a": [None] * ROWS})),
     case("sparse", "lists in cells", Refused("a", "List"), "train", "TABLE", "t.parquet",
@@ -145,32 +147,32 @@ SPARSE = [
 
 FAR = [1.7e308 if i % 2 else -1.7e308 for i in range(ROWS)]
 OVERFLOW = [
-    case("overflow", "1e39 in a column", Warned(""), t_csv=spoilt("a", "1e39")),
-    case("overflow", "1e300 in a column", Warned(""), t_csv=spoilt("a", "1e300")),
+    case("overflow", "1e39 in a column", Warned(""), t_csv=insert("a", "1e39")),
+    case("overflow", "1e300 in a column", Warned(""), t_csv=insert("a", "1e300")),
     *(
-        refused("overflow", "train", spoilt("price", f"{row}e300", row), "price", f"{row}e.300")
+        refused("overflow", "train", insert("price", f"{row}e300", row), "price", f"{row}e.300")
         for row in (2, 5, 9)
     ),
-    case("overflow", "1.7e308 in a column", Warned(""), "predict", t_csv=spoilt("a", "1.7e308")),
-    case("overflow", "an integer of 30 digits", Warned(""), t_csv=spoilt("a", "1" * 30)),
+    case("overflow", "1.7e308 in a column", Warned(""), "predict", t_csv=insert("a", "1.7e308")),
+    case("overflow", "an integer of 30 digits", Warned(""), t_csv=insert("a", "1" * 30)),
     case(
         "overflow",
         "subnormal numbers",
         Warned(""),
-        t_csv=whole("a", [f"{5e-324 * (i + 1):g}" for i in range(ROWS)]),
+        t_csv=replace("a", [f"{5e-324 * (i + 1):g}" for i in range(ROWS)]),
     ),
-    refused("overflow", "train", whole("a", FAR), "a", "range"),
-    refused("overflow", "train", whole("price", FAR), "price", "range"),
+    refused("overflow", "train", replace("a", FAR), "a", "range"),
+    refused("overflow", "train", replace("price", FAR), "price", "range"),
     refused(
         "overflow",
         "train",
-        whole("price", [1e308 + 1e306 * i for i in range(ROWS)]),
+        replace("price", [1e308 + 1e306 * i for i in range(ROWS)]),
         "price",
         "too large",
     ),
-    case("overflow", "1e300 in a column", Warned(""), "predict", t_csv=spoilt("a", "1e300")),
-    refused("overflow", "predict", spoilt("a", "1e309"), "a", "infinite"),
-    refused("overflow", "score", spoilt("price", "1e309"), "price", "infinite"),
+    case("overflow", "1e300 in a column", Warned(""), "predict", t_csv=insert("a", "1e300")),
+    refused("overflow", "predict", insert("a", "1e309"), "a", "infinite"),
+    refused("overflow", "score", insert("price", "1e309"), "price", "infinite"),
 ]
 
 HEADER = text({name: [] for name in COLUMNS})
@@ -180,12 +182,12 @@ LITTLE = [
     refused("little", "train", HEADER, TABLE, "no rows"),
     refused("little", "predict", HEADER, TABLE, "no rows"),
     refused("little", "score", text(FIRST), TABLE, "one row"),
-    refused("little", "train", whole("price", [3] * ROWS), "price", "constant"),
-    refused("little", "train", whole("sold", ["no"] * ROWS), "sold", "constant",
+    refused("little", "train", replace("price", [3] * ROWS), "price", "constant"),
+    refused("little", "train", replace("sold", ["no"] * ROWS), "sold", "constant",
             "--target", "sold"),
     refused("little", "train", text({n: c[:2] for n, c in COLUMNS.items()}), "rows", "train on"),
-    refused("little", "train", whole("group", ["g"] * ROWS), "group", "two", "--group", "group"),
-    case("little", "a constant column", Warned(""), t_csv=whole("a", [3] * ROWS)),
+    refused("little", "train", replace("group", ["g"] * ROWS), "group", "two", "--group", "group"),
+    case("little", "a constant column", Warned(""), t_csv=replace("a", [3] * ROWS)),
     case("little", "nothing but a constant column", Warned("constant"),
          t_csv=text({"a": [3] * ROWS, "price": COLUMNS["price"]})),
     case("little", "one row", Warned(""), "predict", t_csv=text(FIRST)),
@@ -206,8 +208,8 @@ BATCH = [
 
 def option(name: str, value: str, says: str = "", call: str = "train") -> Case:
     """An option out of its range: the error names it."""
-    wanted = Refused(name, says or f"{value}")
-    return case("settings", f"--{name} {value}"[:40], wanted, call, f"--{name}={value}")
+    expected = Refused(name, says or f"{value}")
+    return case("settings", f"--{name} {value}"[:40], expected, call, f"--{name}={value}")
 
 
 SETTINGS = [
@@ -297,7 +299,7 @@ MEMORY = [
 
 
 def changed(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """A model file that is made of the good one."""
+    """A change of the good model file."""
     return change
 
 

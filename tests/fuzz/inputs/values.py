@@ -1,4 +1,4 @@
-"""NaN, inf, NA, complex, dates, texts, ragged, None, masked: what no number can be made of."""
+"""NaN, inf, NA, complex, dates, strings, ragged, None, masked: values that are no numbers."""
 
 import datetime
 from collections.abc import Callable
@@ -15,35 +15,35 @@ from fuzz.inputs.arrays import (
     N,
     X,
     Y,
+    insert,
+    insert_two,
     masked,
     objects,
     of,
     pandas,
     polars,
     refused,
-    spoilt,
     strict,
     tensor,
-    twice,
     with_mask,
 )
 from fuzz.inputs.case import Case, Refused
 
 BAD_X: dict[str, tuple[Callable[[], Any], str]] = {
-    "NaN": (lambda: spoilt(np.nan), "1 value .*NaN at " + AT),
-    "two NaN": (lambda: twice(np.nan, np.nan), "2 values .*NaN at " + AT),
-    "infinity": (lambda: spoilt(np.inf), "1 value .*infinity at " + AT),
-    "minus infinity": (lambda: spoilt(-np.inf), "1 value .*infinity at " + AT),
-    "infinity and NaN": (lambda: twice(np.inf, np.nan), "2 values .*infinity at " + AT),
-    "NaN of float32": (lambda: spoilt(np.nan, "f4"), "1 value .*NaN at " + AT),
-    "NaN of float16": (lambda: spoilt(np.nan, "f2"), "1 value .*NaN at " + AT),
-    "NaN, big-endian": (lambda: spoilt(np.nan, ">f8"), "1 value .*NaN at " + AT),
+    "NaN": (lambda: insert(np.nan), "1 value .*NaN at " + AT),
+    "two NaN": (lambda: insert_two(np.nan, np.nan), "2 values .*NaN at " + AT),
+    "infinity": (lambda: insert(np.inf), "1 value .*infinity at " + AT),
+    "minus infinity": (lambda: insert(-np.inf), "1 value .*infinity at " + AT),
+    "infinity and NaN": (lambda: insert_two(np.inf, np.nan), "2 values .*infinity at " + AT),
+    "NaN of float32": (lambda: insert(np.nan, "f4"), "1 value .*NaN at " + AT),
+    "NaN of float16": (lambda: insert(np.nan, "f2"), "1 value .*NaN at " + AT),
+    "NaN, big-endian": (lambda: insert(np.nan, ">f8"), "1 value .*NaN at " + AT),
     "NaN in Fortran order": (
-        lambda: np.asfortranarray(spoilt(np.nan)),
+        lambda: np.asfortranarray(insert(np.nan)),
         "1 value .*NaN at " + AT,
     ),
     "NaN among objects": (lambda: objects(np.nan), AT),
-    "a list with NaN": (lambda: spoilt(np.nan).tolist(), "1 value .*NaN at " + AT),
+    "a list with NaN": (lambda: insert(np.nan).tolist(), "1 value .*NaN at " + AT),
     "complex": (lambda: X + 1j, "complex"),
     "complex, big-endian": (lambda: (X + 1j).astype(">c16"), "complex"),
     "complex without an imaginary part": (lambda: X + 0j, "complex"),
@@ -65,14 +65,14 @@ BAD_X: dict[str, tuple[Callable[[], Any], str]] = {
     "all masked": (lambda: np.ma.masked_all(X.shape), f"{X.size} masked values"),
     "masked integers": (lambda: masked((X * 4).astype(int)), "1 masked value.*" + AT),
     "a nullable frame with NA": (lambda: with_mask(X), AT),
-    "a frame with NaN": (lambda: pandas(spoilt(np.nan)), "NaN at " + AT),
+    "a frame with NaN": (lambda: pandas(insert(np.nan)), "NaN at " + AT),
     "a frame with a text": (lambda: pandas(objects("word")), AT + ".*'word'"),
     "a frame of a category": (lambda: pandas(X.astype(str)).astype("category"), "real numbers"),
     "a Polars frame with null": (lambda: polars(objects(None).tolist()), AT),
     "a Polars frame with a text": (lambda: polars(X.astype(str).tolist()), "real numbers"),
-    "a tensor with NaN": (lambda: tensor(spoilt(np.nan)), "1 value .*NaN at " + AT),
+    "a tensor with NaN": (lambda: tensor(insert(np.nan)), "1 value .*NaN at " + AT),
     "a complex tensor": (lambda: tensor(X + 1j), "complex"),
-    "a strict array with infinity": (lambda: strict(spoilt(np.inf)), "infinity at " + AT),
+    "a strict array with infinity": (lambda: strict(insert(np.inf)), "infinity at " + AT),
     "records": (lambda: np.zeros(N, dtype=[("a", "f8"), ("b", "f8"), ("c", "f8")]), ""),
     "a dict": (lambda: {"a": [1.0] * N}, ""),
     "a set": (lambda: {1.0, 2.0}, ""),
@@ -85,14 +85,14 @@ BAD_X: dict[str, tuple[Callable[[], Any], str]] = {
     "no columns": (lambda: X[:, :0], "0"),
     "an integer beyond float64": (lambda: objects(10**400), AT),
     "a long double beyond float64": (
-        lambda: spoilt(np.longdouble("1e400"), np.longdouble),
+        lambda: insert(np.longdouble("1e400"), np.longdouble),
         "infinity at " + AT,
     ),
 }  # fmt: skip
 BAD_Y: dict[str, tuple[Callable[[], Any], str]] = {
-    "NaN": (lambda: spoilt(np.nan, plain=Y), "1 value .*NaN at row 2"),
-    "infinity": (lambda: spoilt(-np.inf, plain=Y), "infinity at row 2"),
-    "two columns with NaN": (lambda: spoilt(np.nan, plain=X[:, :2]), "NaN at " + AT),
+    "NaN": (lambda: insert(np.nan, plain=Y), "1 value .*NaN at row 2"),
+    "infinity": (lambda: insert(-np.inf, plain=Y), "infinity at row 2"),
+    "two columns with NaN": (lambda: insert(np.nan, plain=X[:, :2]), "NaN at " + AT),
     "complex": (lambda: Y + 1j, "complex"),
     "dates": (lambda: Y.astype("M8[s]"), "datetime64"),
     "texts": (lambda: Y.astype(str), "<U"),
@@ -101,10 +101,10 @@ BAD_Y: dict[str, tuple[Callable[[], Any], str]] = {
     "None among objects": (lambda: objects(None, Y), "row 2.*None"),
     "masked": (lambda: masked(Y), "1 masked value.*row 2"),
     "a nullable series with NA": (
-        lambda: of("pandas", "Series")(spoilt(np.nan, plain=Y)).convert_dtypes(),
+        lambda: of("pandas", "Series")(insert(np.nan, plain=Y)).convert_dtypes(),
         "row 2",
     ),
-    "a tensor with infinity": (lambda: tensor(spoilt(np.inf, plain=Y)), "infinity at row 2"),
+    "a tensor with infinity": (lambda: tensor(insert(np.inf, plain=Y)), "infinity at row 2"),
     "ragged lists": (lambda: [[1.0]] * (N - 1) + [[1.0, 2.0]], ""),
     "too short": (lambda: Y[:-1], ""),
     "too long": (lambda: np.append(Y, 1), ""),
@@ -115,27 +115,27 @@ BAD_Y: dict[str, tuple[Callable[[], Any], str]] = {
     "a generator": (lambda: (value for value in Y), ""),
 }
 BAD_LABELS: dict[str, tuple[Callable[[], Any], str]] = {
-    "NaN": (lambda: spoilt(np.nan, plain=LABELS), "NaN at row 2"),
-    "infinity": (lambda: spoilt(np.inf, plain=LABELS), "infinity at row 2"),
+    "NaN": (lambda: insert(np.nan, plain=LABELS), "NaN at row 2"),
+    "infinity": (lambda: insert(np.inf, plain=LABELS), "infinity at row 2"),
     "None among objects": (lambda: objects(None, np.array(["no", "yes"])[LABELS]), "None.*row 2"),
     "NaN among texts": (lambda: objects(np.nan, np.array(["no", "yes"])[LABELS]), "nan.*row 2"),
     "None in a list": (lambda: ["no", "yes", None, *["yes"] * (N - 3)], "None.*row 2"),
     "numbers among texts": (lambda: objects(1, np.array(["no", "yes"])[LABELS]), "mix"),
     "masked": (lambda: masked(LABELS), "1 masked value.*row 2"),
     "a nullable series with NA": (
-        lambda: of("pandas", "Series")(spoilt(np.nan, plain=LABELS)).convert_dtypes(),
+        lambda: of("pandas", "Series")(insert(np.nan, plain=LABELS)).convert_dtypes(),
         "row 2",
     ),
-    "NaT": (lambda: spoilt("NaT", "M8[s]", LABELS), "NaT.*row 2"),
+    "NaT": (lambda: insert("NaT", "M8[s]", LABELS), "NaT.*row 2"),
     "complex": (lambda: LABELS + 1j, "complex"),
     "too short": (lambda: LABELS[:-1], ""),
     "three axes": (lambda: LABELS[:, None, None], ""),
     "None": (lambda: None, "None"),
 }
 BAD_WEIGHT: dict[str, tuple[Callable[[], Any], str]] = {
-    "NaN": (lambda: spoilt(np.nan, plain=ONES), "NaN at row 2"),
-    "infinity": (lambda: spoilt(np.inf, plain=ONES), "infinity at row 2"),
-    "negative": (lambda: spoilt(-1, plain=ONES), "row 2"),
+    "NaN": (lambda: insert(np.nan, plain=ONES), "NaN at row 2"),
+    "infinity": (lambda: insert(np.inf, plain=ONES), "infinity at row 2"),
+    "negative": (lambda: insert(-1, plain=ONES), "row 2"),
     "complex": (lambda: ONES + 1j, "complex"),
     "texts": (lambda: ["heavy"] * N, ""),
     "None among objects": (lambda: objects(None, ONES), "row 2.*None"),
@@ -148,8 +148,8 @@ BAD_WEIGHT: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-def held(argument: str, make: Callable[[], Any], says: str) -> Case:
-    """A held-out set of which one part is bad."""
+def validation(argument: str, make: Callable[[], Any], says: str) -> Case:
+    """A validation set of which one part is bad."""
     good = {"X_val": X, "y_val": Y, "sample_weight_val": ONES}
     return Case(
         f"{argument}: {says}",
@@ -173,17 +173,17 @@ CASES = [
         task="labels",
         surfaces=("estimators",),
     ),
-    held("X_val", lambda: spoilt(np.nan), "NaN at " + AT),
-    held("X_val", lambda: objects("word"), AT + ".*'word'"),
-    held("X_val", lambda: masked(X), "1 masked value"),
-    held("X_val", lambda: X[:, :2], "2"),
-    held("X_val", lambda: None, "missing"),
-    held("y_val", lambda: spoilt(np.inf, plain=Y), "infinity at row 2"),
-    held("y_val", lambda: objects(None, Y), "row 2"),
-    held("y_val", lambda: Y[:-1], "11"),
-    held("y_val", lambda: None, "missing"),
-    held("sample_weight_val", lambda: spoilt(np.nan, plain=ONES), "NaN at row 2"),
-    held("sample_weight_val", lambda: spoilt(-1, plain=ONES), "row 2"),
+    validation("X_val", lambda: insert(np.nan), "NaN at " + AT),
+    validation("X_val", lambda: objects("word"), AT + ".*'word'"),
+    validation("X_val", lambda: masked(X), "1 masked value"),
+    validation("X_val", lambda: X[:, :2], "2"),
+    validation("X_val", lambda: None, "missing"),
+    validation("y_val", lambda: insert(np.inf, plain=Y), "infinity at row 2"),
+    validation("y_val", lambda: objects(None, Y), "row 2"),
+    validation("y_val", lambda: Y[:-1], "11"),
+    validation("y_val", lambda: None, "missing"),
+    validation("sample_weight_val", lambda: insert(np.nan, plain=ONES), "NaN at row 2"),
+    validation("sample_weight_val", lambda: insert(-1, plain=ONES), "row 2"),
     *refused(
         "values",
         "X",
