@@ -103,7 +103,7 @@ class Spec(Stack):
             Sizes as "2-16-16-1", "2,16,16,1" or a list; a list of layers (see `xpmlp.layers`), or
             of [size, input_size, activation] or [size, input_size, activation, dropout] for dense
             ones, where an input_size of None is the layer before and an activation of None the
-            identity; or a Spec, which stays as it is but for the loss.
+            identity; or a Spec or a Model's, which stays as it is but for the loss.
         activation : str, Activation or function, or a list of them
             Where text is sizes: one for all hidden layers or one for each; one entry more is the
             last layer's.
@@ -128,6 +128,7 @@ class Spec(Stack):
         >>> Spec.parse([[3, 1, None], [2, None, "sigmoid"], [1, None, None]]).sizes
         (1, 3, 2, 1)
         """
+        text = getattr(text, "spec", text)  # of a Model
         if isinstance(text, Spec):
             refuse_extras(text, activation, dropout)
             return replace(text, loss=text.loss if loss is None else loss)  # type: ignore[return-value]
@@ -136,9 +137,12 @@ class Spec(Stack):
             rows = [piece.strip() for piece in text.replace(",", "-").split("-")]
         if not isinstance(rows, Iterable) or not (rows := list(rows)):
             raise ValueError(f'a network is written "2-16-16-1" or as a list; got {text!r}')
-        if isinstance(rows[0], Layer | Sequence) and not isinstance(rows[0], str):
+        if any(isinstance(row, Layer) for row in rows):
             refuse_extras(text, activation, dropout)
-            layers = rows if isinstance(rows[0], Layer) else from_lists(rows)
+            layers = rows
+        elif isinstance(rows[0], Sequence) and not isinstance(rows[0], str):
+            refuse_extras(text, activation, dropout)
+            layers = from_lists(rows)
         else:
             layers = from_sizes([whole(size, "a layer's size") for size in rows], text)
             layers = with_activations(layers, activation, dropout)

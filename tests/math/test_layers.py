@@ -373,7 +373,7 @@ def test_shapes_that_do_not_fit_are_named():
         ([Normalize(1)], "layer 1 normalizes one column"),
         ([Residual((Dense(3, 2),))], "layer 1 adds 2 columns to the 3"),
         ([Residual((Dense(3, 2), Dense(4, 3)))], "layer 1.2 takes 4 inputs, but layer 1.1 has 2"),
-        ([Residual(())], "a network needs at least one layer"),
+        ([Residual(())], "layer 1 needs a tuple of layers"),
         ([Dense(3, 2), Scale(3)], "layer 2 takes 3 inputs, but layer 1 has 2 neurons"),
     ],
 )
@@ -519,6 +519,21 @@ def test_a_kind_with_the_name_of_a_built_in_one_is_rejected(tmp_path, rows, targ
     with pytest.raises(ValueError, match="layer 2's kind is called PReLU, as one of"):
         Spec.parse([Dense(3, 4), own(4)])
     assert np.array_equal(load(tmp_path / "model.safetensors").predict(rows), model.predict(rows))
+
+
+def test_what_is_no_layer_among_layers_is_named():
+    for wrong in ("scale", 3, Scale):
+        with pytest.raises(TypeError, match="layer 1 must be a Layer, got "):
+            Spec.parse([wrong, Dense(3, 1)])
+    for layers in ((), Dense(3, 3)):
+        with pytest.raises(ValueError, match="layer 1 needs a tuple of layers; got "):
+            Spec.parse([Residual(layers), Dense(3, 1)])
+
+
+def test_numbers_of_numpy_are_numbers():
+    layers = [Scale(3, np.float32(6)), Dense(3, 3, dropout=np.float32(0.5)), Dense(3, 1)]
+    spec = Spec.parse(layers)
+    assert Spec.from_json(spec.to_json()) == spec
 
 
 def test_a_kind_that_is_no_dataclass_is_rejected():

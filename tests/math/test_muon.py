@@ -124,3 +124,20 @@ def test_weights_under_an_own_rule_for_matrices_decay_too(rows):
     decayed = train("5-3-2", X, y, **options, weight_decay=0.1)
     for before, after in zip(initial.params, decayed.params, strict=True):
         np.testing.assert_allclose(after.weights, 0.95 * before.weights, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda xp, h, t, theta, g: (theta - g.mT,), "matrix_rule must be a rule .*broadcast"),
+        (lambda xp, h, t, theta, g: theta, r"matrix_rule must return the tuple \(theta, \*slots\)"),
+        (
+            lambda xp, h, t, theta, g: (theta.mT,),
+            r"matrix_rule must give theta as an array \(2, 3\)",
+        ),
+    ],
+)
+def test_a_wrong_matrix_rule_is_named(wrong, message, rows):
+    own = Optimizer(lambda xp, h, t, theta, g: (theta,), 0, {}, "own", wrong)
+    with pytest.raises(ValueError, match=f"optimizer own's {message}"):
+        train("5-3-2", *rows, optimizer=own)

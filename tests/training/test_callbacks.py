@@ -330,7 +330,7 @@ def test_an_invalid_learning_rate_factor_raises(bad, rows):
 @pytest.mark.parametrize("bad", ["all", None, [True] * 3, object()])
 def test_stop_takes_one_boolean_or_one_per_member(bad, rows):
     call = {"callbacks": [lambda report: report.stop(bad)], "epochs": 2, "members": 2}
-    with pytest.raises(ValueError, match=r"^which must be "):
+    with pytest.raises(ValueError, match=r"^members must be "):
         train("2-4-1", *rows, **call)
 
 

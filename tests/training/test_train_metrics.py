@@ -115,7 +115,10 @@ def test_a_callback_may_use_the_validation_rows(numbers):
     [
         ([mae], "metrics must be a dict"),
         ({"loss": mae}, "must not be called 'loss'"),
-        ({3: mae}, "must not be called 3"),
+        ({3: mae}, "a metric's name must be a text; got 3"),
+        ({"": mae}, "a metric's name must be a text; got ''"),
+        ({"mae": lambda y: 0.0}, r"metric 'mae' must be a function \(y, prediction\)"),
+        ({"mae": lambda y, p: 1 / 0}, "metric 'mae' failed: ZeroDivisionError: division by zero"),
         ({"mae": "mae"}, "metric 'mae' must be a function"),
         ({"mae": lambda y, prediction: "good"}, "metric 'mae' must return a number; got 'good'"),
         ({"brier": brier}, "metric 'brier' asks for proba, but y holds numbers"),
@@ -124,6 +127,23 @@ def test_a_callback_may_use_the_validation_rows(numbers):
 def test_an_invalid_metric_raises(metrics, message, numbers):
     with pytest.raises(ValueError, match=message):
         train("3-4-1", *numbers, epochs=1, metrics=metrics)
+
+
+def test_a_metric_or_a_callback_that_writes_into_y_changes_nothing(numbers):
+    X, y = numbers
+    before, expected = y.copy(), train("3-4-1", X, y, epochs=3)
+
+    def spoil(y, prediction):
+        y[...] = 0
+        return 0.0
+
+    def look(report):
+        report.predictions().y[...] = 0
+
+    spoiled = train("3-4-1", X, y, epochs=3, metrics={"zero": spoil})
+    assert np.array_equal(spoiled.flat, expected.flat)
+    train("3-4-1", X, y, X_val=X, y_val=y, epochs=2, callbacks=[look])
+    assert np.array_equal(y, before)
 
 
 def test_training_continues_from_a_models_weights(labels):
@@ -158,6 +178,18 @@ def test_training_continues_from_a_populations_weights(numbers):
     X, y = numbers
     first = train("3-4-1", X, y, epochs=2, members=3)
     assert train(first, X, y, epochs=1).members == 3
+    with pytest.raises(ValueError, match="members is 2; the model has 3"):
+        train(first, X, y, members=2)
+    with pytest.raises(ValueError, match="initializer would be overlooked"):
+        train(first, X, y, initializer="zeros")
+
+
+def test_a_model_stands_for_its_network(numbers):
+    from xpmlp import gradcheck, ledger
+
+    model = train("3-4-1", *numbers, epochs=1)
+    assert str(ledger(model)) == str(ledger(model.spec))
+    assert gradcheck(model).passed
 
 
 @pytest.mark.parametrize(
@@ -166,6 +198,10 @@ def test_training_continues_from_a_populations_weights(numbers):
         ([], "one tuple of blocks for each layer of network 3-4-1"),
         ([(np.ones((3, 4)), np.ones((1, 4))), (np.ones((4, 1)),)], "has 3 blocks"),
         ([(np.ones((3, 5)), np.ones((1, 4))), (np.ones((4, 1)), np.ones((1, 1)))], r"\(3, 5\)"),
+        (
+            [(np.ones((3, 4)), np.ones(4)), (np.ones((4, 1)), np.ones((1, 1)))],
+            r"params, block 1, is \(4,\) but must be \(1, 4\)",
+        ),
         ([(np.full((3, 4), np.nan), np.ones((1, 4))), (np.ones((4, 1)), np.ones((1, 1)))], "NaN"),
     ],
 )

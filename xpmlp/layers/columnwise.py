@@ -3,6 +3,7 @@ normalization."""
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Self
 
 from xpmlp.activations import activation
@@ -74,7 +75,7 @@ class Scale(Columnwise):
 
 
 def check_rate(rate_factor: Any, number: int | str) -> None:
-    number_like = isinstance(rate_factor, int | float) and not isinstance(rate_factor, bool)
+    number_like = isinstance(rate_factor, Real) and not isinstance(rate_factor, bool)
     if not number_like or not 0 <= rate_factor < math.inf:
         raise ValueError(
             f"rate_factor must be at least 0 and finite; layer {number} has {rate_factor!r}"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any, Self
 
 from xpmlp.layers.layer import (
@@ -93,8 +94,8 @@ class Dense(Layer):
 
     def checked(self, number: int | str) -> Self:
         f = check_activation(self.activation, number)
-        p = self.dropout
-        if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
+        p: Any = self.dropout
+        if isinstance(p, bool) or not isinstance(p, Real) or not 0 <= float(p) < 1:
             raise ValueError(f"dropout must be in [0, 1); layer {number} has {p!r}")
         return replace(self, activation=f, dropout=float(p), **check_sizes(self, number))
 

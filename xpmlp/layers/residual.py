@@ -1,6 +1,6 @@
 """The residual block: what its layers answer is added to what they were given."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -93,6 +93,8 @@ class Residual(Stack, Layer):
         return tuple(one for layer, own in pairs for one in layer.kinks(xp, own))
 
     def checked(self, number: int | str) -> Self:
+        if not isinstance(self.layers, Sequence) or not self.layers:
+            raise ValueError(f"layer {number} needs a tuple of layers; got {self.layers!r}")
         layers = chained(self.layers, f"{number}.")
         if layers[0].n_in != layers[-1].n_out:
             raise ValueError(

@@ -1,7 +1,7 @@
 """What the present weights of a training say of its held-out rows, as a person compares it."""
 
 from collections.abc import Callable, Mapping
-from inspect import signature
+from inspect import Signature, signature
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,7 +36,7 @@ def predictions(trainer: "Trainer", data: "Data") -> Predictions:
     xp, measure, labels = trainer.place.xp, loss(trainer.spec.loss), trainer.labels
     params = windows(xp, trainer.spec, trainer.step.weights)
     prediction = scores(xp, trainer.spec, params, data.x, lambda score: measure.link(xp, score))
-    linked, target = to_host(prediction), to_host(data.target)
+    linked, target = to_host(prediction), to_host(data.target).copy()  # for whoever writes there
     if labels.classes is None:
         flat = labels.flat and target.shape[-1] == 1
         return Predictions(
@@ -55,11 +55,29 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
     if not isinstance(metrics, Mapping):
         raise ValueError(f"metrics must be a dict {{name: function}}; got {metrics!r}")
     for name, metric in metrics.items():
-        if not isinstance(name, str) or name in TAKEN:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"a metric's name must be a text; got {name!r}")
+        if name in TAKEN:
             raise ValueError(f"a metric must not be called {name!r}: a report has that already")
-        if not callable(metric):
+        if not callable(metric) or not takes_two(metric):
             raise ValueError(f"metric {name!r} must be a function (y, prediction); got {metric!r}")
     return dict(metrics)
+
+
+def arguments_of(metric: Metric) -> Signature:
+    try:
+        return signature(metric)
+    except ValueError:  # some functions of C have none
+        return signature(lambda y, prediction: None)
+
+
+def takes_two(metric: Metric) -> bool:
+    """Whether a function can be called with two arguments."""
+    try:
+        arguments_of(metric).bind(None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def measure_metrics(
@@ -73,15 +91,18 @@ def measure_metrics(
 
 
 def measured(name: str, metric: Metric, rows: Predictions, trainer: "Trainer") -> Any:
-    by_probability = "proba" in signature(metric).parameters
+    by_probability = "proba" in arguments_of(metric).parameters
     if by_probability and rows.proba is None:
         raise ValueError(f"metric {name!r} asks for proba, but y holds numbers and no labels")
     prediction = rows.proba if by_probability else rows.prediction
     members = trainer.settings.members
     members_predictions: Any = [prediction] if members is None else prediction
-    values = [metric(rows.y, member_prediction) for member_prediction in members_predictions]
+    try:
+        values = [metric(rows.y, member_prediction) for member_prediction in members_predictions]
+    except Exception as error:  # the user's function may raise anything
+        raise ValueError(f"metric {name!r} failed: {type(error).__name__}: {error}") from error
     for value in values:
         if not isinstance(value, Real) and getattr(value, "ndim", 1) != 0:
-            raise ValueError(f"metric {name!r} must return a number; got {value!r}")
+            raise ValueError(f"metric {name!r} must return a number; got {repr(value)[:80]}")
     numbers = CPU.xp.asarray([float(value) for value in values])
     return float(numbers[0]) if members is None else numbers

@@ -146,7 +146,7 @@ class Report:
 
         Parameters
         ----------
-        which : bool, or one per member
+        members : bool, or one per member
             The members that end.
 
         Raises
@@ -162,4 +162,4 @@ class Report:
         >>> report.epoch
         3
         """
-        self.trainer.stop(members, "which")
+        self.trainer.stop(members, "members")

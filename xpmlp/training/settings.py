@@ -76,7 +76,7 @@ class Settings:
             value = getattr(self, name)
             if value is None and name != "min_delta":
                 continue
-            if hasattr(value, "__len__"):
+            if hasattr(value, "__len__") and not isinstance(value, str):
                 raise ValueError(f"{name} must be one number for all members; got {value!r}")
             (number,) = self.each(name, value)
             if name == "ema_decay" and not 0 <= number < 1:
@@ -87,7 +87,7 @@ class Settings:
 
     def check_optimizer_params(self) -> None:
         known, given = sorted({*optimizer(self.optimizer).defaults} - {*OWN}), self.optimizer_params
-        if not isinstance(given, Mapping):
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
             raise ValueError(
                 f"optimizer_params must be a dict such as {{'beta2': 0.95}}; got {given!r}"
             )
@@ -192,19 +192,37 @@ ELSEWHERE = {  # what other libraries, and older code, call our arguments
     "alpha": "l2",
     "solver": "optimizer",
     "hyper": "optimizer_params",
+    "iterations": "epochs",
+    "rng": "seed",
+    "criterion": "loss",
+    "loss_function": "loss",
+    "gradient_clip": "clip",
+    "max_grad_norm": "clip",
+    "clipnorm": "clip",
+    "l2_penalty": "l2",
+    "scoring": "metrics",
     "early_stopping": "patience",
     "n_iter_no_change": "patience",
     "tol": "min_delta",
     "momentum": "optimizer_params={'momentum': ...}",
     "beta1": "optimizer_params={'beta1': ...}",
     "beta2": "optimizer_params={'beta2': ...}",
+    "betas": "optimizer_params={'beta1': ..., 'beta2': ...}",
+    "eps": "optimizer_params={'eps': ...}",
+    "epsilon": "optimizer_params={'eps': ...}",
     "beta_1": "optimizer_params={'beta1': ...}",
     "beta_2": "optimizer_params={'beta2': ...}",
     "hidden_layer_sizes": "the sizes in the spec",
     "init": "initializer",
+    "weight_init": "initializer",
+    "weights": "params",
+    "warm_start": "the model in place of the spec",
     "kernel_initializer": "initializer",
     "validation_data": "X_val and y_val",
     "validation_split": "X_val and y_val",
+    "validation_fraction": "X_val and y_val",
+    "X_test": "X_val",
+    "y_test": "y_val",
     "n_jobs": "n_threads",
     "verbose": "callbacks=[xpmlp.ProgressBar()]",
 }

@@ -57,8 +57,10 @@ def make_trainer(
     model = spec if isinstance(spec, Model) else None
     if model is not None:
         spec = model.spec
-        params = model.params if params is None else params
         members = model.members if members is None else members
+        if params is None and members != model.members:
+            raise ValueError(f"members is {members}; the model has {model.members or 'none'}")
+        params = model.params if params is None else params
     spec = Spec.parse(spec, loss=loss, activation=activation, dropout=dropout)
     settings = Settings(
         batch_size=BATCH_SIZE if batch_size is None else batch_size,
@@ -66,6 +68,8 @@ def make_trainer(
         optimizer_params={} if optimizer_params is None else optimizer_params,
         **others,
     )
+    if params is not None and settings.initializer != Settings.initializer:
+        raise ValueError("initializer would be overlooked: the model or params has the weights")
     place = choose_place(device, X, precision)
     dtype = settings.dtype or own_dtype(X)
     if (X_val is None) != (y_val is None):
@@ -132,10 +136,10 @@ def packed_params(spec: Spec, params: Any, lead: tuple[int, ...]) -> Any:
     if len(arrays) != len(into):
         raise ValueError(f"params has {len(arrays)} blocks; network {spec} has {len(into)}")
     for number, (view, values) in enumerate(zip(into, arrays, strict=True)):
-        host = to_host(numbers(values, f"params, block {number},", (view.ndim,)))
-        if host.shape != view.shape:
-            raise ValueError(f"params, block {number}, is {host.shape} but must be {view.shape}")
-        view[...] = host
+        name, shape = f"params, block {number},", tuple(np.shape(values))
+        if shape != view.shape:
+            raise ValueError(f"{name} is {shape} but must be {view.shape}")
+        view[...] = to_host(numbers(values, name, (view.ndim,)))
     return flat
 
 

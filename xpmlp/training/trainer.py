@@ -349,7 +349,7 @@ class Trainer:
         """No more updates of the members that are true in `members`; ValueError for what is not a
         boolean: a callback that happens to return its loss must not end a training."""
         with running(self.place):
-            ended = self.from_callback(members, name)
+            ended = self.from_callback(members, name, "true or false")
             if not all_true(self.place.xp, (ended == 0) | (ended == 1)):
                 raise ValueError(f"{name} must be true or false; got {members!r}")
             self.multiply_scale(1.0 - ended)
@@ -358,7 +358,7 @@ class Trainer:
         scale = self.step.learning_rate_scale
         scale[...] = scale * (factors[..., None] if factors.ndim else factors)
 
-    def from_callback(self, value: Any, name: str) -> Array:
+    def from_callback(self, value: Any, name: str, kind: str = "finite numbers") -> Array:
         """A callback's numbers or booleans as an array: one for all (), or one per member (K,)."""
         xp, array = self.place.xp, None
         if is_array(value) and place_of(value).name != self.place.name:
@@ -367,7 +367,7 @@ class Trainer:
             dtype = self.step.learning_rate_scale.dtype
             array = xp.asarray(value, dtype=dtype, device=self.place.device)
         if array is None or not all_finite(xp, array):
-            raise ValueError(f"{name} must be finite numbers; got {value!r}")
+            raise ValueError(f"{name} must be {kind}; got {value!r}")
         if tuple(array.shape) not in ((), self.settings.lead):
             allowed = f"one or {self.settings.members}" if self.settings.lead else "one"
             raise ValueError(f"{name} must be {allowed}; got an array {tuple(array.shape)}")

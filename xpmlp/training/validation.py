@@ -129,12 +129,13 @@ def validate_loss(place: Place, spec: Spec) -> None:
 
 def validate_rule(place: Place, settings: Settings) -> None:
     """The rules on four parameters, with the hyper-parameters of training."""
-    chosen, what = optimizer(settings.optimizer), f"optimizer {title(settings.optimizer)}"
+    chosen, label = optimizer(settings.optimizer), f"optimizer {title(settings.optimizer)}"
     form = "(xp, h, t, theta, g, *slots)"
     one = place.xp.ones((), device=place.device)
-    for rule, shape in ((chosen.rule, (4,)), (chosen.matrix_rule, (2, 2))):
+    for rule, shape in ((chosen.rule, (4,)), (chosen.matrix_rule, (2, 3))):
         if rule is None:
             continue
+        what = label if rule is chosen.rule else f"{label}'s matrix_rule"
         theta = place.xp.ones(shape, device=place.device)
         numbers = dict.fromkeys((*chosen.defaults, *settings.optimizer_params), 0.5)
         # 0 off the weights: an array
