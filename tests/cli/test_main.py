@@ -126,6 +126,36 @@ def test_bad_usage_exits_with_two_and_prints_the_usage(arguments, capsys):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("train", "f.csv", "--lr", "0.1"), "no option --lr; here it is --learning-rate"),
+        (("train", "--learning_rate=1"), "no option --learning_rate; here it is --learning-rate"),
+        (("train", "--random-state", "1"), "no option --random-state; here it is --seed"),
+        (("train", "--optimiser", "sgd"), "no option --optimiser; did you mean 'optimizer'?"),
+        (("train", "--max-iter", "9"), "no option --max-iter; here it is --epochs"),
+        (("train", "--decay", "0"), "no option --decay; here it is --weight-decay"),
+        (("train", "--threads", "1"), "no option --threads; here it is --n-threads"),
+        (("train", "--alpha", "1"), "no option --alpha."),
+        (("shapes", "2-1", "--batch", "3"), "no option --batch; here it is --batch-size"),
+        (("gradcheck", "2-1", "--random_state", "3"), "here it is --seed"),
+        (("predict", "--outt", "x"), "no option --outt; did you mean 'out'?"),
+        (("shapes", "2-1", "3"), "unrecognized arguments: 3"),
+    ],
+    ids=str,
+)
+def test_an_unknown_option_is_answered_with_the_one_that_is_meant(arguments, hint, capsys):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"usage: xpmlp {arguments[0]} ")
+    assert err.endswith(hint + "\n")
+
+
+def test_what_follows_two_dashes_is_no_option(capsys):
+    assert run(capsys, "shapes", "--", "2-3-1")[0] == 0
+    assert "size must be a whole number" in run(capsys, "shapes", "--", "--lr")[2]
+
+
 def test_a_missing_gpu_is_a_one_line_error(capsys, tmp_path):
     from xpmlp import GPUUnavailableError
     from xpmlp.devices.words import place_for

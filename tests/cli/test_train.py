@@ -210,8 +210,8 @@ def test_options_are_used_in_training(folder, capsys):
     arguments = (
         "--hidden", "5,4", "--activation", "tanh", "--loss", "huber:1.35", "--optimizer", "sgd",
         "--learning-rate", "0.001", "--schedule", "constant", "--epochs", "3", "--batch-size", "16",
-        "--dropout", "0.25", "--decay", "0", "--device", "cpu", "--seed", "7",
-        "--dtype", "float64", "--threads", "1", "--task", "regression", "--drop", "sold",
+        "--dropout", "0.25", "--weight-decay", "0", "--device", "cpu", "--seed", "7",
+        "--dtype", "float64", "--n-threads", "1", "--task", "regression", "--drop", "sold",
         "--drop", "seller", "--save", "m.safetensors", "--json", "--quiet",
     )  # fmt: skip
     code, out, err = run(capsys, "train", "houses.csv", "--target", "price", *arguments)
@@ -228,7 +228,8 @@ def test_options_are_used_in_training(folder, capsys):
 
 @pytest.mark.parametrize("options", [("--learning-rate", "0.1"), ("--batch-size", "8"),
     ("--optimizer", "sgd"),
-    ("--schedule", "constant"), ("--decay", "0.9"), ("--dropout", "0.5"),
+    ("--schedule", "constant"), ("--weight-decay", "0.9"), ("--dropout", "0.5"),
+    ("--clip", "0.01"),
     ("--loss", "absolute_error"),
 ])  # fmt: skip
 def test_every_option_changes_the_training(options, folder, capsys):
@@ -237,6 +238,12 @@ def test_every_option_changes_the_training(options, folder, capsys):
     assert [code for code, _, _ in results] == [0, 0]
     first, second = (json.loads(out)["metrics"] for _, out, _ in results)
     assert first != second
+
+
+def test_patience_ends_a_training_that_gets_no_better(folder, capsys):
+    frozen = ("--epochs", "9", "--learning-rate", "0", "--patience", "2", "--json", "--quiet")
+    code, out, _ = run(capsys, "train", "houses.csv", "--target", "price", "--hidden", "4", *frozen)
+    assert (code, json.loads(out)["epochs"]) == (0, 3)
 
 
 def test_missing_targets_are_dropped_with_the_option(folder, capsys):
@@ -266,12 +273,14 @@ OPTIONS = {
     "no batch": ("--batch-size", "0", "batch_size must be at least 1; got 0"),
     "a dropout of 1": ("--dropout", "1", "--dropout must be in [0, 1); got 1"),
     "a negative dropout": ("--dropout", "-0.1", "--dropout must be in [0, 1)"),
-    "a negative decay": ("--decay", "-1", "decay"),
+    "a negative decay": ("--weight-decay", "-1", "decay"),
+    "a clip of 0": ("--clip", "0", "clip must be above 0"),
+    "no patience": ("--patience", "0", "patience must be at least 1; got 0"),
     "a misspelt device": ("--device", "gqu", "gqu"),
     "a negative seed": ("--seed", "-1", "seed"),
     "a misspelt dtype": ("--dtype", "float23", "float32"),
     "a misspelt precision": ("--precision", "half", "half"),
-    "no threads": ("--threads", "0", "--threads must be at least 1; got 0"),
+    "no threads": ("--n-threads", "0", "n_threads must be at least 1; got 0"),
     "an unknown column to drop": ("--drop", "sellr", "did you mean 'seller'?"),
     "an unknown group": ("--group", "sellr", "did you mean 'seller'?"),
     "a time that is a string": ("--time", "seller", "'seller' is neither a time"),

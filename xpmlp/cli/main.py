@@ -6,12 +6,14 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
 from xpmlp import __version__
+from xpmlp.names import nearest
 from xpmlp.training.interruption import Terminated, raise_terminated
+from xpmlp.training.settings import ELSEWHERE
 
 COMMANDS = {
     "train": "train a model that predicts a column of a table",
@@ -32,19 +34,52 @@ ERRORS = (ValueError, TypeError, ImportError, OSError, RuntimeError, ArithmeticE
 def parser_for(name: str | None) -> argparse.ArgumentParser:
     """The parser of all commands; only the module of command `name` is imported."""
     parser = argparse.ArgumentParser(
-        prog="xpmlp", description="Multi-layer perceptrons on NumPy and CuPy."
+        prog="xpmlp",
+        description="Multi-layer perceptrons on NumPy and CuPy.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"xpmlp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, line in COMMANDS.items():
-        child = commands.add_parser(command, help=line, description=line)
+        child = commands.add_parser(command, help=line, description=line, allow_abbrev=False)
         if command == name:
             module = import_module(f"xpmlp.cli.{command}")
             child.epilog = f"example: {module.EXAMPLE}"
             child.usage = getattr(module, "USAGE", None)
             module.add(child)
             child.set_defaults(run=module.run)
+            parser.set_defaults(child=child)
     return parser
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options of a command line; exit 2 with the command's usage where one is unknown."""
+    name = next((word for word in arguments if word in COMMANDS), None)
+    parser = parser_for(name)
+    child = parser.get_default("child") or parser
+    if name is not None:
+        # before argparse, which would first ask for what is required
+        check_options(child, arguments[arguments.index(name) + 1 :])
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        child.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
+def check_options(parser: argparse.ArgumentParser, words: Iterable[str]) -> None:
+    """Exit 2 at the first option that the parser does not have, naming the one that is meant."""
+    known = [
+        word.removeprefix("--") for action in parser._actions for word in action.option_strings
+    ]
+    for word in words:
+        dashes, name = word[:2], word[2:].partition("=")[0]
+        if word == "--":
+            return
+        if dashes == "--" and " " not in word and name not in known:
+            ours = name.replace("-", "_")
+            meant = ELSEWHERE.get(ours, ours).replace("_", "-")
+            hint = f"; here it is --{meant}" if meant in known else nearest(meant, known)
+            parser.error(f"there is no option --{name}{hint}")
 
 
 def report_interrupt(error: KeyboardInterrupt) -> int:
@@ -81,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: print(
                 f"xpmlp {name}: warning: {message}", file=sys.stderr
             )
-            options = parser_for(name).parse_args(arguments)
+            options = parse(arguments)
             code = int(options.run(options))
             if sys.stdout is not None:  # here, where a BrokenPipeError is handled
                 sys.stdout.flush()

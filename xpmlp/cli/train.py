@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from xpmlp.activations import activation
-from xpmlp.devices.threads import blas_threads, limit_threads
 from xpmlp.devices.words import default_word, place_for
 from xpmlp.losses import loss
 from xpmlp.names import whole
 from xpmlp.storage import atomic
-from xpmlp.tabular.fitting import DEFAULTS, FitResult, Plan, fit_table
+from xpmlp.tabular.fitting import DEFAULTS, PATIENCE, FitResult, Plan, fit_table
 from xpmlp.tabular.model import (
     CLASSIFICATION,
     REGRESSION,
@@ -71,12 +70,15 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", default=d["schedule"], help=f"({d['schedule']})")
     parser.add_argument("--epochs", type=int, default=d["epochs"], help=f"({d['epochs']})")
     parser.add_argument("--batch-size", type=int, help=f"({d['batch_size']}, or all rows)")
-    parser.add_argument("--decay", type=float, help="decoupled weight decay (0.01)")
+    parser.add_argument("--weight-decay", type=float, metavar="X", help="decoupled (0.01)")
+    parser.add_argument("--clip", type=float, help="largest norm of a gradient (none)")
+    stop = f"epochs without a lower loss to stop after ({PATIENCE})"
+    parser.add_argument("--patience", type=int, default=PATIENCE, help=stop)
     parser.add_argument("--device", default=default_word(), help="auto, cpu, gpu, gpu:N (auto)")
     parser.add_argument("--precision", default="full", help="full, or tf32 on a GPU (full)")
     parser.add_argument("--dtype", default="float32", help="float32, float64 (float32)")
     parser.add_argument("--seed", type=int, default=0, help="(0)")
-    parser.add_argument("--threads", type=int, help="threads of BLAS (all processors)")
+    parser.add_argument("--n-threads", type=int, metavar="N", help="of BLAS (all processors)")
 
 
 def parse_options(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], dict[str, Any]]:
@@ -98,9 +100,13 @@ def parse_options(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], di
     if options.loss is not None:
         loss(options.loss)
     network = {"hidden": hidden, "activation": options.activation, "dropout": options.dropout}
-    names = ("optimizer", "learning_rate", "schedule", "epochs", "batch_size", "dtype", "seed")
-    settings = {name: getattr(options, name) for name in names} | {"weight_decay": options.decay}
-    Settings(**{name: value for name, value in settings.items() if value is not None})
+    names = (
+        "optimizer", "learning_rate", "schedule", "epochs", "batch_size", "weight_decay", "clip",
+        "patience", "dtype", "seed", "n_threads",
+    )  # fmt: skip
+    values = {name: getattr(options, name) for name in names}
+    settings = {name: value for name, value in values.items() if value is not None}
+    Settings(**settings)
     inputs = [options.table, *filter(None, [options.test])]
     outputs: dict[Path, str] = {}
     for name in ("save", "plot", "checkpoint"):
@@ -167,20 +173,17 @@ def run(options: argparse.Namespace) -> int:
         for name in columns_with_rest(model.columns):
             show(f"column {name!r} has many categories: the rarer ones share one input")
 
-    threads = options.threads
-    limit = None if threads is None else blas_threads(whole(threads, "--threads"))
     bars = [] if options.quiet else [ProgressBar()]
     try:
-        with limit_threads(limit):
-            fitted = fit_table(
-                table,
-                plan,
-                network=network,
-                settings=settings,
-                test=test,
-                callbacks=bars,
-                on_start=on_start,
-            )
+        fitted = fit_table(
+            table,
+            plan,
+            network=network,
+            settings=settings,
+            test=test,
+            callbacks=bars,
+            on_start=on_start,
+        )
     except DivergedError as error:
         raise ValueError(
             f"{error.happened}. Try a lower --learning-rate or another --optimizer; no model was "

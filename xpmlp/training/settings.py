@@ -188,6 +188,8 @@ ELSEWHERE = {  # what other libraries, and older code, call our arguments
     "max_iter": "epochs",
     "n_epochs": "epochs",
     "batch": "batch_size",
+    "decay": "weight_decay",
+    "threads": "n_threads",
     "random_state": "seed",
     "alpha": "l2",
     "solver": "optimizer",
