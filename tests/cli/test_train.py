@@ -240,6 +240,15 @@ def test_every_option_changes_the_training(options, folder, capsys):
     assert first != second
 
 
+def test_a_gaussian_loss_goes_through_every_command(folder, capsys):
+    target = ("houses.csv", "--target", "price", "--loss", "gaussian")
+    assert run(capsys, "train", *target, *QUICK, "--save", "m.safetensors", "--quiet")[0] == 0
+    for command in ("predict", "score"):
+        assert run(capsys, command, "m.safetensors", "houses.csv")[0] == 0
+    code, out, _ = run(capsys, "inspect", "m.safetensors")
+    assert (code, "-8-2, loss gaussian" in out) == (0, True)
+
+
 def test_patience_ends_a_training_that_gets_no_better(folder, capsys):
     frozen = ("--epochs", "9", "--learning-rate", "0", "--patience", "2", "--json", "--quiet")
     code, out, _ = run(capsys, "train", "houses.csv", "--target", "price", "--hidden", "4", *frozen)

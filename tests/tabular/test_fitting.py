@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xpmlp.tabular.fitting import Plan, fit_table
-from xpmlp.tabular.model import fit_columns
+from xpmlp.tabular.model import fit_columns, load
 from xpmlp.tabular.reading import TableError, decode_column
 
 polars = pytest.importorskip("polars")
@@ -365,8 +365,9 @@ def test_an_invalid_held_out_table_is_refused_before_training(kind, frame):
     ("binary_cross_entropy", "k", "'cross_entropy', which is the same for two classes$"),
     ("binary_cross_entropy", "y", "loss 'binary_cross_entropy' is for labels: a regression uses"),
     ("cross_entropy", "y", "loss 'cross_entropy' is for labels: a regression uses 'squared_err"),
+    ("quantile:0.1,0.9", "y", "'quantile:0.1,0.9' predicts 2 numbers for each row; the model of a"),
 ])  # fmt: skip
-def test_a_loss_for_numbers_is_refused_for_labels(name, target, message, frame):
+def test_a_loss_for_other_targets_is_refused(name, target, message, frame):
     def on_start(model, rows):
         raise AssertionError("training started")
 
@@ -390,6 +391,19 @@ def test_counts_are_not_standardized(frame):
     assert result.metrics["rmse"] < 0.9 * result.baseline["rmse"]
     default = fit(counts, epochs=1)
     assert (default.model.center, default.model.scale) != (0, 1)
+
+
+def test_a_gaussian_loss_learns_mean_and_scatter(frame, tmp_path):
+    path = tmp_path / "model"
+    result = fit(frame, drop=["k"], network=NETWORK | {"loss": "gaussian"})
+    assert result.metrics["r2"] > 0.9
+    assert result.model.spec.n_out == 2
+    assert result.model.scale == pytest.approx(frame["y"].to_numpy().std(), rel=0.2)
+    predicted = result.model.predict(frame)
+    mean = result.model.model.scores(result.model.rows(frame))[:, 0].astype(float)
+    assert (predicted == mean * result.model.scale + result.model.center).all()
+    result.model.save(path)
+    assert (load(path).predict(frame) == predicted).all()
 
 
 def test_a_missing_time_in_a_dropped_row_is_ignored(frame):

@@ -110,6 +110,14 @@ def test_onnx_predictions_match_the_table_model(target, rows, models, run_onnx):
         np.testing.assert_allclose(actual["probabilities"], expected, rtol=0, atol=RELATIVE)
 
 
+def test_the_mean_of_a_gaussian_loss_is_exported(run_onnx):
+    network = {"hidden": [16], "activation": "silu", "loss": "gaussian"}
+    plan = Plan("price", drop=["sold", "floors"])
+    model = fit_table(frame(), plan, network=network, settings={"epochs": 3}).model
+    actual = run_onnx(serialize(graph_of(model)), onnx_inputs(model, frame()))["prediction"]
+    np.testing.assert_allclose(actual, model.predict(frame()), rtol=RELATIVE)
+
+
 def test_the_encoded_columns_are_the_networks_inputs(models, run_onnx):
     """Every input is compared separately: an average would hide a wrong one."""
     model = models["price"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpmlp.activations import identity
-from xpmlp.losses import Loss, loss as get_loss
+from xpmlp.losses import Loss, gaussian_mean, loss as get_loss
 from xpmlp.names import title
 from xpmlp.spec import Spec
 from xpmlp.tabular.model import (
@@ -191,8 +191,8 @@ def fit_table(
         check_labels(np.concatenate([y[val_rows], truth]), y[train_rows], plan.target)
     source = table.take(train_rows)
     columns = fit_columns(source, names)
-    # a link, such as that of poisson, predicts in the unit of the target
-    unscaled = task == CLASSIFICATION or loss.link is not identity
+    # any other link, such as that of poisson, predicts in the unit of the target
+    unscaled = task == CLASSIFICATION or loss.link not in (identity, gaussian_mean)
     center, scale = (0.0, 1.0) if unscaled else mean_and_std(y[train_rows])
     rows = {"training": len(train_rows), "validation": len(val_rows), "held_out": len(truth)}
     spec = build_spec(columns, y, task, network)
@@ -237,13 +237,12 @@ def standardize(y: np.ndarray, center: float, scale: float, target: str) -> np.n
 
 
 def build_spec(columns: Any, y: np.ndarray, task: str, network: Mapping[str, Any]) -> Spec:
-    """The network: inputs of the columns, hidden layers, one output or one per class."""
-    outputs = 1 if task == REGRESSION else len(np.unique(y))
+    """The network: inputs of the columns, hidden layers, the scores of one number or of classes."""
+    loss = resolve_loss(task, network)
+    outputs = loss.scores_per_target if task == REGRESSION else len(np.unique(y))
     sizes = [sum(known.width for known in columns), *network["hidden"], outputs]
     dropout = DROPOUTS[task] if network.get("dropout") is None else network["dropout"]
-    return Spec.parse(
-        sizes, activation=network["activation"], dropout=dropout, loss=resolve_loss(task, network)
-    )
+    return Spec.parse(sizes, activation=network["activation"], dropout=dropout, loss=loss)
 
 
 def resolve_loss(task: str, network: Mapping[str, Any]) -> Loss:
@@ -260,6 +259,11 @@ def resolve_loss(task: str, network: Mapping[str, Any]) -> Loss:
         raise TableError(
             f"loss {title(loss)!r} is for labels: a regression uses {default!r}, or is it "
             f"--task {CLASSIFICATION}?"
+        )
+    if loss.scores_per_target > 1 and loss.link is identity:
+        raise TableError(
+            f"loss {title(loss)!r} predicts {loss.scores_per_target} numbers for each row; the "
+            "model of a table predicts one: train a model for each"
         )
     return loss
 
