@@ -30,12 +30,7 @@ def lines(figure):
 
 
 def legend(figure):
-    return {
-        text.get_text()
-        for axis in figure.axes
-        if axis.get_legend()
-        for text in axis.get_legend().texts
-    }
+    return {text.get_text() for legend in figure.legends for text in legend.texts}
 
 
 def test_the_lines_show_the_history(rows):
@@ -46,7 +41,10 @@ def test_the_lines_show_the_history(rows):
     assert plotted["training loss"].tolist() == model.history["loss"]
     assert plotted["validation loss"].tolist() == model.history["val_loss"]
     assert plotted["learning rate"].tolist() == model.history["learning_rate"]
-    assert legend(figure) == {"training loss", "validation loss", "learning rate"}
+    best = model.history["best_epoch"][-1]
+    words = {"training loss", "validation loss", "learning rate", f"best: epoch {best}"}
+    assert legend(figure) == words
+    assert plotted[f"best: epoch {best}"] == [model.history["val_loss"][best - 1]]
     left, right = figure.axes
     assert left.get_title() == "sines"
     assert (left.get_xlabel(), left.get_ylabel()) == ("epoch", "loss")
@@ -97,19 +95,46 @@ def test_a_population_has_a_colour_per_member_and_its_best_is_marked(rows):
     figure = plot_history(model)
     left, right = figure.axes
     lines = [line for line in left.get_lines() if len(line.get_xdata()) == 4]
-    assert len(lines) == 7  # three of each set, and the best once more, thick
-    assert len(right.get_lines()) == 3
+    assert len(lines) == 6  # three of each set
+    rates = [line for line in right.get_lines() if len(line.get_xdata()) == 4]
+    assert [line.get_color() for line in rates] == [line.get_color() for line in lines[:3]]
     plotted = np.array([line.get_ydata() for line in lines[:3]])
     assert (plotted == np.array(model.history["loss"]).T).all()
     assert len({line.get_color() for line in lines[:3]}) == 3
     val_loss = np.array(model.history["val_loss"])
     epoch, best = np.unravel_index(val_loss.argmin(), val_loss.shape)
-    assert (lines[-1].get_ydata() == val_loss[:, best]).all()
-    assert lines[-1].get_color() == lines[best].get_color()
+    (thick,) = (line for line in lines if line.get_linewidth() > 2)
+    assert (thick.get_ydata() == val_loss[:, best]).all()
+    assert (thick.get_color(), thick.get_linestyle()) == (lines[best].get_color(), "--")
     assert legend(figure) == {
         *(f"member {k}" for k in range(3)), "training loss", "validation loss", "learning rate",
         f"best: member {best}, epoch {epoch + 1}",
     }  # fmt: skip
+
+
+def test_rates_that_are_equal_are_one_line(rows):
+    right = plot_history(train("2-4-1", *rows, epochs=3, members=5)).axes[1]
+    assert [line.get_ydata().tolist() for line in right.get_lines()] == [[1e-3] * 3]
+
+
+def test_the_best_epoch_is_that_of_the_monitored_score(rows):
+    history = {"loss": [3.0, 2.0, 1.0], "val_loss": [1.0, 2.0, 3.0], "learning_rate": [0.1] * 3}
+    plotted = lines(plot_history(history | {"best_epoch": [1, 2, 2]}))
+    assert plotted["best: epoch 2"] == [2.0]
+    assert "best: epoch 1" in lines(plot_history(history))
+
+
+def test_the_legend_hides_nothing(rows):
+    figure = plot_history(train("2-4-1", *rows, epochs=3, members=9))
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        assert not axis.get_tightbbox().overlaps(figure.legends[0].get_tightbbox())
+
+
+def test_the_lowest_panel_alone_names_the_epochs(rows):
+    metrics = {name: lambda y, p: abs(y - p).mean() for name in ("mae", "again")}
+    figure = plot_history(train("2-4-1", *rows, epochs=3, metrics=metrics))
+    assert [axis.get_xlabel() for axis in figure.axes] == ["", "", "epoch", ""]
 
 
 def test_a_loss_of_zero_or_less_is_plotted_on_a_linear_scale(rows):
@@ -121,14 +146,16 @@ def test_a_loss_of_zero_or_less_is_plotted_on_a_linear_scale(rows):
 
 @pytest.mark.parametrize("members", [None, 2])
 def test_a_single_epoch_is_plotted(rows, members, tmp_path):
-    plot_history(train("2-1", *rows, epochs=1, members=members), tmp_path / "one.png")
+    figure = plot_history(train("2-1", *rows, epochs=1, members=members), tmp_path / "one.png")
+    assert all(line.get_marker() in "ox" for axis in figure.axes for line in axis.get_lines())
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 def test_a_population_with_a_diverged_member_is_plotted(rows, tmp_path):
     X, y = rows
     model = train("2-4-4-1", X, y, members=2, learning_rate=[1e-3, 1e30], optimizer="sgd", epochs=8)
-    plot_history(model, tmp_path / "diverged.png")
+    figure = plot_history(model, tmp_path / "diverged.png")
+    assert "member 1 (diverged)" in legend(figure)
     assert (tmp_path / "diverged.png").stat().st_size > 1000
 
 

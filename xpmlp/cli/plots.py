@@ -7,6 +7,7 @@ from xpmlp.devices.extras import import_extra
 
 COLORS = ("tab:blue", "tab:orange")
 PALETTE = tuple(f"C{k}" for k in range(10))
+MARKERS = {"-": "o", "--": "s", ":": "x"}
 NAMED = 10  # members that a legend lists
 MEASURED = (
     "loss", "learning_rate", "grad_norm", "val_loss", "val_score", "best_epoch", "seconds",
@@ -63,11 +64,13 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
     metrics = [name for name in history if name not in MEASURED]
     figure = Figure(figsize=(7, 4.2 + 1.8 * len(metrics)), layout="constrained")
     ratios = [2.4, *[1] * len(metrics)]
-    axis, *others = figure.subplots(1 + len(metrics), squeeze=False, height_ratios=ratios)[:, 0]
+    panels = figure.subplots(len(ratios), squeeze=False, sharex=True, height_ratios=ratios)[:, 0]
+    axis, *others = panels
     draw_history(axis, history)
     for name, below in zip(metrics, others, strict=True):
-        draw_series(below, history[name], "", COLORS[0])
+        draw_series(below, history[name], COLORS[0])
         below.set_ylabel(name)
+    panels[-1].set_xlabel("epoch")
     axis.set_title(title)
     if path is not None:
         figure.savefig(path, dpi=150)
@@ -76,59 +79,67 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
 
 def draw_history(axis: Any, history: dict[str, list[Any]]) -> None:
     """Training and held-out loss, and the learning rate on an axis of its own. A population has
-    one colour per member; its best is drawn over the others."""
+    one colour per member; its best is drawn thick."""
     losses = [plain(entry) for entry in history["loss"]]
     if min((value for entry in losses for value in entry), default=0) > 0:
         axis.set_yscale("log")
-    held_out = history["val_loss"][0] is not None
-    draw_series(axis, history["loss"], "training loss", COLORS[0])
+    held_out, members = history["val_loss"][0] is not None, len(losses[0])
+    lines = draw_series(axis, history["loss"], COLORS[0], "training loss")
+    if 1 < members <= NAMED:
+        for k, line in enumerate(lines):
+            line.set_label(f"member {k}" + " (diverged)" * isnan(losses[-1][k]))
     if held_out:
-        draw_series(axis, history["val_loss"], "validation loss", COLORS[1])
-    axis.set_xlabel("epoch")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+        dashed = "-" if members == 1 else "--"
+        lines = draw_series(axis, history["val_loss"], COLORS[1], "validation loss", dashed)
+    if held_out or members > 1:
+        mark_best(axis, lines, history.get("best_epoch"))
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axis.set_ylabel("loss")
     right = axis.twinx()
-    rates = [plain(entry) for entry in history["learning_rate"]]
-    rate = [entry[0] for entry in rates] if all(len({*e}) == 1 for e in rates) else rates
-    right.plot(
-        range(1, len(rates) + 1), rate, color="tab:gray", linestyle=":", label="learning rate"
-    )
+    rates = history["learning_rate"]
+    if all(len({*plain(entry)}) == 1 for entry in rates):
+        rates = [plain(entry)[0] for entry in rates]
+    draw_series(right, rates, "tab:gray", "learning rate", ":")
     right.set_ylabel("learning rate")
     right.set_ylim(bottom=0)
-    if len(losses[0]) > 1:
-        mark_best(axis, history["val_loss" if held_out else "loss"])
-    handles: dict[str, Any] = {}  # a label stands for all lines that have it
-    for part in (axis, right):
-        lines, labels = part.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
-    axis.legend(handles.values(), handles.keys(), loc="upper right", fontsize="small")
+    found = [part.get_legend_handles_labels() for part in (axis, right)]
+    handles, labels = ([*left, *rest] for left, rest in zip(*found, strict=True))
+    axis.figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
 
 
-def draw_series(axis: Any, series: list[Any], label: str, color: str) -> None:
-    """One line, or a line for each member in a colour of its own: dashed for held-out rows."""
-    values = [plain(entry) for entry in series]
-    epochs, members = range(1, len(values) + 1), len(values[0])
-    if members == 1:
-        axis.plot(epochs, values, color=color, label=label)
+def draw_series(
+    axis: Any, series: list[Any], color: str, label: str | None = None, style: str = "-"
+) -> list[Any]:
+    """One line, or a line for each member in a colour of its own."""
+    columns = list(zip(*map(plain, series), strict=True))
+    epochs = range(1, len(series) + 1)
+    marker = MARKERS[style] if len(series) == 1 else None  # a line of one point shows nothing
+    if len(columns) == 1:
+        return [*axis.plot(epochs, columns[0], style, color=color, label=label, marker=marker)]
+    axis.plot([], [], style, color="black", label=label, marker=marker)
+    return [
+        axis.plot(epochs, column, style, color=PALETTE[k % len(PALETTE)], linewidth=1, alpha=0.7,
+                  marker=marker)[0]
+        for k, column in enumerate(columns)
+    ]  # fmt: skip
+
+
+def mark_best(axis: Any, lines: list[Any], best_epoch: list[Any] | None) -> None:
+    """The line that came lowest, thick in a population, and the epoch of its best weights."""
+    lowest = [(value, epoch, k) for k, line in enumerate(lines)
+              for epoch, value in enumerate(line.get_ydata(), 1) if not isnan(value)]  # fmt: skip
+    if not lowest:
         return
-    dashed = "--" if label.startswith("validation") else "-"
-    for k, line in enumerate(zip(*values, strict=True)):
-        name = f"member {k}" if members <= NAMED and dashed == "-" else None
-        axis.plot(epochs, line, color=PALETTE[k % len(PALETTE)], linestyle=dashed, linewidth=1,
-                  alpha=0.7, label=name)  # fmt: skip
-    axis.plot([], [], color="black", linestyle=dashed, label=label)
-
-
-def mark_best(axis: Any, series: list[Any]) -> None:
-    """The member whose loss came lowest, drawn thick, with its name and epoch."""
-    lowest = [(value, epoch, k) for epoch, entry in enumerate(series, 1)
-              for k, value in enumerate(plain(entry)) if not isnan(value)]  # fmt: skip
-    if lowest:
-        value, epoch, k = min(lowest)
-        line = [plain(entry)[k] for entry in series]
-        axis.plot(range(1, len(line) + 1), line, color=PALETTE[k % len(PALETTE)], linewidth=2.5)
-        axis.plot(epoch, value, marker="o", color=PALETTE[k % len(PALETTE)], linestyle="none",
-                  label=f"best: member {k}, epoch {epoch}")  # fmt: skip
+    _, epoch, k = min(lowest)
+    if best_epoch:  # the score may have been monitored
+        epoch = int(plain(best_epoch[-1])[k]) or epoch
+    line = lines[k]
+    if len(lines) > 1:
+        line.set(linewidth=2.5, alpha=1, zorder=3)
+    name = f"member {k}, epoch {epoch}" if len(lines) > 1 else f"epoch {epoch}"
+    axis.plot(
+        epoch, line.get_ydata()[epoch - 1], "o", color=line.get_color(), label=f"best: {name}"
+    )
 
 
 def plain(entry: Any) -> list[float]:
@@ -149,6 +160,7 @@ def plot_fit(fitted: Any, path: Any) -> Any:
     figure = Figure(figsize=(12, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_history(left, model.model.history)
+    left.set_xlabel("epoch")
     if model.task == "regression":
         draw_values(right, fitted.truth, fitted.predicted, model.target)
     else:
