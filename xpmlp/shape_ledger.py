@@ -26,9 +26,12 @@ class Ledger(NamedTuple):
     def __str__(self) -> str:
         lines = (*self.forward, *self.backward)
         width = max(len(line.formula) for line in lines)
+        label = max(2, *(len(str(line.layer)) for line in lines))
 
         def block(name: str, part: Sequence[Line]) -> list[str]:
-            return [name] + [f"  {y.layer:>2}  {y.formula:<{width}}   {y.shapes}" for y in part]
+            return [name] + [
+                f"  {y.layer:>{label}}  {y.formula:<{width}}   {y.shapes}" for y in part
+            ]
 
         return "\n".join(
             [

@@ -302,6 +302,13 @@ def replaced(layer, dropout):
     return Dense(layer.n_in, layer.n_out, layer.activation, dropout)
 
 
+def test_the_columns_of_a_ledger_are_aligned_below_nested_layers():
+    nested = Residual((Dense(3, 3), Residual((Dense(3, 3),))))
+    rows = str(ledger(Spec((nested, Dense(3, 1))))).splitlines()[1:-1]
+    starts = {row.index(row.split()[1]) for row in rows if row.startswith(" ")}
+    assert starts == {len("  1.2.1  ")}
+
+
 @each_kind
 def test_file_round_trip(name, rows, target, tmp_path):
     model = train(spec_of(name), rows, target, epochs=1, members=2, dtype="float64")
