@@ -156,7 +156,7 @@ def test_inspect_shows_columns_scores_and_ledger(folder, capsys):
     code, out, err = run(capsys, "inspect", "sold.safetensors")
     assert (code, err) == (0, "")
     for line in (
-        "classification of 'sold' from 2 columns", "a (number, 1 inputs): median ",
+        "classification of 'sold' from 2 columns", "a (number, 1 input): median ",
         "c (category, 2 inputs): ", "classes: no, yes", "3-8-2, loss cross_entropy", "accuracy",
         "(32, 3) @ (3, 8) -> (32, 8)", "training: epochs 3",
     ):  # fmt: skip
@@ -168,6 +168,14 @@ def test_inspect_shows_a_network_on_arrays(folder, capsys):
     code, out, _ = run(capsys, "inspect", "net")
     assert code == 0
     assert out.startswith("1-2-1, loss squared_error")
+
+
+def test_inspect_rounds_what_training_came_to(folder, capsys):
+    rates = [0.123456789, 1e-7]
+    rows = [[0.0], [1.0]], [0.0, 1.0]
+    xpmlp.save(xpmlp.train("1-2-1", *rows, epochs=1, members=2, learning_rate=rates), "net")
+    code, out, _ = run(capsys, "inspect", "net")
+    assert (code, "learning_rate [0.1235, 1e-07], " in out) == (0, True)
 
 
 # Errors

@@ -5,6 +5,7 @@ from typing import Any
 
 from xpmlp.cli.using import check_model_file
 from xpmlp.shape_ledger import ledger
+from xpmlp.shapes import many
 from xpmlp.storage.model_file import read
 from xpmlp.tabular.model import TableModel, build_model
 from xpmlp.tabular.preprocessing import ColumnEncoder
@@ -28,7 +29,14 @@ def describe(column: ColumnEncoder) -> str:
         detail = categories + (f" and {hidden} more" if hidden > 0 else "")
         detail += "; rarer ones share an input" if column.rest else ""
     gaps = "; had missing cells" if column.gaps else ""
-    return f"  {column.name} ({column.kind}, {column.width} inputs): {detail}{gaps}"
+    return f"  {column.name} ({column.kind}, {many(column.width, 'input')}): {detail}{gaps}"
+
+
+def rounded(value: Any) -> str:
+    """What training came to, with as many digits as are read."""
+    if isinstance(value, list):  # one per member
+        return f"[{', '.join(map(rounded, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def lines(model: Any) -> list[str]:
@@ -47,5 +55,6 @@ def lines(model: Any) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     contents = read(check_model_file(options.model))
     print("\n".join(lines(build_model(contents, options.model))))
-    print("training: " + ", ".join(f"{name} {value}" for name, value in contents.trained.items()))
+    trained = (f"{name} {rounded(value)}" for name, value in contents.trained.items())
+    print(f"training: {', '.join(trained)}")
     return 0
