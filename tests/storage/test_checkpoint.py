@@ -175,6 +175,20 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
         train(**arguments(epochs=1), checkpoint=path)
 
 
+@pytest.mark.parametrize(
+    "stop",
+    [{"patience": 1, "learning_rate": 0.0}, {"callbacks": [lambda report: True]}],
+    ids=["patience", "callback"],
+)
+def test_a_training_that_was_stopped_is_not_resumed(stop, tmp_path):
+    path = tmp_path / "run.ckpt"
+    stopped = fit(path, **arguments(**stop))
+    assert len(stopped.history["loss"]) < EPOCHS
+    resumed = fit(path, **arguments(**stop | {"callbacks": []}, epochs=2 * EPOCHS))
+    assert resumed.history == stopped.history
+    assert (resumed.flat == stopped.flat).all()
+
+
 def test_another_machine_warns(tmp_path, monkeypatch):
     path = tmp_path / "run.ckpt"
     fit(path, **arguments(epochs=1))
