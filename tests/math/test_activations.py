@@ -179,7 +179,7 @@ def test_a_user_function_is_value_and_slope(place):
 
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("rellu", "relu"), ("tanhh", "tanh"), ("softmax", "softplus"), ("swilu", "silu"),
+    [("rellu", "relu"), ("tanhh", "tanh"), ("softpluss", "softplus"), ("swilu", "silu"),
      ("leakyrelu", "leaky_relu"), ("logistic_sigmoid", "sigmoid")],
 )  # fmt: skip
 def test_a_misspelt_name_suggests_the_nearest(wrong, nearest):
