@@ -46,6 +46,7 @@ def test_equal_quartiles_use_the_range():
     assert robust_scale(np.array([0.0] * 9 + [4.0])) == 2 / 4
     assert robust_scale(np.full(9, 7.0)) == 0
     assert robust_scale(np.zeros(0)) == 0
+    assert robust_scale(np.array([0.0, 1e-310])) == 0
 
 
 @given(values=CELLS)

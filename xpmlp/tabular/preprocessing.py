@@ -50,7 +50,9 @@ def robust_scale(values: np.ndarray) -> float:
         return 0.0
     low, high = np.quantile(values, [0.25, 0.75])
     spread = high - low if high > low else (values.max() - values.min()) / 2
-    return float(1 / spread) if spread > 0 and np.isfinite(1 / spread) else 0.0
+    with np.errstate(over="ignore"):  # of 1 / 1e-310
+        scale = 1 / spread if spread > 0 else 0.0
+    return float(scale) if np.isfinite(scale) else 0.0
 
 
 def smooth_clip(xp: Namespace, z: Array) -> Array:
