@@ -732,7 +732,7 @@ OF_VECTORS = Optimizer(lambda xp, h, t, theta, g: (theta,), 0, {}, "own", alone)
         ),
         ("3-4-1", {"optimizer": decays}, r"uses h\.weight_decay: .* defaults of its Optimizer"),
         ("3-4-1", {"optimizer": decays, "weight_decay": 0.1}, r"defaults of its Optimizer"),
-        ("3-4-1", {"optimizer": OF_VECTORS}, r"own's matrix_rule must return the tuple \(theta, \*slots\)"),
+        ("3-4-1", {"optimizer": OF_VECTORS}, "own's matrix_rule must return the tuple"),
         ("3-4-1", {"optimizer": misspelt}, r"misspelt must be a rule .*has no attribute 'shap'"),
         ("3-4-1", {"optimizer": of_one}, r"of_one must give theta as an array \(4,\) here"),
         ("3-4-1", {"schedule": lambda xp, now: xp.ones((3,))}, r"must give a factor"),

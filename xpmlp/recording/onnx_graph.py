@@ -203,6 +203,10 @@ class Graph(Tracer):
         axes, shape = self.constant([-1], "int64"), reduced_shape(x, axis, keepdims)
         return self.node("ReduceSum", [x, axes], x.dtype, shape, keepdims=int(keepdims))
 
+    def mean(self, x: Any, *, axis: Any = None, keepdims: bool = False) -> Symbol:
+        total = self.sum(x, axis=axis, keepdims=keepdims)
+        return total / x.shape[-1]  # type: ignore[no-any-return]
+
     def argmax(self, x: Symbol, *, axis: int) -> Symbol:
         return self.node("ArgMax", [x], "int64", reduced_shape(x, axis, False), axis=-1, keepdims=0)
 
