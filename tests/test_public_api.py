@@ -34,6 +34,14 @@ def test_public_name_is_documented(name):
     assert getattr(xpmlp, name).__doc__
 
 
+def test_a_model_has_only_documented_public_names():
+    model = xpmlp.train("1-1", [[0.0], [1.0]], [0.0, 1.0], epochs=1)
+    assert {name for name in dir(model) if not name.startswith("_")} == {
+        "classes_", "flat", "history", "member", "members", "params", "place", "predict",
+        "predict_proba", "save", "scores", "spec",
+    }  # fmt: skip
+
+
 def test_an_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = xpmlp.trian

@@ -40,6 +40,29 @@ def agree(a, b):
         np.testing.assert_allclose(actual, expected, rtol=CURVE, atol=CURVE)
 
 
+# Public names
+
+ADDED_NAMES = {
+    "callbacks", "checkpoint", "clip", "continuation", "device", "dropout", "dtype", "history_",
+    "load", "n_threads", "output", "precision", "resume", "save", "schedule", "scoring",
+    "validation_loss_curve_", "weight_decay",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "own"), [("iris", "class_weight"), ("diabetes", "quantiles")])
+@pytest.mark.parametrize("fitted", [False, True])
+def test_public_names_are_scikit_learns_and_the_documented_additions(
+    fitted, name, own, data, pair, quietly
+):
+    estimators = pair(name, max_iter=2)
+    if fitted:
+        for est in estimators:
+            quietly(est.fit, *data(name))
+    theirs, ours = ({x for x in dir(est) if not x.startswith("_")} for est in estimators)
+    added = {x for x in ADDED_NAMES if fitted or not x.endswith("_")}
+    assert ours == theirs | added | {own}
+
+
 # Initial weights
 
 

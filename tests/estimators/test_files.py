@@ -233,7 +233,7 @@ def test_an_invalid_section_is_refused(change, data, tmp_path):
     from xpmlp.storage import model_file
 
     X, y = data("iris")
-    model, sections, arrays = MLPClassifier(**SHORT).fit(X, y).parts()
+    model, sections, arrays = MLPClassifier(**SHORT).fit(X, y)._parts()
     sections = json.loads(json.dumps(sections))
     change(sections["estimator"])
     (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
@@ -246,7 +246,7 @@ def test_a_section_without_an_estimator_is_refused(section, data, tmp_path):
     from xpmlp.storage import model_file
 
     X, y = data("iris")
-    model, _, _ = MLPClassifier(**SHORT).fit(X, y).parts()
+    model, _, _ = MLPClassifier(**SHORT).fit(X, y)._parts()
     (tmp_path / "model").write_bytes(model_file.encode(model, {"estimator": section}, {}))
     with pytest.raises(ValueError, match=r"model (holds a None, not|is not a whole)"):
         MLPClassifier.load(tmp_path / "model")
@@ -257,7 +257,7 @@ def test_a_population_is_refused(data, tmp_path):
 
     X, y = data("diabetes")
     est = MLPRegressor(**SHORT, solver="lbfgs").fit(X, y)
-    model, sections, arrays = est.parts()
+    model, sections, arrays = est._parts()
     population = replace(model, flat=model.flat[None, :])
     (tmp_path / "model").write_bytes(model_file.encode(population, sections, arrays))
     with pytest.raises(ValueError, match="do not fit its network"):
@@ -269,7 +269,7 @@ def test_a_missing_array_or_one_of_another_dtype_is_refused(array, data, tmp_pat
     from xpmlp.storage import model_file
 
     X, y = data("iris")
-    model, sections, arrays = MLPClassifier(**SHORT, early_stopping=True).fit(X, y).parts()
+    model, sections, arrays = MLPClassifier(**SHORT, early_stopping=True).fit(X, y)._parts()
     name = f"estimator.{array}"
     if array == "split":
         arrays[name] = arrays[name].astype(np.int32)
@@ -285,7 +285,7 @@ def test_an_unknown_array_is_ignored(data, tmp_path):
     from xpmlp.storage import model_file
 
     X, y = data("iris")
-    model, sections, arrays = MLPClassifier(**SHORT).fit(X, y).parts()
+    model, sections, arrays = MLPClassifier(**SHORT).fit(X, y)._parts()
     arrays["estimator.later"] = np.zeros(3)
     (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
     assert MLPClassifier.load(tmp_path / "model").score(X, y) > 0
@@ -295,7 +295,7 @@ def test_arrays_of_another_size_are_refused(data, tmp_path):
     from xpmlp.storage import model_file
 
     X, y = data("iris")
-    model, sections, arrays = MLPClassifier(**SHORT).fit(X, y).parts()
+    model, sections, arrays = MLPClassifier(**SHORT).fit(X, y)._parts()
     arrays["estimator.slots.0"] = arrays["estimator.slots.0"][:-1]
     (tmp_path / "model").write_bytes(model_file.encode(model, sections, arrays))
     with pytest.raises(ValueError, match=r"array 'estimator.slots.0' does not fit"):

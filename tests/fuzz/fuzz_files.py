@@ -71,7 +71,7 @@ def use_estimator(est: Any) -> None:
 
 
 def pack(model: Any) -> bytes:
-    return encode(*model.parts())
+    return encode(*model._parts())
 
 
 def resume(arguments: dict[str, Any], path: Path) -> Trainer:

@@ -91,7 +91,7 @@ def fit_result(params: dict[str, Any]) -> tuple[Any, ...]:
         warnings.simplefilter("ignore", ConvergenceWarning)
         est.fit(X, np.digitize(Y[:, 0], [0.5]) if is_classifier else Y[:, 0])
     est.history_.pop("seconds", None)
-    model, sections, arrays = est.parts()
+    model, sections, arrays = est._parts()
     return json.dumps(sections), *(part.tobytes() for part in (model.flat, *arrays.values()))
 
 

@@ -40,7 +40,7 @@ def use(model):
 
 
 def pack(model):
-    return encode(*model.parts())
+    return encode(*model._parts())
 
 
 NETWORK = Kind(load, pack, use)
@@ -195,7 +195,7 @@ def careless(path):
 def forgetful(path):
     """A loader that loses the labels."""
     model = load(path)
-    return replace(model, labels=Labels(None, False))
+    return replace(model, _labels=Labels(None, False))
 
 
 def wasteful(path):

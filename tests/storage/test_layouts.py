@@ -74,7 +74,7 @@ SAVES = {"method": lambda model, path: model.save(path), "xpmlp.save": xpmlp.sav
 
 def arrays(model):
     """The contents of the model's file, as bytes in C order."""
-    network, sections, tensors = model.parts()
+    network, sections, tensors = model._parts()
     layers = [part.tobytes() for layer in network.params for part in layer]
     return layers, sections, {name: value.tobytes() for name, value in tensors.items()}
 

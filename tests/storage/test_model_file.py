@@ -46,7 +46,7 @@ def assert_same(loaded, model):
     assert to_host(loaded.flat).tobytes() == to_host(model.flat).tobytes()
     assert loaded.spec == model.spec
     assert loaded.members == model.members
-    assert loaded.labels.flat == model.labels.flat
+    assert loaded._labels.flat == model._labels.flat
     if model.classes_ is None:
         assert loaded.classes_ is None
     else:
@@ -96,7 +96,7 @@ def test_dates_as_labels_round_trip(days, rows, path):
     assert set(loaded.predict(rows).tolist()) <= set(np.asarray(days).tolist())
 
 
-@pytest.mark.parametrize("wrong", ["path", 3, {}, type("Parts", (), {"parts": None})])
+@pytest.mark.parametrize("wrong", ["path", 3, {}, type("Parts", (), {"_parts": None})])
 def test_only_a_model_is_saved(wrong, path):
     with pytest.raises(TypeError, match=r"^save takes a Model"):
         save(wrong, path)
@@ -322,13 +322,13 @@ def join_file(header, body, *, signed=True):
 
 def test_the_helpers_rebuild_a_file_that_loads(rows, path):
     model = small(rows)
-    assert_same(try_load(path, join_file(*split_file(encode(*model.parts())))), model)
+    assert_same(try_load(path, join_file(*split_file(encode(*model._parts())))), model)
 
 
 def test_random_damage_is_refused_or_harmless(rows, path, rng):
     model = small(rows, members=2)
-    data = encode(*model.parts())
-    other_file = encode(*small(rows, seed=5).parts())
+    data = encode(*model._parts())
+    other_file = encode(*small(rows, seed=5)._parts())
 
     def mutated():
         kind = rng.integers(7)
@@ -357,7 +357,7 @@ def test_random_damage_is_refused_or_harmless(rows, path, rng):
 
 
 def test_every_flipped_byte_of_the_header_is_refused(rows, path):
-    data = encode(*train("1-1", rows[:, :1], rows[:, 0], epochs=1).parts())
+    data = encode(*train("1-1", rows[:, :1], rows[:, 0], epochs=1)._parts())
     size = 8 + int.from_bytes(data[:8], "little")
     for at in range(0, size):
         for flip in (0x01, 0x20):
@@ -365,14 +365,14 @@ def test_every_flipped_byte_of_the_header_is_refused(rows, path):
 
 
 def test_every_truncation_is_refused(rows, path):
-    data = encode(*train("1-1", rows[:, :1], rows[:, 0], epochs=1).parts())
+    data = encode(*train("1-1", rows[:, :1], rows[:, 0], epochs=1)._parts())
     for size in range(len(data)):
         assert try_load(path, data[:size]) is None
 
 
 def test_random_edits_with_a_valid_digest_are_refused_or_a_model(rows, path, rng):
     """Never any other exception, whoever wrote the file."""
-    data = encode(*train("3-4-2", rows, LABELS["strings"], loss="cross_entropy", epochs=1).parts())
+    data = encode(*train("3-4-2", rows, LABELS["strings"], loss="cross_entropy", epochs=1)._parts())
     invalid_values = [
         None,
         -1,
@@ -430,13 +430,13 @@ CONFIGS = {
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_an_invalid_configuration_with_a_valid_digest_is_refused(kind, rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     header["__metadata__"]["config"] = CONFIGS[kind]
     assert try_load(path, join_file(header, body)) is None
 
 
 def test_a_duplicate_key_in_the_configuration_is_refused(rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     config = header["__metadata__"]["config"]
     header["__metadata__"]["config"] = config[:-1] + ', "members": null}'
     path.write_bytes(join_file(header, body))
@@ -446,7 +446,7 @@ def test_a_duplicate_key_in_the_configuration_is_refused(rows, path):
 
 @pytest.mark.parametrize("value", ["[]", "null", 1, None, ["{}"]])
 def test_a_configuration_that_is_not_an_object_is_named(value, rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     header["__metadata__"]["config"] = value
     path.write_bytes(join_file(header, body))
     with pytest.raises(ValueError, match="it has no configuration"):
@@ -455,7 +455,7 @@ def test_a_configuration_that_is_not_an_object_is_named(value, rows, path):
 
 @pytest.mark.parametrize("value", [None, "", "2", 1, [BLANK]])
 def test_an_invalid_digest_is_named(value, rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     header["__metadata__"]["sha256"] = value
     path.write_bytes(join_file(header, body, signed=False))
     with pytest.raises(ValueError, match="it has no SHA-256"):
@@ -501,7 +501,7 @@ def test_an_invalid_digest_is_named(value, rows, path):
     ids=str,
 )
 def test_a_wrong_entry_with_a_valid_digest_is_refused(key, value, rows, path):
-    data = encode(*train("3-4-2", rows, SIDE, loss="cross_entropy", epochs=1).parts())
+    data = encode(*train("3-4-2", rows, SIDE, loss="cross_entropy", epochs=1)._parts())
     header, body = split_file(data)
     config = json.loads(header["__metadata__"]["config"])
     assert key in config
@@ -515,7 +515,7 @@ def test_a_wrong_entry_with_a_valid_digest_is_refused(key, value, rows, path):
 )
 def test_a_missing_entry_with_a_valid_digest_is_refused(key, rows, path):
     header, body = split_file(
-        encode(*train("3-2", rows, SIDE, loss="cross_entropy", epochs=1).parts())
+        encode(*train("3-2", rows, SIDE, loss="cross_entropy", epochs=1)._parts())
     )
     config = json.loads(header["__metadata__"]["config"])
     del config[key]
@@ -542,7 +542,7 @@ INVALID_LABELS = {
 
 @pytest.mark.parametrize("kind", INVALID_LABELS)
 def test_labels_that_save_does_not_write_are_refused(kind, rows, path):
-    header, body = split_file(encode(*train("3-2", rows, SIDE, loss="cross_entropy").parts()))
+    header, body = split_file(encode(*train("3-2", rows, SIDE, loss="cross_entropy")._parts()))
     config = json.loads(header["__metadata__"]["config"])
     config["classes"], config["classes_dtype"] = INVALID_LABELS[kind]
     header["__metadata__"]["config"] = json.dumps(config)
@@ -562,7 +562,7 @@ def test_labels_above_the_limit_are_refused_by_save(rows, path):
     ["3-4-2", [3, 4, 2], [[4, 3, "relu", 0.0]], [{"kind": "Dense", "n_in": 3, "n_out": 2}]],
 )
 def test_layers_that_are_not_written_in_full_are_refused(layers, rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     config = json.loads(header["__metadata__"]["config"])
     config["spec"]["layers"] = layers
     header["__metadata__"]["config"] = json.dumps(config)
@@ -571,7 +571,7 @@ def test_layers_that_are_not_written_in_full_are_refused(layers, rows, path):
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_nan_and_infinity_in_json_are_refused(constant, rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     config = header["__metadata__"]["config"]
     header["__metadata__"]["config"] = config.replace('"epochs": 2', f'"epochs": {constant}')
     assert constant in header["__metadata__"]["config"]
@@ -579,7 +579,7 @@ def test_nan_and_infinity_in_json_are_refused(constant, rows, path):
 
 
 def test_an_error_is_short_whatever_the_file_says(rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     config = json.loads(header["__metadata__"]["config"])
     header["__metadata__"]["config"] = json.dumps(config | {"members": "x" * 100_000})
     path.write_bytes(join_file(header, body))
@@ -589,7 +589,7 @@ def test_an_error_is_short_whatever_the_file_says(rows, path):
 
 
 def test_a_dtype_of_another_package_is_refused_without_importing_it(rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     header["layers.0.bias"] |= {"dtype": "F8_E4M3", "shape": [32]}
     path.write_bytes(join_file(header, body))
     program = (
@@ -606,7 +606,7 @@ def test_a_dtype_of_another_package_is_refused_without_importing_it(rows, path):
 @pytest.mark.parametrize("key", ["format", "format_version", "config", "sha256"])
 @pytest.mark.parametrize("value", [None, "", "2", 1, "missing"])
 def test_wrong_metadata_is_refused(key, value, rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     metadata = header["__metadata__"]
     if value == "missing":
         del metadata[key]
@@ -618,7 +618,7 @@ def test_wrong_metadata_is_refused(key, value, rows, path):
 
 
 def test_a_later_format_version_is_named(rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     header["__metadata__"]["format_version"] = "2"
     path.write_bytes(join_file(header, body))
     with pytest.raises(ValueError, match=r"format version '2'.*reads 1"):
@@ -626,7 +626,7 @@ def test_a_later_format_version_is_named(rows, path):
 
 
 def test_renamed_and_swapped_tensors_are_refused_where_shapes_differ(rows, path):
-    data = encode(*small(rows).parts())
+    data = encode(*small(rows)._parts())
 
     def with_names(renamed):
         header, body = split_file(data)
@@ -640,7 +640,7 @@ def test_renamed_and_swapped_tensors_are_refused_where_shapes_differ(rows, path)
 
 
 def test_a_tensor_too_many_or_too_few_is_refused(rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     extended = header | {
         "extra": {"dtype": "F64", "shape": [1], "data_offsets": [len(body), len(body) + 8]}
     }
@@ -654,7 +654,7 @@ def test_a_tensor_too_many_or_too_few_is_refused(rows, path):
 
 
 def test_tensors_of_another_dtype_are_refused(rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     for name in header:
         if name != "__metadata__":
             header[name]["dtype"] = "I64"
@@ -663,7 +663,7 @@ def test_tensors_of_another_dtype_are_refused(rows, path):
 
 def test_tensors_of_a_kind_numpy_lacks_are_refused(rows, path):
     model = small(rows, dtype="float32")
-    header, body = split_file(encode(*model.parts()))
+    header, body = split_file(encode(*model._parts()))
     for name in header:
         if name != "__metadata__":
             header[name]["dtype"] = "BF16"
@@ -672,7 +672,7 @@ def test_tensors_of_a_kind_numpy_lacks_are_refused(rows, path):
 
 
 def test_a_duplicate_key_is_refused(rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     text = json.dumps(header, separators=(",", ":"))
     for key in ("__metadata__", "layers.0.bias"):
         double = text[:-1] + f',"{key}":{json.dumps(header[key])}}}'
@@ -684,12 +684,12 @@ def test_a_duplicate_key_is_refused(rows, path):
 
 @pytest.mark.parametrize("size", [0, 1, MAX_HEADER_BYTES + 1, 2**40, 2**63, 2**64 - 1])
 def test_an_impossible_header_size_is_refused_at_once(size, rows, path):
-    data = encode(*small(rows).parts())
+    data = encode(*small(rows)._parts())
     assert try_load(path, struct.pack("<Q", size) + data[8:]) is None
 
 
 def test_a_header_beyond_the_limit_is_refused(rows, path):
-    header, body = split_file(encode(*small(rows).parts()))
+    header, body = split_file(encode(*small(rows)._parts()))
     header["__metadata__"]["more"] = " " * MAX_HEADER_BYTES
     path.write_bytes(join_file(header, body))
     with pytest.raises(ValueError, match="truncated, or not a safetensors file"):

@@ -161,7 +161,7 @@ def test_a_population_has_a_leading_axis(members, loss, rows, rng, run_onnx):
 def test_a_model_of_any_namespace_is_exported(place, rows, rng):
     X, y = (place.xp.asarray(a, device=place.device) for a in (rows, rows[:, :2]))
     model = train("5-4-2", X, y, epochs=1)
-    host = Model(model.spec, np.asarray(model.__getstate__()["flat"]), CPU, model.labels)
+    host = Model(model.spec, np.asarray(model.__getstate__()["flat"]), CPU, model._labels)
     assert export(model) == export(host)
 
 

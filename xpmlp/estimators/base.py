@@ -128,7 +128,7 @@ class MLPBase(BaseEstimator):
     _no_improvement_count: int
     _optimizer: ResumeState  # scikit-learn's name
 
-    def store_arguments(self, arguments: dict[str, Any]) -> None:
+    def _store_arguments(self, arguments: dict[str, Any]) -> None:
         """Store the arguments of __init__ unchanged, as scikit-learn requires."""
         for name, value in arguments.items():
             if name != "self":
@@ -136,29 +136,29 @@ class MLPBase(BaseEstimator):
 
     # defined by subclasses
 
-    def resolve_loss(self) -> AnyLoss:
+    def _resolve_loss(self) -> AnyLoss:
         """The loss by xpmlp's name."""
         raise NotImplementedError
 
-    def learn_labels(self, y: np.ndarray, *, reset: bool) -> None:
+    def _learn_labels(self, y: np.ndarray, *, reset: bool) -> None:
         """Learn the classes of y, or compare them with those known."""
 
-    def check_labels(self, y: Any) -> None:
+    def _check_labels(self, y: Any) -> None:
         """ValueError where y holds numbers instead of labels."""
 
-    def targets(self, y: Any) -> np.ndarray:
+    def _targets(self, y: Any) -> np.ndarray:
         """The targets of the loss, (N, n_outputs)."""
         raise NotImplementedError
 
-    def row_weights(self, sample_weight: np.ndarray | None, y: np.ndarray) -> np.ndarray | None:
+    def _row_weights(self, sample_weight: np.ndarray | None, y: np.ndarray) -> np.ndarray | None:
         """Sample weights times class weights, (N,)."""
         return sample_weight
 
-    def strata(self, target: np.ndarray) -> np.ndarray | None:
+    def _strata(self, target: np.ndarray) -> np.ndarray | None:
         """The classes by which the validation split is stratified, if any."""
         return None
 
-    def quantile_levels(self) -> tuple[float, ...]:
+    def _quantile_levels(self) -> tuple[float, ...]:
         """The quantiles that the outputs predict, if any."""
         return ()
 
@@ -169,7 +169,7 @@ class MLPBase(BaseEstimator):
     ) -> Self:
         """`partial_fit` where `single_epoch`, else `fit`."""
         with restore_on_error(self):
-            place, training = self.prepare_training(
+            place, training = self._prepare_training(
                 X, y, sample_weight, val_set, single_epoch=single_epoch
             )
             with limit_threads(self.n_threads):
@@ -180,45 +180,46 @@ class MLPBase(BaseEstimator):
             raise NonFiniteError(NON_FINITE)
         return self
 
-    def prepare_training(
+    def _prepare_training(
         self, X: Any, y: Any, sample_weight: Any, val_set: ValidationSet, *, single_epoch: bool
     ) -> tuple[Place, Callable[[], None]]:
         """Validate everything and copy it to the device; returns the place and the training."""
         if single_epoch:
-            self.revalidate_parameters()
-        self.check_arguments(*val_set, single_epoch=single_epoch)
+            self._revalidate_parameters()
+        self._check_arguments(*val_set, single_epoch=single_epoch)
         sizes = hidden_sizes(self)
         warm = self.warm_start or single_epoch
         first_fit = not (hasattr(self, "coefs_") and warm)
-        rows = self.read_rows(X, y, sample_weight, first_fit=first_fit, reset_classes=not warm)
+        rows = self._read_rows(X, y, sample_weight, first_fit=first_fit, reset_classes=not warm)
         n_targets, val_rows = rows.target.shape[1], None
         if val_set[0] is not None:
-            val_rows = self.read_val_rows(*val_set, n_targets)
-        n_out = n_targets * find_loss(self.resolve_loss()).scores_per_target
-        spec = make_spec(self, rows.x.shape[1], sizes, n_out, reported(self.resolve_loss()))
-        place, dtype = self.training_place(rows.x, first_fit=first_fit)
+            val_rows = self._read_val_rows(*val_set, n_targets)
+        n_out = n_targets * find_loss(self._resolve_loss()).scores_per_target
+        spec = make_spec(self, rows.x.shape[1], sizes, n_out, reported(self._resolve_loss()))
+        place, dtype = self._training_place(rows.x, first_fit=first_fit)
         if not single_epoch:
             warn_of_constant_data(rows.x, rows.target if is_classifier(self) else None)
         memory = estimate_memory(place, spec, dtype, min(200, len(rows.target)))
         with running(place), explain_memory_error(memory):
             if first_fit:
-                self.initialize(spec, place, dtype)
+                self._initialize(spec, place, dtype)
             if self.solver == LBFGS:
-                loss_spec, data = Spec(spec.layers, self.resolve_loss()), rows.to_data(place, dtype)
+                loss_spec = Spec(spec.layers, self._resolve_loss())
+                data = rows.to_data(place, dtype)
                 return place, partial(
                     lbfgs.minimize_loss, self, loss_spec, spec, place, dtype, data
                 )
-            state = self._optimizer = self.resume_state(first_fit, single_epoch)
+            state = self._optimizer = self._resume_state(first_fit, single_epoch)
             if self.early_stopping and val_rows is None:
-                strata = self.strata(rows.target)
+                strata = self._strata(rows.target)
                 rows, val_rows = stochastic.split_validation(self, state, rows, strata)
-            self.copy_curves(val_rows)
+            self._copy_curves(val_rows)
             trainer = stochastic.make_trainer(
                 self, spec, place, dtype, rows, val_rows, single_epoch=single_epoch
             )
             return place, partial(stochastic.train, self, trainer, single_epoch=single_epoch)
 
-    def revalidate_parameters(self) -> None:
+    def _revalidate_parameters(self) -> None:
         """Validate the parameters again if one was set since the last `partial_fit`.
 
         (scikit-learn omits that for a fitted estimator.)
@@ -229,7 +230,7 @@ class MLPBase(BaseEstimator):
             self._validate_params()
             self._validated = now
 
-    def check_arguments(
+    def _check_arguments(
         self, X_val: Any, y_val: Any, weight_val: Any, *, single_epoch: bool
     ) -> None:
         """ValueError for arguments that cannot be combined."""
@@ -245,27 +246,27 @@ class MLPBase(BaseEstimator):
         if not single_epoch:
             check_checkpoint(self)
 
-    def read_rows(
+    def _read_rows(
         self, X: Any, y: Any, sample_weight: Any, *, first_fit: bool, reset_classes: bool
     ) -> RowSet:
         """The validated training rows; the estimator learns or compares features and classes."""
         x, labels = read_rows_and_targets(self, convert_input(X), y, reset=first_fit)
         weight = read_weight(sample_weight, x.shape[0])
-        self.learn_labels(labels, reset=reset_classes)
-        weight = self.row_weights(weight, labels)
-        return RowSet(x, self.targets(labels), labels, weight)
+        self._learn_labels(labels, reset=reset_classes)
+        weight = self._row_weights(weight, labels)
+        return RowSet(x, self._targets(labels), labels, weight)
 
-    def read_val_rows(self, X: Any, y: Any, sample_weight: Any, n_targets: int) -> RowSet:
+    def _read_val_rows(self, X: Any, y: Any, sample_weight: Any, n_targets: int) -> RowSet:
         """The validated validation rows; errors name X_val and so on."""
         with name_errors_val():
             x, labels = read_rows_and_targets(self, convert_input(X), y, reset=False)
-            self.check_labels(labels)
-            weight, target = read_weight(sample_weight, x.shape[0]), self.targets(labels)
+            self._check_labels(labels)
+            weight, target = read_weight(sample_weight, x.shape[0]), self._targets(labels)
             if target.shape[1] != n_targets:
                 raise ValueError(f"y has {target.shape[1]} columns, not {n_targets} as in training")
         return RowSet(x, target, labels, weight, "_val")
 
-    def training_place(self, x: Any, *, first_fit: bool) -> tuple[Place, str]:
+    def _training_place(self, x: Any, *, first_fit: bool) -> tuple[Place, str]:
         """The place and dtype of training: the parameters', else those of the weights or of X."""
         like = x if first_fit else self.coefs_[0]
         if self.device is None and not first_fit:
@@ -274,7 +275,7 @@ class MLPBase(BaseEstimator):
             place = choose_place(self.device, x, self.precision)
         return place, self.dtype or own_dtype(like)
 
-    def initialize(self, spec: Spec, place: Place, dtype: str) -> None:
+    def _initialize(self, spec: Spec, place: Place, dtype: str) -> None:
         """Initial weights, empty curves, and a state at epoch 0."""
         random = check_random_state(self.random_state)
         flat = to_place(place, draw_initial_weights(self, spec, random), dtype)
@@ -293,7 +294,7 @@ class MLPBase(BaseEstimator):
         self.best_loss_ = self.best_validation_score_ = None
         self.validation_scores_ = self.validation_loss_curve_ = None
 
-    def resume_state(self, first_fit: bool, single_epoch: bool) -> ResumeState:
+    def _resume_state(self, first_fit: bool, single_epoch: bool) -> ResumeState:
         """The state to continue from."""
         state: ResumeState | None = getattr(self, "_optimizer", None)
         if state is None:
@@ -308,7 +309,7 @@ class MLPBase(BaseEstimator):
             state.learning_rate = float(self.learning_rate_init)
         return state
 
-    def copy_curves(self, val_rows: RowSet | None) -> None:
+    def _copy_curves(self, val_rows: RowSet | None) -> None:
         """Copy the curves that this training extends, or start them."""
         self._no_improvement_count = getattr(self, "_no_improvement_count", 0)
         self.history_ = {k: list(v) for k, v in getattr(self, "history_", {}).items()}
@@ -353,11 +354,11 @@ class MLPBase(BaseEstimator):
         est: Self = files.load(cls, path, device)
         return est
 
-    def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
+    def _parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
         """The contents of a model file (see `xpmlp.save`)."""
         return files.parts(self)
 
-    def into_onnx(self, graph: Graph) -> None:
+    def _into_onnx(self, graph: Graph) -> None:
         """Write the fitted network and its predictions (see `xpmlp.to_onnx`)."""
         check_is_fitted(self)
         onnx.write(self, graph)

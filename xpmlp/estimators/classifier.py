@@ -129,17 +129,17 @@ class MLPClassifier(ClassifierMixin, MLPBase):
         checkpoint: Any = None,
         resume: bool = False,
     ) -> None:
-        self.store_arguments(locals())
+        self._store_arguments(locals())
 
     # labels and targets
 
-    def resolve_loss(self) -> str:
+    def _resolve_loss(self) -> str:
         multiclass = self._label_binarizer.y_type_ == "multiclass"
         return "cross_entropy" if multiclass else "binary_cross_entropy"
 
-    def learn_labels(self, y: np.ndarray, *, reset: bool) -> None:
+    def _learn_labels(self, y: np.ndarray, *, reset: bool) -> None:
         if reset or not hasattr(self, "classes_"):
-            self.check_labels(y)
+            self._check_labels(y)
             with name_errors("y", y):
                 self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
@@ -149,20 +149,20 @@ class MLPClassifier(ClassifierMixin, MLPBase):
                 f"call to fit. Previously got {self.classes_}, `y` has {classes}"
             )
 
-    def check_labels(self, y: Any) -> None:
+    def _check_labels(self, y: Any) -> None:
         with name_errors("y", y):
             check_classification_targets(y)
 
-    def targets(self, y: Any) -> np.ndarray:
+    def _targets(self, y: Any) -> np.ndarray:
         return binarize(self._label_binarizer, y)
 
-    def row_weights(self, sample_weight: np.ndarray | None, y: Any) -> np.ndarray | None:
+    def _row_weights(self, sample_weight: np.ndarray | None, y: Any) -> np.ndarray | None:
         if self.class_weight is None:
             return sample_weight
         check_class_weight(self.class_weight, self._label_binarizer)
         return class_row_weights(self.class_weight, self.classes_, y, sample_weight)
 
-    def strata(self, target: np.ndarray) -> np.ndarray | None:
+    def _strata(self, target: np.ndarray) -> np.ndarray | None:
         return target if target.shape[1] == 1 else None
 
     # scikit-learn's methods

@@ -148,7 +148,7 @@ def network_spec(est: Any) -> Spec:
     """The network of the weights and parameters."""
     layers = [as_array(part) for part in est.coefs_]
     sizes = [part.shape[1] for part in layers]
-    return make_spec(est, layers[0].shape[0], sizes[:-1], sizes[-1], est.resolve_loss())
+    return make_spec(est, layers[0].shape[0], sizes[:-1], sizes[-1], est._resolve_loss())
 
 
 def network_labels(est: Any) -> Labels:
@@ -267,7 +267,7 @@ def check_consistent(est: Any, model: Model, names: list[str]) -> None:
     if LINKS[est.out_activation_] is not loss(spec.loss).link:
         raise ValueError(f"its outputs are not {est.out_activation_!r}")
     classes: Any = labels.classes
-    if labels.flat != model.labels.flat or not np.array_equal(classes, model.classes_):
+    if labels.flat != model._labels.flat or not np.array_equal(classes, model.classes_):
         raise ValueError("its labels are not those of its network")
 
 

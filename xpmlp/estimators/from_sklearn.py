@@ -78,7 +78,7 @@ def from_sklearn(fitted: Any) -> Any:
 def copy_training_state(est: MLPBase, optimizer: Any) -> None:
     """Copy the state of scikit-learn's training to the estimator."""
     sizes = [len(bias) for bias in est.intercepts_]
-    spec = make_spec(est, len(est.coefs_[0]), sizes[:-1], sizes[-1], est.resolve_loss())
+    spec = make_spec(est, len(est.coefs_[0]), sizes[:-1], sizes[-1], est._resolve_loss())
     dtype = own_dtype(est.coefs_[0])
     random = deepcopy(check_random_state(est.random_state))
     draw_initial_weights(est, spec, random)  # advances random as before the validation split

@@ -16,7 +16,7 @@ def write(est: Any, graph: Graph) -> None:
     """Write the network with the results of `predict` and `predict_proba`."""
     model, binarizer = to_model(est), getattr(est, "_label_binarizer", None)
     if binarizer is not None and len(est.classes_) == 1:  # `predict` knows no other label
-        model = replace(model, labels=Labels(np.repeat(est.classes_, 2), flat=True))
+        model = replace(model, _labels=Labels(np.repeat(est.classes_, 2), flat=True))
     linked = add_network(graph, model, add_rows_input(graph, model))
     if binarizer is not None and is_multilabel(binarizer):
         label = graph.astype(graph.greater(linked, 0.5), "int64")

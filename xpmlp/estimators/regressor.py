@@ -111,11 +111,11 @@ class MLPRegressor(RegressorMixin, MLPBase):
         checkpoint: Any = None,
         resume: bool = False,
     ) -> None:
-        self.store_arguments(locals())
+        self._store_arguments(locals())
 
     # targets and quantiles
 
-    def quantile_levels(self) -> tuple[float, ...]:
+    def _quantile_levels(self) -> tuple[float, ...]:
         if self.quantiles is None:
             if (
                 isinstance(self.loss, str)
@@ -133,17 +133,17 @@ class MLPRegressor(RegressorMixin, MLPBase):
             raise ValueError(f"quantiles must be numbers in (0, 1); got {self.quantiles!r}")
         return tuple(levels.tolist())
 
-    def resolve_loss(self) -> Any:
-        levels = self.quantile_levels()
+    def _resolve_loss(self) -> Any:
+        levels = self._quantile_levels()
         return f"quantile:{','.join(map(str, levels))}" if levels else self.loss
 
-    def targets(self, y: Any) -> np.ndarray:
+    def _targets(self, y: Any) -> np.ndarray:
         target: np.ndarray = y.toarray() if hasattr(y, "toarray") else y
         if self.loss == "poisson" and target.min() < 0:
             raise ValueError(f"y must be at least 0 for loss='poisson'; got {target.min():g}")
         if target.ndim == 1:
             return target[:, None]
-        if self.quantile_levels() and target.shape[1] != 1:
+        if self._quantile_levels() and target.shape[1] != 1:
             raise ValueError(f"quantiles are of one target; y has {target.shape[1]} columns")
         return target
 
@@ -228,7 +228,7 @@ class MLPRegressor(RegressorMixin, MLPBase):
         predicted = to_host_array(self.predict(X))
         truth = read_targets(self, y, len(predicted))
         weight = read_weight(sample_weight, len(predicted))
-        levels = self.quantile_levels()
+        levels = self._quantile_levels()
         if not levels:
             return float(r2_score(truth, predicted, sample_weight=weight))
         columns = predicted.reshape(len(predicted), -1).T

@@ -39,7 +39,7 @@ REQUIRED_KEYS = {"spec", "members", "dtype", "classes", "classes_dtype", "one_di
 class Savable(Protocol):
     """A model that gives its file's network, its sections as JSON by name, and their arrays."""
 
-    def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]: ...
+    def _parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]: ...
 
 
 def save(model: Savable, path: str | os.PathLike[str]) -> None:
@@ -69,12 +69,12 @@ def save(model: Savable, path: str | os.PathLike[str]) -> None:
     >>> bool((xpmlp.load(path).predict([[0.5]]) == model.predict([[0.5]])).all())
     True
     """
-    if not hasattr(model, "parts") or isinstance(model, type):
+    if not hasattr(model, "_parts") or isinstance(model, type):
         raise TypeError(
             "save takes a Model, a TableModel or a fitted MLPClassifier or MLPRegressor; got "
             f"{type(model).__name__}"
         )
-    write_atomic(path, encode(*model.parts()))
+    write_atomic(path, encode(*model._parts()))
 
 
 class Contents(NamedTuple):
@@ -107,7 +107,7 @@ def to_config(model: Model, sections: Mapping[str, Any]) -> str:
             "dtype": str(to_host(model.flat).dtype),
             "classes": None if classes is None else labels_to_json(classes),
             "classes_dtype": None if classes is None else classes.dtype.str,
-            "one_dimensional": model.labels.flat,
+            "one_dimensional": model._labels.flat,
             "trained": {"epochs": len(model.history.get("loss", ()))}
             | {name: nan_to_none(np.asarray(value).tolist()) for name, value in last.items()},
         }

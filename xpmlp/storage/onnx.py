@@ -34,7 +34,7 @@ INT64 = np.iinfo(np.int64)
 class Exportable(Protocol):
     """A model that writes its network, and what surrounds it, into a graph."""
 
-    def into_onnx(self, graph: Graph) -> None: ...
+    def _into_onnx(self, graph: Graph) -> None: ...
 
 
 def to_onnx(model: Any, path: str | os.PathLike[str]) -> None:
@@ -85,7 +85,7 @@ def graph_of(model: Any) -> Graph:
             ),
         )
     elif isinstance(model, Exportable) and not isinstance(model, type):
-        model.into_onnx(graph)
+        model._into_onnx(graph)
     else:
         raise TypeError(
             "to_onnx takes a Model, a TableModel or a fitted MLPClassifier or MLPRegressor "
@@ -136,7 +136,7 @@ def prediction_outputs(graph: Graph, model: Model, linked: Array) -> dict[str, S
     """The results of `predict` and `predict_proba` from linked scores, by output name."""
     classes = model.classes_
     if classes is None:
-        flat = model.labels.flat and linked.shape[-1] == 1
+        flat = model._labels.flat and linked.shape[-1] == 1
         return {"prediction": linked[..., 0] if flat else linked}
     label = graph.take(class_labels(graph, classes), most_probable_class(graph, linked))
     return {"label": label, "probabilities": class_probabilities(graph, linked)}

@@ -116,7 +116,7 @@ class TableModel:
         with np.errstate(all="ignore"):  # as in the network: an overflow is infinite
             return np.asarray(predicted.astype(np.float64) * self.scale + self.center)
 
-    def parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
+    def _parts(self) -> tuple[Model, dict[str, Any], dict[str, np.ndarray]]:
         """Network, section and arrays of the model file."""
         table = {
             "target": self.target,
@@ -127,7 +127,7 @@ class TableModel:
         arrays = to_arrays(self.columns) | {"table.target": np.array([self.center, self.scale])}
         return self.model, {"table": table}, arrays
 
-    def into_onnx(self, graph: Graph) -> None:
+    def _into_onnx(self, graph: Graph) -> None:
         """Add columns, network and outputs to the graph (see `xpmlp.to_onnx`)."""
         x = add_inputs(graph, self.columns)
         outputs = prediction_outputs(graph, self.model, add_network(graph, self.model, x))
@@ -207,7 +207,7 @@ def from_parts(model: Model, table: Any, arrays: Mapping[str, np.ndarray]) -> Ta
         raise ValueError("its target or task is invalid")
     if (table["task"] == CLASSIFICATION) != (model.classes_ is not None):
         raise ValueError(f"its classes do not fit its task {table['task']!r}")
-    if model.members is not None or not model.labels.flat:
+    if model.members is not None or not model._labels.flat:
         raise ValueError("its network does not predict one value per row")
     trained = {name: read_scores(table["trained"][name]) for name in RESULTS}
     center, scale = target.tolist()

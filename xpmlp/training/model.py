@@ -49,7 +49,7 @@ class Model:
     spec: Spec
     flat: Array = field(repr=False)
     place: Place = field(repr=False)
-    labels: Labels = field(repr=False)
+    _labels: Labels = field(repr=False)
     history: dict[str, list[Any]] = field(repr=False, default_factory=dict)
 
     @cached_property
@@ -61,7 +61,7 @@ class Model:
     @property
     def classes_(self) -> Any:
         """The sorted labels (C,), or None where y held numbers."""
-        return self.labels.classes
+        return self._labels.classes
 
     @property
     def members(self) -> int | None:
@@ -97,7 +97,7 @@ class Model:
             name: [entry[k].item() if hasattr(entry, "shape") else entry for entry in entries]
             for name, entries in self.history.items()
         }
-        return snapshot(self.spec, self.place, self.flat[k, :], self.labels, history)
+        return snapshot(self.spec, self.place, self.flat[k, :], self._labels, history)
 
     def scores(self, X: Any) -> Array:
         """What the last layer computes, before the link of the loss.
@@ -116,7 +116,7 @@ class Model:
         ValueError
             As for `predict`.
         """
-        return self.linked(X, lambda xp, score: score)
+        return self._linked(X, lambda xp, score: score)
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities of the classes.
@@ -136,7 +136,7 @@ class Model:
         ValueError
             As for `predict`.
         """
-        prediction = self.linked(X, loss(self.spec.loss).link)
+        prediction = self._linked(X, loss(self.spec.loss).link)
         if self.classes_ is None:
             return prediction
         place = place_of(prediction)
@@ -162,12 +162,12 @@ class Model:
             Naming the first row that is not finite, or whose prediction is not; ShapeError where X
             has another number of columns.
         """
-        linked = self.linked(X, loss(self.spec.loss).link)
+        linked = self._linked(X, loss(self.spec.loss).link)
         if self.classes_ is not None:
             return decode(X, linked, self.classes_)
-        return linked[..., 0] if self.labels.flat and linked.shape[-1] == 1 else linked
+        return linked[..., 0] if self._labels.flat and linked.shape[-1] == 1 else linked
 
-    def linked(self, X: Any, link: Callable[..., Array]) -> Array:
+    def _linked(self, X: Any, link: Callable[..., Array]) -> Array:
         """Linked scores of X in the caller's namespace."""
         xp = self.place.xp
         x = StreamedRows(self.place, check_rows(X, self.spec), dtype_name(self.flat))
@@ -183,7 +183,7 @@ class Model:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"place": CPU})
 
-    def parts(self) -> tuple["Model", dict[str, Any], dict[str, Any]]:
+    def _parts(self) -> tuple["Model", dict[str, Any], dict[str, Any]]:
         """What a model file holds: the network, and nothing around it."""
         return self, {}, {}
 

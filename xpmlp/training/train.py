@@ -86,7 +86,7 @@ def make_trainer(
             y,
             sample_weight=sample_weight,
             class_weight=settings.class_weight,
-            known_labels=None if model is None else model.labels,
+            known_labels=None if model is None else model._labels,
         )
         val_data = None
         if X_val is not None:
