@@ -1,5 +1,6 @@
 """The public names, pinned, so that adding or removing one is deliberate."""
 
+import inspect
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 import xpmlp
+from xpmlp import MODULES
 
 PUBLIC = {
     "Activation", "Batch", "Checkpoint", "DivergedError", "GPUUnavailableError", "Loss",
@@ -40,6 +42,21 @@ def test_a_model_has_only_documented_public_names():
         "classes_", "flat", "history", "member", "members", "params", "place", "predict",
         "predict_proba", "save", "scores", "spec",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_public_module_offers_what_it_documents(module):
+    """Whatever has examples is public; what a module imports is not."""
+    public = getattr(xpmlp, module)
+    assert dir(public) == sorted(public.__all__)
+    assert not {"Any", "math", "lru_cache", "partial", "lookup", "layer"} & {*dir(public)}
+    documented = {
+        name
+        for name, value in vars(public).items()
+        if inspect.isroutine(value) or inspect.isclass(value)
+        if value.__module__ == public.__name__ and "Examples" in str(value.__doc__)
+    }
+    assert documented <= {*public.__all__}
 
 
 def test_an_unknown_name_raises_attribute_error():

@@ -10,8 +10,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from xpmlp.names import is_ours, lookup, positive, split_pair
+from xpmlp.names import is_ours, lookup, positive, public_dir, split_pair
 from xpmlp.types import Array, Namespace
+
+__all__ = [
+    "ACTIVATIONS", "Activation", "activation", "elu", "gelu", "identity", "leaky_relu",
+    "mish", "relu", "selu", "sigmoid", "silu", "softplus", "tanh",
+]  # fmt: skip
+__dir__ = public_dir(__all__)
 
 
 class Activation(NamedTuple):

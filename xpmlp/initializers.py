@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 
 from xpmlp.layout import padded_size, views
-from xpmlp.names import lookup, positive, title
+from xpmlp.names import lookup, positive, public_dir, title
 from xpmlp.random import Stream, generator
 from xpmlp.spec import Spec
+
+__all__ = [
+    "INITIALIZERS", "Initializer", "gaussian", "initial", "initial_population",
+    "initializer", "normal", "orthogonal", "uniform", "zeros",
+]  # fmt: skip
+__dir__ = public_dir(__all__)
 
 Initializer = Callable[[np.random.Generator, int, int], np.ndarray]
 

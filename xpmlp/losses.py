@@ -12,8 +12,14 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from xpmlp.activations import identity, level, sigmoid
-from xpmlp.names import is_ours, lookup, positive, split_pair
+from xpmlp.names import is_ours, lookup, positive, public_dir, split_pair
 from xpmlp.types import Array, Namespace
+
+__all__ = [
+    "LOSSES", "Loss", "absolute_value", "binary_value", "cross_entropy", "gaussian_value",
+    "huber", "loss", "poisson_value", "quantile", "softmax", "squared_value",
+]  # fmt: skip
+__dir__ = public_dir(__all__)
 
 
 class Loss(NamedTuple):

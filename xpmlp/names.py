@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -14,6 +14,11 @@ SYNONYMS = {  # what other libraries call ours
     "categorical_crossentropy": "cross_entropy", "xavier": "glorot_uniform", "he": "he_normal",
     "kaiming": "he_uniform", "lecun": "lecun_normal",
 }  # fmt: skip
+
+
+def public_dir(names: Iterable[str]) -> Callable[[], list[str]]:
+    """The `__dir__` of a module that offers these names, and none that it imports."""
+    return lambda: sorted(names)
 
 
 def nearest(word: str, known: list[str]) -> str:

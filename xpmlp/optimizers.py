@@ -17,8 +17,14 @@ from inspect import signature
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from xpmlp.names import lookup, title
+from xpmlp.names import lookup, public_dir, title
 from xpmlp.types import Array, Namespace
+
+__all__ = [
+    "OPTIMIZERS", "Optimizer", "Rule", "adagrad", "adam", "adam_sklearn", "adamw",
+    "decoupled", "momentum", "muon", "nesterov", "optimizer", "rmsprop", "sgd",
+]  # fmt: skip
+__dir__ = public_dir(__all__)
 
 Rule = Callable[..., Any]
 

@@ -12,8 +12,14 @@ from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
-from xpmlp.names import lookup, positive, refuse, share
+from xpmlp.names import lookup, positive, public_dir, refuse, share
 from xpmlp.types import Array, Namespace
+
+__all__ = [
+    "SCHEDULES", "Progress", "Schedule", "constant", "cosine", "exponential",
+    "inverse_scaling", "one_cycle", "product", "schedule", "step", "warmup",
+]  # fmt: skip
+__dir__ = public_dir(__all__)
 
 
 class Progress(NamedTuple):

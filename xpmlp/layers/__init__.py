@@ -28,5 +28,7 @@ from xpmlp.layers.columnwise import Normalize, Parametric, PReLU, Scale
 from xpmlp.layers.dense import Dense
 from xpmlp.layers.layer import Block, Layer
 from xpmlp.layers.residual import Residual
+from xpmlp.names import public_dir
 
 __all__ = ["Block", "Dense", "Layer", "Normalize", "PReLU", "Parametric", "Residual", "Scale"]
+__dir__ = public_dir(__all__)
