@@ -4,8 +4,9 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from inspect import signature
+from typing import Any, TypeVar
 
 SYNONYMS = {  # what other libraries call ours
     "swish": "silu", "linear": "identity", "logistic": "sigmoid", "mse": "squared_error",
@@ -28,6 +29,31 @@ def nearest(word: str, known: list[str]) -> str:
     lowered = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
     return f"; did you mean {lowered[close[0]]!r}?" if close else "."
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def with_hints(hints: Mapping[str, str]) -> Callable[[Function], Function]:
+    """A function whose TypeError for an unknown argument names the one that is meant.
+
+    hints: what to take in place of an argument of another name.
+    """
+
+    def decorate(function: Function) -> Function:
+        known = [*signature(function).parameters]
+
+        @wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            for name in named:
+                if name not in known:
+                    meant = f"; here it is {hints[name]}" if name in hints else ""
+                    raise TypeError(f"there is no argument {name!r}{meant or nearest(name, known)}")
+            return function(*arguments, **named)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
 
 
 def number(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from xpmlp.layout import padded_size
 from xpmlp.losses import loss
-from xpmlp.names import title, whole
+from xpmlp.names import title, whole, with_hints
 from xpmlp.shapes import LIST, Line, Position, Shape, ShapeError, Upstream, written
 from xpmlp.spec import Spec
 
@@ -68,6 +68,7 @@ def backward_lines(spec: Spec, rows: int | str, lead: Shape) -> list[Line]:
     return lines
 
 
+@with_hints({"batch": "batch_size", "rows": "batch_size", "loss": "Spec.parse(..., loss=...)"})
 def ledger(
     spec: Any, *, batch_size: int = 32, members: int | None = None, activation: Any = "relu"
 ) -> Ledger:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ import scipy.sparse as sp
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.utils._param_validation import InvalidParameterError
 
 import xpmlp
 from xpmlp import MLPClassifier, MLPRegressor
+from xpmlp.estimators.parameters import HINTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 SHORT = {"max_iter": 3, "random_state": 0}
@@ -96,6 +99,31 @@ def test_a_missing_gpu_raises(data, place_named):
     except pytest.skip.Exception:
         with pytest.raises(xpmlp.GPUUnavailableError, match="stage"):
             MLPClassifier(device="gpu", **SHORT).fit(X, y)
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_names_of_other_libraries_are_translated(name):
+    kind = MLPClassifier if name in ("loss", "quantiles") else MLPRegressor
+    with pytest.raises(TypeError, match=re.escape(f"{name!r}; here it is {HINTS[name]}")):
+        kind(**{name: 1})
+
+
+def test_hints_name_parameters():
+    known = signature(MLPClassifier).parameters
+    words = {hint for hint in HINTS.values() if hint.isidentifier()}
+    assert words <= {*known}
+    assert not {*HINTS} & {*known} - {"class_weight"}
+
+
+def test_a_misspelt_parameter_is_corrected():
+    with pytest.raises(TypeError, match="did you mean 'hidden_layer_sizes'"):
+        MLPClassifier(hiden_layer_sizes=(3,))
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_a_learning_rate_as_a_number_names_learning_rate_init(kind):
+    with pytest.raises(InvalidParameterError, match=r"got 0.01: the number is learning_rate_init"):
+        kind(learning_rate=0.01, **SHORT).fit([[0.0], [1.0]], [0, 1])
 
 
 BAD_ROWS = [

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import xpmlp
 from xpmlp import train
 from xpmlp.training.settings import ELSEWHERE, OWN, Settings
 
@@ -240,3 +241,12 @@ def test_arguments_of_train_are_rejected_in_optimizer_params(name, optimizer):
 def test_names_of_other_libraries_are_translated(name):
     with pytest.raises(TypeError, match=re.escape(f"here it is {ELSEWHERE[name]}")):
         train("2-1", None, None, **{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "hint"),
+    [(xpmlp.ledger, "batch", "batch_size"), (xpmlp.gradcheck, "batch_size", "rows")],
+)
+def test_ledger_and_gradcheck_translate_names_too(function, name, hint):
+    with pytest.raises(TypeError, match=f"no argument '{name}'; here it is {hint}"):
+        function("3-1", **{name: 3})

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
 from xpmlp.devices.namespace import Place, running, to_host, to_place
@@ -33,7 +35,7 @@ from xpmlp.estimators.network import (
     make_spec,
     new_resume_state,
 )
-from xpmlp.estimators.parameters import CONSTRAINTS
+from xpmlp.estimators.parameters import CONSTRAINTS, LEARNING_RATES
 from xpmlp.estimators.signature import check_checkpoint
 from xpmlp.estimators.sklearn_base import LBFGS, BaseEstimator
 from xpmlp.estimators.stochastic import NON_FINITE, NonFiniteError, RowSet
@@ -218,6 +220,15 @@ class MLPBase(BaseEstimator):
                 self, spec, place, dtype, rows, val_rows, single_epoch=single_epoch
             )
             return place, partial(stochastic.train, self, trainer, single_epoch=single_epoch)
+
+    def _validate_params(self) -> None:
+        value: Any = self.learning_rate
+        if isinstance(value, Real):  # as `train` has it
+            raise InvalidParameterError(
+                f"learning_rate is one of the words {', '.join(LEARNING_RATES)}; got {value!r}: "
+                "the number is learning_rate_init"
+            )
+        super()._validate_params()
 
     def _revalidate_parameters(self) -> None:
         """Validate the parameters again if one was set since the last `partial_fit`.

@@ -26,8 +26,9 @@ from xpmlp.estimators.inputs import (
     read_weight,
     to_host_array,
 )
-from xpmlp.estimators.parameters import CONSTRAINTS, shared_doc
+from xpmlp.estimators.parameters import CONSTRAINTS, HINTS, shared_doc
 from xpmlp.estimators.sklearn_base import ClassifierMixin, fit_context, stochastic_only
+from xpmlp.names import with_hints
 from xpmlp.training.labels import class_probabilities, most_probable_class
 from xpmlp.types import Array, Namespace
 
@@ -87,6 +88,7 @@ class MLPClassifier(ClassifierMixin, MLPBase):
     classes_: np.ndarray
     _label_binarizer: Any  # scikit-learn's name
 
+    @with_hints(HINTS)
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),

@@ -25,13 +25,15 @@ ABOVE_0 = Interval(Real, 0, None, closed="neither")
 THREADS = Interval(Integral, 1, 2**31 - 1, closed="both")  # BLAS takes a C int
 FRACTION = Interval(Real, 0, 1, closed="left")
 
+LEARNING_RATES = ("constant", "invscaling", "adaptive")
+
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", AT_LEAST_1],
     "activation": [NameWithArguments({*ACTIVATIONS, "logistic"}), callable, "array-like"],
     "solver": [StrOptions({*OPTIMIZERS, "lbfgs"}), callable, Optimizer],
     "alpha": [AT_LEAST_0],
     "batch_size": [StrOptions({"auto"}), AT_LEAST_1],
-    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+    "learning_rate": [StrOptions({*LEARNING_RATES})],
     "learning_rate_init": [ABOVE_0],
     "power_t": [AT_LEAST_0],
     "max_iter": [AT_LEAST_1],
@@ -64,6 +66,45 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "checkpoint": [str, PathLike, Checkpoint, None],
     "resume": ["boolean"],
 }
+
+HINTS = {  # what `train` and other libraries call the estimators' parameters
+    "seed": "random_state",
+    "epochs": "max_iter",
+    "n_epochs": "max_iter",
+    "hidden": "hidden_layer_sizes",
+    "hidden_sizes": "hidden_layer_sizes",
+    "layers": "hidden_layer_sizes",
+    "spec": "hidden_layer_sizes",
+    "optimizer": "solver",
+    "optimizer_params": "momentum, beta_1, beta_2 and epsilon",
+    "lr": "learning_rate_init",
+    "rate": "learning_rate_init",
+    "eta": "learning_rate_init",
+    "eta0": "learning_rate_init",
+    "beta1": "beta_1",
+    "beta2": "beta_2",
+    "eps": "epsilon",
+    "batch": "batch_size",
+    "l2": "alpha",
+    "patience": "n_iter_no_change",
+    "min_delta": "tol",
+    "clipnorm": "clip",
+    "lr_scheduler": "schedule",
+    "metrics": "scoring",
+    "n_jobs": "n_threads",
+    "X_val": "an argument of fit()",
+    "y_val": "an argument of fit()",
+    "validation_data": "X_val and y_val of fit()",
+    "validation_split": "validation_fraction with early_stopping=True",
+    "sample_weight": "an argument of fit()",
+    "classes": "an argument of partial_fit()",
+    "class_weight": "an argument of MLPClassifier alone",
+    "quantiles": "an argument of MLPRegressor alone",
+    "loss": "chosen by the labels",
+} | dict.fromkeys(
+    ("members", "l1", "ema_decay", "initializer", "params", "monitor", "keep", "on_divergence"),
+    "an argument of xpmlp.train() alone",
+)
 
 SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
         The neurons of each hidden layer; () is a linear model.

@@ -8,9 +8,10 @@ from sklearn.metrics import d2_pinball_score, r2_score
 from xpmlp.estimators.base import MLPBase
 from xpmlp.estimators.inference import predict_rows
 from xpmlp.estimators.inputs import read_targets, read_weight, to_host_array
-from xpmlp.estimators.parameters import CONSTRAINTS, NameWithArguments, shared_doc
+from xpmlp.estimators.parameters import CONSTRAINTS, HINTS, NameWithArguments, shared_doc
 from xpmlp.estimators.sklearn_base import RegressorMixin, fit_context, stochastic_only
 from xpmlp.losses import LOSSES, Loss
+from xpmlp.names import with_hints
 from xpmlp.types import Array
 
 REGRESSION_LOSSES = {name for name in LOSSES if not name.endswith("cross_entropy")}
@@ -68,6 +69,7 @@ class MLPRegressor(RegressorMixin, MLPBase):
     loss: Any
     quantiles: Any
 
+    @with_hints(HINTS)
     def __init__(
         self,
         loss: Any = "squared_error",

@@ -15,7 +15,7 @@ from xpmlp.devices.namespace import Place, place_of, running, to_host, to_place
 from xpmlp.initializers import initial
 from xpmlp.layout import blocks, starts, views, windows
 from xpmlp.losses import Loss, loss
-from xpmlp.names import title, whole
+from xpmlp.names import title, whole, with_hints
 from xpmlp.network import forward
 from xpmlp.optimizers import optimizer
 from xpmlp.random import Stream, generator
@@ -31,6 +31,11 @@ MOVE = 3e-4  # where rounding and truncation of a fourth-order difference balanc
 STENCIL = ((1, 8 / 12), (-1, -8 / 12), (2, -1 / 12), (-2, 1 / 12))  # (moves, weight)
 AT_ONCE = 2_000_000  # numbers held by one chunk of moved networks
 TOLERANCE = 1e-7  # a right gradient comes out near 1e-10, a wrong slope near 1
+HINTS = {  # what other functions call the arguments of `gradcheck`
+    "X": "x", "y": "target", "batch": "rows", "batch_size": "rows", "random_state": "seed",
+    "tol": "tolerance", "atol": "tolerance", "rtol": "tolerance",
+    "loss": "Spec.parse(..., loss=...)",
+}  # fmt: skip
 EVERY, SAMPLED = 2000, 100  # of a window with more parameters than EVERY, SAMPLED are checked
 
 
@@ -151,6 +156,7 @@ def relative_errors(xp: Namespace, analytic: Array, numeric: Array, scale: Array
     return xp.abs(analytic - numeric) / (size + 1e-3 * scale)
 
 
+@with_hints(HINTS)
 def gradcheck(
     spec: Any,
     x: Any = None,

@@ -2,11 +2,9 @@
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
-from inspect import signature
-from typing import Any, TypeVar
+from typing import Any
 
 from xpmlp.names import nearest, title, whole
 from xpmlp.optimizers import Optimizer, decoupled, optimizer
@@ -228,27 +226,3 @@ ELSEWHERE = {  # what other libraries, and older code, call our arguments
     "n_jobs": "n_threads",
     "verbose": "callbacks=[xpmlp.ProgressBar()]",
 }
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def with_hints(**hints: str) -> Callable[[Function], Function]:
-    """A function whose TypeError for an unknown argument names the one that is meant.
-
-    hints: what to take in place of an argument of another name, beside those of ELSEWHERE.
-    """
-
-    def decorate(function: Function) -> Function:
-        elsewhere, known = ELSEWHERE | hints, [*signature(function).parameters]
-
-        @wraps(function)
-        def call(*arguments: Any, **named: Any) -> Any:
-            for name in named:
-                if name not in known:
-                    meant = f"; here it is {elsewhere[name]}" if name in elsewhere else ""
-                    raise TypeError(f"there is no argument {name!r}{meant or nearest(name, known)}")
-            return function(*arguments, **named)
-
-        return call  # type: ignore[return-value]
-
-    return decorate

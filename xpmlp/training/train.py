@@ -12,6 +12,7 @@ from xpmlp.devices.namespace import CPU, running, to_host, to_place
 from xpmlp.devices.words import choose_place, release
 from xpmlp.layers.layer import AnyActivation
 from xpmlp.layout import padded_size, views
+from xpmlp.names import with_hints
 from xpmlp.spec import AnyLoss, Spec
 from xpmlp.training.checks import numbers, warn_of_constant_data
 from xpmlp.training.data import Data, own_dtype, prepare
@@ -21,7 +22,7 @@ from xpmlp.training.labels import Labels
 from xpmlp.training.memory import estimate_training, explain_memory_error, load_rows
 from xpmlp.training.model import Model
 from xpmlp.training.report import Report
-from xpmlp.training.settings import Number, Settings, with_hints
+from xpmlp.training.settings import ELSEWHERE, Number, Settings
 from xpmlp.training.setup import initial_params
 from xpmlp.training.trainer import Callbacks, Start, Trainer
 from xpmlp.training.validation import validate_callables
@@ -153,7 +154,7 @@ def warn(data: Data, labels: Labels, batch_size: int) -> None:
         )
 
 
-@with_hints()
+@with_hints(ELSEWHERE)
 def train(
     spec: Any,
     X: Any,
@@ -332,9 +333,12 @@ def train(
 
 
 @with_hints(
-    callbacks="the loop over reports itself",
-    checkpoint="an argument of train() alone",
-    resume="an argument of train() alone",
+    ELSEWHERE
+    | {
+        "callbacks": "the loop over reports itself",
+        "checkpoint": "an argument of train() alone",
+        "resume": "an argument of train() alone",
+    }
 )
 def epochs(
     spec: Any,
