@@ -35,6 +35,57 @@ def test_the_best_weights_on_given_rows_are_restored(name, split):
     assert est.best_loss_ == min(est.loss_curve_)  # it is the training loss that ends training
 
 
+LABELS = {
+    "two strings": np.array(["n", "p"]),
+    "three strings": np.array(["a", "b", "c"]),
+    "objects": np.array(["n", "p"], dtype=object),
+    "numbers": np.array([3, 7]),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_callbacks_see_labels_and_probabilities(labels):
+    X, y = np.linspace(-1, 1, 30)[:, None], labels[np.arange(30) % len(labels)]
+    reports = []
+
+    def look(report):
+        rows = report.predictions()
+        assert rows.y.tolist() == y[:9].tolist()
+        assert rows.prediction.tolist() == est.predict(X[:9]).tolist()
+        np.testing.assert_allclose(rows.proba, est.predict_proba(X[:9]), rtol=1e-12)
+        assert report.model().classes_.tolist() == labels.tolist()
+        reports.append(report)
+
+    est = MLPClassifier(max_iter=2, random_state=0, callbacks=[look])
+    est.fit(X, y, X_val=X[:9], y_val=y[:9])
+    assert len(reports) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("diabetes", {}),
+        ("diabetes", {"loss": "gaussian"}),
+        ("diabetes", {"quantiles": (0.1, 0.5)}),
+        ("three targets", {}),
+    ],
+)
+def test_callbacks_see_numbers_as_y_and_predict_have_them(name, parameters, split):
+    X, y, X_val, y_val = split(name)
+    reports = []
+
+    def look(report):
+        rows = report.predictions()
+        assert rows.proba is None
+        assert np.array_equal(rows.y, y_val)
+        np.testing.assert_allclose(rows.prediction, est.predict(X_val), rtol=1e-12)
+        reports.append(report)
+
+    est = MLPRegressor(max_iter=2, random_state=0, callbacks=[look], **parameters)
+    est.fit(X, y, X_val=X_val, y_val=y_val)
+    assert len(reports) == 2
+
+
 def test_the_best_weights_of_a_regressor(split):
     X, y, X_val, y_val = split("diabetes")
     est = MLPRegressor(**UNSTABLE).fit(X, y, X_val=X_val, y_val=y_val)

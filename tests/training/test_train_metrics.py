@@ -110,6 +110,15 @@ def test_a_callback_may_use_the_validation_rows(numbers):
     assert report.predictions() is None
 
 
+def test_a_callback_sees_every_quantile(numbers):
+    X, y = numbers
+    model_rows = {"X": X, "y": y, "X_val": X[:9], "y_val": y[:9], "epochs": 1}
+    (report,) = epochs("3-4-2", loss="quantile:0.1,0.9", **model_rows)
+    rows = report.predictions()
+    assert rows.y.shape == (9,)
+    assert rows.prediction.shape == report.model().predict(X[:9]).shape == (9, 2)
+
+
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [

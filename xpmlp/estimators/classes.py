@@ -38,6 +38,15 @@ def is_multilabel(binarizer: LabelBinarizer) -> bool:
     return bool(binarizer.y_type_.startswith("multilabel"))
 
 
+def class_labels(est: Any) -> np.ndarray | None:
+    """The labels of a classifier with one label per row, as `train` has them."""
+    binarizer = getattr(est, "_label_binarizer", None)
+    if binarizer is None or is_multilabel(binarizer) or len(est.classes_) == 1:
+        return None
+    labels: np.ndarray = est.classes_
+    return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
+
+
 def class_indices(classes: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     """The index of each label in the sorted classes; None where one is not in them."""
     try:

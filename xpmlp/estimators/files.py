@@ -11,7 +11,7 @@ from sklearn.preprocessing import LabelBinarizer
 
 from xpmlp.devices.namespace import CPU, Place, dtype_name, to_host, to_place
 from xpmlp.devices.words import place_for
-from xpmlp.estimators.classes import is_multilabel
+from xpmlp.estimators.classes import class_labels
 from xpmlp.estimators.inference import LINKS
 from xpmlp.estimators.network import (
     ResumeState,
@@ -154,15 +154,6 @@ def network_spec(est: Any) -> Spec:
 def network_labels(est: Any) -> Labels:
     classes = class_labels(est)
     return Labels(classes, classes is not None or est.n_outputs_ == 1)
-
-
-def class_labels(est: Any) -> np.ndarray | None:
-    """The labels of a classifier with one label per row, as an array that a file can hold."""
-    binarizer = getattr(est, "_label_binarizer", None)
-    if binarizer is None or is_multilabel(binarizer) or len(est.classes_) == 1:
-        return None
-    labels: np.ndarray = est.classes_
-    return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
 
 
 def has_object_labels(est: Any) -> bool:

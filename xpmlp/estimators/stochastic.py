@@ -13,6 +13,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 
 from xpmlp.devices.namespace import Place, place_of, running, to_host, to_place
+from xpmlp.estimators.classes import class_labels
 from xpmlp.estimators.convergence import Convergence
 from xpmlp.estimators.network import ResumeState, coefs_and_intercepts, make_settings, pack_weights
 from xpmlp.estimators.signature import fit_signature
@@ -158,7 +159,7 @@ def make_trainer(
             place,
             train_rows.to_data(place, dtype, load),
             make_start(est, spec, place, dtype),
-            labels=Labels(None, False),
+            labels=Labels(class_labels(est), flat=train_rows.target.shape[1] == 1),
             need=estimate,
             val_data=None if val_rows is None else val_rows.to_data(place, dtype, load),
             row_weights=row_weights,

@@ -38,10 +38,11 @@ def predictions(trainer: "Trainer", data: "Data") -> Predictions:
     prediction = scores(xp, trainer.spec, params, data.x, lambda score: measure.link(xp, score))
     linked, target = to_host(prediction), to_host(data.target).copy()  # for whoever writes there
     if labels.classes is None:
-        flat = labels.flat and target.shape[-1] == 1
-        return Predictions(
-            target[:, 0] if flat else target, linked[..., 0] if flat else linked, None
+        y, prediction = (
+            part[..., 0] if labels.flat and part.shape[-1] == 1 else part
+            for part in (target, linked)
         )
+        return Predictions(y, prediction, None)
     y = labels.classes[most_probable_class(CPU.xp, target)]
     return Predictions(
         y, labels.classes[most_probable_class(CPU.xp, linked)], class_probabilities(CPU.xp, linked)
