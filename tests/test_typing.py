@@ -16,7 +16,7 @@ MISTAKES = {  # a line, and mypy's message
     'xpmlp.train("1-1", X, y, leaning_rate=1.0)': 'did you mean "learning_rate"?',
     'xpmlp.train("1-1", X)': 'Missing positional argument "y"',
     "model.prdict(X)": '"Model" has no attribute "prdict"',
-    "model.predict(X, 3)": 'Too many arguments for "predict"',
+    "model.predict(X, 3)": 'Too many positional arguments for "predict"',
     "xpmlp.MLPClassifier(hiden_layer_sizes=(3,))": 'did you mean "hidden_layer_sizes"?',
     "xpmlp.MLPClassifier().fit(X, y, X_vall=X)": 'did you mean "X_val"?',
     "xpmlp.MLPRegressor().partial_fit(X)": 'Missing positional argument "y"',

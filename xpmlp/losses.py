@@ -208,6 +208,12 @@ def gaussian_mean(xp: Namespace, score: Array) -> Array:
     return score[..., : score.shape[-1] // 2]
 
 
+def gaussian_mean_and_std(xp: Namespace, score: Array) -> Array:
+    """Means and standard deviations, (..., B, 2 k)."""
+    mean, log_variance = gaussian_parts(xp, score)
+    return xp.concat([mean, xp.exp(0.5 * log_variance)], axis=-1)
+
+
 def gaussian_distance(xp: Namespace, score: Array, target: Array) -> tuple[Array, Array, Array]:
     """log variance, 1 / deviation, and how many deviations the target is from the mean."""
     mean, log_variance = gaussian_parts(xp, score)

@@ -5,6 +5,9 @@ import pytest
 
 import xpmlp
 from xpmlp import MLPRegressor, train
+from xpmlp.devices.namespace import to_host
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
 @pytest.fixture
@@ -22,7 +25,8 @@ def test_learns_mean_and_deviation(rows):
     # about 40 rows near 0.5 have a deviation of 0.45: their mean is accurate to 0.07
     assert model.predict(at) == pytest.approx([-0.5, 0.5], abs=0.15)
     assert model.predict(at).shape == (2,)
-    deviation = np.exp(0.5 * model.scores(at)[:, 1])
+    mean, deviation = model.predict(at, return_std=True)
+    assert np.array_equal(mean, model.predict(at))
     assert deviation == pytest.approx([0.05, 0.45], rel=0.35)
 
 
@@ -32,6 +36,30 @@ def test_means_come_before_log_variances(rows):
     assert np.array_equal(model.predict(X), model.scores(X)[:, :2])
     with pytest.raises(ValueError, match="needs 2 neurons for each target; the last layer has 3"):
         train("1-16-3", X, y, loss="gaussian")
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_return_std_has_the_deviations_in_the_form_of_predict(outputs, place):
+    xp = place.xp
+    X = xp.reshape(xp.arange(12.0, device=place.device), (12, 1)) / 12
+    y = X[:, 0] if outputs == 1 else xp.concat([X, -X], axis=1)
+    model = train(f"1-5-{2 * outputs}", X, y, loss="gaussian", epochs=2, members=2)
+    est = MLPRegressor("gaussian", max_iter=2, random_state=0).fit(X, to_host(y))
+    for predictor in (model, est):
+        mean, std = predictor.predict(X, return_std=True)
+        assert type(mean) is type(std) is type(predictor.predict(X))
+        assert mean.shape == std.shape == predictor.predict(X).shape
+        assert bool(xp.all(mean == predictor.predict(X)))
+    log_variance = to_host(model.scores(X))[..., outputs:]
+    std = to_host(model.predict(X, return_std=True)[1]).reshape(log_variance.shape)
+    np.testing.assert_allclose(std, np.exp(0.5 * log_variance), rtol=1e-6)
+
+
+def test_return_std_needs_the_gaussian_loss(rows):
+    X, y = rows
+    for predictor in (train("1-2-1", X, y, epochs=1), MLPRegressor(max_iter=1).fit(X, y)):
+        with pytest.raises(ValueError, match=r"needs loss='gaussian'.* loss is 'squared_error'"):
+            predictor.predict(X, return_std=True)
 
 
 def test_regressor_with_the_gaussian_loss(rows, tmp_path):
@@ -44,6 +72,11 @@ def test_regressor_with_the_gaussian_loss(rows, tmp_path):
     assert np.array_equal(
         MLPRegressor.load(tmp_path / "est.safetensors").predict(X), est.predict(X)
     )
+    network = xpmlp.load(tmp_path / "est.safetensors")
+    for one, other in zip(
+        network.predict(X, return_std=True), est.predict(X, return_std=True), strict=True
+    ):
+        assert np.array_equal(one, other)
 
 
 def test_save_and_onnx_export(rows, tmp_path, run_onnx):

@@ -153,7 +153,8 @@ def network_spec(est: Any) -> Spec:
 
 def network_labels(est: Any) -> Labels:
     classes = class_labels(est)
-    return Labels(classes, classes is not None or est.n_outputs_ == 1)
+    means = est.n_outputs_ // 2 if est.out_activation_ == "gaussian_mean" else est.n_outputs_
+    return Labels(classes, classes is not None or means == 1)
 
 
 def has_object_labels(est: Any) -> bool:

@@ -14,7 +14,7 @@ from xpmlp.estimators.network import inference_network
 from xpmlp.losses import exp, gaussian_mean, softmax
 from xpmlp.training.checks import is_float
 from xpmlp.training.data import StreamedRows, own_dtype
-from xpmlp.training.inference import require_finite, scores
+from xpmlp.training.inference import link_for, require_finite, scores
 from xpmlp.types import Array, Namespace
 
 LINKS = {
@@ -23,19 +23,26 @@ LINKS = {
 }  # fmt: skip
 
 
-def predict_rows(est: Any, X: Any, finish: Callable[[Namespace, Array], Array]) -> Array:
+def predict_rows(
+    est: Any,
+    X: Any,
+    finish: Callable[[Namespace, Array], Array],
+    *,
+    return_std: bool = False,
+) -> Array:
     """finish(xp, prediction) (N, n_finished) of the rows X, as an array like X.
 
-    prediction: (n, n_outputs), for a chunk of rows.
+    prediction: (n, n_outputs), for a chunk of rows; with return_std means, then deviations.
     """
     check_is_fitted(est)
+    linked = link_for(est.loss, LINKS[est.out_activation_], return_std=return_std)
     X = convert_input(X)
     rows = read_rows(est, X)
     place, dtype = writable_place(est.coefs_[0], est.precision), own_dtype(est.coefs_[0])
     xp, (spec, params) = place.xp, inference_network(est)
     out_dtype = getattr(xp, own_dtype(rows) if is_float(rows) else dtype)
 
-    link = require_finite(xp, LINKS[est.out_activation_])
+    link = require_finite(xp, linked)
 
     def finish_chunk(score: Array) -> Array:
         out = finish(xp, link(score))

@@ -10,11 +10,16 @@ from xpmlp.estimators.inference import predict_rows
 from xpmlp.estimators.inputs import read_targets, read_weight, to_host_array
 from xpmlp.estimators.parameters import CONSTRAINTS, HINTS, NameWithArguments, shared_doc
 from xpmlp.estimators.sklearn_base import RegressorMixin, fit_context, stochastic_only
-from xpmlp.losses import LOSSES, Loss
+from xpmlp.losses import LOSSES, Loss, gaussian_parts
 from xpmlp.names import with_hints
 from xpmlp.types import Array
 
 REGRESSION_LOSSES = {name for name in LOSSES if not name.endswith("cross_entropy")}
+
+
+def one_dimensional_if_single(prediction: Array) -> Array:
+    """Predictions (N, n_outputs) as y has them: (N,) of a single output."""
+    return prediction[:, 0] if prediction.shape[1] == 1 else prediction
 
 
 class MLPRegressor(RegressorMixin, MLPBase):
@@ -27,7 +32,8 @@ class MLPRegressor(RegressorMixin, MLPBase):
     ----------
     loss : {{'squared_error', 'poisson'}}, any of xpmlp's, or a function, default='squared_error'
         Half of the squared error, half of the Poisson deviance (for counts, with a logarithmic
-        link). Beyond those 'huber', 'huber:1.35', 'absolute_error', 'quantile:0.9'.
+        link). Beyond those 'huber', 'huber:1.35', 'absolute_error', 'quantile:0.9', and
+        'gaussian', which learns a standard deviation beside the mean (see `predict`).
     {shared_doc("R2")}
     quantiles : sequence of floats in (0, 1) or None, default=None
         Predict these quantiles of one target, (n_samples, n_quantiles), by the pinball loss.
@@ -202,19 +208,22 @@ class MLPRegressor(RegressorMixin, MLPBase):
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), single_epoch=True)
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: Any, return_std: bool = False) -> Array:
         """The number, numbers or quantiles of each row.
 
         Parameters
         ----------
         X : (n_samples, n_features)
+        return_std : whether to give the standard deviations too, of loss='gaussian' alone
 
         Returns
         -------
-        (n_samples,), or (n_samples, n_outputs)
+        (n_samples,), or (n_samples, n_outputs); with `return_std` a pair of them
         """
-        out = predict_rows(self, X, lambda xp, prediction: prediction)
-        return out[:, 0] if out.shape[1] == 1 else out
+        out = predict_rows(self, X, lambda xp, prediction: prediction, return_std=return_std)
+        if return_std:
+            return tuple(map(one_dimensional_if_single, gaussian_parts(np, out)))
+        return one_dimensional_if_single(out)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R2 of the predictions; of quantiles the mean of their D2 pinball scores.

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         """Tags alone."""
 
     class RegressorMixin:
-        """Tags alone."""
+        """Tags, and the request for `return_std`."""
+
+        def set_predict_request(self, *, return_std: bool | str | None) -> Self: ...
 
 else:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin

@@ -5,14 +5,26 @@ from math import prod
 from typing import Any
 
 from xpmlp.devices.namespace import dtype_name, to_host
+from xpmlp.losses import gaussian_mean, gaussian_mean_and_std
+from xpmlp.names import title
 from xpmlp.network import forward
 from xpmlp.recording.engine import prediction_engine
-from xpmlp.spec import Spec
+from xpmlp.spec import AnyLoss, Spec
 from xpmlp.training.checks import all_finite
 from xpmlp.training.data import Rows
 from xpmlp.types import Array, Namespace
 
 CHUNK_BYTES = 2**24  # of the activations of a chunk of rows
+
+
+def link_for(loss: AnyLoss, link: Callable[..., Array], *, return_std: bool) -> Any:
+    """The link of `predict`; ValueError where `return_std` is asked of a loss without one."""
+    if return_std and link is not gaussian_mean:
+        raise ValueError(
+            "return_std needs loss='gaussian', which learns a deviation for each row; loss is "
+            f"{title(loss)!r}"
+        )
+    return gaussian_mean_and_std if return_std else link
 
 
 class PredictionError(ValueError):

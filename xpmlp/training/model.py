@@ -7,10 +7,10 @@ from typing import Any
 
 from xpmlp.devices.namespace import CPU, Place, dtype_name, like_caller, place_of, running, to_host
 from xpmlp.layout import windows
-from xpmlp.losses import loss
+from xpmlp.losses import gaussian_parts, loss
 from xpmlp.spec import Spec
 from xpmlp.training.data import StreamedRows, check_rows
-from xpmlp.training.inference import require_finite, scores
+from xpmlp.training.inference import link_for, require_finite, scores
 from xpmlp.training.labels import Labels, class_probabilities, decode
 from xpmlp.types import Array
 
@@ -143,29 +143,38 @@ class Model:
         with running(place):
             return class_probabilities(place.xp, prediction)
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: Any, *, return_std: bool = False) -> Array:
         """Labels, or numbers as y had them.
 
         Parameters
         ----------
         X : array of shape (N, n_in)
             Finite numbers: NumPy, CuPy, PyTorch, lists.
+        return_std : bool, default=False
+            Whether to give the standard deviations too, of loss "gaussian" alone.
 
         Returns
         -------
-        array of shape (..., N) or (..., N, n_out)
+        array of shape (..., N) or (..., N, n_out), or with `return_std` a pair of them
             In X's namespace and on its device, but for labels that are no numbers.
 
         Raises
         ------
         ValueError
             Naming the first row that is not finite, or whose prediction is not; ShapeError where X
-            has another number of columns.
+            has another number of columns. For `return_std` with another loss.
         """
-        linked = self._linked(X, loss(self.spec.loss).link)
+        link = link_for(self.spec.loss, loss(self.spec.loss).link, return_std=return_std)
+        linked = self._linked(X, link)
         if self.classes_ is not None:
             return decode(X, linked, self.classes_)
-        return linked[..., 0] if self._labels.flat and linked.shape[-1] == 1 else linked
+        if return_std:
+            return tuple(map(self._as_y, gaussian_parts(self.place.xp, linked)))
+        return self._as_y(linked)
+
+    def _as_y(self, prediction: Array) -> Array:
+        """Predictions (..., N, n) in the form that y had."""
+        return prediction[..., 0] if self._labels.flat and prediction.shape[-1] == 1 else prediction
 
     def _linked(self, X: Any, link: Callable[..., Array]) -> Array:
         """Linked scores of X in the caller's namespace."""
