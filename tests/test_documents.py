@@ -91,6 +91,16 @@ def test_the_page_for_scikit_learn_names_every_parameter():
     assert documented == actual
 
 
+def test_the_page_from_scikit_learn_has_all_solvers_and_losses():
+    page = (ROOT / "docs" / "from-scikit-learn.md").read_text()
+    for parameter, names in {
+        "solver": {*OPTIMIZERS} - {"adam", "adam_sklearn", "sgd"},  # scikit-learn's
+        "loss": {name for name in LOSSES if not name.endswith("cross_entropy")},
+    }.items():
+        (row,) = re.findall(rf"^\| `{parameter}`(?: \(regressor\))? \|(.*)$", page, re.M)
+        assert names <= {word.partition(":")[0] for word in re.findall(r"`(.+?)`", row)}
+
+
 NAMES = {
     "Activations": ACTIVATIONS, "Losses": LOSSES, "Optimizers": OPTIMIZERS,
     "Schedules": SCHEDULES, "Initializers": INITIALIZERS | {"auto": None},

@@ -113,7 +113,7 @@ SHARED_TEXT = """hidden_layer_sizes : array-like of int, default=(100,)
         'selu', 'gelu', 'silu', 'mish', 'softplus'. A function (xp, z) -> (a, slope) is your own.
     solver : {'lbfgs', 'sgd', 'adam'}, any of xpmlp's optimizers, or a rule, default='adam'
         'adam' and 'sgd' are scikit-learn's: epsilon is added to the raw root, and 'sgd' has
-        momentum. Beyond those 'adamw', 'rmsprop', 'adagrad', or a rule of your own (see
+        momentum. Beyond those 'adamw', 'muon', 'rmsprop', 'adagrad', or a rule of your own (see
         `xpmlp.optimizers`). 'lbfgs' takes all rows at once.
     alpha : float, default=0.0001
         Strength of the L2 penalty, divided by the weight of the batch.
