@@ -34,7 +34,7 @@ X, y = np.zeros((4, 1)), np.zeros(4)
 model = xpmlp.train("1-1", X, y)
 """
 CORRECT = """
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, assert_type
 
 import numpy as np
@@ -58,7 +58,7 @@ model = xpmlp.train("1-1", X, y, schedule=halve, callbacks=[stop, xpmlp.stop_at(
 assert_type(model, Model)
 assert_type(model.spec, Spec)
 assert_type(model.spec.layers, tuple[Layer, ...])
-assert_type(xpmlp.epochs("1-1", X, y), Iterator[Report])
+assert_type(xpmlp.epochs("1-1", X, y), Generator[Report, None, None])
 assert_type(MLPClassifier(), MLPClassifier)
 assert_type(MLPClassifier().fit(X, y, X_val=X, y_val=y), MLPClassifier)
 assert_type(MLPRegressor().partial_fit(X, y), MLPRegressor)

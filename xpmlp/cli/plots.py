@@ -102,8 +102,8 @@ def draw_history(axis: Any, history: dict[str, list[Any]]) -> None:
     draw_series(right, rates, "tab:gray", "learning rate", ":")
     right.set_ylabel("learning rate")
     right.set_ylim(bottom=0)
-    found = [part.get_legend_handles_labels() for part in (axis, right)]
-    handles, labels = ([*left, *rest] for left, rest in zip(*found, strict=True))
+    legends = [part.get_legend_handles_labels() for part in (axis, right)]
+    handles, labels = ([*left, *rest] for left, rest in zip(*legends, strict=True))
     axis.figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
 
 

@@ -1,7 +1,7 @@
 """`train` and `epochs`: the one place where a training is assembled from a user's arguments."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from functools import partial
@@ -380,7 +380,7 @@ def epochs(
     on_divergence: str = "raise",
     n_threads: int | None = None,
     capture: bool = True,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Train epoch by epoch: a generator of reports.
 
     Parameters

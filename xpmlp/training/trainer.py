@@ -5,7 +5,7 @@ steps. What it comes to is read from the device once, at its end.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -163,7 +163,9 @@ class Trainer:
 
     # Epochs
 
-    def reports(self, callbacks: Callbacks = (), writer: Any = None) -> Iterator[Report]:
+    def reports(
+        self, callbacks: Callbacks = (), writer: Any = None
+    ) -> Generator[Report, None, None]:
         """Train epoch by epoch until all are done, every member has stopped, or a signal asks to;
         a report each, after the callbacks were asked whether to go on.
 
