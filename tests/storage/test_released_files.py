@@ -34,7 +34,7 @@ def kinds():
     """The kinds of the fuzz tests, so that every kind with a file here is fuzzed too."""
     from fuzz import fuzz_files
 
-    return {**fuzz_files.KINDS, fuzz_files.CHECKPOINT: fuzz_files.resuming}
+    return {**fuzz_files.KINDS, fuzz_files.CHECKPOINT: fuzz_files.checkpoint_kind}
 
 
 def as_frame(model, rows):

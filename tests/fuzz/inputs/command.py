@@ -137,7 +137,6 @@ def run(case: Case, call: str) -> tuple[str, str]:
     name = getattr(expected, "name", "")
     aliases = {
         "hidden": ("hidden", "--hidden"),
-        "decay": ("decay", "weight_decay"),
         "learning-rate": ("learning-rate", "learning_rate", "learning rate"),
     }
     names = aliases.get(name, (name, name.replace("-", "_")))

@@ -220,7 +220,7 @@ SETTINGS = [
     *(option("hidden", value, says) for value, says in (
         ("0", "0"), ("8,-1", "-1"), ("8,,8", "''"), ("wide", "wide"), ("2.5", "2.5"), ("", "''"))),
     *(option("dropout", value) for value in ("1", "-0.1", "nan", "half")),
-    *(option("decay", value) for value in ("-1", "nan", "some")),
+    *(option("weight-decay", value) for value in ("-1", "nan", "some")),
     *(option("test-size", value) for value in ("0", "1", "-1", "nan", "half")),
     *(option("activation", value) for value in ("rellu", "leaky_relu:7")),
     option("optimizer", "adamm"),
@@ -228,7 +228,7 @@ SETTINGS = [
     option("loss", "sqared_error"),
     option("dtype", "float16"),
     option("precision", "half"),
-    *(option("threads", value) for value in ("0", "-1", "many")),
+    *(option("n-threads", value) for value in ("0", "-1", "many")),
     option("task", "ranking"),
     *(
         case("settings", f"--{name} {column}", Refused(column, says), "train", f"--{name}={column}")
