@@ -46,12 +46,14 @@ def test_reports_the_number_of_files(tmp_path):
     assert not (tmp_path / "faults").exists()
 
 
+@pytest.mark.slow
 def test_ends_in_time(tmp_path):
     result = run("--minutes", 0.02, "--count", 10**9, "--json")
     assert result.returncode == 0, result.stderr
     assert 1.2 < json.loads(result.stdout)["seconds"] < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--data", "nowhere"], "no .safetensors file"), (["--count", "many"], "invalid int")],

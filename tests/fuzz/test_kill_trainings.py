@@ -29,6 +29,7 @@ def test_twenty_kills_change_nothing(what):
     assert report["seen to resume"] == report["lost progress"] >= report["kills"] / 2
 
 
+@pytest.mark.slow
 def test_bad_arguments_are_named():
     result = run("--kills", 0)
     assert result.returncode == 2

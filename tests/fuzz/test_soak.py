@@ -33,6 +33,7 @@ def test_a_short_run_is_flat():
     assert result.stderr.endswith("flat\n")
 
 
+@pytest.mark.slow
 def test_bad_arguments_are_named():
     result = subprocess.run(
         [sys.executable, SCRIPT, "--minutes", "0"], capture_output=True, text=True, check=False

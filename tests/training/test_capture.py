@@ -269,6 +269,7 @@ def test_a_resumed_training_is_captured_again_with_the_same_bits(
 # Threads
 
 
+@pytest.mark.slow
 def test_trainings_in_threads_are_captured_with_the_same_bits(make_run):
     """No training synchronizes the whole device, which would invalidate another's capture."""
 

@@ -251,7 +251,7 @@ def test_a_restored_member_disturbs_nobody(make_run, rng):
     assert float(run.step.learning_rate_scale[1, 0]) == 0
 
 
-@pytest.mark.parametrize("rate", [2.0, 5.0, 10.0])
+@pytest.mark.parametrize("rate", [pytest.param(2.0, marks=pytest.mark.slow), 5.0, 10.0])
 @pytest.mark.parametrize("network", ["3-32-1", "3-32-16-1"])
 def test_a_restore_never_goes_on_from_weights_on_their_way_out(network, rate, make_run):
     """An epoch may end with weights of 1e60 and a finite loss; the initial weights are better."""

@@ -94,6 +94,7 @@ def suggestion(error, name):
     return int(match[1])
 
 
+@pytest.mark.slow
 def test_the_suggested_batch_size_fits(limited, rows):
     arguments = {"epochs": 2, "capture": False}
     spec = Spec.parse("64-400-400-1")
@@ -110,6 +111,7 @@ def test_the_suggested_batch_size_fits(limited, rows):
     train(spec, *rows, batch_size=smaller, **arguments)
 
 
+@pytest.mark.slow
 def test_the_suggested_number_of_members_fits(limited, rows):
     arguments = {"epochs": 1, "batch_size": 200, "capture": False}
     limited(40_000_000)

@@ -105,7 +105,7 @@ def stopping(report):
     raise Stop
 
 
-@pytest.mark.parametrize("window", [1, 2, 9])
+@pytest.mark.parametrize("window", [1, pytest.param(2, marks=pytest.mark.slow), 9])
 @pytest.mark.parametrize("setting", ["dropout", "patience", "restored", "a tail"])
 def test_a_resumed_training_has_the_same_bits(setting, window, threads, tmp_path, monkeypatch):
     """Stopped by a signal within an epoch, or after an epoch."""

@@ -73,7 +73,11 @@ TRAININGS = {
 }
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "captured" else pytest.param(name, marks=pytest.mark.slow)
+     for name in TRAININGS],
+)  # fmt: skip
 def test_the_second_gpu_trains_as_the_first(name, rows):
     spec, arguments = TRAININGS[name]
     if name == "dropout":
