@@ -319,7 +319,7 @@ def example_result(ours=60.0, eager=300.0, graph=60.0):
     ],
 )
 def test_goals_are_judged(script, times, verdicts):
-    goals = script.judged(example_result(**times))
+    goals = script.evaluate_goals(example_result(**times))
     assert [goal["verdict"] for goal in goals][:4] == verdicts
     assert [goal["verdict"] for goal in goals][4:] == ["not measured"] * 3 + ["met"]
     assert goals[0]["measured"] == times.get("ours", 60.0)
@@ -360,8 +360,8 @@ def test_a_wrong_argument_is_a_one_line_error(arguments, message):
 def test_a_process_returns_its_row_or_the_problem(script, contender, tmp_path):
     """A process that fails gives a row, too."""
     processes = import_module("benchmarks.gpu.processes")
-    request = contender.Asked("with_torch", "nothing", "population", "cpu", 0, 1, True, "nowhere")
-    row = processes.alone("contender", request._asdict())
+    request = contender.Request("with_torch", "nothing", "population", "cpu", 0, 1, True, "nowhere")
+    row = processes.run_for_row("contender", request._asdict())
     assert row["library"] == "PyTorch"
     assert "nowhere" in row["problem"] or row["problem"] == "torch is not installed"
     broken = processes.run_for_row("contender", {})
@@ -409,7 +409,7 @@ def test_the_newest_result_is_shown_and_an_older_page_is_stale(
         ("cpu", {"ours": 88.8}, "2032-01-01"),
     ):
         result = example_result(**times) | {"date": date, "quick": name == "gpu-c"}
-        result["goals"] = script.judged(result)
+        result["goals"] = script.evaluate_goals(result)
         (folder / f"{name}.json").write_text(json.dumps(result))
     _, page = write_page(table, tmp_path, monkeypatch)
     assert "| xpmlp, captured | 60 (50) |" in page
