@@ -106,5 +106,5 @@ def mask(
     Thresholded as integers, so that the same units drop on every namespace (Srivastava et al.
     2014, in the inverted form that leaves inference alone).
     """
-    drawn: Array = apply(factors, xp, rate, dtype, *counters(xp, key, step, shape))
-    return drawn
+    mask: Array = apply(factors, xp, rate, dtype, *counters(xp, key, step, shape))
+    return mask

@@ -52,9 +52,8 @@ def parser_for(name: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options of a command line; exit 2 with the command's usage where one is unknown."""
-    name = next((word for word in arguments if word in COMMANDS), None)
+def parse(name: str | None, arguments: list[str]) -> argparse.Namespace:
+    """The options of a line of command `name`; exit 2 with its usage where one is unknown."""
     parser = parser_for(name)
     child = parser.get_default("child") or parser
     if name is not None:
@@ -116,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: print(
                 f"xpmlp {name}: warning: {message}", file=sys.stderr
             )
-            options = parse(arguments)
+            options = parse(name, arguments)
             code = int(options.run(options))
             if sys.stdout is not None:  # here, where a BrokenPipeError is handled
                 sys.stdout.flush()

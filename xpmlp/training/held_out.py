@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xpmlp.training.trainer import Trainer
 
 Metric = Callable[..., Any]
-TAKEN = (
+RESERVED = (
     "epoch", "epochs", "step", "loss", "learning_rate", "grad_norm", "val_loss", "val_score",
     "best_epoch", "seconds", "executor", "restored", "metrics", "trainer",
 )  # fmt: skip
@@ -58,7 +58,7 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
     for name, metric in metrics.items():
         if not isinstance(name, str) or not name:
             raise ValueError(f"a metric's name must be a text; got {name!r}")
-        if name in TAKEN:
+        if name in RESERVED:
             raise ValueError(f"a metric must not be called {name!r}: a report has that already")
         if not callable(metric) or not takes_two(metric):
             raise ValueError(f"metric {name!r} must be a function (y, prediction); got {metric!r}")

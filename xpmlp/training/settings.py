@@ -84,12 +84,13 @@ class Settings:
             self.check_amount(name, [number])
 
     def check_optimizer_params(self) -> None:
-        known, given = sorted({*optimizer(self.optimizer).defaults} - {*OWN}), self.optimizer_params
-        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        known = sorted({*optimizer(self.optimizer).defaults} - {*OWN})
+        params = self.optimizer_params
+        if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
             raise ValueError(
-                f"optimizer_params must be a dict such as {{'beta2': 0.95}}; got {given!r}"
+                f"optimizer_params must be a dict such as {{'beta2': 0.95}}; got {params!r}"
             )
-        for name, value in given.items():
+        for name, value in params.items():
             if name in OWN:
                 raise ValueError(f"optimizer_params must not hold {name!r}: pass {name}= itself")
             named = isinstance(self.optimizer, str) or (

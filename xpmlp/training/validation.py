@@ -52,9 +52,9 @@ def call_function(what: str, form: str, call: Callable[[], Any]) -> Any:
 
 
 def check_shape(what: str, part: str, value: Any, shape: tuple[int, ...]) -> None:
-    given = getattr(value, "shape", None)
-    if given is None or tuple(given) != shape:
-        description = type(value).__name__ if given is None else f"an array {tuple(given)}"
+    actual = getattr(value, "shape", None)
+    if actual is None or tuple(actual) != shape:
+        description = type(value).__name__ if actual is None else f"an array {tuple(actual)}"
         raise ValueError(f"{what} must give {part} as an array {shape} here; it gave {description}")
 
 
@@ -108,10 +108,10 @@ def validate_layer(
         gradients = (gradients,)
     if not isinstance(gradients, tuple) or len(gradients) != len(inputs):
         parts = ", ".join(["dx", *(f"d{name}" for name in layer.block_names)])
-        given = type(gradients).__name__
+        returned = type(gradients).__name__
         if isinstance(gradients, tuple):
-            given = many(len(gradients), "array")
-        raise ValueError(f"{what} must return ({parts}) from backward; it gave {given}")
+            returned = many(len(gradients), "array")
+        raise ValueError(f"{what} must return ({parts}) from backward; it gave {returned}")
     for part, value, like in zip(("dx", *layer.block_names), gradients, inputs, strict=True):
         check_shape(what, part, value, tuple(like.shape))
 
