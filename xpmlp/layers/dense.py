@@ -6,14 +6,7 @@ from functools import cached_property
 from numbers import Real
 from typing import Any, Self
 
-from xpmlp.layers.layer import (
-    AnyActivation,
-    Block,
-    Layer,
-    as_rows,
-    check_activation,
-    reshaped,
-)
+from xpmlp.layers.layer import AnyActivation, Block, Layer, check_activation
 from xpmlp.names import title, whole
 from xpmlp.network import Trace, dense_backward, dense_forward
 from xpmlp.shapes import LIST, PRODUCT, Line, Position, ShapeError, Upstream, many, written
@@ -65,22 +58,13 @@ class Dense(Layer):
     def multiplications(self) -> int:
         return self.n_in * self.n_out
 
-    def run_forward(self, xp: Namespace, p: Any, x: Array, mask: Any, apply: Any) -> Any:
-        rows = as_rows(xp, x, p, apply)
-        trace = dense_forward(xp, self, p, rows, mask, apply)
-        if rows is x:
-            return trace
-        return trace._replace(y=apply(reshaped, xp, trace.y, (*x.shape[:-1], self.n_out)))
+    def forward_rows(self, xp: Namespace, p: Any, x: Array, mask: Any, apply: Any) -> Any:
+        return dense_forward(xp, self, p, x, mask, apply)
 
-    def run_backward(
+    def backward_rows(
         self, xp: Namespace, p: Any, trace: Trace, g: Array, grads: Any, apply: Any
     ) -> Callable[[], Array]:
-        rows = as_rows(xp, g, p, apply)
-        input_gradient = dense_backward(xp, self, p, trace, rows, grads, apply)
-        if rows is g:
-            return input_gradient
-        shape = (*g.shape[:-1], self.n_in)
-        return lambda: apply(reshaped, xp, input_gradient(), shape)
+        return dense_backward(xp, self, p, trace, g, grads, apply)
 
     def draw(self, rng: Any, weights: Callable[..., Any], bias: Callable[..., Any]) -> list[Any]:
         sizes = (self.n_in, self.n_out)

@@ -81,8 +81,8 @@ class Layer:
     """A kind of layers: what a frozen dataclass inherits, and may say otherwise.
 
     `forward` and `backward` are a kind's formulas. Whoever trains calls `run_forward` and
-    `run_backward`, which a kind overrides where it remembers more than x and y, or can leave
-    work undone. `xpmlp.layers` shows a kind of one's own.
+    `run_backward`, which call `forward_rows` and `backward_rows`: a kind overrides those where it
+    remembers more than x and y, or can leave work undone. `xpmlp.layers` shows a kind of one's own.
 
     Attributes
     ----------
@@ -156,19 +156,35 @@ class Layer:
     def run_forward(self, xp: Namespace, p: Any, x: Array, mask: Any, apply: Any) -> Any:
         """A trace with the fields x and y."""
         rows = as_rows(xp, x, p, apply)
-        y = apply(run, xp, self, rows, *p)
-        return LayerTrace(rows, y if rows is x else apply(reshaped, xp, y, (*x.shape[:-1], -1)))
+        trace = self.forward_rows(xp, p, rows, mask, apply)
+        if rows is x:
+            return trace
+        return trace._replace(y=apply(reshaped, xp, trace.y, (*x.shape[:-1], -1)))
 
     def run_backward(
         self, xp: Namespace, p: Any, trace: Any, g: Array, grads: Any, apply: Any
     ) -> Callable[[], Array]:
         """Write the gradients of the blocks over grads; what is returned gives dL/dx."""
-        y, rows = as_rows(xp, trace.y, p, apply), as_rows(xp, g, p, apply)
-        values = apply(run_back, xp, self, trace.x, y, rows, *p)
+        rows = as_rows(xp, g, p, apply)
+        if rows is g:
+            return self.backward_rows(xp, p, trace, g, grads, apply)
+        trace = trace._replace(y=as_rows(xp, trace.y, p, apply))
+        input_gradient = self.backward_rows(xp, p, trace, rows, grads, apply)
+        return lambda: apply(reshaped, xp, input_gradient(), (*g.shape[:-1], -1))
+
+    def forward_rows(self, xp: Namespace, p: Any, x: Array, mask: Any, apply: Any) -> Any:
+        """`run_forward` of rows that have no axes but those of p."""
+        return LayerTrace(x, apply(run, xp, self, x, *p))
+
+    def backward_rows(
+        self, xp: Namespace, p: Any, trace: Any, g: Array, grads: Any, apply: Any
+    ) -> Callable[[], Array]:
+        """`run_backward` of such rows."""
+        values = apply(run_back, xp, self, trace.x, trace.y, g, *p)
         dx, *gradients = values if isinstance(values, tuple) else (values,)
         for place, gradient in zip(grads, gradients, strict=True):
             place[...] = gradient
-        return lambda: dx if rows is g else apply(reshaped, xp, dx, (*g.shape[:-1], -1))
+        return lambda: dx
 
     # parameters
 
