@@ -1,10 +1,13 @@
 """User-defined metrics in reports, history, checkpoints, the progress bar and the plot."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
-from xpmlp import ProgressBar, epochs, plot_history, train
+from xpmlp import ProgressBar, Report, epochs, plot_history, train
 from xpmlp.devices.namespace import to_place
+from xpmlp.training.held_out import RESERVED
 
 LABELS = np.array(["no", "yes"])
 
@@ -228,3 +231,7 @@ def test_activation_and_dropout_may_be_arguments(numbers):
     assert np.array_equal(from_arguments.flat, from_spec.flat)
     assert "a1 = tanh(z1)" in str(ledger("3-4-1", activation="tanh"))
     assert "tanh" in gradcheck("3-4-1", activation="tanh").network
+
+
+def test_a_metric_cannot_take_the_name_of_a_reports_field():
+    assert {entry.name for entry in fields(Report)} == set(RESERVED)

@@ -4,15 +4,12 @@ from math import isnan, nan
 from typing import Any
 
 from xpmlp.devices.extras import import_extra
+from xpmlp.training.report import SERIES
 
 COLORS = ("tab:blue", "tab:orange")
 PALETTE = tuple(f"C{k}" for k in range(10))
 MARKERS = {"-": "o", "--": "s", ":": "x"}
 NAMED = 10  # members that a legend lists
-MEASURED = (
-    "loss", "learning_rate", "grad_norm", "val_loss", "val_score", "best_epoch", "seconds",
-    "executor", "restored",
-)  # fmt: skip
 LARGEST = 1e30  # a loss beyond has diverged, and an axis that reached it would show nothing else
 
 
@@ -61,7 +58,7 @@ def plot_history(model: Any, path: Any = None, *, title: str = "") -> Any:
         )
     if not history:
         raise ValueError("there is no history to draw: a model keeps it until it is saved")
-    metrics = [name for name in history if name not in MEASURED]
+    metrics = [name for name in history if name not in SERIES]
     figure = Figure(figsize=(7, 4.2 + 1.8 * len(metrics)), layout="constrained")
     ratios = [2.4, *[1] * len(metrics)]
     panels = figure.subplots(len(ratios), squeeze=False, sharex=True, height_ratios=ratios)[:, 0]

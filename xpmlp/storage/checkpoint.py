@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from numbers import Real
 from operator import index
 from pathlib import Path
@@ -38,7 +37,7 @@ from xpmlp.storage.checksummed import (
 from xpmlp.storage.lock import file_lock
 from xpmlp.storage.signature import differences, run_signature, to_jsonable
 from xpmlp.training.divergence import Divergence
-from xpmlp.training.report import Report
+from xpmlp.training.report import SERIES
 from xpmlp.training.trainer import Trainer
 from xpmlp.types import Array
 
@@ -46,11 +45,6 @@ FORMAT = "xpmlp-checkpoint"
 VERSION = 1
 HISTORY_PREFIX = "history."
 INTEGER_SERIES = ("best_epoch", "restored")  # of a history; the other series are floats
-SERIES = [
-    f.name
-    for f in fields(Report)
-    if f.name not in ("epoch", "epochs", "step", "metrics", "trainer")
-]
 
 
 class Checkpoint:

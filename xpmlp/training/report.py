@@ -1,6 +1,6 @@
 """What an epoch came to, and what a callback may do about it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from xpmlp.devices.namespace import running
@@ -163,3 +163,7 @@ class Report:
         3
         """
         self.trainer.stop(members, "members")
+
+
+NO_SERIES = ("epoch", "epochs", "step", "metrics", "trainer")
+SERIES = [entry.name for entry in fields(Report) if entry.name not in NO_SERIES]  # of a history
